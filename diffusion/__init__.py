@@ -1,0 +1,1 @@
+"""Score-based and diffusion models in JAX and Flax, as pure functions."""

@@ -1,0 +1,20 @@
+"""How data becomes noise: x_t = alpha_t x_0 + sigma_t eps, one schedule a file."""
+
+from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
+from diffusion.processes.flow import rectified_flow
+from diffusion.processes.ladders import cosine_betas, ddpm_betas, ddpm_ladder, geometric_sigmas, ncsn_ladder, vp_ladder
+from diffusion.processes.subvp import subvp
+from diffusion.processes.ve import edm, ve
+from diffusion.processes.vp import vp_cosine, vp_linear
+
+# Every continuous-time process, for the tests that hold for all of them.
+PROCESSES = {
+    "vp_linear": vp_linear,
+    "vp_cosine": vp_cosine,
+    "subvp": subvp,
+    "ve": ve,
+    "edm": edm,
+    "rectified_flow": rectified_flow,
+}
+# The discrete ladders seen as processes.
+LADDERS = {"ddpm_ladder": ddpm_ladder, "ncsn_ladder": ncsn_ladder}

@@ -1,0 +1,149 @@
+"""Gaussian processes x_t = alpha_t x_0 + sigma_t eps, described by one schedule of values and derivatives.
+
+Everything about a linear SDE follows from alpha, sigma and their time derivatives (arXiv:2011.13456,
+appendix B): the forward drift and diffusion, the log-SNR clock, the marginal and the prior. A schedule
+states those numbers; `GaussianProcess` derives the rest, so there is one place for each formula.
+"""
+
+from typing import Any, Protocol
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def array_namespace(t):
+  """`jax.numpy` for a JAX array, else NumPy: a schedule is float64 on the host, float32 on the device."""
+  return jnp if isinstance(t, jax.Array) else np
+
+
+def as_times(t):
+  """A JAX array as it is, anything else as a NumPy float64 array."""
+  return t if isinstance(t, jax.Array) else np.asarray(t, np.float64)
+
+
+def expand(coefficient, x):
+  """Reshapes one number a sample, [B] or [], to multiply x: [B, ...].
+
+  >>> expand(jnp.ones(3), jnp.ones((3, 8, 8, 1))).shape
+  (3, 1, 1, 1)
+  """
+  return coefficient.reshape(coefficient.shape + (1,) * (x.ndim - coefficient.ndim))
+
+
+@struct.dataclass
+class Marginal:
+  """x_t = alpha x_0 + sigma eps at some times: each field is shaped like t.
+
+  Attributes:
+    alpha: signal scale.
+    sigma: noise scale.
+    d_alpha: time derivative of alpha.
+    d_sigma: time derivative of sigma; infinite where sigma leaves zero like a square root.
+    d_variance: time derivative of sigma^2, finite there too.
+  """
+
+  alpha: Any
+  sigma: Any
+  d_alpha: Any
+  d_sigma: Any
+  d_variance: Any
+
+  @property
+  def log_snr(self):
+    """log(alpha^2 / sigma^2): +inf without noise, -inf without signal."""
+    xp = array_namespace(self.alpha)
+    with np.errstate(divide="ignore"):
+      return 2.0 * (xp.log(self.alpha) - xp.log(self.sigma))
+
+  @property
+  def noise_to_signal(self):
+    """rho = sigma / alpha, the noise level of x_t / alpha (EDM's sigma)."""
+    with np.errstate(divide="ignore"):
+      return self.sigma / self.alpha
+
+
+class Schedule(Protocol):
+  """What a schedule offers; both functions keep the shape of their argument."""
+
+  def __call__(self, t) -> Marginal:
+    """alpha, sigma and their time derivatives at times t."""
+
+  def t_of_log_snr(self, log_snr):
+    """The time at which log(alpha^2/sigma^2) has this value, the exact inverse of the schedule."""
+
+
+@struct.dataclass
+class GaussianProcess:
+  """A Gaussian process on [0, t_max] with everything that follows from its schedule.
+
+  Functions of t compute on the device for a JAX array and in float64 on the host for anything else,
+  so that solver tables and training share the same formulas.
+
+  Attributes:
+    schedule: times -> `Marginal`, with its inverse `t_of_log_snr`.
+    t_min: where training and sampling stop by default; the marginal is defined down to 0.
+    t_max: where sampling starts.
+    prior_std: standard deviation of the Gaussian that stands for the marginal at t_max.
+    name: what messages call it.
+
+  >>> from diffusion import processes
+  >>> process = processes.vp_linear()
+  >>> marginal = process.marginal(0.5)
+  >>> float(abs(marginal.alpha**2 + marginal.sigma**2 - 1)) < 1e-12
+  True
+  """
+
+  schedule: Schedule
+  t_min: Any
+  t_max: Any
+  prior_std: Any
+  name: str = struct.field(pytree_node=False, default="")
+
+  def marginal(self, t) -> Marginal:
+    """alpha, sigma and their time derivatives, each shaped like t."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+      return self.schedule(as_times(t))
+
+  def log_snr(self, t):
+    """log(alpha^2 / sigma^2) at times t, decreasing in t."""
+    return self.marginal(t).log_snr
+
+  def t_of_log_snr(self, log_snr):
+    """The inverse of `log_snr`."""
+    with np.errstate(divide="ignore", over="ignore"):
+      return self.schedule.t_of_log_snr(as_times(log_snr))
+
+  def drift_diffusion(self, t):
+    """Coefficients (f, g2) of the forward SDE dx = f x dt + sqrt(g2) dw, each shaped like t.
+
+    f = d log alpha / dt and g2 = d sigma^2/dt - 2 f sigma^2 (arXiv:2107.00630, eq. 3 and appendix).
+    """
+    m = self.marginal(t)
+    f = m.d_alpha / m.alpha
+    return f, m.d_variance - 2.0 * f * m.sigma**2
+
+  def perturb(self, x0, eps, t):
+    """x_t = alpha x_0 + sigma eps.
+
+    Args:
+      x0: [B, ...] clean data.
+      eps: [B, ...] standard normal noise.
+      t: [B] times.
+
+    Returns:
+      [B, ...]
+    """
+    m = self.marginal(t)
+    return expand(m.alpha, x0) * x0 + expand(m.sigma, eps) * eps
+
+  def sample_prior(self, key, shape, dtype=jnp.float32):
+    """Noise to start sampling from at t_max: N(0, prior_std^2 I) of the given shape."""
+    return self.prior_std * jax.random.normal(key, shape, dtype)
+
+  def prior_log_prob(self, x):
+    """Log-density in nats of N(0, prior_std^2 I), summed over all but the first axis: [B, ...] -> [B]."""
+    size = int(np.prod(x.shape[1:]))
+    square = jnp.sum((x / self.prior_std) ** 2, axis=tuple(range(1, x.ndim)))
+    return -0.5 * square - size * (jnp.log(jnp.asarray(self.prior_std, x.dtype)) + 0.5 * np.log(2 * np.pi).item())

@@ -1,0 +1,321 @@
+"""A config is data: loaded from a Python file, changed on the command line, saved as JSON, and turned into objects.
+
+A config file defines `get_config()` (or `get_config(variant)`) and returns an
+`ml_collections.ConfigDict`. A section that has a `factory` names, by a dotted path, the function
+that makes the object; the section's other keys are that function's arguments.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import os
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from diffusion.errors import UserError
+
+
+# ---- names -> objects -------------------------------------------------------------------------
+
+
+def closest(name: str, allowed) -> str:
+  """' (did you mean 'x'?)' for the nearest allowed name, or nothing.
+
+  >>> closest("stesp", ["steps", "seed"])
+  " (did you mean 'steps'?)"
+  """
+  near = difflib.get_close_matches(name, [str(option) for option in allowed], n=1, cutoff=0.6)
+  return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _module(path: str):
+  """The module at `path`, None if there is none; an import error inside an existing module is not hidden."""
+  try:
+    return importlib.import_module(path)
+  except ModuleNotFoundError as error:
+    if error.name and (path == error.name or path.startswith(error.name + ".")):
+      return None
+    raise
+
+
+def resolve(path: str, where: str = "config"):
+  """The object a dotted path names: inside `diffusion` first, else any importable module.
+
+  Raises UserError with the closest name if there is no such object.
+
+  >>> resolve("math.hypot")(3, 4)
+  5.0
+  >>> resolve("configuration.closest") is closest
+  True
+  """
+  parts = str(path).split(".")
+  for prefix in ("diffusion.", ""):
+    for cut in range(len(parts) - 1, 0, -1):
+      module = _module(prefix + ".".join(parts[:cut]))
+      if module is None:
+        continue
+      found = module
+      for name in parts[cut:]:
+        if not hasattr(found, name):
+          public = [option for option in dir(found) if not option.startswith("_")]
+          raise UserError(f"{where}.factory: '{path}' has no '{name}' in '{module.__name__}'{closest(name, public)}; "
+                          f"it offers {', '.join(option for option in public if callable(getattr(found, option)))}")
+        found = getattr(found, name)
+      return found
+  package = importlib.import_module("diffusion")
+  folders = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+  raise UserError(f"{where}.factory: no module for '{path}'{closest(parts[0], folders)}; give a name inside diffusion "
+                  f"({', '.join(folders)}), such as 'processes.edm', or the dotted path of your own importable module")
+
+
+def arguments(factory) -> dict[str, inspect.Parameter]:
+  """The arguments a factory takes, by name; those Flax adds to every module are left out."""
+  found = {name: argument for name, argument in inspect.signature(factory).parameters.items() if not name.startswith("_")}
+  if inspect.isclass(factory):
+    found.pop("parent", None), found.pop("name", None)
+  return found
+
+
+def _value(value, where):
+  if isinstance(value, Mapping):
+    plain = {key: _value(item, f"{where}.{key}") for key, item in value.items()}
+    return build(value, where=where) if "factory" in value else plain
+  if isinstance(value, (list, tuple)):  # JSON knows no tuples; modules need hashable attributes
+    return tuple(_value(item, f"{where}[{index}]") for index, item in enumerate(value))
+  return value
+
+
+def build(section: Mapping, *positional, where: str = "config", without=(), **given) -> Any:
+  """Calls the factory a section names with the section's other keys; nested sections are built first.
+
+  Args:
+    section: a mapping with a `factory` and that factory's arguments.
+    *positional: leading arguments that no config can hold (a process, a network).
+    where: the section's name in messages, such as `config.loss`.
+    without: keys of the section that are not the factory's.
+    **given: further keyword arguments, for the factory alone.
+
+  Raises UserError if the factory or an argument does not exist, if one is missing, or if the factory
+  refuses a value (ValueError).
+
+  >>> build(dict(factory="fractions.Fraction", denominator=4), 3)
+  Fraction(3, 4)
+  >>> build(dict(factory="fractions.Fraction", denomimator=4), 3)
+  Traceback (most recent call last):
+  ...
+  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean 'denominator'?); it takes numerator, denominator
+  """
+  if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):
+    raise UserError(f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}")
+  name = section["factory"]
+  factory = resolve(name, where)
+  if not callable(factory):
+    raise UserError(f"{where}.factory: '{name}' is not a function or a class")
+  taken = arguments(factory)
+  keywords = {key: value for key, value in section.items() if key != "factory" and key not in without}
+  free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+  for key in keywords:
+    if key not in taken and not free:
+      raise UserError(f"{where}: '{name}' has no argument '{key}'{closest(key, taken)}; it takes {', '.join(taken) or 'none'}")
+  keywords = {key: _value(value, f"{where}.{key}") for key, value in keywords.items()} | given
+  try:
+    inspect.signature(factory).bind(*positional, **keywords)
+  except TypeError as error:
+    raise UserError(f"{where}: '{name}': {error}; it takes {', '.join(taken) or 'none'}") from None
+  try:
+    return factory(*positional, **keywords)
+  except ValueError as error:
+    raise UserError(f"{where}: '{name}': {error}") from error
+
+
+# ---- files and the command line ---------------------------------------------------------------
+
+
+def load(path: str, overrides=()) -> ml_collections.ConfigDict:
+  """The config that a file makes, with overrides applied.
+
+  Args:
+    path: `configs/digits.py`, or `configs/toy2d.py:moons` to call `get_config('moons')`.
+    overrides: pairs `("training.steps", "100")`, as text.
+  """
+  file, _, variant = path.partition(":")
+  if not os.path.isfile(file):
+    folder = os.path.dirname(file) or "."
+    others = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
+    listed = f"; {folder} has {', '.join(others)}" if others else ""
+    raise UserError(f"--config={path}: no such file{closest(os.path.basename(file), others)}{listed}")
+  spec = importlib.util.spec_from_file_location("config_file", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise UserError(f"--config={path}: the file defines no get_config(); it must return an ml_collections.ConfigDict")
+  takes = inspect.signature(module.get_config).parameters
+  if variant and not takes:
+    raise UserError(f"--config={path}: this config has no variants; leave out ':{variant}'")
+  try:
+    config = module.get_config(variant) if variant else module.get_config()
+  except (ValueError, TypeError) as error:
+    if isinstance(error, TypeError) and not takes:
+      raise
+    raise UserError(f"--config={path}: {error}") from error
+  for key, text in overrides:
+    override(config, key, text)
+  return config
+
+
+def _literal(text: str):
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _convert(key: str, text: str, old, kind: type):
+  """`text` as the type the config has now; UserError if it is not one."""
+  problem = UserError(f"--config.{key} must be {kind.__name__}, as in the config ({old!r}); {text!r} is not")
+  if text == "None" and kind is not str:
+    return None
+  if kind is bool:
+    table = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if text.lower() not in table:
+      raise UserError(f"--config.{key} must be true or false; {text!r} is neither")
+    return table[text.lower()]
+  if kind in (int, float):
+    try:
+      number = float(text)
+      if kind is float:
+        return number
+      if not number.is_integer():
+        raise problem
+      return int(text) if text.lstrip("+-").replace("_", "").isdigit() else int(number)
+    except (ValueError, OverflowError):
+      raise problem from None
+  if kind is str:
+    return text
+  value = _literal(text)
+  if kind in (list, tuple):
+    if not isinstance(value, (list, tuple)):
+      value = (value,) if "," not in text and not isinstance(value, str) else tuple(_literal(part.strip()) for part in text.split(","))
+    return kind(value)
+  if kind is ml_collections.ConfigDict:
+    if not isinstance(value, dict):
+      raise UserError(f"--config.{key} is a section with {', '.join(old)}; set one of these, or the whole as a dict")
+    return ml_collections.ConfigDict(value)
+  return value
+
+
+def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+  """Sets `config.<key>` from text, keeping the type it has; an argument of a section's factory may be added.
+
+  >>> config = ml_collections.ConfigDict(dict(training=dict(steps=10)))
+  >>> override(config, "training.steps", "2e3"); config.training.steps
+  2000
+  """
+  *folders, last = key.split(".")
+  section = config
+  for depth, name in enumerate(folders):
+    if not isinstance(section, ml_collections.ConfigDict) or name not in section:
+      _unknown(key, section, name, folders[:depth])
+    section = section[name]
+  if not isinstance(section, ml_collections.ConfigDict):
+    _unknown(key, section, last, folders)
+  if last in section:
+    old = section[last]
+    kind = section.get_type(last)
+    value = _literal(text) if kind is type(None) else _convert(key, text, old, kind)
+    if isinstance(value, dict) and not isinstance(value, ml_collections.ConfigDict):
+      value = ml_collections.ConfigDict(value)
+    with section.ignore_type():
+      section[last] = value
+    return
+  known = arguments(resolve(section["factory"], "config." + ".".join(folders))) if "factory" in section else {}
+  if last not in known:
+    _unknown(key, section, last, folders, known)
+  with section.unlocked():
+    section[last] = _literal(text)
+
+
+def _unknown(key, section, name, folders, more=()):
+  if not isinstance(section, ml_collections.ConfigDict):
+    raise UserError(f"unknown config key --config.{key}: config.{'.'.join(folders)} is a value, not a section")
+  options = sorted({*section.keys(), *more})
+  inside = ".".join(["config", *folders])
+  raise UserError(f"unknown config key --config.{key}{closest(name, options)}; {inside} has {', '.join(options)}")
+
+
+def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
+  """Takes the `--config.key=value` (or `--config.key value`) out of a command line; returns them and the rest.
+
+  >>> split_overrides(["--config=a.py", "--config.seed=1", "--config.data.path", "/x"])
+  ([('seed', '1'), ('data.path', '/x')], ['--config=a.py'])
+  """
+  found, rest, argv = [], [], list(argv)
+  while argv:
+    word = argv.pop(0)
+    if not word.startswith("--config."):
+      rest.append(word)
+      continue
+    key, equals, value = word.removeprefix("--config.").partition("=")
+    if not equals:
+      if not argv or argv[0].startswith("--"):
+        raise UserError(f"--config.{key} needs a value: --config.{key}=...")
+      value = argv.pop(0)
+    found.append((key, value))
+  return found, rest
+
+
+# ---- saving and comparing ---------------------------------------------------------------------
+
+
+def to_json(config) -> str:
+  """The config as JSON text, two spaces deep."""
+  plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
+  return json.dumps(plain, indent=2) + "\n"
+
+
+def from_json(text: str) -> ml_collections.ConfigDict:
+  """The config that `to_json` wrote (every list comes back as a tuple).
+
+  >>> from_json(to_json(dict(a=dict(b=(1, 2))))).a.b
+  (1, 2)
+  """
+  def tuples(value):
+    if isinstance(value, dict):
+      return {key: tuples(item) for key, item in value.items()}
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+
+  return ml_collections.ConfigDict(tuples(json.loads(text)))
+
+
+def flatten(config, prefix: str = "") -> dict[str, Any]:
+  """Dotted key -> value, as JSON would give it back.
+
+  >>> flatten(dict(a=dict(b=1, c=(2,)), d=None))
+  {'a.b': 1, 'a.c': [2], 'd': None}
+  """
+  plain = json.loads(to_json(config)) if not prefix else config
+  found = {}
+  for key, value in plain.items():
+    if isinstance(value, dict) and value:
+      found |= flatten(value, f"{prefix}{key}.")
+    else:
+      found[prefix + key] = value
+  return found
+
+
+def differences(old, new, ignore=()) -> list[tuple[str, Any, Any]]:
+  """(key, old value, new value) for every key that differs; keys at or under `ignore` may.
+
+  >>> differences(dict(a=1, b=dict(c=2)), dict(a=1, b=dict(c=3)))
+  [('b.c', 2, 3)]
+  """
+  old, new = flatten(old), flatten(new)
+  keys = [key for key in {**old, **new} if not any(key == free or key.startswith(free + ".") for free in ignore)]
+  absent = "(absent)"
+  return [(key, old.get(key, absent), new.get(key, absent)) for key in keys if old.get(key, absent) != new.get(key, absent)]

@@ -1,0 +1,118 @@
+"""Overrides keep types, factories get only arguments they take, and every mistake names its mending."""
+
+import math
+
+import ml_collections
+import pytest
+
+from diffusion import configuration
+from diffusion.errors import UserError
+
+
+def make(**extra):
+  return ml_collections.ConfigDict(dict(
+      seed=0, flag=True, name="a", sizes=(1, 2), optional=None,
+      training=dict(steps=10, rate=0.1), shape=dict(factory="fractions.Fraction", numerator=1), **extra))
+
+
+@pytest.mark.parametrize("key,text,value", [
+    ("seed", "7", 7), ("seed", "1e3", 1000), ("seed", "-2", -2), ("flag", "false", False), ("flag", "1", True),
+    ("name", "12", "12"), ("name", "a=b", "a=b"), ("sizes", "(3,4,5)", (3, 4, 5)), ("sizes", "3,4", (3, 4)), ("sizes", "9", (9,)),
+    ("optional", "3", 3), ("optional", "/a/b", "/a/b"), ("training.steps", "5", 5), ("training.rate", "1", 1.0),
+    ("training.rate", "1e-4", 1e-4), ("training.rate", "None", None), ("shape.denominator", "3", 3),
+])
+def test_override_keeps_the_type(key, text, value):
+  config = make()
+  configuration.override(config, key, text)
+  found = configuration.flatten(config)[key] if not isinstance(value, tuple) else config[key]
+  assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("key,text,words", [
+    ("sede", "1", ["--config.sede", "'seed'", "training"]),
+    ("training.stesp", "1", ["'steps'", "config.training has"]),
+    ("trainig.steps", "1", ["'training'"]),
+    ("seed.x", "1", ["config.seed is a value"]),
+    ("training.steps", "many", ["must be int", "'many'"]),
+    ("training.steps", "1.5", ["must be int"]),
+    ("training.rate", "fast", ["must be float"]),
+    ("flag", "maybe", ["true or false"]),
+    ("training", "3", ["is a section with rate, steps"]),
+    ("shape.denomimator", "3", ["'denominator'"]),
+])
+def test_override_mistakes(key, text, words):
+  with pytest.raises(UserError) as caught:
+    configuration.override(make(), key, text)
+  assert all(word in str(caught.value) for word in words), str(caught.value)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_section_is_replaced_as_a_whole():
+  config = make()
+  configuration.override(config, "shape", "{'factory': 'math.hypot'}")
+  assert config.shape.to_dict() == {"factory": "math.hypot"}
+
+
+@pytest.mark.parametrize("factory,words", [
+    ("processes.vp_linaer", ["'vp_linear'"]), ("proceses.edm", ["'processes'", "importable"]), ("math.hypotenuse", ["no 'hypotenuse'"]),
+    ("math.pi", ["not a function"]), ("edm", ["no module"]),
+])
+def test_unknown_factories(factory, words):
+  with pytest.raises(UserError) as caught:
+    configuration.build(dict(factory=factory), where="config.process")
+  assert "config.process" in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_import_error_inside_a_module_is_not_called_a_missing_module(tmp_path, monkeypatch):
+  (tmp_path / "broken_user_module.py").write_text("import a_package_nobody_has\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ModuleNotFoundError, match="a_package_nobody_has"):
+    configuration.resolve("broken_user_module.thing")
+
+
+def test_build_own_module_nested_and_positional(tmp_path, monkeypatch):
+  (tmp_path / "my_research.py").write_text(
+      "def inner(a):\n  return a + 1\n\ndef outer(process, *, part, parts=(), sizes=()):\n  return process, part, parts, sizes\n")
+  monkeypatch.syspath_prepend(tmp_path)
+  section = dict(factory="my_research.outer", part=dict(factory="my_research.inner", a=1),
+                 parts=[dict(factory="my_research.inner", a=2)], sizes=[1, 2])
+  assert configuration.build(section, "p") == ("p", 2, (3,), (1, 2))
+  with pytest.raises(UserError, match=r"config\.loss\.part: 'my_research.inner' has no argument 'b'"):
+    configuration.build(section | dict(part=dict(factory="my_research.inner", b=1)), "p", where="config.loss")
+  with pytest.raises(UserError, match="missing a required argument: 'process'"):
+    configuration.build(section)
+
+
+def test_a_factory_that_refuses_a_value_is_a_user_error():
+  with pytest.raises(UserError, match="config.x: 'math.sqrt': "):
+    configuration.build(dict(factory="math.sqrt"), -1.0, where="config.x")
+
+
+def test_json_round_trip_and_differences():
+  config = make(deep=dict(a=(1, (2, 3)), b=math.inf))
+  back = configuration.from_json(configuration.to_json(config))
+  assert back.deep.a == (1, (2, 3)) and configuration.differences(config, back) == []
+  back.training.steps, back.seed = 11, 1
+  assert configuration.differences(config, back, ignore=("training",)) == [("seed", 0, 1)]
+  assert configuration.differences(dict(a=1), dict()) == [("a", 1, "(absent)")]
+
+
+def test_load_variants_and_mistakes(tmp_path):
+  file = tmp_path / "one.py"
+  file.write_text("import ml_collections\ndef get_config(variant='x'):\n"
+                  "  if variant not in 'xy':\n    raise ValueError(f'no variant {variant}: there are x, y')\n"
+                  "  return ml_collections.ConfigDict(dict(kind=variant, seed=0))\n")
+  assert configuration.load(str(file)).kind == "x"
+  assert configuration.load(f"{file}:y", [("seed", "3")]).to_dict() == dict(kind="y", seed=3)
+  with pytest.raises(UserError, match="there are x, y"):
+    configuration.load(f"{file}:z")
+  with pytest.raises(UserError, match=r"no such file \(did you mean 'one.py'"):
+    configuration.load(str(tmp_path / "on.py"))
+  file.write_text("x = 1\n")
+  with pytest.raises(UserError, match="defines no get_config"):
+    configuration.load(str(file))
+
+
+def test_split_overrides_needs_a_value():
+  with pytest.raises(UserError, match="needs a value"):
+    configuration.split_overrides(["--config.seed", "--workdir=x"])

@@ -1,0 +1,1 @@
+"""One state, one jitted step, one loop: train, save, resume."""

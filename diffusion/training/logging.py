@@ -1,0 +1,78 @@
+"""What a run says: a JSONL log, TensorBoard events, and a progress bar."""
+
+import json
+import os
+import sys
+
+TIMED = ("seconds", "images_per_second")
+"""Fields that depend on the clock; all others are the same in a run that was interrupted and one that was not."""
+
+
+def read(path: str) -> list[dict]:
+  """The records of a JSONL log; a last line cut short by a kill is left out."""
+  if not os.path.exists(path):
+    return []
+  records = []
+  with open(path) as file:
+    for line in file:
+      try:
+        records.append(json.loads(line))
+      except ValueError:
+        break
+  return records
+
+
+def cut(path: str, step: int) -> None:
+  """Drops the records after `step`, which a resumed run writes again; the file is replaced whole."""
+  if not os.path.exists(path):
+    return
+  with open(path + ".tmp", "w") as file:
+    for record in read(path):
+      if record["step"] <= step:
+        file.write(json.dumps(record) + "\n")
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(path + ".tmp", path)
+
+
+class RunLog:
+  """Writes one record at a time; made at the step a run starts or resumes from.
+
+  Args:
+    workdir: gets `log.jsonl` and `tensorboard/`.
+    step: the step already done; the log is cut back to it.
+    total: steps of the whole run.
+    quiet: no progress bar.
+  """
+
+  def __init__(self, workdir: str, step: int, total: int, quiet: bool = False):
+    from tensorboardX import SummaryWriter
+    from tqdm import tqdm
+
+    path = os.path.join(workdir, "log.jsonl")
+    cut(path, step)
+    self._file = open(path, "a")
+    self._events = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None)
+    self._bar = tqdm(total=total, initial=step, unit="step", disable=quiet, dynamic_ncols=True, file=sys.stderr,
+                     bar_format="{desc}{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}, {remaining} left]")
+
+  def write(self, record: dict) -> None:
+    """One line of the log; `record` has `step`, `loss`, `images_per_second` and any other numbers."""
+    self._file.write(json.dumps(record) + "\n")
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    for name, value in record.items():
+      if name != "step":
+        self._events.add_scalar(name, value, record["step"])
+    self._bar.set_postfix_str(f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s", refresh=False)
+    self._bar.update(record["step"] - self._bar.n)
+    self._bar.refresh()
+
+  def say(self, text: str) -> None:
+    """One line for the person watching, above the bar."""
+    self._bar.write(text, file=sys.stderr)
+
+  def close(self) -> None:
+    self._bar.close()
+    self._events.close()
+    self._file.close()

@@ -1,0 +1,69 @@
+"""Where every array lives: the one module that names mesh axes.
+
+The mesh has the axes `data` and `model`. A batch is split along `data`; parameters, optimiser state
+and EMAs follow one rule, `leaf_spec`. Everything else in the library is written for one logical array
+and does not know how many devices hold it.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from diffusion.errors import UserError
+
+LAYOUTS = ("replicated",)
+
+
+def make_mesh(model: int = 1, devices=None) -> Mesh:
+  """A mesh over all devices (of all processes), `model` of them to a model and the rest along `data`.
+
+  >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
+  {'data': 1, 'model': 1}
+  """
+  devices = jax.devices() if devices is None else devices
+  if model < 1 or len(devices) % model:
+    raise UserError(f"config.training.model_devices={model} does not divide the {len(devices)} devices; choose a divisor")
+  grid = np.asarray(devices).reshape(len(devices) // model, model)
+  return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def leaf_spec(shape: tuple[int, ...], layout: str, mesh: Mesh) -> PartitionSpec:
+  """How one leaf of the train state is split; `replicated` keeps a whole copy on each device."""
+  if layout not in LAYOUTS:
+    raise UserError(f"config.training.layout='{layout}': the layouts are {', '.join(LAYOUTS)}")
+  return PartitionSpec()
+
+
+def state_sharding(mesh: Mesh, state, layout: str = "replicated"):
+  """A NamedSharding for each leaf of a train state (arrays or shapes)."""
+  return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, layout, mesh)), state)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Examples, the leading axis, are split along `data`."""
+  return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def microbatch_sharding(mesh: Mesh) -> NamedSharding:
+  """[microbatch, example, ...]: each microbatch is split along `data`."""
+  return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on each device: scalars, metrics, keys."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch, mesh: Mesh):
+  """This process's rows of the global batch, as global arrays split along `data`."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)
+
+
+def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
+  """UserError unless each microbatch splits evenly over the devices along `data`."""
+  parts = accumulate * mesh.shape["data"]
+  if batch_size < 1 or accumulate < 1 or batch_size % parts:
+    raise UserError(
+        f"config.training.batch_size={batch_size} cannot be split into accumulate={accumulate} parts over "
+        f"{mesh.shape['data']} devices; use a multiple of {max(parts, 1)}")

@@ -1,0 +1,58 @@
+"""The whole of a training run at one step, as one pytree."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+
+@struct.dataclass
+class TrainState:
+  """Everything the next step depends on, but for the batch and the seed.
+
+  Attributes:
+    step: [] int32, updates done.
+    params: {'model': network parameters, 'loss': the loss's own parameters}, float32.
+    opt_state: of the optax chain.
+    emas: {half-life in images, as text: network parameters}.
+    loss_state: state of the objective and the network's mutable collections.
+
+  Random keys are not kept: they are derived from the seed and the step, see `step_key`.
+  """
+
+  step: jax.Array
+  params: Any
+  opt_state: Any
+  emas: dict[str, Any]
+  loss_state: Any
+
+
+def create(params, loss_state, transform: optax.GradientTransformation, ema_names) -> TrainState:
+  """The state before the first step: every average starts at the parameters."""
+  return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      opt_state=transform.init(params),
+      emas={name: jax.tree.map(jnp.copy, params["model"]) for name in ema_names},
+      loss_state=loss_state,
+  )
+
+
+def step_key(seed: int, step: jax.Array) -> jax.Array:
+  """The key of one step's randomness: a function of the seed and the step alone.
+
+  >>> bool(jax.random.key_data(step_key(0, 3)).tolist() == jax.random.key_data(step_key(0, jnp.int32(3))).tolist())
+  True
+  """
+  return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), 0x7261696E), step)
+
+
+def count_parameters(params) -> int:
+  """Numbers in a pytree of parameters.
+
+  >>> count_parameters({'a': jnp.zeros((2, 3)), 'b': jnp.zeros(4)})
+  10
+  """
+  return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,18 @@
+"""Data sets and the stream of batches made from them.
+
+A config names one of the factories by its dotted path and gives its arguments; each returns a `Dataset`:
+
+  data.digits()                       the 8x8 handwritten digits of scikit-learn
+  data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
+  data.images(path, ...)              a folder or a zip of JPEG or PNG files
+  data.npz(path), data.idx(path)      arrays in a file
+  data.toy2d("checkerboard", ...)     two-dimensional toy sets
+
+Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is needed.
+"""
+
+from diffusion.data.dataset import Dataset
+from diffusion.data.pipeline import Stream, stream
+from diffusion.data.scaling import Scaling, Standardize
+from diffusion.data.sources import Arrays, load
+from diffusion.data.uci_digits import digits

@@ -1,0 +1,33 @@
+"""Ancestral sampling: DDPM's, and its form for any Gaussian process."""
+
+import numpy as np
+
+from diffusion.solvers.nodes import nodes
+from diffusion.solvers.table import About, Table, build
+
+
+def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Table:
+  """x' ~ N(mean of q(x' | x, x0), variance) (arXiv:2006.11239, eq. 7; arXiv:2011.13456, appendix F for VE).
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times.
+    variance: 'small', that of q(x' | x, x0), right for a point of data; 'large', the forward step's own (DDPM's
+      beta), right for data ~ N(0, I). A step from no signal or to clean data takes the small one.
+    dtype, xp: as in `ddim`.
+
+  Raises:
+    ValueError: a bad grid or variance.
+  """
+  if variance not in ("small", "large"):
+    raise ValueError(f"variance is 'small' or 'large', got {variance!r}")
+  n = nodes(process, grid, dtype, xp)
+  forward = n.a / n.a1  # x = forward x' + sqrt(added) z
+  added = n.s**2 - (forward * n.s1) ** 2
+  share = n.s1**2 / n.s**2
+  small = share * added
+  noise = small if variance == "small" else xp.where(n.long, small, added)
+  about = About(f"ancestral({variance})" if variance != "small" else "ancestral", 1, process.name)
+  return build(
+      n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[xp.sqrt(noise)]], about=about, dtype=dtype, xp=xp
+  )

@@ -1,0 +1,130 @@
+"""The built-in solvers by name, with what they promise, and the way to one from a command line."""
+
+import dataclasses
+import difflib
+from typing import Callable
+
+import numpy as np
+
+from diffusion.solvers import grids
+from diffusion.solvers.ancestral import ancestral
+from diffusion.solvers.annealed_langevin import annealed_langevin
+from diffusion.solvers.ddim import ddim
+from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde
+from diffusion.solvers.euler import euler
+from diffusion.solvers.euler_maruyama import euler_maruyama
+from diffusion.solvers.heun import heun
+from diffusion.solvers.predictor_corrector import predictor_corrector
+from diffusion.solvers.reverse_diffusion import reverse_diffusion
+
+
+def default_grid(process, n):
+  """Nodes that serve few-step samplers well on a process: [n+1].
+
+  EDM's own grid where sigma = t, equal steps on rectified flow, Karras on other variance-exploding processes, and
+  for the rest (VP, subVP) steps quadratic in t, the best simple choice for it. They end in clean data where the
+  process does, and make no evaluation below t_min.
+
+  >>> from diffusion import processes
+  >>> default_grid(processes.vp_linear(), 4).tolist()
+  [1.0, 0.5625, 0.25, 0.0625, 0.0]
+  """
+  reaches_data = float(process.marginal(0.0).sigma) == 0
+  if float(process.marginal(process.t_max).noise_to_signal) < np.inf and float(process.marginal(process.t_max).alpha) == 1:
+    return grids.karras(process, n, clean=reaches_data)
+  if process.name == "rectified_flow":
+    return _to_data(grids.uniform, process, n, 1.0, reaches_data)
+  return _to_data(grids.quadratic, process, n, 2.0, reaches_data)
+
+
+def default_random_grid(process, n):
+  """Nodes for many small stochastic steps, [n+1]: equal steps in t as Score SDE takes, but EDM's own on sigma = t."""
+  reaches_data = float(process.marginal(0.0).sigma) == 0
+  if process.name == "edm":
+    return grids.karras(process, n, clean=True)
+  return _to_data(grids.uniform, process, n, 1.0, reaches_data)
+
+
+def default_levels(process, n):
+  """Geometric noise levels, [n + 1] nodes of which the last is t = 0 where the process reaches clean data there."""
+  reaches_data = float(process.marginal(0.0).sigma) == 0
+  return grids.log_snr(process, n, clean=reaches_data)
+
+
+def _to_data(spacing, process, n, power, reaches_data):
+  """A grid down to t = 0 if its last interior node stays above t_min, else one to t_min and then 0."""
+  if not reaches_data or process.t_max * (1 / n) ** power >= process.t_min:
+    return spacing(process, n, t_min=0.0 if reaches_data else None)
+  return spacing(process, n, clean=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+  """A built-in solver and its promises.
+
+  Attributes:
+    builder: (process, grid, **options) -> solver.
+    order: order of convergence (weak if stochastic), or None where there is none to claim.
+    stochastic: whether it draws noise at its defaults.
+    per_index: whether sample i depends on its own key and start alone.
+    grid: (process, n) -> the grid that `build` takes when none is named.
+  """
+
+  builder: Callable
+  order: int | None
+  stochastic: bool
+  per_index: bool = True
+  grid: Callable = default_grid
+
+
+SOLVERS = {
+    "ddim": Entry(ddim, 1, False),
+    "euler": Entry(euler, 1, False),
+    "heun": Entry(heun, 2, False),
+    "dpmpp_2m": Entry(dpmpp_2m, 2, False),
+    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 1, True),
+    "ancestral": Entry(ancestral, 1, True),
+    "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
+    "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
+    "annealed_langevin": Entry(annealed_langevin, None, True, grid=default_levels),
+    "predictor_corrector": Entry(predictor_corrector, None, True, grid=default_random_grid),
+}
+
+
+def build(name, process, n, *, grid=None, **options):
+  """A solver by name, for n steps, on a good grid for the process.
+
+  Args:
+    name: a key of `SOLVERS`.
+    process: the Gaussian process of the denoiser.
+    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take.
+    grid: None for the solver's default, a key of `GRIDS`, or an array of times.
+    **options: of the builder, for example eta=0.5.
+
+  Raises:
+    ValueError: an unknown solver or grid, with the allowed ones and the closest.
+    TypeError: an option that the builder does not have.
+
+  >>> from diffusion import processes
+  >>> build("heun", processes.edm(), 18).nfe
+  35
+  >>> build("dpmp_2m", processes.edm(), 18)
+  Traceback (most recent call last):
+  ...
+  ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpmpp_2m, ...
+  """
+  entry = _lookup(SOLVERS, "solver", name)
+  if grid is None:
+    times = entry.grid(process, n)
+  elif isinstance(grid, str):
+    times = _lookup(grids.GRIDS, "grid", grid)(process, n)
+  else:
+    times = np.asarray(grid, np.float64)
+  return entry.builder(process, times, **options)
+
+
+def _lookup(table, what, name):
+  if name in table:
+    return table[name]
+  close = difflib.get_close_matches(str(name), table, 1, 0.0)
+  raise ValueError(f"unknown {what} {name!r}, did you mean {close[0]!r}? Choose one of {', '.join(table)}")

@@ -1,0 +1,104 @@
+"""Time grids: float64 NumPy arrays [n+1] of decreasing times, for n steps.
+
+Each runs from t_max to t_min (the process's own by default) and hits both exactly. With `clean=True` the last
+of the n steps goes from t_min to t = 0, where sigma = 0. Node spacing matters as much as the solver's order.
+"""
+
+import numpy as np
+
+# Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from pure noise
+# lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine process), the last
+# one to clean data starts at EDM's smallest noise.
+LARGEST_RHO = float(np.exp(5.1))
+SMALLEST_RHO = 0.002
+
+
+def uniform(process, n, t_max=None, t_min=None, clean=False):
+  """Equal steps in t.
+
+  >>> from diffusion import processes
+  >>> uniform(processes.rectified_flow(), 4, t_min=0.0)
+  array([1.  , 0.75, 0.5 , 0.25, 0.  ])
+  """
+  return quadratic(process, n, t_max, t_min, power=1.0, clean=clean)
+
+
+def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
+  """t = (equal steps in t^(1/power))^power (arXiv:2204.13902, section 4); power 2 or 3 is a good choice for VP.
+
+  >>> from diffusion import processes
+  >>> quadratic(processes.vp_linear(), 2, t_min=0.0)
+  array([1.  , 0.25, 0.  ])
+  """
+  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  if not power > 0:
+    raise ValueError(f"power must be positive, got {power}")
+  t = np.linspace(t_max ** (1 / power), t_min ** (1 / power), count) ** power
+  t[0] = t_max
+  if count > 1:
+    t[-1] = t_min
+  return np.append(t, 0.0) if clean else t
+
+
+def log_snr(process, n, t_max=None, t_min=None, clean=False):
+  """Equal steps in log-SNR, that is geometric in sigma/alpha.
+
+  >>> from diffusion import processes
+  >>> log_snr(processes.edm(), 3, t_max=8.0, t_min=1.0).round(6).tolist()
+  [8.0, 4.0, 2.0, 1.0]
+  """
+  return _in_rho(process, n, t_max, t_min, clean, np.geomspace)
+
+
+def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
+  """Equal steps in (sigma/alpha)^(1/rho) (arXiv:2206.00364, eq. 5); clean=True is EDM's own grid.
+
+  >>> from diffusion import processes
+  >>> karras(processes.edm(), 18, clean=True)[[0, -2, -1]].tolist()
+  [80.0, 0.002, 0.0]
+  """
+  if not rho > 0:
+    raise ValueError(f"rho must be positive, got {rho}")
+  spacing = lambda a, b, count: np.linspace(a ** (1 / rho), b ** (1 / rho), count) ** rho
+  return _in_rho(process, n, t_max, t_min, clean, spacing)
+
+
+def _interval(process, n, t_max, t_min, clean):
+  """The ends of the interval and the number of nodes in it, checked."""
+  if int(n) != n or n < 1:
+    raise ValueError(f"the number of steps must be a whole number of at least 1, got {n}")
+  t_max = float(process.t_max if t_max is None else t_max)
+  t_min = float(process.t_min if t_min is None else t_min)
+  if not 0 <= t_min < t_max:
+    raise ValueError(f"a grid needs 0 <= t_min < t_max, got t_min={t_min} and t_max={t_max}")
+  if clean and t_min == 0:
+    raise ValueError("the grid already ends at t = 0: leave out clean=True or give t_min > 0")
+  if clean and float(process.marginal(0.0).sigma) != 0:
+    raise ValueError(
+        f"the process {process.name!r} still has noise {float(process.marginal(0.0).sigma)} at t = 0, so no grid"
+        " ends in clean data: leave out clean=True"
+    )
+  return t_max, t_min, int(n) + (0 if clean else 1)
+
+
+def _in_rho(process, n, t_max, t_min, clean, spacing):
+  """Nodes by a spacing of rho = sigma/alpha; an end where rho is infinite or zero is a node of its own."""
+  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
+  head, tail = [], [0.0] if clean else []
+  if largest > LARGEST_RHO and np.isinf(largest):
+    head, largest = [t_max], LARGEST_RHO
+  if smallest == 0:
+    tail, smallest = [t_min], SMALLEST_RHO
+  count = n + 1 - len(head) - len(tail)
+  if count < 1:
+    return np.array(head + tail)
+  t = np.atleast_1d(process.t_of_log_snr(-2.0 * np.log(spacing(largest, smallest, count))))
+  if not head:
+    t[0] = t_max
+  if count > 1 and tail != [t_min]:
+    t[-1] = t_min
+  return np.concatenate([head, t, tail])
+
+
+GRIDS = {"uniform": uniform, "quadratic": quadratic, "log_snr": log_snr, "karras": karras}

@@ -1,0 +1,29 @@
+"""Noise that depends on a sample's own key, the step and the purpose, and on nothing else.
+
+Keys come one a sample, so sample i is the same whatever the batch size, the padding, the order of the
+rows or the number of devices.
+"""
+
+import jax
+
+# Purposes. Rows of a table use 0 and 1 for their (up to two) noises.
+HOOK = 2
+CORRECTOR = 3  # a solver with several corrector moves a step counts up from here
+
+
+def fold(keys, step, purpose):
+  """The keys [B] of one purpose at one step; step 0 is the start, row i is step i + 1."""
+  return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, step), purpose))(keys)
+
+
+def normal(keys, step, purpose, like):
+  """Standard normal noise of the shape and dtype of like: [B, ...], row b from keys[b] alone.
+
+  >>> import jax.numpy as jnp
+  >>> keys = jax.random.split(jax.random.key(0), 4)
+  >>> whole = normal(keys, 1, 0, jnp.zeros((4, 3)))
+  >>> bool((normal(keys[2:3], 1, 0, jnp.zeros((1, 3))) == whole[2:3]).all())
+  True
+  """
+  draw = lambda key: jax.random.normal(key, like.shape[1:], like.dtype)
+  return jax.vmap(draw)(fold(keys, step, purpose))

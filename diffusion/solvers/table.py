@@ -1,0 +1,318 @@
+"""A sampler as a table of numbers: one network evaluation is one row.
+
+Row i acts on a stack S of m state vectors and on u, the point of the next evaluation:
+
+    D   = denoiser(u_i, t_i)            the only network call of the row
+    E   = g_i u_i + h_i D               what the row keeps
+    S  <- A_i S + B_i E + C_i z         z: up to two standard normal noises
+    u_i+1 = w_i+1 . S                   the next point; after the last row, the output
+
+and it begins with S = start . (x, z), u_0 = w_0 . S. The number of slots m, the number of noises and the
+view that the network is asked for are the program; every coefficient is data, which can be printed,
+saved, searched over and fitted. State is kept in units of x_t itself (not of x_t / alpha), so a table can
+start where alpha = 0 and end where sigma = 0.
+
+How the known linear samplers become rows (H: kept evaluations, newest first):
+
+  DDIM, Euler, ancestral        m = 1: (x). Noise: one column of C.
+  DEIS tAB/rhoAB-r, LMS, iPNDM  m = 1 + r: (x, H). x <- Psi x + sum C_j E_j; A shifts H. Kept: eps.
+  PNDM                          the Runge-Kutta start is four rows a step at repeated or middle times, with a slot for
+                                the anchor and one for the running sum; history is pushed on the first of the four.
+  DPM-Solver 1..3, ++ 2S, RK    m = 1 + stages: anchor and stage evaluations; w (or slot 0) gives the stage point.
+  Heun                          m = 2: (x, half step), two rows a step, the last step one row.
+  DPM-Solver++ 2M, 3M (+ SDE)   m = 2, 3: (x, H); C for the SDE forms.
+  UniPC                         m = 2 + order: (x_pred, x_corr, H). The corrector of node i is linear in E_i, which is the
+                                row's own evaluation, so x_corr(i) and x_pred(i+1) come out of one row.
+  SA-Solver                     the same stack; predictor and corrector share the noise by both slots having the same
+                                column of C (or take the second noise for independent ones).
+  EDM churn                     the last row of a step adds the next step's noise to its output; the first step's churn
+                                is the noise column of `start`. Row times are the raised noise levels.
+  HB momentum                   one more slot: vel <- (1-b) vel + b u; x <- x + d_rho vel. GHVB: H holds velocities.
+  restart                       rows whose C carries x up again: times of rows need not decrease, only grids must.
+  exponential RK, order 3       as RK: stiff-order weights are numbers.
+  annealed Langevin             rows that repeat a level.
+  mixed views, orders (USF)     g_i, h_i turn one view into another per row; a smaller order has zeros. A skipped first
+                                evaluation is a `start` that already holds the guess.
+  fitted tables                 every leaf is differentiable through `sample`.
+
+What is not linear in what was seen (adaptive steps, Langevin steps sized by norms, times chosen from the
+state) implements `init`, `step` and `output` itself: see predictor_corrector.py.
+"""
+
+import dataclasses
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.processes import expand
+from diffusion.solvers import randomness
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class About:
+  """What people read of a table and no program depends on: all are equal, so a name never recompiles.
+
+  Attributes:
+    name: with the arguments that matter, e.g. 'ddim(eta=0.5)'.
+    order: observed order of convergence (weak order if there is noise); None if it has no such order.
+    process: name of the process that the coefficients belong to.
+  """
+
+  name: str = ""
+  order: int | None = None
+  process: str = ""
+
+  def __eq__(self, other):
+    return isinstance(other, About)
+
+  def __hash__(self):
+    return hash(About)
+
+
+@struct.dataclass
+class State:
+  """What a table carries from row to row: x [B, ...], where it evaluates next, and the stack of m arrays [B, ...]."""
+
+  x: Any
+  stack: tuple
+
+
+@struct.dataclass
+class Table:
+  """A linear sampler; see the head of this file. [...] is () for a shared grid and [B] for one grid a sample.
+
+  Attributes:
+    t: [..., N+1] times of the rows and, last, of the output.
+    g, h: [..., N].
+    A: [..., N, m, m];  B: [..., N, m];  C: [..., N, m, noises].
+    w: [..., N+1, m] evaluation points; the last is the output.
+    start: [..., m, 1 + noises].
+    hook: [..., N, m] how a change that post_step makes to the point is written into the slots; all zero at rows
+      that do not finish a step.
+    view: the field of the denoiser's prediction that is asked for.
+    about: name, order and process.
+  """
+
+  t: Any
+  g: Any
+  h: Any
+  A: Any
+  B: Any
+  C: Any
+  w: Any
+  start: Any
+  hook: Any
+  view: str = struct.field(pytree_node=False)
+  about: About = struct.field(pytree_node=False)
+
+  @property
+  def num_steps(self):
+    """Rows N."""
+    return self.t.shape[-1] - 1
+
+  @property
+  def nfe(self):
+    """Denoiser calls per sample: one a row."""
+    return self.num_steps
+
+  @property
+  def noise(self):
+    """Number of noises a row draws."""
+    return self.C.shape[-1]
+
+  @property
+  def stochastic(self):
+    """Whether sampling needs keys."""
+    return self.noise > 0
+
+  @property
+  def order(self):
+    """Claimed order of convergence, weak if stochastic, or None."""
+    return self.about.order
+
+  @property
+  def name(self):
+    """What messages call it."""
+    return self.about.name
+
+  def init(self, denoiser, x, keys, cond=None):
+    """The state before the first row, from x: [B, ...] at the first time."""
+    del denoiser, cond
+    start = jnp.asarray(self.start, x.dtype)
+    noise = [randomness.normal(keys, 0, j, x) for j in range(self.noise)]
+    stack = tuple(_combine(start[..., k, :], (x, *noise)) for k in range(start.shape[-2]))
+    return State(_combine(_row(self.w, 0, 1, x.dtype), stack), stack)
+
+  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+    """Row i: one denoiser call.
+
+    Args:
+      denoiser: (x, t, cond, views=) -> Prediction.
+      state: `State`.
+      i: row number, may be traced.
+      keys: [B] typed keys; may be None without noise.
+      cond: the condition.
+      post_step: None or (x [B, ...], t [B], keys [B]) -> x, called where a step is finished.
+    """
+    x, stack = state.x, state.stack
+    row = lambda leaf, tail, j=i: _row(leaf, j, tail, x.dtype)
+    t = jnp.broadcast_to(row(self.t, 0), x.shape[:1])
+    seen = getattr(denoiser(x, t, cond, views=(self.view,)), self.view).astype(x.dtype)
+    kept = _times(row(self.g, 0), x) + _times(row(self.h, 0), seen)
+    noise = tuple(randomness.normal(keys, i + 1, j, x) for j in range(self.noise))
+    weights = jnp.concatenate([row(self.A, 2), row(self.B, 1)[..., None], row(self.C, 2)], axis=-1)
+    stack = tuple(_combine(weights[..., k, :], (*stack, kept, *noise)) for k in range(len(stack)))
+    point = row(self.w, 1, i + 1)
+    x = _combine(point, stack)
+    if post_step is not None:
+      t = jnp.broadcast_to(row(self.t, 0, i + 1), x.shape[:1])
+      hook = row(self.hook, 1)
+      moved = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(x.dtype)
+      stack = tuple(slot + _times(hook[..., k], moved - x) for k, slot in enumerate(stack))
+      finished = jnp.sum(point * hook, axis=-1) != 0
+      x = jnp.where(expand(finished, x) if finished.ndim else finished, moved, x)
+    return State(x, stack)
+
+  def output(self, state):
+    """The newest point: after the last row, the sample [B, ...]."""
+    return state.x
+
+  def __str__(self):
+    return describe(self)
+
+
+def _row(leaf, i, tail, dtype):
+  """Entry i of the row axis, which has `tail` axes after it: [..., (tail)]."""
+  leaf = jnp.asarray(leaf, dtype)
+  return jax.lax.dynamic_index_in_dim(leaf, i, leaf.ndim - 1 - tail, keepdims=False)
+
+
+def _times(coefficient, x):
+  """A number, or one number a sample, times x: [B, ...]."""
+  return coefficient * x if coefficient.ndim == 0 else expand(coefficient, x) * x
+
+
+def _combine(weights, arrays):
+  """sum_k weights[..., k] arrays[k], elementwise: a matrix product would lose digits on accelerators."""
+  total = _times(weights[..., 0], arrays[0])
+  for k in range(1, len(arrays)):
+    total = total + _times(weights[..., k], arrays[k])
+  return total
+
+
+def build(t, A, B, C=(), *, g=0.0, h=1.0, w=None, start=None, hook=None, view="x0", about=About(), dtype=np.float32, xp=np):
+  """A `Table` from nested lists of coefficients.
+
+  Each innermost entry is a number or an array [..., N]; in `start`, a number. Left out, the point of evaluation, the
+  start and the hook are slot 0.
+
+  Args:
+    t: [..., N+1] times of the rows and of the output.
+    A: m lists of m entries, one list a slot that is written.
+    B: m entries.
+    C: m lists of one entry a noise.
+    g, h: one entry each.
+    w: m entries, each [..., N+1].
+    start: m lists of 1 + noises entries.
+    hook: m entries.
+    view: 'x0', 'eps', 'score', 'v' or 'velocity'.
+    about: name, order and process.
+    dtype: precision at run time.
+    xp: numpy or jax.numpy.
+
+  Raises:
+    ValueError: a coefficient that is not finite.
+
+  A new sampler: Euler in sigma, dx/dsigma = (x - D) / sigma.
+
+  >>> sigma = np.array([2.0, 1.0, 0.0])
+  >>> ratio = sigma[1:] / sigma[:-1]
+  >>> print(build(sigma, A=[[ratio]], B=[1 - ratio], about=About("my_euler", 1, "edm")))
+  my_euler: order 1, 2 evaluations, asks for x0, 1 slot, no noise (process edm)
+  row 0  t=2   S0 <- 0.5 S0 + 0.5 E
+  row 1  t=1   S0 <- E
+  output t=0   S0
+  """
+  t = xp.asarray(t)
+  rows, nodes, m = t.shape[:-1] + (t.shape[-1] - 1,), t.shape, len(B)
+  first = [1.0] + [0.0] * (m - 1)
+  noises = len(C[0]) if C else 0
+  start = [[e] + [0.0] * noises for e in first] if start is None else start
+
+  def stack(entries, shape):
+    if isinstance(entries, (list, tuple)):
+      return xp.stack([stack(e, shape) for e in entries], axis=len(shape))
+    return xp.broadcast_to(xp.asarray(entries, dtype=np.float64), shape)
+
+  leaves = dict(
+      t=t,
+      g=stack(g, rows),
+      h=stack(h, rows),
+      A=stack(A, rows),
+      B=stack(B, rows),
+      C=stack(C, rows) if C else xp.zeros(rows + (m, 0)),
+      w=stack(first if w is None else w, nodes),
+      start=stack(start, t.shape[:-1]),
+      hook=stack(first if hook is None else hook, rows),
+  )
+  leaves = {name: leaf.astype(dtype) for name, leaf in leaves.items()}
+  for name, leaf in leaves.items():
+    if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(leaf).all():
+      raise ValueError(
+          f"{about.name}: the coefficients {name} are not finite on this grid ({np.asarray(t).tolist()}):"
+          " move its ends away from alpha = 0 and sigma = 0"
+      )
+  return Table(**leaves, view=view, about=about)
+
+
+def describe(table, rows=12):
+  """A table as text: one line a row (the first and last ones if there are many); of per-sample tables, the first."""
+  leaf = lambda name: np.asarray(getattr(table, name), np.float64)
+  if table.t.ndim == 2:
+    first = jax.tree.map(lambda x: np.asarray(x)[0], table)
+    return f"{table.t.shape[0]} grids, of which the first:\n{describe(first, rows)}"
+  m, noises = table.A.shape[-1], table.noise
+  slots = [f"S{k}" for k in range(m)]
+  draws = ["z", "z'"][:noises]
+  order = f"order {table.order}" if table.order is not None else "no order claimed"
+  plural = lambda count, noun: f"{count or 'no'} {noun}" + ("" if count < 2 else "s")
+  of = f" (process {table.about.process})" if table.about.process else ""
+  lines = [
+      f"{table.name or 'table'}: {order}, {plural(table.nfe, 'evaluation')}, asks for {table.view},"
+      f" {plural(m, 'slot')}, {plural(noises, 'noise')}{of}"
+  ]
+  start = [f"{s} <- {_sum(c, ['x', *draws])}" for s, c in zip(slots, leaf("start"))]
+  if start != ["S0 <- x"] + [f"{s} <- 0" for s in slots[1:]]:
+    lines.append("start  " + "; ".join(start))
+  times = [f"{value:.4g}" for value in leaf("t")]
+  width = max(map(len, times))
+  number = len(str(table.num_steps - 1))
+  weights = np.concatenate([leaf("A"), leaf("B")[..., None], leaf("C")], axis=-1)
+  for i in range(table.num_steps):
+    if table.num_steps > rows and rows // 2 <= i < table.num_steps - rows // 2:
+      if i == rows // 2:
+        lines.append(f"... {table.num_steps - 2 * (rows // 2)} more rows ...")
+      continue
+    parts = [f"{s} <- {_sum(c, [*slots, 'E', *draws])}" for s, c in zip(slots, weights[i])]
+    kept = _sum((leaf("g")[i], leaf("h")[i]), ("u", "D"))
+    point = _sum(leaf("w")[i], slots)
+    parts = ([] if kept == "D" else [f"E = {kept}"]) + parts
+    parts = ([] if point == "S0" else [f"u = {point}"]) + parts
+    lines.append(f"row {i:<{number}}  t={times[i]:<{width}}   " + "; ".join(parts))
+  lines.append(f"output{'':<{number - 1}} t={times[-1]:<{width}}   {_sum(leaf('w')[-1], slots)}")
+  return "\n".join(lines)
+
+
+def _sum(coefficients, names):
+  """'0.5 S0 - E' from (0.5, -1) and (S0, E)."""
+  text = ""
+  for c, name in zip(coefficients, names):
+    if c == 0:
+      continue
+    size = "" if abs(c) == 1 else f"{abs(c):.5g} "
+    sign = (" - " if c < 0 else " + ") if text else ("-" if c < 0 else "")
+    text += f"{sign}{size}{name}"
+  return text or "0"

@@ -11,8 +11,12 @@ A config names one of the factories by its dotted path and gives its arguments; 
 Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is needed.
 """
 
+from diffusion.data.array_files import idx, npz
 from diffusion.data.dataset import Dataset
+from diffusion.data.image_files import images
 from diffusion.data.pipeline import Stream, stream
 from diffusion.data.scaling import Scaling, Standardize
 from diffusion.data.sources import Arrays, load
+from diffusion.data.tfds_sets import tfds
+from diffusion.data.toy_sets import TOY2D, toy2d
 from diffusion.data.uci_digits import digits

@@ -4,6 +4,8 @@ import functools
 
 import numpy as np
 
+from diffusion.errors import UserError
+
 
 def scramble(values, key):
   """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy version.
@@ -81,14 +83,14 @@ def split(size, fraction, labels=None):
   Returns:
     (train, held_out), sorted int64 index arrays.
   Raises:
-    ValueError: for a fraction outside [0, 1).
+    UserError: for a fraction outside [0, 1).
 
   >>> train, held_out = split(10, 0.2)
   >>> len(train), len(held_out), sorted([*train, *held_out]) == list(range(10))
   (8, 2, True)
   """
   if not 0 <= fraction < 1:
-    raise ValueError(f"the held-out fraction is {fraction}, but must be at least 0 and below 1")
+    raise UserError(f"held_out={fraction}, but the share held out must be at least 0 and below 1")
   labels = np.zeros(size, np.int64) if labels is None else np.asarray(labels)
   rank = scramble(np.arange(size), key=0x5EED)
   chosen = []

@@ -8,6 +8,8 @@ Grain runs the stages ahead of the training loop, in threads or worker processes
 per-record bookkeeping (shuffle, repeat, map) costs several times more than fetching a small image from memory.
 """
 
+import os
+
 import numpy as np
 
 from diffusion.data import order, random_streams, sources
@@ -29,7 +31,7 @@ class Stream:
     augment: None or (record dict(x, label), numpy Generator) -> record, on stored values, after the flip; keeps shape and type.
     process_index, process_count: this process gets rows [i B/P, (i+1) B/P) of every global batch, so the global rows in
       order are the same for every P.
-    num_threads: threads that prepare batches ahead; default 1 for data in memory, else up to 8. 0: in the calling thread.
+    num_threads: threads that prepare batches ahead; default one a core, up to `prefetch`. 0: in the calling thread.
     num_workers: worker processes instead (each with a copy of the source); for slow augmentations written in Python.
     prefetch: batches kept ready.
   Raises:
@@ -59,7 +61,7 @@ class Stream:
       process_count=1,
       num_threads=None,
       num_workers=0,
-      prefetch=4,
+      prefetch=8,
   ):
     if batch_size < 1 or batch_size % process_count:
       raise ValueError(
@@ -169,15 +171,16 @@ def stream(dataset, batch_size, seed, **options):
 
 def _ahead(batches, num_threads, num_workers, prefetch):
   """An iterator over the batches in order, prepared ahead by Grain."""
-  import os
-
   import grain
 
   if num_threads is None:
-    in_memory = isinstance(batches.source, (sources.Arrays, sources.Cached)) and batches.augment is None
-    num_threads = 1 if in_memory else min(8, os.cpu_count() or 1)
+    num_threads = min(prefetch, os.cpu_count() or 1)
   options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=prefetch if num_threads else 0)
   dataset = grain.MapDataset.source(batches).to_iter_dataset(options)
   if num_workers:
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():  # Grain's workers read flags, which nobody has parsed in a notebook or a test
+      flags.FLAGS(["stream"])
     dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=prefetch))
   return iter(dataset)

@@ -8,6 +8,7 @@ import tempfile
 
 from diffusion.data import sources
 from diffusion.data.dataset import describe
+from diffusion.data.tfds_sets import Records
 from diffusion.errors import UserError
 
 NAME = "uci_digits"
@@ -40,7 +41,7 @@ def digits(
   root = prepare(data_dir)
   builder = _builder(root)
   try:
-    splits = [sources.Cached(_Records(builder.as_data_source(split))) for split in ("train", "test")]
+    splits = [sources.Cached(Records(builder.as_data_source(split), "image", "label")) for split in ("train", "test")]
   except Exception as error:  # TFDS raises many kinds for a damaged folder
     raise UserError(f"the digits in {os.path.join(root, NAME)} cannot be read ({error}): delete that folder and run again") from error
   return describe(
@@ -92,17 +93,3 @@ def _builder(root):
   except ImportError as error:
     raise UserError(f"the digits need TFDS and scikit-learn ({error}): pip install 'jax-diffusion[train]'") from error
   return UciDigits(data_dir=root, file_format="array_record")
-
-
-class _Records:
-  """TFDS's records under our names."""
-
-  def __init__(self, data_source):
-    self.data_source = data_source
-
-  def __len__(self):
-    return len(self.data_source)
-
-  def __getitem__(self, index):
-    record = self.data_source[int(index)]
-    return {"x": record["image"], "label": int(record["label"])}

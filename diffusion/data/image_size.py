@@ -1,0 +1,50 @@
+"""One image to one size and channel count: centre crop to the shape's proportions, then resize."""
+
+import numpy as np
+
+
+def fit(image, size=None, channels=None):
+  """Crop, resize and convert one image.
+
+  Args:
+    image: uint8 array [H, W, C] or a Pillow image.
+    size: (height, width), or None to leave the size.
+    channels: 1 (grey) or 3 (RGB), or None: grey stays grey, everything else becomes RGB (transparency is dropped).
+  Returns:
+    uint8 array [height, width, channels].
+
+  >>> fit(np.zeros((6, 9, 1), np.uint8), size=(4, 4), channels=3).shape
+  (4, 4, 3)
+  """
+  from PIL import Image
+
+  if isinstance(image, np.ndarray):
+    if (size is None or image.shape[:2] == size) and channels in (None, image.shape[2]):
+      return image
+    image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+  mode = {1: "L", 3: "RGB"}[channels or (1 if image.mode in ("L", "1", "I;16", "LA") else 3)]
+  if image.mode != mode:
+    image = image.convert(mode)
+  if size is not None and (image.height, image.width) != size:
+    height, width = size
+    scale = min(image.height / height, image.width / width)  # the largest box of the wanted proportions
+    box_width, box_height = width * scale, height * scale
+    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+    box = (left, top, left + box_width, top + box_height)
+    image = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+  array = np.asarray(image, dtype=np.uint8)
+  return array[..., None] if array.ndim == 2 else array
+
+
+class Fitted:
+  """A source of images whose images are all fitted to one size."""
+
+  def __init__(self, source, size, channels):
+    self.source, self.size, self.channels = source, size, channels
+
+  def __len__(self):
+    return len(self.source)
+
+  def __getitem__(self, index):
+    record = self.source[index]
+    return record | {"x": fit(record["x"], self.size, self.channels)}

@@ -1,0 +1,52 @@
+"""The loss algebra: an objective is a draw and an evaluate, a transform maps objectives to objectives, and choosing
+how times are sampled closes an objective into a loss."""
+
+from diffusion.losses.base import (
+    Draw, Objective, Terms, batch_size, chain, compose, example_keys, identity, layer, merge_needs, split_keys,
+    sum_rows, terms, times_of)
+from diffusion.losses.binding import Binder, Field, fields, select
+from diffusion.losses.closing import Loss, at_times
+from diffusion.losses.combination import add, scale
+from diffusion.losses.conditioning import condition_dropout
+from diffusion.losses.denoising import denoising_score_matching
+from diffusion.losses.importance import importance
+from diffusion.losses.times import (
+    TimeSampler, ladder_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
+from diffusion.losses.uncertainty import uncertainty
+from diffusion.losses.weights import (
+    edm, likelihood, min_snr, native, sigmoid, snr, truncated_snr, uniform, weight_by)
+
+# Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one here.
+OBJECTIVES = {
+    **{f"denoising_score_matching_{view}":
+       (lambda process, view=view: denoising_score_matching(process, target=view))
+       for view in ("eps", "x0", "score", "v", "velocity")},
+    "denoising_score_matching_per_dimension":
+        lambda process: denoising_score_matching(process, per_dimension=True),
+}
+TRANSFORMS = {
+    "identity": identity,
+    "scale": lambda: scale(0.3),
+    "condition_dropout": lambda: condition_dropout(0.3),
+    "uncertainty": uncertainty,
+    "weight_by_min_snr": lambda: weight_by(min_snr(5.0)),
+}
+WEIGHTS = {
+    "uniform": uniform,
+    "likelihood": likelihood,
+    "snr": lambda: snr(-0.5),
+    "truncated_snr": truncated_snr,
+    "min_snr": min_snr,
+    "edm": edm,
+    "sigmoid": sigmoid,
+    **{f"native_{view}": (lambda view=view: native(view)) for view in ("x0", "eps", "score", "v", "velocity")},
+}
+# Samplers left open: the interval, and the process where they need it, come from the objective.
+TIME_SAMPLERS = {
+    "uniform_times": uniform_times,
+    "low_discrepancy": low_discrepancy,
+    "log_normal_sigma": log_normal_sigma,
+    "logit_normal": logit_normal,
+    "importance": lambda: importance(likelihood(), t_max=0.99),
+    "ladder_times": lambda: ladder_times(50),
+}

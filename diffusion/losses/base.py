@@ -1,0 +1,233 @@
+"""The noun of the loss algebra: an objective, what it draws, what it returns, and how objectives compose."""
+
+import dataclasses
+from typing import Any, Callable, Mapping
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Draw:
+  """Everything random about one evaluation, so that terms can share it and a test can fix it.
+
+  x_t: [B, ...] noised data; t: [B]; x0, eps: [B, ...] or None where the objective has no such thing;
+  cond: None or a dict of [B, ...]; keys: [B] typed keys, for randomness of one example that must meet
+  the model (MCMC negatives, slices); key: one typed key for the network itself (dropout masks of a
+  whole batch); targets: what else the objective regresses on, a dict of [B, ...].
+  """
+
+  x_t: Any
+  t: Any
+  x0: Any = None
+  eps: Any = None
+  cond: Any = None
+  keys: Any = None
+  key: Any = None
+  targets: Any = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Terms:
+  """What an objective returns, per example.
+
+  interior: [B], weighted in time (by `weight_by` and by importance sampling of t); boundary: [B], not
+  weighted; metrics: dict name -> [B]; collections: None or {role: updated mutable collections};
+  inner: the terms of the wrapped objective(s), so that each layer's `update` sees its own.
+  """
+
+  interior: jax.Array
+  boundary: jax.Array
+  metrics: dict
+  collections: Any = None
+  inner: Any = None
+
+
+def terms(interior, boundary=None, metrics=None, collections=None) -> Terms:
+  """Terms with the parts that most objectives lack filled in.
+
+  >>> terms(jnp.ones(3)).boundary
+  Array([0., 0., 0.], dtype=float32)
+  """
+  boundary = jnp.zeros_like(interior) if boundary is None else boundary
+  return Terms(interior, boundary, dict(metrics or {}), collections)
+
+
+def no_init(key):
+  """The init of an objective without parameters or state."""
+  del key
+  return {}, {}
+
+
+def no_update(state, t, terms):
+  """The update of an objective whose state never changes."""
+  del t, terms
+  return state
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Objective:
+  """What is minimised: a draw and an evaluate, as pure functions.
+
+  draw(key, batch, t, state) -> Draw          the randomness; times t [B] are sampled outside
+  evaluate(fields, draw, state) -> Terms      fields: {role: Field} and 'loss': this objective's loss_params
+  init(key) -> (loss_params, state)           pytrees; {} where there is nothing
+  update(state, t, terms) -> state            after each evaluation, outside of the gradient
+
+  needs: {role: {name: who needs it}}; process: the forward process, or None; name: for error messages;
+  coupled: row i depends on other rows too (MMD, compositional); takes_weight: the derivation contains the
+  time weight, so the objective takes it as an argument and `weight_by` raises; bias_order: None if
+  unbiased, else the order of the bias in the objective's own small parameter; parts: the objectives of a sum.
+  """
+
+  name: str
+  draw: Callable
+  evaluate: Callable
+  init: Callable = no_init
+  update: Callable = no_update
+  needs: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
+  process: Any = None
+  coupled: bool = False
+  takes_weight: bool = False
+  bias_order: float | None = None
+  parts: tuple = ()
+
+  def replace(self, **changes) -> "Objective":
+    return dataclasses.replace(self, **changes)
+
+
+def identity():
+  """The transform that changes nothing."""
+  return lambda objective: objective
+
+
+def compose(*transforms):
+  """One transform out of several, applied from left to right; `compose()` is `identity()`.
+
+  >>> from diffusion import losses
+  >>> halved_twice = losses.compose(losses.scale(0.5), losses.scale(0.5))
+  """
+  def transform(objective):
+    for step in transforms:
+      objective = _apply(step, objective)
+    return objective
+  return transform
+
+
+def chain(objective: Objective, *transforms):
+  """The objective after every transform, from left to right; the last may be `at_times`, which closes it.
+
+  Raises TypeError where a part is not what it should be, ValueError from the transform that does not fit.
+  """
+  if not isinstance(objective, Objective):
+    raise TypeError(
+        f"chain starts with an Objective such as denoising_score_matching(process), got {type(objective).__name__}: "
+        "put the transforms after it, or use compose(...) for a chain of transforms alone")
+  return compose(*transforms)(objective)
+
+
+def _apply(transform, objective):
+  if not isinstance(objective, Objective):
+    raise TypeError(f"the chain was already closed into a {type(objective).__name__}: at_times(...) comes last")
+  if isinstance(transform, Objective):
+    raise TypeError(f"chain got a second objective, {transform.name}: sum objectives with add(a, b)")
+  if not callable(transform):
+    raise TypeError(f"a transform is a function from Objective to Objective, got {transform!r}")
+  return transform(objective)
+
+
+def layer(objective: Objective, change: Callable, *, name: str, init=None, update=None, needs=None, **metadata):
+  """An objective around another one on the same draw: the way to write most transforms.
+
+  change(terms, fields, draw, state) -> Terms gets the inner terms; with `init` (key -> (loss_params, state))
+  the layer has parameters and state of its own, found in fields['loss'] and `state`, kept apart from the inner
+  ones; `update(state, t, terms)` sees the layer's own terms. `needs` adds to what the inner objective needs.
+
+  >>> from diffusion import losses
+  >>> def squared():
+  ...   def change(terms, fields, draw, state):
+  ...     return terms.replace(interior=terms.interior**2)
+  ...   return lambda objective: losses.layer(objective, change, name="squared")
+  """
+  nested = init is not None
+
+  def split(both):
+    return (both["inner"], both["own"]) if nested else (both, {})
+
+  def layer_init(key):
+    inner_key, own_key = jax.random.split(key)
+    inner_params, inner_state = objective.init(inner_key)
+    own_params, own_state = init(own_key)
+    return {"inner": inner_params, "own": own_params}, {"inner": inner_state, "own": own_state}
+
+  def layer_draw(key, batch, t, state):
+    return objective.draw(key, batch, t, split(state)[0])
+
+  def layer_evaluate(fields, draw, state):
+    inner_params, own_params = split(fields["loss"])
+    inner_state, own_state = split(state)
+    inner = objective.evaluate({**fields, "loss": inner_params}, draw, inner_state)
+    return change(inner, {**fields, "loss": own_params}, draw, own_state).replace(inner=inner)
+
+  def layer_update(state, t, terms):
+    inner_state, own_state = split(state)
+    inner_state = objective.update(inner_state, t, terms.inner)
+    if not nested:
+      return inner_state
+    return {"inner": inner_state, "own": (update or no_update)(own_state, t, terms)}
+
+  return objective.replace(
+      name=f"{name}({objective.name})",
+      init=layer_init if nested else objective.init,
+      draw=layer_draw,
+      evaluate=layer_evaluate,
+      update=layer_update,
+      needs=merge_needs(objective.needs, needs or {}),
+      **metadata)
+
+
+def times_of(draw):
+  """The times [B] of a draw; those of the first part for a sum, whose parts share them."""
+  while isinstance(draw, tuple):
+    draw = draw[0]
+  return draw.t
+
+
+def merge_needs(*needs):
+  """The union of several {role: {name: who}}."""
+  merged = {}
+  for need in needs:
+    for role, names in need.items():
+      merged[role] = {**names, **merged.get(role, {})}
+  return merged
+
+
+def batch_size(batch) -> int:
+  """The common leading size of every array of a batch (a dict, or a pair of data sets)."""
+  sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
+  if len(sizes) != 1 or None in sizes:
+    raise ValueError(f"every array of a batch has the same leading size [B, ...], got sizes {sorted(sizes, key=str)}")
+  return sizes.pop()
+
+
+def example_keys(key, batch):
+  """Typed keys [B], each a function of `key` and the example's index alone.
+
+  The index is the row, or batch['index'] [B] where a user's own pmap or shard_map holds a part of the batch.
+  """
+  index = batch.get("index") if isinstance(batch, Mapping) else None
+  if index is None:
+    index = jnp.arange(batch_size(batch))
+  return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
+
+
+def split_keys(keys, num: int):
+  """`num` independent arrays of keys [B] out of one."""
+  return jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(keys), 1, 0)
+
+
+def sum_rows(values):
+  """The sum over everything but the batch, in at least float32: [B, ...] -> [B]."""
+  values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+  return jnp.sum(values.reshape(values.shape[0], -1), axis=1)

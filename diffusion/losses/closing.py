@@ -1,0 +1,121 @@
+"""Closing an objective into a loss by choosing how times are sampled."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.losses import times
+from diffusion.losses.base import Objective, batch_size
+from diffusion.losses.binding import Binder, check_needs
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Loss:
+  """A pure function (params, state, step, key, batch) -> (scalar, (state, metrics)).
+
+  params = {'model': ..., 'loss': loss parameters, other roles}; state = {'objective': ..., 'collections': ...};
+  metrics: dict of scalars. `step` is folded into `key`, so one key serves a whole run.
+  """
+
+  objective: Objective
+  sampler: Any
+  fields: Binder
+  reweight: bool = False
+
+  def init(self, key):
+    """(loss_params, state), to be kept as params['loss'] and in the train state."""
+    loss_params, state = self.objective.init(key)
+    return loss_params, {"objective": state, "collections": self.fields.collections}
+
+  def sample_times(self, step, key, batch):
+    """The times [B] that the loss takes at this step and key."""
+    time_key, _ = self._keys(step, key)
+    return self.sampler.sample(time_key, batch_size(batch), time_dtype(batch))
+
+  def per_example(self, params, state, step, key, batch, *, t=None, train=True):
+    """(values [B], Terms): the loss before the mean; `t` [B] replaces the sampled times.
+
+    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the values
+    that the whole batch takes outside.
+    """
+    if t is None:
+      t = self.sample_times(step, key, batch)
+    _, draw_key = self._keys(step, key)
+    fields = self.fields(params, state["collections"], train)
+    draw = self.objective.draw(draw_key, batch, t, state["objective"])
+    terms = self.objective.evaluate(fields, draw, state["objective"])
+    for part, value in (("interior", terms.interior), ("boundary", terms.boundary)):
+      if value.shape != t.shape:
+        raise ValueError(f"{self.objective.name} returned {part} of shape {value.shape}; it is one number per "
+                         f"example, {t.shape}: sum over the other axes")
+    interior = terms.interior
+    if self.reweight:
+      uniform = -jnp.log(jnp.asarray(self.sampler.t_max - self.sampler.t_min, t.dtype))
+      ratio = jnp.exp(uniform - self.sampler.log_density(t))
+      interior = ratio.astype(interior.dtype) * interior
+    return interior + terms.boundary, terms
+
+  def __call__(self, params, state, step, key, batch, *, train=True):
+    """(scalar, (state, metrics)); with `train=False` the network runs in evaluation mode."""
+    t = self.sample_times(step, key, batch)
+    values, terms = self.per_example(params, state, step, key, batch, t=t, train=train)
+    loss = jnp.mean(values)
+    still = jax.lax.stop_gradient(terms)
+    metrics = {name: jnp.mean(value) for name, value in still.metrics.items()}
+    metrics["loss"] = jax.lax.stop_gradient(loss)
+    collections = {role: value for role, value in (still.collections or {}).items() if value is not None}
+    state = {
+        "objective": self.objective.update(state["objective"], t, still),
+        "collections": {**state["collections"], **collections},
+    }
+    return loss, (state, metrics)
+
+  @staticmethod
+  def _keys(step, key):
+    return jax.random.split(jax.random.fold_in(key, step))
+
+
+def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = False):
+  """Closes an objective into a `Loss`: times from `sampler` (default: uniform), functions from `fields`.
+
+  A sampler left open (`low_discrepancy()`) takes its interval from the objective's process. With `reweight=True`
+  the interior is multiplied by uniform density over sampling density, so that the expectation stays what it is
+  under uniform times (importance sampling); without it, the sampler is itself a weighting.
+
+  Raises ValueError if `fields` is missing or lacks what the objective needs, or if reweighting makes no sense.
+
+  >>> import jax, jax.numpy as jnp
+  >>> from diffusion import denoisers, losses, processes
+  >>> process = processes.vp_linear()
+  >>> template = denoisers.from_function(lambda params, x, t, cond: params * x, process, denoisers.eps(), jnp.ones(()))
+  >>> loss = losses.chain(
+  ...     losses.denoising_score_matching(process),
+  ...     losses.weight_by(losses.min_snr(5.0)),
+  ...     losses.at_times(losses.low_discrepancy(), fields=losses.fields(model=template)))
+  >>> loss_params, state = loss.init(jax.random.key(0))
+  >>> params = {"model": jnp.ones(()), "loss": loss_params}
+  >>> value, (state, metrics) = loss(params, state, 0, jax.random.key(1), {"x": jnp.zeros((16, 2))})
+  >>> value.shape, sorted(metrics)
+  ((), ['eps_mse', 'loss'])
+  """
+  def close(objective: Objective) -> Loss:
+    if not isinstance(fields, Binder):
+      raise ValueError(f"at_times has to know the functions that {objective.name} calls: "
+                       "pass fields=losses.fields(model=denoiser)")
+    check_needs(objective, fields)
+    chosen = times.closed(times.uniform_times() if sampler is None else sampler, objective)
+    if reweight and getattr(chosen, "discrete", False):
+      raise ValueError("reweight=True divides a uniform density on an interval by the sampler's, which a ladder of "
+                       "discrete times does not have: use a continuous sampler, or weight_by(...)")
+    return Loss(objective, chosen, fields, reweight)
+  return close
+
+
+def time_dtype(batch):
+  """The dtype of times: that of the data, at least float32."""
+  for leaf in jax.tree.leaves(batch):
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+      return jnp.promote_types(leaf.dtype, jnp.float32)
+  return jnp.result_type(float)

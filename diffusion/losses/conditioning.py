@@ -1,0 +1,43 @@
+"""Dropping the condition of some examples, so that one network learns both scores of classifier-free guidance."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.denoisers import null_condition
+from diffusion.losses.base import example_keys
+from diffusion.processes.base import expand
+
+
+def condition_dropout(rate: float):
+  """Replaces batch['cond'] by the null condition with probability `rate`, per example (arXiv:2207.12598, algorithm 1).
+
+  All leaves of one example are dropped together. Raises ValueError unless 0 <= rate <= 1, and for a batch
+  without 'cond'.
+
+  >>> from diffusion import losses, processes
+  >>> dsm = losses.chain(losses.denoising_score_matching(processes.edm()), losses.condition_dropout(1.0))
+  >>> batch = {"x": jnp.zeros((2, 3)), "cond": {"label": jnp.array([4, 7])}}
+  >>> dsm.draw(jax.random.key(0), batch, jnp.ones(2), {}).cond["label"].tolist()
+  [-1, -1]
+  """
+  if not 0.0 <= rate <= 1.0:
+    raise ValueError(f"condition_dropout takes a probability between 0 and 1, got rate={rate}")
+
+  def transform(objective):
+    def draw(key, batch, t, state):
+      if not isinstance(batch, dict) or batch.get("cond") is None:
+        raise ValueError("condition_dropout needs a conditional batch: a dict with 'cond', such as "
+                         "{'x': ..., 'cond': {'label': ...}}; without a condition leave it out")
+      own_key = jax.random.fold_in(key, DROPOUT)
+      keys = example_keys(own_key, batch)
+      dropped = jax.vmap(lambda k: jax.random.bernoulli(k, rate))(keys)
+      null = null_condition(batch["cond"])
+      cond = jax.tree.map(lambda leaf, empty: jnp.where(expand(dropped, leaf), empty, leaf), batch["cond"], null)
+      # The rest is drawn with the same key, so that dropout leaves the noise as it was.
+      return objective.draw(key, {**batch, "cond": cond}, t, state)
+    return objective.replace(name=f"condition_dropout({objective.name})", draw=draw)
+  return transform
+
+
+# A purpose, folded into the key: any number that no other draw folds in.
+DROPOUT = 0x5EED

@@ -1,0 +1,73 @@
+"""Denoising score matching."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.losses.base import Draw, Objective, example_keys, split_keys, sum_rows, terms
+from diffusion.losses.weights import VIEWS, noise_scale
+from diffusion.processes.base import expand
+
+
+def denoising_score_matching(process, target: str = "eps", *, per_dimension: bool = False) -> Objective:
+  """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456, eq. 7).
+
+  The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the view in
+  which the residual is taken (the network's own view loses no digits), and the residual is then scaled to eps.
+  For the plain squared error of a view, chain `weight_by(native(view))`.
+
+  batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. `per_dimension` divides by the number of dimensions.
+  Raises ValueError for an unknown target or a batch without 'x'.
+
+  >>> from diffusion import losses, processes
+  >>> dsm = losses.denoising_score_matching(processes.rectified_flow(), target="velocity")
+  >>> sorted(dsm.needs["model"])
+  ['denoise']
+  """
+  name = "denoising_score_matching"
+  if target not in VIEWS:
+    raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
+  if not callable(getattr(process, "perturb", None)):
+    raise ValueError(f"{name} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}")
+
+  def draw(key, batch, t, state):
+    del state
+    if not isinstance(batch, dict) or "x" not in batch:
+      raise ValueError(f"{name} takes a batch that is a dict with 'x' [B, ...], got "
+                       f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+    x0 = batch["x"]
+    network_key, key = jax.random.split(key)
+    noise_keys, keys = split_keys(example_keys(key, batch), 2)
+    eps = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype))(noise_keys)
+    x_t = process.perturb(x0, eps, t).astype(x0.dtype)
+    return Draw(x_t=x_t, t=t, x0=x0, eps=eps, cond=batch.get("cond"), keys=keys, key=network_key)
+
+  def evaluate(fields, draw, state):
+    del state
+    prediction = fields["model"].denoise(draw.x_t, draw.t, draw.cond, views=(target,), key=draw.key)
+    error = residual(process, target, getattr(prediction, target), draw)
+    square = sum_rows(jnp.square(error))
+    mean = square / error[0].size
+    collections = None if prediction.collections is None else {"model": prediction.collections}
+    return terms(mean if per_dimension else square, metrics={"eps_mse": mean}, collections=collections)
+
+  return Objective(
+      name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"denoise": name}})
+
+
+def residual(process, view: str, predicted, draw: Draw):
+  """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its sign."""
+  wide = jnp.promote_types(predicted.dtype, jnp.float32)
+  predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.eps))
+  factor = expand(noise_scale(process, draw.t, view).astype(wide), x0)
+  if view == "eps":
+    return predicted - eps
+  if view == "score":
+    # sigma s + eps: the target -eps/sigma is never formed.
+    return factor * predicted + eps
+  if view == "x0":
+    return factor * (predicted - x0)
+  m = process.marginal(draw.t)
+  alpha, sigma, d_alpha, d_sigma = (
+      expand(value.astype(wide), x0) for value in (m.alpha, m.sigma, m.d_alpha, m.d_sigma))
+  target = alpha * eps - sigma * x0 if view == "v" else d_alpha * x0 + d_sigma * eps
+  return factor * (predicted - target)

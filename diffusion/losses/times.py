@@ -1,0 +1,249 @@
+"""Time samplers: where on the interval a loss looks. Each is a density on [t_min, t_max] and its inverse CDF."""
+
+from typing import Any, Protocol
+
+from flax import struct
+import jax
+from jax.scipy.special import ndtr, ndtri
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.losses.weights import bounded_log_snr, likelihood
+
+
+class TimeSampler(Protocol):
+  """sample(key, n) -> [n]; log_density(t [B]) -> [B], -inf outside of [t_min, t_max]."""
+
+  t_min: Any
+  t_max: Any
+
+  def sample(self, key, n: int, dtype=jnp.float32):
+    """Times [n]."""
+
+  def log_density(self, t):
+    """Log of the density of one time with respect to dt (of the mass, for a ladder)."""
+
+
+def by_inverse_cdf(sampler, key, n, dtype=jnp.float32):
+  """Times [n], independent; the `sample` of every sampler that has a `quantile`."""
+  return sampler.quantile(jax.random.uniform(key, (n,), dtype))
+
+
+def inside(sampler, t, log_density):
+  """log_density [B] on the sampler's interval, -inf outside."""
+  return jnp.where((t >= sampler.t_min) & (t <= sampler.t_max), log_density, -jnp.inf)
+
+
+@struct.dataclass
+class Uniform:
+  t_min: Any
+  t_max: Any
+
+  sample = by_inverse_cdf
+
+  def quantile(self, u):
+    return self.t_min + (self.t_max - self.t_min) * u
+
+  def log_density(self, t):
+    return inside(self, t, -jnp.log(jnp.full_like(t, self.t_max - self.t_min)))
+
+
+@struct.dataclass
+class LowDiscrepancy:
+  base: Any
+
+  @property
+  def t_min(self):
+    return self.base.t_min
+
+  @property
+  def t_max(self):
+    return self.base.t_max
+
+  @property
+  def discrete(self):
+    return getattr(self.base, "discrete", False)
+
+  def sample(self, key, n, dtype=jnp.float32):
+    start = jax.random.uniform(key, (), dtype)
+    u = jnp.mod(start + jnp.arange(n, dtype=dtype) / n, 1.0)
+    return self.base.quantile(u)
+
+  def log_density(self, t):
+    return self.base.log_density(t)
+
+
+@struct.dataclass
+class LogNormalSigma:
+  mean: Any
+  std: Any
+  process: Any
+  t_min: Any
+  t_max: Any
+
+  sample = by_inverse_cdf
+
+  def _standard(self, t):
+    """(log(sigma/alpha) - mean) / std, decreasing SNR so increasing in t."""
+    return (-0.5 * bounded_log_snr(self.process, t) - self.mean) / self.std
+
+  def _ends(self, like):
+    low, high = (self._standard(jnp.full((1,), end, like.dtype))[0] for end in (self.t_min, self.t_max))
+    return low, high, ndtr(low), ndtr(high)
+
+  def quantile(self, u):
+    low, high, below, above = self._ends(u)
+    z = jnp.clip(ndtri(below + u * (above - below)), low, high)
+    t = self.process.t_of_log_snr(-2.0 * (self.mean + self.std * z))
+    return jnp.clip(t, self.t_min, self.t_max)
+
+  def log_density(self, t):
+    _, _, below, above = self._ends(t)
+    slope = 0.5 * likelihood()(self.process, t)  # d log(sigma/alpha) / dt
+    z = self._standard(t)
+    normal = -0.5 * jnp.square(z) - jnp.log(self.std * jnp.full_like(t, np.sqrt(2.0 * np.pi)))
+    return inside(self, t, normal + jnp.log(slope) - jnp.log(above - below))
+
+
+@struct.dataclass
+class LogitNormal:
+  mean: Any
+  std: Any
+  t_min: Any
+  t_max: Any
+
+  sample = by_inverse_cdf
+
+  def quantile(self, u):
+    tiny = jnp.finfo(u.dtype).tiny
+    s = jax.nn.sigmoid(self.mean + self.std * ndtri(jnp.clip(u, tiny, 1.0)))
+    return self.t_min + (self.t_max - self.t_min) * s
+
+  def log_density(self, t):
+    width = jnp.full_like(t, self.t_max - self.t_min)
+    s = (t - self.t_min) / width
+    z = (jnp.log(s) - jnp.log1p(-s) - self.mean) / self.std
+    normal = -0.5 * jnp.square(z) - jnp.log(self.std * jnp.full_like(t, np.sqrt(2.0 * np.pi)))
+    return jnp.where((s > 0) & (s < 1), normal - jnp.log(s) - jnp.log1p(-s) - jnp.log(width), -jnp.inf)
+
+
+@struct.dataclass
+class Ladder:
+  num_steps: int = struct.field(pytree_node=False)
+  t_max: Any
+  discrete: bool = struct.field(pytree_node=False, default=True)
+
+  sample = by_inverse_cdf
+
+  @property
+  def t_min(self):
+    return self.t_max / self.num_steps
+
+  def quantile(self, u):
+    rung = jnp.minimum(jnp.floor(u * self.num_steps), self.num_steps - 1)
+    return (rung + 1.0) / self.num_steps * self.t_max
+
+  def log_density(self, t):
+    rung = t / self.t_max * self.num_steps
+    on = (jnp.abs(rung - jnp.round(rung)) < 1e-3) & (jnp.round(rung) >= 1) & (jnp.round(rung) <= self.num_steps)
+    return jnp.where(on, -jnp.log(jnp.full_like(t, self.num_steps)), -jnp.inf)
+
+
+@struct.dataclass
+class Open:
+  """A sampler that waits for the objective's process; `closed` gives it one."""
+
+  close: Any = struct.field(pytree_node=False)
+
+  def sample(self, key, n, dtype=jnp.float32):
+    raise ValueError("this sampler has no interval yet: at_times(...) takes it from the objective's process, "
+                     "or give t_min and t_max (or the process) to its factory")
+
+  log_density = sample
+
+
+def closed(sampler, objective):
+  """The sampler with its interval taken from the objective's process where it was left open."""
+  if not isinstance(sampler, Open):
+    if not callable(getattr(sampler, "sample", None)):
+      raise TypeError(f"at_times takes a time sampler such as uniform_times(), got {type(sampler).__name__}")
+    return sampler
+  process = objective.process
+  if not all(hasattr(process, name) for name in ("t_min", "t_max")):
+    raise ValueError(f"{objective.name} has no process with t_min and t_max to take the interval of times from: "
+                     "give them to the sampler, for example uniform_times(0.0, 1.0)")
+  return sampler.close(process)
+
+
+def _interval(t_min, t_max):
+  if not t_min < t_max:
+    raise ValueError(f"times run from t_min to a larger t_max, got [{t_min}, {t_max}]")
+  return t_min, t_max
+
+
+def _on(process, t_min, t_max):
+  """The interval, with what is None taken from the process."""
+  return _interval(process.t_min if t_min is None else t_min, process.t_max if t_max is None else t_max)
+
+
+def uniform_times(t_min=None, t_max=None) -> TimeSampler:
+  """Uniform on [t_min, t_max]; an end that is None is taken from the objective's process.
+
+  >>> float(uniform_times(0.0, 2.0).log_density(jnp.ones(1))[0])
+  -0.6931...
+  """
+  if t_min is None or t_max is None:
+    return Open(lambda process: Uniform(*_on(process, t_min, t_max)))
+  return Uniform(*_interval(t_min, t_max))
+
+
+def low_discrepancy(base=None) -> TimeSampler:
+  """Stratified times: (u_0 + i/n) mod 1 through the inverse CDF of `base` (arXiv:2107.00630, appendix I.1).
+
+  Each time alone has the density of `base` (default: uniform), the n of a batch spread evenly over it.
+  """
+  base = uniform_times() if base is None else base
+  if isinstance(base, Open):
+    return Open(lambda process: low_discrepancy(base.close(process)))
+  if not callable(getattr(base, "quantile", None)):
+    raise TypeError(f"low_discrepancy pushes its points through quantile(u), which {type(base).__name__} lacks")
+  return LowDiscrepancy(base)
+
+
+def log_normal_sigma(mean=-1.2, std=1.2, process=None, t_min=None, t_max=None) -> TimeSampler:
+  """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not truncated).
+
+  Mapped to t through the process's `t_of_log_snr`. Raises ValueError unless std > 0.
+  """
+  if not std > 0:
+    raise ValueError(f"log_normal_sigma needs std > 0, got {std}")
+  if process is None:
+    return Open(lambda process: log_normal_sigma(mean, std, process, t_min, t_max))
+  return LogNormalSigma(mean, std, process, *_on(process, t_min, t_max))
+
+
+def logit_normal(mean=0.0, std=1.0, t_min=None, t_max=None) -> TimeSampler:
+  """t = t_min + (t_max - t_min) sigmoid(mean + std z), z normal (arXiv:2403.03206, eq. 19; t = 1 is noise).
+
+  Raises ValueError unless std > 0.
+  """
+  if not std > 0:
+    raise ValueError(f"logit_normal needs std > 0, got {std}")
+  if t_min is None or t_max is None:
+    return Open(lambda process: LogitNormal(mean, std, *_on(process, t_min, t_max)))
+  return LogitNormal(mean, std, *_interval(t_min, t_max))
+
+
+def ladder_times(num_steps: int, t_max=None) -> TimeSampler:
+  """Uniform on the discrete times t_max (i+1)/N, i = 0..N-1; `log_density` is the log of the mass, -log N.
+
+  Raises ValueError unless num_steps >= 1.
+
+  >>> ladder_times(4, 1.0).quantile(jnp.array([0.0, 0.3, 0.99])).tolist()
+  [0.25, 0.5, 1.0]
+  """
+  if num_steps < 1:
+    raise ValueError(f"a ladder has at least one step, got num_steps={num_steps}")
+  if t_max is None:
+    return Open(lambda process: Ladder(num_steps, process.t_max))
+  return Ladder(num_steps, t_max)

@@ -1,0 +1,110 @@
+"""From a denoiser and a solver to samples, where sample i depends on (seed, i) alone.
+
+Sampling always runs at `batch` rows: the last batch is filled with further indices and cut. A batch of
+another size compiles other matrix products, so equal rows agree bit for bit at one batch size on a CPU
+and to rounding across batch sizes and device counts.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import solvers
+
+
+class Samples(NamedTuple):
+  """Samples and what they cost.
+
+  Attributes:
+    x: [num, ...] samples in the units of the model.
+    labels: [num] int classes, or None.
+    nfe: denoiser calls for each sample.
+    forward_passes: network evaluations for each sample; twice nfe under classifier-free guidance.
+    trajectory: [K, num, ...] states from noise to sample, or None.
+  """
+
+  x: Any
+  labels: Any
+  nfe: int
+  forward_passes: int
+  trajectory: Any = None
+
+
+@functools.partial(jax.jit, static_argnames=("shape",))
+def _start(process, seed, indices, shape):
+  """Initial noise [B, ...] and solver keys [B], each from (seed, index)."""
+  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
+  noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
+  noise = jax.vmap(lambda key: process.sample_prior(key, shape))(noise_keys)
+  return noise, solver_keys
+
+
+def forward_passes(denoiser, solver) -> int:
+  """Network evaluations for one sample: calls of the denoiser times what one call costs."""
+  passes = solver.nfe
+  while hasattr(denoiser, "forward_passes"):
+    passes *= denoiser.forward_passes
+    denoiser = denoiser.denoiser
+  return passes
+
+
+def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batch=64, place=None, trajectory=False, progress=None) -> Samples:
+  """Draws samples `first` to `first + num - 1` of the endless sequence that a seed defines.
+
+  Args:
+    denoiser: a denoiser, guided or not.
+    solver: a table or any solver of `diffusion.solvers`.
+    shape: shape of one sample, for example (8, 8, 1).
+    num: how many samples.
+    seed: which sequence.
+    first: index of the first sample.
+    labels: None for an unconditional model; else a function from indices [n] to int classes [n].
+    batch: rows a call; sampling is padded to it.
+    place: puts a [batch, ...] array on the devices, for example with a sharding over the mesh.
+    trajectory: whether to keep every state as well.
+    progress: called with the number of finished samples after each batch.
+
+  Returns:
+    `Samples` on the host.
+
+  Raises:
+    ValueError: num or batch is not positive.
+
+  >>> from diffusion import oracles, processes, solvers
+  >>> process = processes.edm()
+  >>> denoiser = oracles.gaussian(process, jnp.zeros(2), jnp.eye(2))
+  >>> solver = solvers.build("heun", process, 8)
+  >>> all_of_them = generate(denoiser, solver, (2,), 5, batch=4).x
+  >>> some = generate(denoiser, solver, (2,), 2, first=3, batch=4).x
+  >>> bool((all_of_them[3:] == some).all())
+  True
+  """
+  if num < 1 or batch < 1:
+    raise ValueError(f"num={num} and batch={batch} must both be at least 1")
+  place = place or (lambda array: array)
+  kept, kept_labels, kept_states = [], [], []
+  for start in range(0, num, batch):
+    indices = first + start + np.arange(batch)
+    noise, keys = _start(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
+    cond = None
+    if labels is not None:
+      chosen = np.asarray(labels(indices), np.int32)
+      cond = {"label": place(jnp.asarray(chosen))}
+      kept_labels.append(chosen)
+    result = solvers.sample(denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory)
+    x, states = result if trajectory else (result, None)
+    kept.append(np.asarray(x))
+    if trajectory:
+      kept_states.append(np.asarray(states))
+    if progress is not None:
+      progress(min(batch, num - start))
+  return Samples(
+      np.concatenate(kept)[:num],
+      np.concatenate(kept_labels)[:num] if kept_labels else None,
+      solver.nfe,
+      forward_passes(denoiser, solver),
+      np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
+  )

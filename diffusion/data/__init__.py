@@ -8,11 +8,21 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.npz(path), data.idx(path)      arrays in a file
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
 
+Data of one's own: any sequence of dict(x=array, label=int) is a source; `describe` makes a `Dataset` of two of them, and a
+config may name a function of one's own module that returns it.
+
+>>> import numpy as np
+>>> records = [dict(x=np.full((2, 6, 1), 10 * k, np.uint8), label=k % 2) for k in range(8)]
+>>> mine = describe("mine", records[:6], records[6:], split="the last two", class_names=("even", "odd"))
+>>> batch = next(stream(mine, batch_size=4, seed=0, num_threads=0))
+>>> batch["x"].shape, batch["cond"]["label"].shape
+((4, 2, 6, 1), (4,))
+
 Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is needed.
 """
 
 from diffusion.data.array_files import idx, npz
-from diffusion.data.dataset import Dataset
+from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
 from diffusion.data.pipeline import Stream, stream
 from diffusion.data.scaling import Scaling, Standardize

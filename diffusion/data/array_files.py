@@ -158,8 +158,10 @@ def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **o
     if parts[1].label.max(initial=-1) >= count and labelled:
       raise UserError(f"the held-out part of {name} has label {parts[1].label.max()}, but training only goes up to {count - 1}")
   size = size_pair(image_size) if image_size else None
-  if train.x.ndim == 4 and train.x.dtype == np.uint8 and ((size and train.x.shape[1:3] != size) or (channels or 0) > train.x.shape[3]):
-    parts = [sources.cached(Fitted(part, size, channels)) if len(part) else part for part in parts]
+  shape = train.x.shape[1:]
+  images = len(shape) == 3 and train.x.dtype == np.uint8 and shape[2] in (1, 3, 4)
+  if images and (size not in (None, shape[:2]) or channels not in (None, 0, shape[2])):
+    parts = [sources.cached(Fitted(part, size, channels, levels)) if len(part) else part for part in parts]
   class_names = tuple(map(str, range(count)))
   return describe(
       name, *parts, split=split, class_names=class_names, levels=levels, image_size=image_size, channels=channels, **options

@@ -37,14 +37,16 @@ def fit(image, size=None, channels=None):
 
 
 class Fitted:
-  """A source of images whose images are all fitted to one size."""
+  """A source of images with `levels` pixel values, all fitted to one size."""
 
-  def __init__(self, source, size, channels):
-    self.source, self.size, self.channels = source, size, channels
+  def __init__(self, source, size, channels, levels=256):
+    self.source, self.size, self.channels, self.levels = source, size, channels, levels
 
   def __len__(self):
     return len(self.source)
 
   def __getitem__(self, index):
     record = self.source[index]
-    return record | {"x": fit(record["x"], self.size, self.channels)}
+    x = fit(record["x"], self.size, self.channels)
+    # Resizing overshoots at edges; Pillow clips at 255 only.
+    return record | {"x": np.minimum(x, self.levels - 1).astype(np.uint8) if self.levels < 256 else x}

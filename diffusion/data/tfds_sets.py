@@ -65,7 +65,7 @@ def tfds(
   class_names = tuple(getattr(label_feature, "names", None) or map(str, range(getattr(label_feature, "num_classes", 0) or 0)))
   held_out_split = held_out_split or next((part for part in ("test", "validation") if part in builder.info.splits), "")
   size = size_pair(image_size) if image_size else None
-  read = lambda part: _read(builder, part, x_key, label_key, size, channels)
+  read = lambda part: _read(builder, part, x_key, label_key, size, channels, levels)
   train = read(train_split)
   if held_out_split:
     parts, split = (train, read(held_out_split)), f"TFDS splits {train_split} and {held_out_split}"
@@ -139,11 +139,11 @@ def _features(info, x_key, label_key):
   return x_key, label_key
 
 
-def _read(builder, part, x_key, label_key, size, channels):
+def _read(builder, part, x_key, label_key, size, channels, levels):
   try:
     source = Records(builder.as_data_source(part), x_key, label_key)
   except Exception as error:  # ValueError, KeyError, AssertionError, depending on the mistake
     raise UserError(f"{builder.info.name} has no split {part!r} ({error}): it has {', '.join(builder.info.splits)}") from None
   if size or channels:
-    source = Fitted(source, size, channels)
+    source = Fitted(source, size, channels, levels)
   return source

@@ -82,7 +82,12 @@ def arguments(factory) -> dict[str, inspect.Parameter]:
   return found
 
 
+def _plain(section):
+  return section.to_dict() if isinstance(section, ml_collections.ConfigDict) else section
+
+
 def _value(value, where):
+  value = _plain(value)
   if isinstance(value, Mapping):
     plain = {key: _value(item, f"{where}.{key}") for key, item in value.items()}
     return build(value, where=where) if "factory" in value else plain
@@ -111,6 +116,7 @@ def build(section: Mapping, *positional, where: str = "config", without=(), **gi
   ...
   diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean 'denominator'?); it takes numerator, denominator
   """
+  section = _plain(section)
   if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):
     raise UserError(f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}")
   name = section["factory"]
@@ -275,8 +281,7 @@ def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
 
 def to_json(config) -> str:
   """The config as JSON text, two spaces deep."""
-  plain = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else config
-  return json.dumps(plain, indent=2) + "\n"
+  return json.dumps(_plain(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:

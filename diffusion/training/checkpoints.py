@@ -17,6 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffusion.errors import UserError
 from diffusion.training import digests
@@ -185,3 +186,14 @@ def read_state(path: str, template):
       raise UserError(f"the checkpoint {path} does not fit the state this config makes: {jax.tree_util.keystr(key)} is {got.dtype}{list(got.shape)} "
                       f"there and {want.dtype}{list(want.shape)} here; use the config.json beside it")
   return state
+
+
+def read_arrays(path: str):
+  """Everything in one checkpoint as nested dicts of NumPy arrays, whatever config or devices it came from."""
+  import orbax.checkpoint as ocp
+
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    place = os.path.join(path, "state")
+    tree = reader.metadata(place).item_metadata.tree
+    kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    return reader.restore(place, args=ocp.args.PyTreeRestore(restore_args=kinds))

@@ -1,0 +1,193 @@
+"""The training loop: resume, step, log, save, stop.
+
+Between two log lines nothing waits for the device: metrics stay there until a line or a checkpoint needs them.
+"""
+
+import sys
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from diffusion import configuration, data
+from diffusion.errors import UserError
+from diffusion.training import (
+    checkpoints, ema, interruption, logging, model, optimizer, sharding, state as states, step as steps, warm_start, workdir as workdirs)
+
+KEYS = ("batch_size", "steps", "ema_half_life_images", "ema_ramp", "log_every", "checkpoint_every", "keep", "keep_every",
+        "accumulate", "warm_start", "layout", "model_devices")
+LAST = ("learning_rate",)
+"""Metrics of which a log line gives the last value; of all others it gives the mean since the line before."""
+
+
+class Trained(NamedTuple):
+  """What a finished run hands on.
+
+  Attributes:
+    parts: of `model.assemble`.
+    state: the last train state.
+    seconds: spent training, over all restarts, compilation included.
+    images_per_second: of this process, compilation left out; None if there was nothing left to do.
+    num_parameters: of the network.
+  """
+
+  parts: Any
+  state: Any
+  seconds: float
+  images_per_second: float | None
+  num_parameters: int
+
+
+def train(config, workdir: str, quiet: bool = False) -> Trained:
+  """Trains to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
+
+  Raises:
+    UserError: whatever the caller can mend: a config that does not fit, another run's workdir, a full disk,
+      a loss that is not finite.
+    interruption.Stopped: SIGTERM or Ctrl-C came; the state is saved.
+  """
+  section = config.get("training", {})
+  for key in section:
+    if key not in KEYS:
+      raise UserError(f"unknown key config.training.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}")
+  for key in ("batch_size", "steps"):
+    if not isinstance(section.get(key), int) or section[key] < 1:
+      raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
+  parts = model.assemble(config)
+  mesh = sharding.make_mesh(section.get("model_devices", 1))
+  sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
+  shapes = model.shape_state(parts)
+  places = sharding.state_sharding(mesh, shapes, section.get("layout", "replicated"))
+  step = steps.make_step(
+      model.loss(parts), optimizer.direction(config.optimizer),
+      optimizer.learning_rate(config.optimizer, section.batch_size, section.steps), ema.half_lives(section.get("ema_half_life_images", ())),
+      mesh=mesh, state_sharding=places, seed=config.get("seed", 0), accumulate=section.get("accumulate", 1), ramp=section.get("ema_ramp"))
+  workdirs.claim(workdir, config)
+  with interruption.Watch() as watch:
+    return _Run(parts, workdir, mesh, shapes, places, quiet).go(step, watch)
+
+
+class _Run:
+  """One process's part of a run: what it has yet to write and where."""
+
+  def __init__(self, parts, workdir, mesh, shapes, places, quiet):
+    self.parts, self.config, self.section = parts, parts.config, parts.config.training
+    self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
+    self.folder = workdirs.checkpoints(workdir)
+    self.template = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
+    self.places = places
+    self.on_device = []  # (step, metrics) not yet fetched
+    self.on_host = []  # metrics as numbers, not yet logged
+
+  def go(self, step, watch) -> Trained:
+    state, done, spent = self._begin()
+    total, size = self.section.steps, self.section.batch_size
+    count = states.count_parameters(state.params["model"])
+    if done >= total:
+      print(f"{self.workdir} is trained already: {done} steps of {total}")
+      return Trained(self.parts, state, spent, None, count)
+    writer = checkpoints.Writer(self.folder, self.section.get("keep", 3), self.section.get("keep_every"))
+    log = logging.RunLog(self.workdir, done, total, self.quiet)
+    batches = data.stream(self.parts.dataset, size, self.config.get("seed", 0), start=done * size,
+                          process_index=jax.process_index(), process_count=jax.process_count())
+    begun, first, saved = time.perf_counter() - spent, done, done
+    try:
+      shape = model.example_batch(self.parts, size)
+      step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
+      compiled = mark = time.perf_counter()
+      if not done:
+        log.say(f"training {count:,} parameters on {self.mesh.size} device(s); data: {self.parts.dataset.split}")
+      ahead = sharding.put_batch(next(batches), self.mesh)
+      while done < total and watch.signal is None:
+        batch, ahead = ahead, None
+        state, metrics = step(state, batch)
+        done += 1
+        if done < total:
+          ahead = sharding.put_batch(next(batches), self.mesh)  # while the device works
+        self.on_device.append((done, metrics))
+        if done % self.section.get("log_every", 100) == 0 or done == total:
+          self._fetch()
+          now = time.perf_counter()
+          log.write(self._record(done, now - begun, len(self.on_host) * size / (now - mark)))
+          mark = now
+        if done % self.section.get("checkpoint_every", 1000) == 0 and done < total:
+          self._save(writer, state, done, time.perf_counter() - begun)
+          saved = done
+      self._fetch()
+      now = time.perf_counter()
+      if done > saved:
+        self._save(writer, state, done, now - begun)
+      writer.wait()
+      if watch.signal is not None:
+        raise interruption.Stopped(
+            f"{watch.signal.name}: saved step {done} of {total} in {self.folder}; run the same command to go on", 128 + watch.signal)
+      return Trained(self.parts, state, now - begun, (done - first) * size / (now - compiled), count)
+    finally:
+      log.close()
+      batches.close()
+      _close(writer)
+
+  def _begin(self):
+    """(state, steps done, seconds spent) from the newest good checkpoint, else from the start."""
+    chosen = checkpoints.choose(self.folder, say=_warn)
+    if chosen is None:
+      state = jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places)()
+      if self.section.get("warm_start"):
+        state = warm_start.load(self.section.warm_start, state)
+      return state, 0, 0.0
+    meta = checkpoints.read_meta(chosen)
+    state = checkpoints.read_state(chosen, self.template)
+    if meta["examples"] != meta["step"] * self.section.batch_size:
+      raise UserError(f"{chosen} stands at example {meta['examples']}, which is not step {meta['step']} of batches of {self.section.batch_size}")
+    self.on_host = meta["unlogged"]
+    print(f"going on from {chosen}")
+    return state, meta["step"], meta["seconds"]
+
+  def _on_mesh(self, shape):
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding.batch_sharding(self.mesh))
+
+  def _fetch(self):
+    """Brings the metrics to the host; UserError at the first that is not finite."""
+    waiting, self.on_device = self.on_device, []
+    for (number, _), metrics in zip(waiting, jax.device_get([metrics for _, metrics in waiting])):
+      numbers = {name: float(value) for name, value in sorted(metrics.items())}
+      bad = [name for name, value in numbers.items() if not np.isfinite(value)]
+      if bad:
+        terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
+        good = checkpoints.steps(self.folder)
+        kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
+        raise UserError(
+            f"training stopped at step {number}: {', '.join(terms)} is not finite ({', '.join(f'{name} {numbers[name]}' for name in bad)}); {kept} in "
+            f"{self.folder}; try a lower config.optimizer.learning_rate or a config.optimizer.clip in a new --workdir")
+      self.on_host.append(numbers)
+
+  def _record(self, done, seconds, speed):
+    rows, self.on_host = self.on_host, []
+    means = {name: rows[-1][name] if name in LAST else float(np.mean([row[name] for row in rows])) for name in rows[-1]}
+    return {"step": done, "images": done * self.section.batch_size, **means, "seconds": seconds, "images_per_second": speed}
+
+  def _save(self, writer, state, done, seconds):
+    self._fetch()
+    if not bool(steps.all_finite(state)):
+      good = checkpoints.steps(self.folder)
+      raise UserError(f"training stopped at step {done}: a parameter or an average is not finite, so this step is not saved; "
+                      + (f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet")
+                      + "; try a lower config.optimizer.learning_rate in a new --workdir")
+    meta = {"step": done, "examples": done * self.section.batch_size, "seconds": seconds, "unlogged": self.on_host}
+    writer.save(state, meta, configuration.to_json(self.config))
+
+
+def _warn(text):
+  print(text, file=sys.stderr)
+
+
+def _close(writer):
+  """Ends the writer; an error of its own must not hide the one on its way."""
+  if sys.exc_info()[0] is None:
+    writer.close()
+  else:
+    try:
+      writer.close()
+    except Exception:  # the first error is the one to show
+      pass

@@ -1,0 +1,46 @@
+"""Starting from the weights of another run."""
+
+import jax
+import numpy as np
+
+from diffusion.errors import UserError
+from diffusion.training import checkpoints, ema, workdir as workdirs
+
+
+def load(path: str, state, say=print):
+  """The state with the network's weights (parameters and averages) taken from the run in the folder `path`.
+
+  Its newest undamaged checkpoint is read: the first average of its config, or its parameters if it keeps none.
+  Optimiser, step and data position start afresh. Raises UserError if there is no such run or the networks differ.
+  """
+  config = workdirs.read(path)
+  chosen = checkpoints.choose(workdirs.checkpoints(path), say=say)
+  if chosen is None:
+    raise UserError(f"config.training.warm_start={path}: that run has no checkpoint yet")
+  saved = checkpoints.read_arrays(chosen)
+  names = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
+  weights = saved["emas"][names[0]] if names else saved["params"]["model"]
+  collections = (saved["loss_state"].get("collections") or {}).get("model")
+  say(f"weights from {chosen}, {'average of half-life ' + names[0] + ' images' if names else 'parameters'}")
+  make = lambda like: _fit(weights, like, path)
+  loss_state = state.loss_state
+  if collections and "model" in loss_state["collections"]:
+    fitted = _fit(collections, loss_state["collections"]["model"], path)
+    loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
+  return state.replace(
+      params={**state.params, "model": make(state.params["model"])},
+      emas={name: make(average) for name, average in state.emas.items()},
+      loss_state=loss_state)
+
+
+def _fit(weights, like, path):
+  """The weights, placed like `like`; UserError naming the first that has no counterpart of its shape."""
+  have = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(weights)}
+  want = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(like)}
+  for key in {**want, **have}:
+    there, here = (list(table[key].shape) if key in table else "absent" for table in (have, want))
+    if there != here:
+      raise UserError(f"config.training.warm_start={path}: the networks differ, {key} is {there} there and {here} here; "
+                      "use the same config.network")
+  place = lambda key, leaf: jax.device_put(np.asarray(have[jax.tree_util.keystr(key)], leaf.dtype), leaf.sharding)
+  return jax.tree_util.tree_map_with_path(place, like)

@@ -1,0 +1,42 @@
+"""The folder of a run: its config, and whether it is this run's."""
+
+import os
+
+from diffusion import configuration
+from diffusion.errors import UserError
+
+FREE = ("training.steps", "training.log_every", "training.checkpoint_every", "training.keep", "training.keep_every",
+        "training.layout", "training.model_devices", "sampler", "evaluation", "claim")
+"""Keys that may differ between the parts of one run: its length, what it writes, where its arrays lie, how it is sampled."""
+
+
+def claim(workdir: str, config) -> None:
+  """Makes the folder and saves `config.json`; UserError if the folder belongs to a run of another config."""
+  os.makedirs(workdir, exist_ok=True)
+  path = os.path.join(workdir, "config.json")
+  if os.path.exists(path):
+    different = configuration.differences(read(workdir), config, ignore=FREE)
+    if different:
+      shown = "; ".join(f"{key} is {old!r} there and {new!r} here" for key, old, new in different[:3])
+      more = f" and {len(different) - 3} more" if len(different) > 3 else ""
+      raise UserError(f"{workdir} holds a run of another config: {shown}{more}; give another --workdir, or the same config to go on")
+  with open(path + ".tmp", "w") as file:
+    file.write(configuration.to_json(config))
+  os.replace(path + ".tmp", path)
+
+
+def read(workdir: str):
+  """The config of the run in `workdir`. Raises UserError if there is none."""
+  path = os.path.join(workdir, "config.json")
+  if not os.path.exists(path):
+    raise UserError(f"no config.json in {workdir}: it is not the folder of a run; train first, or name another --workdir")
+  try:
+    with open(path) as file:
+      return configuration.from_json(file.read())
+  except ValueError:
+    raise UserError(f"{path} is not whole: copy config.json from a folder in {workdir}/checkpoints") from None
+
+
+def checkpoints(workdir: str) -> str:
+  """Where the run keeps its checkpoints."""
+  return os.path.join(os.path.abspath(workdir), "checkpoints")

@@ -1,0 +1,51 @@
+"""Trains a model from a config, resumes it if the folder holds a started run, then samples and evaluates it."""
+
+import argparse
+import os
+import sys
+
+from diffusion import configuration
+from diffusion.training import command
+
+EPILOG = """
+examples:
+  python train.py --config=configs/digits.py --workdir=runs/digits
+  python train.py --config=configs/toy2d.py:moons --workdir=runs/moons --config.training.steps=500
+
+The same command again goes on from the newest checkpoint, bit for bit as if it had not been interrupted.
+Only the run's length, its logging, checkpointing, placement and sampling may be changed on the way.
+
+The folder gets config.json, checkpoints/, log.jsonl, tensorboard/, and at the end the evaluation's files
+(metrics.json and pictures).
+
+exit status: 0 done; 2 a mistake you can mend, said in one line; 130 or 143 stopped by Ctrl-C or SIGTERM
+after saving: run the same command to go on.
+"""
+
+
+def main(argv):
+  overrides, rest = configuration.split_overrides(argv)
+  parser = command.Parser(prog="train.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+                          allow_abbrev=False)
+  parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
+                      help="Python file whose get_config() (or get_config(VARIANT)) returns the config")
+  parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; made if it does not exist")
+  parser.add_argument("--config.KEY=VALUE", dest="_", nargs="?", metavar="", default=None,
+                      help="changes one value of the config, for example --config.training.steps=100; may be given many times")
+  parser.add_argument("--no-evaluate", action="store_true", help="only train")
+  parser.add_argument("--quiet", action="store_true", help="no progress bar")
+  flags = parser.parse_args(rest)
+  sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
+  config = configuration.load(flags.config, overrides)
+
+  from diffusion.training import loop, model
+  trained = loop.train(config, flags.workdir, quiet=flags.quiet)
+  if not flags.no_evaluate:
+    from diffusion import evaluation
+    evaluation.evaluate_run(
+        flags.workdir, trained.parts, model.trained_denoiser(trained.parts, trained.state),
+        dict(train_seconds=trained.seconds, images_per_second=trained.images_per_second, num_parameters=trained.num_parameters))
+
+
+if __name__ == "__main__":
+  sys.exit(command.run(main))

@@ -1,0 +1,103 @@
+"""Loss curves, and point sets in the plane."""
+
+import numpy as np
+
+from diffusion.pictures import cells, files
+
+
+def loss_curve(path, steps, losses, heldout=None, title="Training loss", ylabel="loss"):
+  """Losses over steps, raw (pale) and smoothed, with held-out losses as points; written to `path` as PNG.
+
+  heldout: (steps, values) or None. The axis is logarithmic where all values are positive and the smoothed curve spans more than a factor
+  of 5. Values that are not finite are left out and counted in the title.
+
+  Raises ValueError for lengths that differ or nothing finite to draw, UserError where the file cannot be written.
+  """
+  steps, losses, missing = _finite_pairs(steps, losses, "losses")
+  if not len(losses):
+    raise ValueError("there is no finite loss to draw")
+  smooth = running_mean(losses, max(1, len(losses) // 50))
+  figure, axes = _axes(8.0, 4.6)
+  axes.plot(steps, losses, color=cells.SAMPLE, alpha=0.25, linewidth=0.8, label="training, each step logged")
+  axes.plot(steps, smooth, color=cells.SAMPLE, linewidth=1.8, label="training, running mean")
+  shown = smooth
+  if heldout is not None:
+    at, values, lost = _finite_pairs(*heldout, "held-out losses")
+    missing += lost
+    axes.plot(at, values, color=cells.TRAINING, marker="o", markersize=4, linewidth=1.2, label="held-out")
+    shown = np.concatenate([smooth, values])
+  if losses.min() > 0 and shown.min() > 0 and shown.max() > 5 * shown.min():
+    axes.set_yscale("log")
+    _plain_ticks(axes.yaxis)
+  axes.set_xlabel("step")
+  axes.set_ylabel(ylabel)
+  axes.set_title(title + (f" ({missing} values not finite)" if missing else ""), fontweight="bold", loc="left")
+  axes.legend(frameon=False)
+  files.write_figure(path, figure)
+
+
+def running_mean(values, window):
+  """Centred mean of up to 2 window + 1 values; fewer at the ends, so that no end is bent towards zero.
+
+  >>> running_mean([0.0, 3.0, 6.0, 12.0], 1).tolist()
+  [1.5, 3.0, 7.0, 9.0]
+  """
+  values = np.asarray(values, np.float64)
+  sums = np.concatenate([[0.0], np.cumsum(values)])
+  index = np.arange(len(values))
+  low, high = np.maximum(index - window, 0), np.minimum(index + window + 1, len(values))
+  return (sums[high] - sums[low]) / (high - low)
+
+
+def scatter2d(path, samples, data, title="Samples and data", names=("data", "samples")):
+  """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to `path` as PNG.
+
+  Limits are those of the data and a margin; how many samples lie outside is said in the title. Raises ValueError for shapes that are no
+  point sets, UserError where the file cannot be written.
+  """
+  samples, data = np.asarray(samples, np.float64), np.asarray(data, np.float64)
+  for points, name in ((samples, "samples"), (data, "data")):
+    if points.ndim != 2 or points.shape[1] != 2 or not len(points):
+      raise ValueError(f"{name} must be points [N, 2] with N at least 1, and has shape {points.shape}")
+  low, high = data.min(axis=0), data.max(axis=0)
+  middle, reach = 0.5 * (low + high), 0.575 * max(np.max(high - low), 1e-9)
+  outside = int((~(np.abs(samples - middle) <= reach).all(axis=1)).sum())
+  figure, left, right = _axes(9.0, 4.9, 2)
+  for axes, points, name, colour in ((left, data, names[0], cells.TRAINING), (right, samples, names[1], cells.SAMPLE)):
+    axes.scatter(points[:, 0], points[:, 1], s=float(np.clip(6000 / len(points), 1.0, 12.0)), alpha=0.5, linewidths=0, color=colour)
+    axes.set_xlim(middle[0] - reach, middle[0] + reach)
+    axes.set_ylim(middle[1] - reach, middle[1] + reach)
+    axes.set_aspect("equal")
+    axes.set_title(f"{len(points):,} {name}" + (f", {outside:,} outside the frame" if points is samples and outside else ""), fontsize=11)
+  figure.suptitle(title, fontweight="bold")
+  files.write_figure(path, figure)
+
+
+def _axes(width, height, count=1):
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+  FigureCanvasAgg(figure)
+  sets = [figure.add_subplot(1, count, index + 1) for index in range(count)]
+  for axes in sets:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+  return figure, *sets
+
+
+def _plain_ticks(axis):
+  """Numbers as people write them, at 1, 2 and 5 of each decade."""
+  from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+  axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+  axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+  axis.set_minor_formatter(NullFormatter())
+
+
+def _finite_pairs(steps, values, name):
+  steps, values = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+  if steps.ndim != 1 or steps.shape != values.shape:
+    raise ValueError(f"{name} of shape {values.shape} need as many steps, and those have shape {steps.shape}")
+  kept = np.isfinite(values)
+  return steps[kept], values[kept], int((~kept).sum())

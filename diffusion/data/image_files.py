@@ -113,7 +113,7 @@ def _decode(archive, number):
   from PIL import Image
 
   try:
-    image = Image.open(io.BytesIO(archive.read(number)))
+    image = Image.open(io.BytesIO(archive.read(number)), formats=("JPEG", "PNG"))
     image.load()
     return image
   except OSError as error:

@@ -11,36 +11,68 @@ import pytest
 import tiny
 from diffusion import data
 from diffusion.errors import UserError
-from diffusion.training import ema, model, optimizer, sharding, step as steps
+from diffusion.training import model, optimizer, sharding, state as states, step as steps
 
 pytestmark = pytest.mark.standard_promotion
 
+AVERAGES = {"500": 500.0, "2000": 2000.0}
 SGD = dict(learning_rate=0.1, schedule="constant", scale=dict(factory="optax.identity"))
 
 
-def prepare(devices=1, accumulate=1, section=SGD, variant="plain"):
+@functools.cache
+def initial(variant):
   config = tiny.get_config(variant)
-  config.optimizer = section
   parts = model.assemble(config)
+  return parts, jax.device_get(jax.jit(functools.partial(model.init_state, parts))())
+
+
+@functools.cache
+def program(devices, accumulate, variant):
+  """(compiled step, sharding of the state, mesh) under SGD; compiled quickly rather than to run fast."""
+  parts, _ = initial(variant)
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-  places = sharding.state_sharding(mesh, model.shape_state(parts))
-  state = jax.jit(functools.partial(model.init_state, parts), out_shardings=places)()
-  averages = ema.half_lives(config.training.ema_half_life_images)
-  step = steps.make_step(model.loss(parts), optimizer.direction(section), optimizer.learning_rate(section, 32, 200), averages,
+  config = parts.config.copy_and_resolve_references()
+  config.optimizer = SGD
+  parts = parts._replace(config=config)
+  shapes = model.shape_state(parts)
+  places = sharding.state_sharding(mesh, shapes)
+  step = steps.make_step(model.loss(parts), optimizer.direction(SGD), optimizer.learning_rate(SGD, 32, 200), AVERAGES,
                          mesh=mesh, state_sharding=places, seed=1, accumulate=accumulate)
+  compiled = step.lower(shapes, model.example_batch(parts, 32)).compile(compiler_options={"xla_backend_optimization_level": 0})
+  return compiled, places, mesh
+
+
+def run(number=1, *, devices=1, accumulate=1, variant="plain"):
+  """(parameters before and after each step, losses, last state)."""
+  parts, start = initial(variant)
+  step, places, mesh = program(devices, accumulate, variant)
+  state = jax.device_put(start.replace(opt_state=optimizer.direction(SGD).init(start.params)), places)
   stream = data.stream(parts.dataset, 32, 1, num_threads=0)
-  return state, step, lambda: sharding.put_batch(next(stream), mesh)
-
-
-def run(number=1, **options):
-  """(states after each step, losses); with SGD and rate 0.1 the first difference is the gradient."""
-  state, step, batch = prepare(**options)
   seen, values = [jax.device_get(state.params)], []
   for _ in range(number):
-    state, metrics = step(state, batch())
+    state, metrics = step(state, sharding.put_batch(next(stream), mesh))
     seen.append(jax.device_get(state.params))
     values.append(float(metrics["loss"]))
   return seen, values, state
+
+
+def pull(params, loss_state, step, key, batch):
+  """A loss that compiles at once: half the squared distance to the batch."""
+  del step, key
+  value = 0.5 * jnp.mean(jnp.sum((params["model"]["w"] - batch["x"]) ** 2, -1))
+  return value, (loss_state, {"loss": value})
+
+
+def simple(section, devices=1):
+  """(state, step, next batch) of `pull`."""
+  mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+  transform = optimizer.direction(section)
+  state = states.create({"model": {"w": jnp.zeros(3)}, "loss": {}}, {"objective": {}, "collections": {}}, transform, AVERAGES)
+  places = sharding.state_sharding(mesh, state)
+  step = steps.make_step(pull, transform, optimizer.learning_rate(section, 32, 200), AVERAGES, mesh=mesh, state_sharding=places, seed=1)
+  generator = np.random.default_rng(0)
+  return (jax.device_put(state, places), step,
+          lambda: sharding.put_batch({"x": generator.standard_normal((32, 3)).astype(np.float32) + 5}, mesh))
 
 
 def relative(a, b):
@@ -65,20 +97,19 @@ def test_one_and_eight_devices_agree(variant):
   assert relative(one[-1], eight[-1]) < 1e-5
 
 
-@pytest.mark.parametrize("devices,accumulate", [(1, 4), (4, 4), (2, 16)])
+@pytest.mark.parametrize("devices,accumulate", [(4, 4)])
 def test_accumulation_keeps_the_draw_and_the_gradient(devices, accumulate):
   whole, losses_whole, _ = run(3, devices=1)
   parts, losses_parts, state = run(3, devices=devices, accumulate=accumulate)
   np.testing.assert_allclose(losses_whole, losses_parts, rtol=1e-5)
   assert relative(difference(parts[1], parts[0]), difference(whole[1], whole[0])) < 1e-5
   assert relative(parts[-1], whole[-1]) < 1e-5
-  assert int(state.loss_state["objective"]["inner"]["own"]["count"]) == 3 * accumulate
+  assert int(jax.tree.leaves(state.loss_state["objective"])[0]) == 3 * accumulate  # the objective's state saw every part
 
 
 def test_parts_of_a_batch_have_dropout_masks_of_their_own():
   """The same examples in both halves of a batch, the same noise forced: only the masks can differ."""
-  parts = model.assemble(tiny.get_config("everything"))
-  closed = model.loss(parts)
+  closed = model.loss(initial("everything")[0])
   batch = {"x": jnp.ones((4, 2)), "cond": {"label": jnp.zeros(4, jnp.int32)}, "index": jnp.arange(4)}
   t = jnp.ones(4)
   state = closed.objective.init(jax.random.key(0))[1]
@@ -88,19 +119,20 @@ def test_parts_of_a_batch_have_dropout_masks_of_their_own():
 
 
 def test_the_averages_follow_the_parameters_of_every_step():
-  state, step, batch = prepare()
-  expected = {name: jax.device_get(average) for name, average in state.emas.items()}
-  for number in range(3):
+  state, step, batch = simple(SGD)
+  expected = dict.fromkeys(AVERAGES, 0.0)
+  for _ in range(4):
     state, _ = step(state, batch())
-    for name, half_life in (("500", 500.0), ("2000", 2000.0)):
+    for name, half_life in AVERAGES.items():
       share = 1 - 0.5 ** (32 / half_life)
-      expected[name] = jax.tree.map(lambda old, new: old + share * (np.asarray(new) - old), expected[name], state.params["model"])
-  for name in expected:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state.emas[name], expected[name])
+      expected[name] = expected[name] + share * (np.asarray(state.params["model"]["w"], np.float64) - expected[name])
+  for name in AVERAGES:
+    np.testing.assert_allclose(state.emas[name]["w"], expected[name], rtol=1e-5)
+  assert int(state.step) == 4 and step._cache_size() == 1
 
 
 def test_the_state_is_taken_over_not_copied():
-  state, step, batch = prepare(devices=8, section=dict(learning_rate=1e-3))
+  state, step, batch = simple(dict(learning_rate=1e-3), devices=8)
   old = jax.tree.leaves(state)
   text = step.lower(state, batch()).compile().as_text()
   state, _ = step(state, batch())
@@ -109,24 +141,17 @@ def test_the_state_is_taken_over_not_copied():
   assert header.count("may-alias") + header.count("must-alias") == len(old)
 
 
-def test_optimiser_and_rate_are_those_of_the_global_step():
-  """Adam with warm-up against optax's own loop on the gradients that SGD steps reveal is too indirect: compare one step."""
+def test_rate_and_clipping_are_those_of_the_global_step():
   section = dict(learning_rate=1.0, schedule="linear", warmup_steps=4, scale=dict(factory="optax.identity"), clip=1e-3)
-  state, step, batch = prepare(section=section)
-  before = jax.device_get(state.params)
+  state, step, batch = simple(section)
   state, metrics = step(state, batch())
-  assert float(metrics["learning_rate"]) == 0.0
-  jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(state.params))
+  assert float(metrics["learning_rate"]) == 0.0 and not np.any(np.asarray(state.params["model"]["w"]))
+  np.testing.assert_allclose(metrics["grad_norm"], 5 * 3**0.5, rtol=0.1)  # before clipping
   state, metrics = step(state, batch())
-  moved = optax.global_norm(difference(jax.device_get(state.params), before))
-  np.testing.assert_allclose(moved, 0.25 * 1e-3, rtol=1e-3)  # a quarter of the warm-up, the clipped norm
-
-
-def test_one_compilation_for_all_steps():
-  state, step, batch = prepare()
-  for _ in range(4):
-    state, _ = step(state, batch())
-  assert step._cache_size() == 1
+  np.testing.assert_allclose(np.linalg.norm(state.params["model"]["w"]), 0.25 * 1e-3, rtol=1e-5)
+  # A restart at another step finds the rate of that step, whatever the optimiser has counted.
+  state, metrics = step(state.replace(step=jnp.int32(3)), batch())
+  np.testing.assert_allclose(metrics["learning_rate"], 0.75)
 
 
 def test_batches_that_do_not_split():

@@ -76,21 +76,21 @@ class Writer:
     Raises UserError here or at the next call if the disk is full; what was saved before stays.
     """
     self.wait()
-    step = int(meta["step"])
+    step, meta_json = int(meta["step"]), json.dumps(meta)  # now: the caller may change what it gave
     try:
       place = path_of(self.folder, step) + ".tmp"
       shutil.rmtree(place, ignore_errors=True)
       os.makedirs(place, exist_ok=True)
       self._orbax.save(os.path.join(place, "state"), state)
-      self._pending = step, self._worker.submit(self._finish, place, meta, config_json)
+      self._pending = step, self._worker.submit(self._finish, place, step, meta_json, config_json)
     except Exception as error:
       self._refuse(step, error)
 
-  def _finish(self, place, meta, config_json):
+  def _finish(self, place, number, meta_json, config_json):
     self._orbax.wait_until_finished()
     if jax.process_index() != 0:
       return
-    for name, text in (("meta.json", json.dumps(meta)), ("config.json", config_json)):
+    for name, text in (("meta.json", meta_json), ("config.json", config_json)):
       with open(os.path.join(place, name), "w") as file:
         file.write(text)
     digests.write(place)
@@ -98,7 +98,7 @@ class Writer:
     if os.path.exists(final):  # a damaged one of the same step, or a repeated save
       _discard(final)
     os.rename(place, final)
-    before = [step for step in steps(self.folder) if step <= meta["step"]]
+    before = [step for step in steps(self.folder) if step <= number]
     for step in before[: -self.keep]:
       if not (self.keep_every and step % self.keep_every == 0):
         _discard(path_of(self.folder, step))

@@ -51,13 +51,17 @@ def test_the_saved_numbers_are_those_at_the_call_though_the_buffers_are_donated_
   state = make_state(5.0, size=100_000)
   advance = jax.jit(lambda s: jax.tree.map(lambda leaf: leaf + 1, s), donate_argnums=0)
   writer = checkpoints.Writer(str(tmp_path))
-  writer.save(state, {"step": 5}, "{}")
+  meta = {"step": 5, "unlogged": [1.0]}
+  writer.save(state, meta, "{}")
+  meta["unlogged"].append(2.0)
   old = state.params["model"]["dense"]["kernel"]
   for _ in range(20):
     state = advance(state)
   assert old.is_deleted()
   writer.close()
-  assert same(checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0, 100_000))), make_state(5.0, 100_000))
+  path = checkpoints.choose(str(tmp_path))
+  assert same(checkpoints.read_state(path, template_of(make_state(0.0, 100_000))), make_state(5.0, 100_000))
+  assert checkpoints.read_meta(path)["unlogged"] == [1.0]
 
 
 def test_keep_the_newest_and_every_so_many(tmp_path):
@@ -145,6 +149,7 @@ def test_full_disk_keeps_what_is_saved(tmp_path, monkeypatch, where):
   assert same(checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(1.0))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # writes that Orbax gave up on
 def test_a_really_full_disk(tmp_path):
   """A file system of one megabyte; skipped where mounting is not allowed."""
   if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True).returncode:

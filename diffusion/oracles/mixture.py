@@ -192,7 +192,7 @@ def gaussian_mixture(process, weights, means, covariances, labels=None, dtype=No
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.gaussian_mixture(processes.edm(), [0.5, 0.5], [[-1.0], [1.0]], 0.01, labels=[0, 1])
   >>> x, t = jnp.zeros((2, 1)), jnp.ones(2)
-  >>> print(oracle(x, t, {"label": jnp.array([-1, 1])}).x0.round(2))
+  >>> print(np.asarray(oracle(x, t, {"label": jnp.array([-1, 1])}).x0).round(2))
   [[0.  ]
    [0.99]]
   """

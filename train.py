@@ -38,13 +38,12 @@ def main(argv):
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   config = configuration.load(flags.config, overrides)
 
-  from diffusion.training import loop, model
-  trained = loop.train(config, flags.workdir, quiet=flags.quiet)
+  from diffusion.training import loop
+  loop.train(config, flags.workdir, quiet=flags.quiet)
   if not flags.no_evaluate:
     from diffusion import evaluation
-    evaluation.evaluate_run(
-        flags.workdir, trained.parts, model.trained_denoiser(trained.parts, trained.state),
-        dict(train_seconds=trained.seconds, images_per_second=trained.images_per_second, num_parameters=trained.num_parameters))
+    print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
+    print(f"wrote {flags.workdir}/metrics.json, samples.png, trajectory.png and loss.png")
 
 
 if __name__ == "__main__":

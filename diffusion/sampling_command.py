@@ -1,0 +1,65 @@
+"""What `sample.py` does: open a run, sample, write PNG and NPZ, say what it cost."""
+
+import os
+import time
+
+import numpy as np
+
+from diffusion import pictures, sampling
+from diffusion.data import load
+from diffusion.errors import UserError
+from diffusion.saved_run import class_of, make_sampler, open_run
+
+
+def run(args, sampler) -> str:
+  """Samples as the command line asks; returns the sentence that says what was done.
+
+  Args:
+    args: the parsed command line of sample.py.
+    sampler: changes to the config's sampler, None for those not given.
+  """
+  for name in ("num", "batch"):
+    if getattr(args, name) < 1:
+      raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
+  if args.first < 0:
+    raise UserError(f"--first={args.first} must be at least 0")
+  opened = open_run(args.workdir, args.checkpoint, args.ema)
+  dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
+  if args.batch % devices:
+    raise UserError(f"--batch={args.batch} does not divide over {devices} devices: use a multiple of {devices}")
+  denoiser, solver = make_sampler(opened, **sampler)
+  labels = None
+  if args.label is not None:
+    label = class_of(dataset, args.label)
+    labels = lambda index: np.full_like(index, label)
+  elif dataset.num_classes:
+    labels = lambda index: index % dataset.num_classes
+  out = args.out or os.path.join(args.workdir, f"samples_{getattr(solver, 'name', '') or sampler['solver'] or 'solver'}_{args.seed}")
+  out = out.removesuffix(".png").removesuffix(".npz")
+  os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+  begun = time.perf_counter()
+  with _bar(args.num, args.quiet) as bar:
+    samples = sampling.generate(
+        denoiser, solver, dataset.shape, args.num, seed=args.seed, first=args.first, labels=labels, batch=args.batch,
+        place=opened.place, progress=bar.update)
+  seconds = time.perf_counter() - begun
+  stored = dataset.scaling.to_data(samples.x)
+  arrays = {"x": samples.x, "stored": stored, "index": args.first + np.arange(args.num)}
+  if samples.labels is not None:
+    arrays["label"] = samples.labels
+  np.savez(out + ".npz", **arrays)
+  if len(dataset.shape) == 1:
+    pictures.scatter2d(out + ".png", stored, load(dataset.held_out, 2000)["x"])
+  else:
+    pictures.image_grid(stored, out + ".png", value_range=(0, dataset.scaling.levels - 1))
+  return (
+      f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {samples.nfe} denoiser calls a sample,"
+      f" {samples.forward_passes} network evaluations each with guidance counted, {args.num * samples.forward_passes:,} in all;"
+      f" wrote {out}.png and {out}.npz"
+  )
+
+
+def _bar(total, quiet):
+  from tqdm import tqdm
+
+  return tqdm(total=total, disable=quiet, unit="image", desc="sampling", dynamic_ncols=True)

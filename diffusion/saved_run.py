@@ -1,0 +1,108 @@
+"""A finished or running training run, opened for sampling and evaluation."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from diffusion import configuration, guidance, solvers
+from diffusion.errors import UserError
+from diffusion.training import checkpoints, model, sharding, workdir as workdirs
+
+
+class SavedRun(NamedTuple):
+  """What a workdir holds.
+
+  Attributes:
+    parts: config, data set, process, network, parameterisation (`training.model.Parts`).
+    state: the train state of the checkpoint.
+    denoiser: the network with its averaged weights.
+    step: training steps of the checkpoint.
+    mesh: the devices it was put on.
+  """
+
+  parts: Any
+  state: Any
+  denoiser: Any
+  step: int
+  mesh: Any
+
+  @property
+  def config(self):
+    return self.parts.config
+
+  def place(self, array):
+    """A [batch, ...] array split over the devices."""
+    return jax.device_put(array, sharding.batch_sharding(self.mesh))
+
+
+def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
+  """Reads a run's config and its newest undamaged checkpoint.
+
+  Args:
+    workdir: folder of the run.
+    checkpoint: step of the checkpoint, or None for the newest.
+    ema: half-life in images of the average to use, as text; None for the config's first, 'none' for the raw weights.
+    mesh: devices; all of them by default.
+
+  Raises:
+    UserError: no run, no checkpoint, or a damaged one.
+  """
+  config = workdirs.read(workdir)
+  folder = workdirs.checkpoints(workdir)
+  path = checkpoints.choose(folder, checkpoint)
+  if path is None:
+    raise UserError(f"no checkpoint in {folder}: train first with python train.py --config=... --workdir={workdir}")
+  parts = model.assemble(config)
+  mesh = mesh or sharding.make_mesh()
+  shapes = model.shape_state(parts)
+  places = sharding.state_sharding(mesh, shapes)
+  template = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
+  state = checkpoints.read_state(path, template)
+  denoiser = model.trained_denoiser(parts, state, ema)
+  return SavedRun(parts, state, denoiser, checkpoints.read_meta(path)["step"], mesh)
+
+
+def make_sampler(run: SavedRun, **changes):
+  """(denoiser, solver) that a config's `sampler` section describes, with some of its keys changed.
+
+  Args:
+    run: the opened run.
+    **changes: solver, steps, grid, guidance, interval, options; None keeps the config's value.
+
+  Raises:
+    UserError: an unknown solver, grid or option, or guidance without a conditional model.
+  """
+  section = dict(run.config.get("sampler", {}))
+  section.update({key: value for key, value in changes.items() if value is not None})
+  name = section.get("solver", "dpmpp_2m")
+  if name != dict(run.config.get("sampler", {})).get("solver") and "options" not in changes:
+    section.pop("options", None)  # they belong to the config's own solver
+  weight, interval = section.get("guidance", 0.0), section.get("interval")
+  process = run.denoiser.process
+  try:
+    options = dict(section.get("options") or {})
+    solver = solvers.build(name, process, section.get("steps", 20), grid=section.get("grid") or None, **options)
+    denoiser = run.denoiser
+    if weight:
+      if not run.parts.dataset.num_classes:
+        raise UserError(f"guidance {weight} needs a model with classes and this one has none: leave out --guidance")
+      denoiser = guidance.classifier_free(float(weight), tuple(interval) if interval else None)(denoiser)
+  except (ValueError, TypeError) as error:
+    raise UserError(str(error)) from error
+  return denoiser, solver
+
+
+def class_of(dataset, name):
+  """The class number that a name or a number stands for; UserError if there is none."""
+  names = [str(known) for known in dataset.class_names]
+  text = str(name)
+  if not dataset.num_classes:
+    raise UserError(f"--label={text}: this model has no classes, so leave out --label")
+  if text in names:
+    return names.index(text)
+  if text.lstrip("-").isdigit() and -1 <= int(text) < dataset.num_classes:
+    return int(text)
+  raise UserError(
+      f"--label={text} is not a class{configuration.closest(text, names)}: give 0 to {dataset.num_classes - 1}"
+      f"{' or one of ' + ', '.join(names) if names else ''}, or -1 for no class"
+  )

@@ -1,0 +1,59 @@
+"""Samples from a trained model, or evaluates it. `python sample.py --help` lists the options."""
+
+import argparse
+import os
+import sys
+
+from diffusion.training import command
+
+DESCRIPTION = """\
+Samples from the newest (or a named) checkpoint of a run, or evaluates it.
+
+  python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
+  python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
+  python sample.py --workdir=runs/digits --evaluate
+
+Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64.
+What is not given comes from the run's config."""
+
+
+def parser():
+  """The command line."""
+  p = command.Parser(prog="sample.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+  p.add_argument("--workdir", required=True, metavar="FOLDER", help="folder that train.py wrote")
+  p.add_argument("--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: FOLDER/samples_<solver>_<seed>)")
+  p.add_argument("--num", type=int, default=64, metavar="N", help="how many samples (default: 64)")
+  p.add_argument("--first", type=int, default=0, metavar="I", help="index of the first one (default: 0)")
+  p.add_argument("--seed", type=int, default=0, metavar="S", help="which sequence of samples (default: 0)")
+  p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
+  p.add_argument("--batch", type=int, default=64, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
+  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector")
+  p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
+  p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, log_snr, karras, quadratic (default: the solver's own)")
+  p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none")
+  p.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels sigma/alpha between which to guide")
+  p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
+  p.add_argument("--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones")
+  p.add_argument("--evaluate", action="store_true", help="measure the model on held-out data instead, and write metrics.json and the pictures")
+  p.add_argument("--quiet", action="store_true", help="no progress bar")
+  return p
+
+
+def main(argv):
+  args = parser().parse_args(argv)
+  sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
+  sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "guidance", "interval")}
+  if args.evaluate:
+    from diffusion import evaluation
+
+    found = evaluation.evaluate_run(args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler)
+    print(evaluation.report(found))
+    print(f"wrote {args.workdir}/metrics.json and the pictures beside it")
+  else:
+    from diffusion import sampling_command
+
+    print(sampling_command.run(args, sampler))
+
+
+if __name__ == "__main__":
+  sys.exit(command.run(main))

@@ -93,7 +93,7 @@ class GaussianMixture:
     sum_k r_k ((g_k - s)(g_k - s)^T - C_k^-1) with the components' scores g_k and their mean s: the form without
     cancellation of sum_k r_k (g_k g_k^T - C_k^-1) - s s^T.
     """
-    m, y, c, log_joint = self._components(x, t, cond)
+    _, y, c, log_joint = self._components(x, t, cond)
     weights = jax.nn.softmax(log_joint, axis=-1)
     scores = self._out(-y / c)
     return self._spread(scores, weights) + self._mean_matrix(-1.0 / c, weights)

@@ -20,7 +20,8 @@ def initial_sigma(data, subsample=None, seed=0, chunk=1024):
   """Technique 1: the largest Euclidean distance between two examples, exactly.
 
   Examples are visited from the outermost inwards and the search stops where the triangle inequality through the mean
-  rules every remaining pair out, so whole data sets take far fewer than n^2 distances.
+  rules every remaining pair out: on MNIST about a tenth of the pairs is left, on data all equally far from its mean every
+  pair, which is when to ask for a subsample.
 
   Args:
     data: [n, ...] real numbers in the scale that the model is trained on.

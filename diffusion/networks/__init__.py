@@ -1,7 +1,9 @@
 """Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion."""
 
+from diffusion.networks.dit import DiT
 from diffusion.networks.examples import Example
 from diffusion.networks.examples import NETWORKS
 from diffusion.networks.mlp import MLP
+from diffusion.networks.unet import UNet
 
-__all__ = ["MLP", "NETWORKS", "Example"]
+__all__ = ["DiT", "MLP", "NETWORKS", "Example", "UNet"]

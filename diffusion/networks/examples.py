@@ -5,7 +5,9 @@ import dataclasses
 
 from flax import linen as nn
 
+from diffusion.networks.dit import DiT
 from diffusion.networks.mlp import MLP
+from diffusion.networks.unet import UNet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,4 +28,15 @@ def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Examp
 NETWORKS: dict[str, Example] = {
     "mlp": _small(MLP, (5,), width=16, depth=2),
     "mlp_image": _small(MLP, (4, 6, 2), width=16, depth=1, embedding="positional"),
+    "ddpm": _small(UNet, (4, 8, 3), width=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(8,),
+                   block="ddpm", skip_rescale=False, embedding="fourier", fourier_scale=0.2),
+    "ddpmpp": _small(UNet, (4, 4, 1), width=12, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2),
+    "ncsnpp": _small(UNet, (8, 4, 2), width=8, channel_multipliers=(1, 1, 2), num_res_blocks=1, fir=True,
+                     progressive_input="residual", embedding="fourier", fourier_scale=0.2, centered=False),
+    "unet_1d": _small(UNet, (12, 5), width=8, channel_multipliers=(1, 2), num_res_blocks=1, block="ddpm", fir=True,
+                      progressive="residual", progressive_input="input_skip", combine="cat"),
+    "unet_output_skip": _small(UNet, (6, 10, 1), width=8, channel_multipliers=(2, 1), num_res_blocks=1, fir=True,
+                               progressive="output_skip", progressive_input="input_skip"),
+    "dit": _small(DiT, (4, 6, 3), patch=2, width=16, depth=2, num_heads=2),
+    "dit_1d": _small(DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2),
 }

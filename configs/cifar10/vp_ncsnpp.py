@@ -1,0 +1,13 @@
+"""NCSN++ on DDPM's 1000 steps.
+
+Part of the authors' code release; no result of it is on record here, so its claim is empty.
+"""
+
+from configs.cifar10 import score_sde
+
+
+def get_config():
+  return score_sde.experiment(
+      score_sde.ddpm_ladder("reverse_diffusion"),
+      score_sde.ncsnpp(),
+      score_sde.claim("code release"))

@@ -1,0 +1,174 @@
+"""What every network promises, for all of them at once.
+
+Compiling is what these tests spend their time on: they share few programs, compiled without optimisation.
+"""
+
+import functools
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion.networks import NETWORKS
+
+BATCH = 4
+# The other U-Nets differ from these two in options, which test_unet.py covers; in full they are slow.
+QUICK = ("mlp", "mlp_image", "ncsnpp", "unet_1d", "dit", "dit_1d")
+ALL = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS])
+EVERY = pytest.mark.parametrize("name", NETWORKS)
+
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@functools.cache
+def inputs(name):
+  rng = np.random.default_rng(7)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32)
+  cond = {"label": jnp.array([3, 2, 0, 9], jnp.int32), "vector": draw(3)}
+  return draw(*NETWORKS[name].shape), jnp.array([-1.5, 0.0, 0.7, 40.0], jnp.float32), cond
+
+
+@functools.cache
+def shapes(name):
+  return jax.eval_shape(NETWORKS[name].build().init, jax.random.key(0), *inputs(name)[:2])
+
+
+@functools.cache
+def variables(name):
+  """Parameters away from their initial zeros, so that every path carries signal."""
+  rng = np.random.default_rng(1)
+
+  def draw(path, leaf):
+    centre = 1.0 if path[-1].key == "scale" else 0.0
+    return jnp.asarray(centre + rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 4), leaf.dtype)
+  return jax.tree_util.tree_map_with_path(draw, shapes(name))
+
+
+@functools.cache
+def forward(name):
+  return jit(NETWORKS[name].build().apply)
+
+
+@functools.cache
+def expected(name):
+  return np.asarray(forward(name)(variables(name), *inputs(name)))
+
+
+def close(actual, desired, rtol=2e-5):
+  """Relative to the largest value: float32 sums reordered by the compiler are all that may differ."""
+  np.testing.assert_allclose(actual, desired, rtol=0, atol=rtol * np.abs(desired).max())
+
+
+@ALL
+def test_output_is_like_the_input_and_depends_on_everything(name):
+  x, t, cond = inputs(name)
+  y = expected(name)
+  assert y.shape == x.shape and y.dtype == np.float32 and np.isfinite(y).all()
+  moved = [
+      forward(name)(variables(name), 1.1 * x, t, cond),
+      forward(name)(variables(name), x, t + 0.1, cond),
+      forward(name)(variables(name), x, t, {**cond, "label": (cond["label"] + 2) % 10}),
+      forward(name)(variables(name), x, t, {**cond, "vector": cond["vector"] + 1.0}),
+  ]
+  for other in moved:
+    assert (np.abs(other - y).max(axis=tuple(range(1, x.ndim))) > 1e-4 * np.abs(y).max()).all()
+
+
+@ALL
+def test_rows_are_independent(name):
+  order = jnp.array([2, 0, 3, 1])
+  permuted = forward(name)(variables(name), *jax.tree.map(lambda a: a[order], inputs(name)))
+  close(permuted, expected(name)[order])
+
+
+@ALL
+def test_no_condition_is_the_null_condition_and_one_row_is_a_batch(name):
+  x, t, cond = inputs(name)
+  null = {"label": jnp.full((BATCH,), -1, jnp.int32), "vector": jnp.zeros((BATCH, 3))}
+  want = forward(name)(variables(name), x, t, null)
+  one = lambda x, t: NETWORKS[name].build().apply(variables(name), x[None], t[None])[0]
+  close(jit(jax.vmap(one))(x, t), want)
+  assert (np.abs(want - expected(name)).reshape(BATCH, -1).max(axis=1) > 1e-4 * np.abs(want).max()).all()
+
+
+@EVERY
+def test_parameters_are_float32_and_do_not_depend_on_the_options_of_a_call(name):
+  x, t, cond = inputs(name)
+  for net in (NETWORKS[name].build(), NETWORKS[name].build(remat=True, dropout=0.1, dtype="bfloat16")):
+    assert jax.eval_shape(net.init, jax.random.key(0), x, t, cond) == shapes(name)
+  assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(shapes(name)))
+
+
+@ALL
+def test_bfloat16_computes_near_float32(name):
+  y = jit(NETWORKS[name].build(dtype="bfloat16").apply)(variables(name), *inputs(name))
+  assert y.dtype == jnp.float32
+  # 8 bits of mantissa and a few dozen layers: of the order of a per cent in mean square
+  error = np.sqrt(np.mean((y - expected(name)) ** 2) / np.mean(expected(name) ** 2))
+  assert 1e-4 < error < 0.04
+
+
+@EVERY
+def test_bfloat16_keeps_softmax_and_exponentials_in_float32(name):
+  net = NETWORKS[name].build(dtype="bfloat16")
+  program = str(jax.make_jaxpr(net.apply)(variables(name), *inputs(name)))
+  lines = [line for line in program.splitlines() if any(f"= {op}" in line for op in ("exp ", "sin ", "cos ", "rsqrt "))]
+  assert lines and not any("bf16[" in line.split("=")[0] for line in lines)
+
+
+@EVERY
+def test_float64_is_float64_to_the_end(name, x64):
+  net = NETWORKS[name].build(dtype="float64", param_dtype="float64")
+  cast = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
+  program = jax.make_jaxpr(net.apply)(*jax.tree.map(cast, (variables(name), *inputs(name))))
+  assert program.out_avals[0].dtype == jnp.float64 and "f32[" not in str(program)
+
+
+@ALL
+def test_remat_and_sharding_change_neither_value_nor_gradient(name):
+  def loss(net, params, key, x, t, cond):
+    y = net.apply(params, x, t, cond, train=True, rngs={"dropout": key})
+    return jnp.mean(jnp.square(y))
+  program = lambda remat: jit(jax.value_and_grad(functools.partial(loss, NETWORKS[name].build(dropout=0.3, remat=remat))))
+  plain = program(False)
+  value, gradient = plain(variables(name), jax.random.key(3), *inputs(name))
+  assert value == plain(variables(name), jax.random.key(3), *inputs(name))[0]
+  assert not np.isclose(value, plain(variables(name), jax.random.key(4), *inputs(name))[0], rtol=1e-4)
+
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+  whole = NamedSharding(mesh, PartitionSpec())
+  rows = jax.device_put(inputs(name), NamedSharding(mesh, PartitionSpec("data")))
+  again, sharded = program(True)(jax.device_put(variables(name), whole), jax.device_put(jax.random.key(3), whole), *rows)
+  np.testing.assert_allclose(again, value, rtol=1e-5)
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), sharded, gradient)
+
+
+@EVERY
+def test_without_training_dropout_is_not_in_the_program(name):
+  plain, dropped = (str(jax.make_jaxpr(NETWORKS[name].build(dropout=rate).apply)(variables(name), *inputs(name)))
+                    for rate in (0.0, 0.5))
+  assert plain == dropped and "random" not in plain
+
+
+@EVERY
+def test_wrong_conditions_and_times_are_refused(name):
+  x, t, cond = inputs(name)
+  call = lambda *args, net=NETWORKS[name].build(): jax.eval_shape(net.apply, variables(name), *args)
+  with pytest.raises(ValueError, match="one time per example"):
+    call(x, t[0])
+  with pytest.raises(ValueError, match="got also \\['lable'\\]"):
+    call(x, t, {"lable": cond["label"]})
+  with pytest.raises(ValueError, match="integers of shape"):
+    call(x, t, {"label": cond["vector"]})
+  with pytest.raises(ValueError, match="'vector' must have shape"):
+    call(x, t, {"vector": cond["vector"][:, :2]})
+  with pytest.raises(ValueError, match="without classes"):
+    call(x, t, cond, net=NETWORKS[name].build(num_classes=0))
+  with pytest.raises(ValueError, match="without one"):
+    call(x, t, {"vector": cond["vector"]}, net=NETWORKS[name].build(vector_size=0))

@@ -10,7 +10,7 @@ def get_config():
   data_std = 0.75  # of the pixels in [-1, 1]
   return ConfigDict(dict(
       seed=0,
-      data=dict(factory="data.digits"),
+      data=dict(factory="data.digits", dequantization="none"),
       process=dict(factory="processes.edm", sigma_min=0.002, sigma_max=80.0),
       network=dict(factory="networks.MLP", width=384, depth=4, num_classes=10),
       denoiser=dict(factory="denoisers.edm", data_std=data_std),
@@ -23,5 +23,6 @@ def get_config():
       training=dict(
           batch_size=256, steps=2000, ema_half_life_images=(25_000,), ema_ramp=0.05, accumulate=1,
           log_every=50, checkpoint_every=500, keep=3, warm_start=None),
-      sampler=dict(solver="heun", steps=18, guidance=0.5),
+      sampler=dict(solver="heun", steps=18, grid="", guidance=0.5, interval=(), options=dict()),
+      evaluation=dict(num_samples=1000, batch=250, seed=0),
   ))

@@ -1,0 +1,130 @@
+"""`sample.py` on a small trained run: files, equal rows, costs, metrics, and one sentence for each mistake."""
+
+import contextlib
+import importlib.util
+import io
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from diffusion import configuration
+from diffusion.training import command, loop
+
+ROOT = pathlib.Path(__file__).parents[1]
+pytestmark = pytest.mark.standard_promotion
+
+
+def script(name):
+  spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  """A run of the digits with a tiny network: enough to open, far from good."""
+  folder = tmp_path_factory.mktemp("run")
+  overrides = {
+      "network.width": "16", "network.depth": "1", "training.steps": "20", "training.batch_size": "32", "training.checkpoint_every": "10",
+      "training.log_every": "5", "sampler.steps": "3", "evaluation.num_samples": "40", "evaluation.batch": "40", "optimizer.warmup_steps": "2",
+      "data.dequantization": "uniform",
+  }
+  config = configuration.load(str(ROOT / "configs" / "digits.py"), list(overrides.items()))
+  loop.train(config, str(folder), quiet=True)
+  return folder
+
+
+def sample(*flags):
+  """(exit status, stdout, stderr) of sample.py."""
+  out, err = io.StringIO(), io.StringIO()
+  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    status = command.run(script("sample").main, [*map(str, flags), "--quiet"])
+  return status, out.getvalue(), err.getvalue()
+
+
+def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):
+  out = tmp_path / "deep" / "threes"
+  status, said, err = sample(
+      f"--workdir={workdir}", "--num=20", "--solver=dpmpp_2m", "--steps=4", "--guidance=1.5", "--label=3", "--batch=16", f"--out={out}")
+  assert (status, err) == (0, "")
+  # Four evaluations, each of the conditional and of the unconditional network, for each of 20 samples.
+  assert "4 denoiser calls" in said and "8 network evaluations" in said and "160 in all" in said
+  arrays = np.load(f"{out}.npz")
+  assert arrays["x"].shape == arrays["stored"].shape == (20, 8, 8, 1)
+  assert set(arrays["label"]) == {3} and arrays["index"].tolist() == list(range(20))
+  assert arrays["stored"].dtype == np.uint8 and arrays["stored"].max() <= 16
+  from PIL import Image
+
+  assert np.asarray(Image.open(f"{out}.png")).std() > 0
+
+
+def test_a_part_equals_the_whole(workdir, tmp_path):
+  common = (f"--workdir={workdir}", "--batch=16", "--steps=4", "--solver=ancestral", "--seed=5")
+  assert sample(*common, "--num=32", f"--out={tmp_path}/whole")[0] == 0
+  assert sample(*common, "--num=8", "--first=8", f"--out={tmp_path}/part")[0] == 0
+  whole, part = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "part.npz")
+  for name in ("x", "stored", "label", "index"):
+    np.testing.assert_array_equal(whole[name][8:16], part[name])
+
+
+def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
+  common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--steps=3", "--guidance=0")
+  for name, flags in (("new", ()), ("old", ("--checkpoint=10",)), ("raw", ("--ema=none",))):
+    assert sample(*common, *flags, f"--out={tmp_path}/{name}")[0] == 0
+  x = {name: np.load(tmp_path / f"{name}.npz")["x"] for name in ("new", "old", "raw")}
+  assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
+
+
+def test_evaluate_writes_all_metrics(workdir):
+  status, said, err = sample(f"--workdir={workdir}", "--evaluate")
+  assert (status, err) == (0, "")
+  found = json.loads((workdir / "metrics.json").read_text())
+  names = (
+      "class_accuracy", "frechet_distance", "frechet_floor", "kernel_distance", "kernel_floor", "neighbour_ratio", "train_seconds",
+      "images_per_second", "num_parameters", "nfe", "held_out_loss", "bits_per_dim")
+  assert all(np.isfinite(found[name]) for name in names)
+  assert found["nfe"] == 5 and found["forward_passes"] == 10
+  # Twenty steps teach nothing: far from the data, and no better at classes than chance would be by much.
+  assert found["frechet_distance"] > 3 * found["frechet_floor"]
+  assert "class accuracy" in said
+  for picture in ("samples.png", "trajectory.png", "loss.png"):
+    assert (workdir / picture).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--solver=dpmpp2m",), "did you mean 'dpmpp_2m'"),
+    (("--grid=karas",), "did you mean 'karras'"),
+    (("--label=12",), "give 0 to 9"),
+    (("--num=0",), "at least 1"),
+    (("--batch=12",), "multiple of 8"),
+    (("--checkpoint=7",), "no checkpoint of step 7"),
+    (("--ema=123",), "no average of half-life 123"),
+    (("--interval", "2", "1", "--guidance=1"), "low < high"),
+    (("--steps=0",), "at least 1"),
+    (("--stepz=3",), "--steps"),
+])
+def test_each_mistake_is_one_sentence(workdir, flags, words):
+  status, said, err = sample(f"--workdir={workdir}", *flags)
+  assert status == 2 and said == ""
+  assert words in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_missing_and_damaged_runs(workdir, tmp_path):
+  status, _, err = sample(f"--workdir={tmp_path}/nothing")
+  assert status == 2 and "train first" in err and err.count("\n") == 1
+  empty = tmp_path / "empty"
+  empty.mkdir()
+  shutil.copy(workdir / "config.json", empty)
+  status, _, err = sample(f"--workdir={empty}")
+  assert status == 2 and "no checkpoint" in err and err.count("\n") == 1
+  broken = tmp_path / "broken"
+  shutil.copytree(workdir, broken)
+  for file in broken.glob("checkpoints/*/state/**/*"):
+    if file.is_file() and file.stat().st_size:
+      file.write_bytes(file.read_bytes()[:-1])
+  status, _, err = sample(f"--workdir={broken}")
+  assert status == 2 and "damaged" in err and "Traceback" not in err

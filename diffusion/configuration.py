@@ -121,6 +121,9 @@ def build(section: Mapping, *positional, where: str = "config", without=(), **gi
     raise UserError(f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}")
   name = section["factory"]
   factory = resolve(name, where)
+  if inspect.ismodule(factory):
+    own = [key for key, item in vars(factory).items() if getattr(item, "__module__", None) == factory.__name__ and not key.startswith("_")]
+    raise UserError(f"{where}.factory: '{name}' is a module; name a function or a class in it: {', '.join(own)}")
   if not callable(factory):
     raise UserError(f"{where}.factory: '{name}' is not a function or a class")
   taken = arguments(factory)

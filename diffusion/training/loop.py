@@ -51,8 +51,8 @@ def train(config, workdir: str, quiet: bool = False) -> Trained:
   for key in section:
     if key not in KEYS:
       raise UserError(f"unknown key config.training.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}")
-  for key in ("batch_size", "steps"):
-    if not isinstance(section.get(key), int) or section[key] < 1:
+  for key, default in (("batch_size", None), ("steps", None), ("keep", 3), ("log_every", 100), ("checkpoint_every", 1000)):
+    if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
   parts = model.assemble(config)
   mesh = sharding.make_mesh(section.get("model_devices", 1))
@@ -87,7 +87,7 @@ class _Run:
     if done >= total:
       print(f"{self.workdir} is trained already: {done} steps of {total}")
       return Trained(self.parts, state, spent, None, count)
-    writer = checkpoints.Writer(self.folder, self.section.get("keep", 3), self.section.get("keep_every"))
+    writer = self.writer = checkpoints.Writer(self.folder, self.section.get("keep", 3), self.section.get("keep_every"))
     log = logging.RunLog(self.workdir, done, total, self.quiet)
     batches = data.stream(self.parts.dataset, size, self.config.get("seed", 0), start=done * size,
                           process_index=jax.process_index(), process_count=jax.process_count())
@@ -96,7 +96,7 @@ class _Run:
       shape = model.example_batch(self.parts, size)
       step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
       compiled = mark = time.perf_counter()
-      if not done:
+      if not done and not self.quiet:
         log.say(f"training {count:,} parameters on {self.mesh.size} device(s); data: {self.parts.dataset.split}")
       ahead = sharding.put_batch(next(batches), self.mesh)
       while done < total and watch.signal is None:
@@ -155,12 +155,16 @@ class _Run:
       bad = [name for name, value in numbers.items() if not np.isfinite(value)]
       if bad:
         terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
-        good = checkpoints.steps(self.folder)
-        kept = f"the checkpoint of step {good[-1]} is kept" if good else "there is no checkpoint yet"
         raise UserError(
-            f"training stopped at step {number}: {', '.join(terms)} is not finite ({', '.join(f'{name} {numbers[name]}' for name in bad)}); {kept} in "
-            f"{self.folder}; try a lower config.optimizer.learning_rate or a config.optimizer.clip in a new --workdir")
+            f"training stopped at step {number}: {', '.join(terms)} not finite ({', '.join(f'{name} {numbers[name]}' for name in bad)}); "
+            f"{self._kept()}; try a lower config.optimizer.learning_rate or a config.optimizer.clip in a new --workdir")
       self.on_host.append(numbers)
+
+  def _kept(self):
+    """What remains after a failure, once the save under way is through."""
+    self.writer.wait()
+    good = checkpoints.steps(self.folder)
+    return f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet"
 
   def _record(self, done, seconds, speed):
     rows, self.on_host = self.on_host, []
@@ -170,10 +174,8 @@ class _Run:
   def _save(self, writer, state, done, seconds):
     self._fetch()
     if not bool(steps.all_finite(state)):
-      good = checkpoints.steps(self.folder)
-      raise UserError(f"training stopped at step {done}: a parameter or an average is not finite, so this step is not saved; "
-                      + (f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet")
-                      + "; try a lower config.optimizer.learning_rate in a new --workdir")
+      raise UserError(f"training stopped at step {done}: a parameter or an average is not finite, so this step is not saved; {self._kept()}; "
+                      "try a lower config.optimizer.learning_rate in a new --workdir")
     meta = {"step": done, "examples": done * self.section.batch_size, "seconds": seconds, "unlogged": self.on_host}
     writer.save(state, meta, configuration.to_json(self.config))
 

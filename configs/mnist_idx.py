@@ -1,0 +1,10 @@
+"""`configs/mnist.py` on MNIST's own files: `--config.data.path=FOLDER` with `*-images-idx3-ubyte[.gz]` and the labels beside them."""
+
+from configs import mnist
+from ml_collections import ConfigDict
+
+
+def get_config():
+  config = mnist.get_config()
+  config.data = ConfigDict(dict(factory="data.idx", path="", held_out=0.1))
+  return config

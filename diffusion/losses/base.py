@@ -227,7 +227,12 @@ def split_keys(keys, num: int):
   return jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(keys), 1, 0)
 
 
+def at_least_single(dtype):
+  """float64 for float64, float32 for anything narrower: what losses are reduced in."""
+  return jnp.dtype(jnp.float64) if dtype == jnp.float64 else jnp.dtype(jnp.float32)
+
+
 def sum_rows(values):
   """The sum over everything but the batch, in at least float32: [B, ...] -> [B]."""
-  values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+  values = values.astype(at_least_single(values.dtype))
   return jnp.sum(values.reshape(values.shape[0], -1), axis=1)

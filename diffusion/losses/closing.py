@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.losses import times
-from diffusion.losses.base import Objective, batch_size
+from diffusion.losses.base import Objective, at_least_single, batch_size
 from diffusion.losses.binding import Binder, check_needs
 
 
@@ -117,5 +117,5 @@ def time_dtype(batch):
   """The dtype of times: that of the data, at least float32."""
   for leaf in jax.tree.leaves(batch):
     if jnp.issubdtype(leaf.dtype, jnp.floating):
-      return jnp.promote_types(leaf.dtype, jnp.float32)
+      return at_least_single(leaf.dtype)
   return jnp.result_type(float)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, example_keys, split_keys, sum_rows, terms
+from diffusion.losses.base import Draw, Objective, at_least_single, example_keys, split_keys, sum_rows, terms
 from diffusion.losses.weights import VIEWS, noise_scale
 from diffusion.processes.base import expand
 
@@ -56,7 +56,7 @@ def denoising_score_matching(process, target: str = "eps", *, per_dimension: boo
 
 def residual(process, view: str, predicted, draw: Draw):
   """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its sign."""
-  wide = jnp.promote_types(predicted.dtype, jnp.float32)
+  wide = at_least_single(predicted.dtype)
   predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.eps))
   factor = expand(noise_scale(process, draw.t, view).astype(wide), x0)
   if view == "eps":

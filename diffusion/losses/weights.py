@@ -66,11 +66,14 @@ def likelihood():
   Half its integral over t of the expected squared eps error bounds the negative log-likelihood in nats, up to
   terms free of the model (arXiv:2107.00630, eq. 17): under uniform times on [t_min, t_max] that is
   0.5 (t_max - t_min) times the loss; chain with `scale(0.5 * (t_max - t_min))` to read it in nats.
+  Infinite at an end without noise or without signal: so on the host, bounded on the device.
   """
   def weight(process, t):
     xp = namespace(t)
     m = process.marginal(t)
-    return m.d_variance / xp.maximum(m.sigma, SMALLEST) ** 2 - 2.0 * m.d_alpha / xp.maximum(m.alpha, SMALLEST)
+    floor = SMALLEST if xp is jnp else 0.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+      return m.d_variance / xp.maximum(m.sigma, floor) ** 2 - 2.0 * m.d_alpha / xp.maximum(m.alpha, floor)
   return weight
 
 

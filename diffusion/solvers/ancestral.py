@@ -25,9 +25,10 @@ def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Ta
   forward = n.a / n.a1  # x = forward x' + sqrt(added) z
   added = n.s**2 - (forward * n.s1) ** 2
   share = n.s1**2 / n.s**2
-  small = share * added
-  noise = small if variance == "small" else xp.where(n.long, small, added)
+  noise = n.s1 / n.s * xp.sqrt(added)
+  if variance == "large":
+    noise = xp.where(n.long, noise, xp.sqrt(added))
   about = About(f"ancestral({variance})" if variance != "small" else "ancestral", 1, process.name)
   return build(
-      n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[xp.sqrt(noise)]], about=about, dtype=dtype, xp=xp
+      n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[noise]], about=about, dtype=dtype, xp=xp
   )

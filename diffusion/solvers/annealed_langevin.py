@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from diffusion.solvers.table import About, Table, build
 from diffusion.solvers.nodes import nodes
+from diffusion.solvers.table import About, Table, build
 
 # NCSNv2's published CIFAR-10 setting: step 6.2e-6 at sigma_L = 0.01.
 STEP_TO_LAST_VARIANCE = 0.062
@@ -25,7 +25,7 @@ def annealed_langevin(process, grid, *, steps_per_level=5, step=None, denoise=Tr
     dtype, xp: as in `ddim`.
 
   Raises:
-    ValueError: a bad grid, steps_per_level below 1, a step that is not in (0, sigma_L^2 * 2), where Langevin diverges.
+    ValueError: a bad grid, steps_per_level below 1, a step outside (0, 2 sigma_L^2), where Langevin diverges.
 
   >>> from diffusion import processes
   >>> table = annealed_langevin(processes.ve(), np.array([1.0, 0.5, 0.0]), steps_per_level=2)
@@ -39,7 +39,7 @@ def annealed_langevin(process, grid, *, steps_per_level=5, step=None, denoise=Tr
   t, alpha, sigma = n.t[..., :count], n.marginal.alpha[..., :count], n.marginal.sigma[..., :count]
   last = sigma[..., -1:] ** 2
   share = STEP_TO_LAST_VARIANCE if step is None else step / last
-  if step is not None and not isinstance(share, type(last)) or np.any(np.asarray(share) <= 0) or np.any(np.asarray(share) >= 2):
+  if step is not None and n.to_data is not None and not np.all((share > 0) & (share < 2)):
     raise ValueError(f"Langevin needs 0 < step < 2 sigma_L^2 = {float(2 * np.min(last)):g}, got step={step}")
   size = share * sigma**2
   repeat = lambda leaf, extra: xp.concatenate([xp.repeat(leaf, steps_per_level, axis=-1)] + [extra] * denoise, axis=-1)

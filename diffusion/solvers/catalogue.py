@@ -82,7 +82,7 @@ SOLVERS = {
     "euler": Entry(euler, 1, False),
     "heun": Entry(heun, 2, False),
     "dpmpp_2m": Entry(dpmpp_2m, 2, False),
-    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 1, True),
+    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
     "ancestral": Entry(ancestral, 1, True),
     "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
     "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
@@ -114,6 +114,7 @@ def build(name, process, n, *, grid=None, **options):
   ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpmpp_2m, ...
   """
   entry = _lookup(SOLVERS, "solver", name)
+  grids.check_steps(n)
   if grid is None:
     times = entry.grid(process, n)
   elif isinstance(grid, str):

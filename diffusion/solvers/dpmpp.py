@@ -31,6 +31,8 @@ def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
 def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
   """The SDE form with midpoint correction (arXiv:2211.01095, section 5); eta = 1 is the reverse SDE, 0 is `dpmpp_2m`.
 
+  Its weak order is 2: the noise is additive and exact, and the correction is that of the mean.
+
   x' = (sigma'/sigma) e^(-eta h) x + alpha' (1 - e^(-(1+eta) h)) ((1 + 1/2r) D - 1/2r D_previous)
        + sigma' sqrt(1 - e^(-2 eta h)) z
 
@@ -42,7 +44,7 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
   """
   if not eta >= 0:
     raise ValueError(f"eta is an amount of noise and at least 0, got {eta}")
-  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 1 if eta else 2, process.name), dtype, xp)
+  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process.name), dtype, xp)
 
 
 def _two_step(process, grid, eta, about, dtype, xp):

@@ -33,7 +33,7 @@ def from_moments(n, ratio, weight, variance, name, process, denoise, dtype, xp):
   no_signal = n.a <= 0
   ratio = xp.where(no_signal, 0.0, ratio)
   weight = xp.where(no_signal, n.a1, weight)
-  variance = xp.where(no_signal, n.s1**2, variance)
-  last = np.arange(n.s.shape[-1]) == n.s.shape[-1] - 1
-  noise = xp.sqrt(xp.where(last, 0.0, variance)) if denoise else xp.sqrt(variance)
+  noise = xp.where(no_signal, n.s1, xp.sqrt(xp.where(no_signal, 1.0, variance)))
+  if denoise:
+    noise = xp.where(np.arange(n.s.shape[-1]) == n.s.shape[-1] - 1, 0.0, noise)
   return build(n.t, A=[[ratio]], B=[weight], C=[[noise]], about=About(name, 1, process.name), dtype=dtype, xp=xp)

@@ -65,7 +65,7 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 1:
     raise TypeError(f"x must be floating-point noise [B, ...], got {x.dtype}{list(x.shape)}")
-  x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
   _check_keys(solver, x, keys)
   _check_fits(denoiser, solver, x)
   # A bare function becomes part of the program; a callable pytree stays data.

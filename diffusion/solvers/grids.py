@@ -63,10 +63,15 @@ def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
   return _in_rho(process, n, t_max, t_min, clean, spacing)
 
 
-def _interval(process, n, t_max, t_min, clean):
-  """The ends of the interval and the number of nodes in it, checked."""
+def check_steps(n):
+  """Raises ValueError unless n counts at least one step."""
   if int(n) != n or n < 1:
     raise ValueError(f"the number of steps must be a whole number of at least 1, got {n}")
+
+
+def _interval(process, n, t_max, t_min, clean):
+  """The ends of the interval and the number of nodes in it, checked."""
+  check_steps(n)
   t_max = float(process.t_max if t_max is None else t_max)
   t_min = float(process.t_min if t_min is None else t_min)
   if not 0 <= t_min < t_max:

@@ -1,0 +1,89 @@
+"""Annealed Langevin and the predictor-corrector against closed forms of Gaussian data."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import oracles, processes, solvers
+from solver_cases import Moments, table_moments
+
+
+def test_variance_of_annealed_langevin_is_the_closed_form_of_ncsnv2():
+  """var_T = r^(2T) var_0 + 2a (1 - r^(2T))/(1 - r^2), r = 1 - a/s^2, at every level (arXiv:2006.09011, proposition 3)."""
+  process = processes.ve()
+  levels = np.geomspace(1.0, 0.2, 6)
+  grid = process.t_of_log_snr(-2 * np.log(levels))
+  T, step = 3, 0.01
+  table = solvers.annealed_langevin(process, grid, steps_per_level=T, step=step, denoise=False, dtype=np.float64)
+  assert table.nfe == 18
+  variance = 2.0
+  for sigma in process.marginal(grid).sigma:
+    a = step * sigma**2 / process.marginal(grid[-1]).sigma ** 2
+    r = 1 - a / sigma**2  # a point of data at 0: the level's density is N(0, sigma^2)
+    variance = r ** (2 * T) * variance + 2 * a * (1 - r ** (2 * T)) / (1 - r**2)
+  np.testing.assert_allclose(table_moments(process, table, 0.0, 0.0, Moments(0.0, 2.0)).variance, variance, rtol=1e-10)
+
+
+def test_stationary_variance_of_langevin_and_the_final_denoising():
+  """x + a s + sqrt(2a) z on N(0, v) settles at v / (1 - a/(2v)); the last evaluation returns the posterior mean."""
+  process = processes.ve()
+  t = float(process.t_of_log_snr(-2 * np.log(0.5)))
+  v = 0.3 + 0.25
+  options = dict(steps_per_level=400, step=0.05, dtype=np.float64)
+  table = solvers.annealed_langevin(process, np.array([t * (1 + 1e-9), t]), denoise=False, **options)
+  out = table_moments(process, table, 0.0, 0.3, Moments(1.0, 4.0))
+  np.testing.assert_allclose([out.mean, out.variance], [0.0, v / (1 - 0.05 / (2 * v))], rtol=1e-6, atol=1e-12)
+  table = solvers.annealed_langevin(process, np.array([t * (1 + 1e-9), t]), **options)
+  assert table.nfe == 801
+  denoised = table_moments(process, table, 0.0, 0.3, Moments(1.0, 4.0))
+  np.testing.assert_allclose(denoised.variance, out.variance * (0.3 / v) ** 2, rtol=1e-6)
+
+
+def test_samples_of_annealed_langevin_have_the_tables_variance():
+  """Within 5 standard errors."""
+  process = processes.ve(sigma_min=0.1, sigma_max=2.0)
+  grid = solvers.grids.log_snr(process, 5)
+  table = solvers.annealed_langevin(process, grid, steps_per_level=2, step=0.002)
+  oracle = oracles.gaussian(process, [0.5], [0.3])
+  count = 20_000
+  x = oracle.sample(jax.random.key(0), count, t=float(grid[0]))
+  out = np.asarray(solvers.sample(oracle, table, x, keys=jax.random.split(jax.random.key(1), count)), np.float64)
+  start = Moments(0.5, 0.3 + float(process.marginal(grid[0]).sigma) ** 2)
+  exact = table_moments(process, table, 0.5, 0.3, start)
+  assert abs(out.mean() - exact.mean) < 5 * np.sqrt(exact.variance / count)
+  assert abs(out.var() / exact.variance - 1) < 5 * np.sqrt(2 / count)
+
+
+def test_predictor_corrector_reaches_the_data():
+  """On N(m, v I) in 64 dimensions the norms hardly vary: samples have its mean and variance, for several predictors and correctors."""
+  process = processes.vp_linear()
+  oracle = oracles.gaussian(process, [0.5] * 64, 0.3)
+  grid = solvers.grids.uniform(process, 300, t_min=0.0)
+  x = jax.random.normal(jax.random.key(0), (128, 64))
+  keys = jax.random.split(jax.random.key(1), 128)
+  for predictor, corrector, norm in (
+      (solvers.reverse_diffusion, solvers.langevin, "sample"),
+      (solvers.euler_maruyama, solvers.langevin, "sample"),
+      (solvers.ancestral, solvers.annealed, "sample"),
+      (solvers.ddim, solvers.langevin, "batch"),
+  ):
+    built = solvers.predictor_corrector(process, grid, predictor=predictor, corrector=corrector, snr=0.1, norm=norm)
+    out = np.asarray(solvers.sample(oracle, built, x, keys=keys), np.float64)
+    # Four standard errors of the variance are 6%; the predictors' own bias at these steps is about 2%.
+    assert abs(out.mean() - 0.5) < 0.025 and abs(out.var() / 0.3 - 1) < 0.08, (built.name, out.mean(), out.var())
+
+
+def test_corrector_alone_keeps_the_marginal():
+  """With no-op predictor steps (nodes almost equal) Langevin started in p_t stays there, up to its step's bias."""
+  process = processes.ve(sigma_min=0.1, sigma_max=2.0)
+  oracle = oracles.gaussian(process, [0.0] * 64, 0.3)
+  t = 0.5
+  grid = np.linspace(t, t - 1e-3, 3)
+  x = oracle.sample(jax.random.key(0), 256, t=t)
+  built = solvers.predictor_corrector(process, grid, predictor=solvers.ddim, snr=0.05, n_corrector=20)
+  assert built.nfe == 2 * 21
+  out = np.asarray(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), 256)), np.float64)
+  v = 0.3 + float(process.marginal(t).sigma) ** 2
+  # Step 2 snr^2 |z|^2/|s|^2 is about 2 snr^2 v; the stationary variance is v / (1 - step/2v).
+  expected = v / (1 - 0.05**2)
+  assert abs(out.var() / expected - 1) < 5 * np.sqrt(2 / out.size)

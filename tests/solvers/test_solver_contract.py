@@ -1,0 +1,252 @@
+"""What every solver promises about its program: calls counted, one trace, each sample on its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import denoisers, oracles, processes, solvers
+
+PROCESS = processes.vp_linear()
+STEPS, BATCH = 4, 8
+traces, calls = [], []
+
+
+def network(params, x, t, cond):
+  """Noise prediction for data ~ N(0, 1), times a parameter; counts its traces and its calls."""
+  traces.append(x.shape)
+  jax.debug.callback(lambda: calls.append(1))
+  m = PROCESS.marginal(t)
+  shift = 0.0 if cond is None else 0.1 * cond["label"].astype(x.dtype)[:, None]
+  return params * m.sigma[:, None] * x + shift
+
+
+def denoiser(scale=1.0):
+  return denoisers.from_function(network, PROCESS, denoisers.eps(), jnp.float32(scale))
+
+
+def inputs(seed=0, batch=BATCH):
+  keys = jax.random.split(jax.random.key(seed), batch)
+  return jax.vmap(lambda key: jax.random.normal(key, (3,)))(keys), keys
+
+
+@pytest.mark.parametrize("name", solvers.SOLVERS)
+def test_calls_traces_and_independence(name):
+  entry = solvers.SOLVERS[name]
+  solver = solvers.build(name, PROCESS, STEPS)
+  x, keys = inputs()
+  cond = {"label": jnp.arange(BATCH)}
+  run = lambda d, s, x, keys, cond: np.asarray(solvers.sample(d, s, x, keys=keys, cond=cond))
+  out = run(denoiser(), solver, x, keys, cond)
+  assert np.isfinite(out).all()
+
+  # Exactly as many calls as the solver says.
+  jax.effects_barrier()
+  traces.clear(), calls.clear()
+  again = run(denoiser(), solver, x, keys, cond)
+  jax.effects_barrier()
+  assert len(calls) == solver.nfe
+  np.testing.assert_array_equal(again, out)
+
+  # New parameters, keys, classes and times: no new trace, another answer.
+  other_grid = entry.grid(PROCESS.replace(t_max=0.9), STEPS)
+  for args in (
+      (denoiser(0.9), solver, x, keys, cond),
+      (denoiser(), solver, x, keys, {"label": jnp.arange(BATCH) + 1}),
+      (denoiser(), solvers.build(name, PROCESS, STEPS, grid=other_grid), x, keys, cond),
+      (denoiser(), solver, x, inputs(5)[1], cond),
+  ):
+    changed = run(*args)
+    assert np.abs(changed - out).max() > 1e-6 or (args[3] is not keys and not solver.stochastic)
+  assert not traces
+
+  # Bit for bit: permute the rows; replace the other rows by anything.
+  assert entry.per_index
+  order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
+  moved = run(denoiser(), solver, x[order], keys[order], jax.tree.map(lambda leaf: leaf[order], cond))
+  np.testing.assert_array_equal(moved, out[order])
+  x2, keys2 = inputs(9)
+  mixed = run(
+      denoiser(), solver, x2.at[:3].set(100 * x[:3]).at[3:].set(x[3:]), jnp.concatenate([keys2[:3], keys[3:]]), cond
+  )
+  np.testing.assert_array_equal(mixed[3:], out[3:])
+  assert not traces
+
+  # Another batch size: to rounding.
+  part = run(denoiser(), solver, x[:3], keys[:3], jax.tree.map(lambda leaf: leaf[:3], cond))
+  np.testing.assert_allclose(part, out[:3], rtol=1e-5, atol=1e-5)
+
+  # Spread over eight devices: to rounding.
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  place = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+  spread = solvers.sample(denoiser(), solver, place(x), keys=place(keys), cond=place(cond))
+  np.testing.assert_allclose(np.asarray(spread), out, rtol=1e-5, atol=1e-5)
+
+
+def test_solvers_of_one_shape_share_one_program():
+  """A name is not part of the program: DDIM, Euler and a fitted table of one slot run the same one."""
+  grid = solvers.grids.uniform(PROCESS, 6)
+  x, keys = inputs()
+  first = solvers.ddim(PROCESS, grid)
+  solvers.sample(denoiser(), first, x, keys=keys)
+  traces.clear()
+  solvers.sample(denoiser(), solvers.euler(PROCESS, grid), x, keys=keys)
+  solvers.sample(denoiser(), first.replace(B=first.B * np.float32(0.9)), x, keys=keys)
+  assert not traces
+
+
+def test_guidance_scale_is_data():
+  from diffusion import guidance
+
+  x, _ = inputs()
+  cond = {"label": jnp.arange(BATCH)}
+  solver = solvers.build("dpmpp_2m", PROCESS, 5)
+  outs = []
+  for i, weight in enumerate((0.5, 1.5)):
+    if i:
+      traces.clear()
+    outs.append(solvers.sample(guidance.classifier_free(weight)(denoiser()), solver, x, cond=cond))
+  assert not traces and float(abs(outs[0] - outs[1]).max()) > 1e-4
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m_sde", "predictor_corrector"])
+def test_inside_a_users_own_vmap_shard_map_and_pmap(name):
+  solver = solvers.build(name, PROCESS, STEPS)
+  x, keys = inputs(1, 16)
+  own = denoiser()
+  run = lambda x, keys: solvers.sample(own, solver, x, keys=keys)
+  expected = np.asarray(run(x, keys))
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  data = jax.sharding.PartitionSpec("data")
+  quiet = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+  run = lambda x, keys: solvers.sample(quiet, solver, x, keys=keys)
+  close = lambda out: np.testing.assert_allclose(np.asarray(out).reshape(16, 3), expected, rtol=1e-5, atol=1e-5)
+  close(jax.vmap(run)(x.reshape(4, 4, 3), keys.reshape(4, 4)))
+  close(jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(data, data), out_specs=data))(x, keys))
+  close(jax.pmap(run)(x.reshape(8, 2, 3), keys.reshape(8, 2)))
+
+
+def silent(params, x, t, cond):
+  """`network` without its counters, which do not vectorise."""
+  return params * PROCESS.marginal(t).sigma[:, None] * x
+
+
+def test_no_trajectory_unless_asked_for():
+  """The scan carries the state and stacks nothing; asked for, the stack starts at the noise and ends at the sample."""
+  x, keys = inputs()
+  solver = solvers.build("dpmpp_2m", PROCESS, 7)
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+
+  def stacked(trajectory):
+    jaxpr = jax.make_jaxpr(lambda x: solvers.sample(own, solver, x, trajectory=trajectory))(x)
+    (inner,) = [e for e in jaxpr.eqns if "jaxpr" in e.params and any(f.primitive.name == "scan" for f in e.params["jaxpr"].eqns)]
+    (scan,) = [e for e in inner.params["jaxpr"].eqns if e.primitive.name == "scan"]
+    return len(scan.outvars) - scan.params["num_carry"]
+
+  assert stacked(False) == 0 and stacked(True) == 1
+  out, states = solvers.sample(own, solver, x, trajectory=True)
+  assert states.shape == (8, *x.shape)
+  np.testing.assert_array_equal(states[0], x)
+  np.testing.assert_array_equal(states[-1], out)
+  np.testing.assert_array_equal(out, solvers.sample(own, solver, x))
+
+
+def test_memory_does_not_grow_with_the_number_of_steps():
+  x, _ = inputs(0, 512)
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+
+  def temporary(n):
+    run = jax.jit(lambda x, solver: solvers.sample(own, solver, x))
+    return run.lower(x, solvers.build("ddim", PROCESS, n)).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporary(100) - temporary(10) < 2 * 90 * 12 * 4  # at most copies of the table itself, far below one state a step
+
+
+@pytest.mark.parametrize("name", ["heun", "dpmpp_2m_sde", "predictor_corrector"])
+def test_each_sample_may_have_its_own_grid(name):
+  grids = np.stack([solvers.grids.quadratic(PROCESS, STEPS, t_max=t) for t in (1.0, 0.8, 0.5)])
+  x, keys = inputs(2, 3)
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+  together = solvers.sample(own, solvers.build(name, PROCESS, STEPS, grid=grids), x, keys=keys)
+  for i, grid in enumerate(grids):
+    alone = solvers.sample(own, solvers.build(name, PROCESS, STEPS, grid=grid), x[i : i + 1], keys=keys[i : i + 1])
+    np.testing.assert_allclose(together[i], alone[0], rtol=2e-6, atol=2e-6)
+
+
+def test_state_is_float32_under_a_bfloat16_network():
+  """The network sees and returns bfloat16; DDIM's own arithmetic keeps the digits."""
+  process = processes.edm()
+  oracle = oracles.atoms(process, [[0.7]])
+
+  def rounded(params, x, t, cond):
+    return oracle(x, t).x0.astype(jnp.bfloat16)
+
+  own = denoisers.from_function(rounded, process, denoisers.x0())
+  solver = solvers.build("heun", process, 10)
+  x = 80 * jax.random.normal(jax.random.key(0), (4, 1))
+  out = solvers.sample(own, solver, x)
+  assert out.dtype == jnp.float32
+  np.testing.assert_allclose(out, jnp.bfloat16(0.7).astype(jnp.float32), rtol=1e-5)
+  assert solvers.sample(own, solver, x.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun"])
+def test_post_step_changes_the_state_where_a_step_is_finished(name):
+  """Moving x at a middle node equals starting the rest of the grid from the moved x; arrays in a Partial are data."""
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+  grid = solvers.grids.quadratic(PROCESS, 5)
+  solver = solvers.build(name, PROCESS, 5, grid=grid)
+  x, keys = inputs()
+  middle = np.float32(grid[2])
+
+  def move(shift, x, t, keys):
+    return jnp.where(t[:, None] == middle, x + shift, x)
+
+  hook = lambda shift: jax.tree_util.Partial(move, jnp.float32(shift))
+  head = solvers.build(name, PROCESS, 2, grid=grid[:3])
+  tail = solvers.build(name, PROCESS, 3, grid=grid[2:])
+  between = solvers.sample(own, head, x)
+  for shift in (0.0, 0.3):
+    expected = solvers.sample(own, tail, between + shift)
+    np.testing.assert_allclose(solvers.sample(own, solver, x, post_step=hook(shift)), expected, rtol=1e-5, atol=1e-6)
+  # A projection holds exactly at the end.
+  known = lambda x, t, keys: jnp.where(jnp.arange(3)[None, :] == 1, 0.25, x)
+  assert (np.asarray(solvers.sample(own, solver, x, post_step=known))[:, 1] == 0.25).all()
+
+
+def test_batch_norm_of_the_corrector_couples_samples_and_is_the_papers():
+  """Exempt from the per-index law; equal to the per-sample form where all samples are alike."""
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+  build = lambda norm: solvers.build("predictor_corrector", PROCESS, STEPS, norm=norm)
+  x, keys = inputs()
+  batch = np.asarray(solvers.sample(own, build("batch"), x, keys=keys))
+  assert np.abs(np.asarray(solvers.sample(own, build("batch"), x.at[0].multiply(10), keys=keys))[1:] - batch[1:]).max() > 1e-4
+  same_x, same_keys = jnp.repeat(x[:1], BATCH, axis=0), jnp.stack([keys[0]] * BATCH)
+  alike = [solvers.sample(own, build(norm), same_x, keys=same_keys) for norm in ("batch", "sample")]
+  np.testing.assert_allclose(*alike, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "case, says",
+    [
+        (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x), "give keys"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x, keys=k[:2]), "one a sample"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 3), x, keys=jax.random.PRNGKey(0)), "typed keys"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.edm(), 3), x), "built for the process 'edm'"),
+        (
+            lambda d, x, k: solvers.sample(
+                denoisers.from_function(silent, processes.vp_cosine(), denoisers.eps(), 1.0),
+                solvers.build("ddim", processes.vp_cosine(), 3),
+                x,
+            ),
+            "no signal",
+        ),
+        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 2, grid=np.ones((3, 1)) * [1.0, 0.5, 0.1]), x), "3 grids"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_compiling(case, says):
+  x, keys = inputs()
+  traces.clear()
+  with pytest.raises(ValueError, match=says):
+    case(denoiser(), x, keys)
+  assert not traces

@@ -1,0 +1,198 @@
+"""What every solver promises about accuracy: its order, the cases it solves exactly, the law of its samples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import oracles, processes, solvers
+from solver_cases import Moments, inner_grid, marginal_moments, pad, run_all, slope, stack, table_moments
+
+ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
+SDE = [name for name, entry in solvers.SOLVERS.items() if entry.order and entry.stochastic]
+EVERY_PROCESS = list(processes.PROCESSES)
+COUNTS = (24, 48, 96)  # steps at which orders are observed
+
+
+def tables_of(process, rows):
+  """Every ODE solver at every count, all of one shape."""
+  build = lambda solver, n: solvers.SOLVERS[solver].builder(process, inner_grid(process, n), dtype=np.float64)
+  return [pad(build(solver, n), rows) for solver in ODE for n in COUNTS]
+
+
+def check_orders(outs, exact, where):
+  """The slope over the last two counts."""
+  for i, solver in enumerate(ODE):
+    errors = [float(jnp.sqrt(jnp.mean((out - exact) ** 2))) for out in outs[len(COUNTS) * i : len(COUNTS) * (i + 1)]]
+    observed = slope(COUNTS[1:], errors[1:])
+    assert abs(observed - solvers.SOLVERS[solver].order) < 0.25, (where, solver, observed, errors)
+    assert errors[0] < 0.3, (where, solver, errors)
+
+
+@pytest.mark.parametrize("name", EVERY_PROCESS)
+def test_order_of_convergence_on_a_gaussian(name, x64):
+  """Against the exact probability flow."""
+  process = processes.PROCESSES[name]()
+  oracle = oracles.gaussian(process, [0.5, -1.0], [0.05, 1.5])
+  grid = inner_grid(process, 1)
+  t = jnp.full(8, grid[0])
+  x = oracle.sample(jax.random.key(1), 8, t=t)
+  outs = run_all(oracle, stack(tables_of(process, 2 * COUNTS[-1])), x, jax.random.split(jax.random.key(0), 8))
+  check_orders(outs, oracle.flow(x, t, jnp.full(8, grid[1])), name)
+
+
+@pytest.mark.parametrize("name", ["vp_linear", "edm"])
+def test_order_of_convergence_on_a_mixture(name, x64):
+  """Against Heun with many more steps, which is no nearer to one solver's answer than to another's."""
+  process = processes.PROCESSES[name]()
+  fine = 6 * COUNTS[-1]
+  oracle = oracles.gaussian_mixture(process, [0.3, 0.7], [[-1.0, 0.2], [0.8, -0.5]], [0.05, 0.2])
+  reference = solvers.heun(process, inner_grid(process, fine), dtype=np.float64)
+  x = oracle.sample(jax.random.key(1), 8, t=float(inner_grid(process, 1)[0]))
+  tables = stack([*tables_of(process, 2 * fine), pad(reference, 2 * fine)])
+  *outs, exact = run_all(oracle, tables, x, jax.random.split(jax.random.key(0), 8))
+  check_orders(outs, exact, name)
+
+
+@pytest.mark.parametrize("solver", SDE)
+@pytest.mark.parametrize("name", EVERY_PROCESS)
+def test_weak_order_of_sde_solvers(name, solver):
+  """The exact moments of the table's output approach the oracle's at the claimed weak order (largest over several data variances)."""
+  process, entry = processes.PROCESSES[name](), solvers.SOLVERS[solver]
+  errors = []
+  for n in (256, 512, 1024):
+    grid = inner_grid(process, n)
+    table = entry.builder(process, grid, dtype=np.float64)
+    worst = 0.0
+    for variance in (0.01, 0.3, 2.0):
+      start, end = (marginal_moments(process, 0.5, variance, t) for t in (grid[0], grid[-1]))
+      out = table_moments(process, table, 0.5, variance, start)
+      worst = max(worst, abs(out.mean - end.mean), abs(out.variance - end.variance))
+    errors.append(worst)
+  assert abs(slope((256, 512, 1024), errors) - entry.order) < 0.2, errors
+  assert table.order == entry.order and table.stochastic
+
+
+def test_a_table_reports_the_catalogue_order():
+  process = processes.edm()
+  for name, entry in solvers.SOLVERS.items():
+    solver = solvers.build(name, process, 3)
+    assert solver.order == entry.order and solver.stochastic == entry.stochastic, name
+
+
+@pytest.mark.parametrize("name", EVERY_PROCESS)
+def test_one_point_of_data_is_solved_exactly(name, x64):
+  """For a point of data eps is constant along the flow: every solver in EDM's variables is exact with any nodes."""
+  process = processes.PROCESSES[name]()
+  oracle = oracles.atoms(process, [[0.7, -0.2]])
+  grid = inner_grid(process, 3, solvers.grids.quadratic)
+  tables = [
+      pad(build(process, grid, dtype=np.float64), 6)
+      for build in (solvers.ddim, solvers.heun, solvers.dpmpp_2m)
+  ]
+  eps = jax.random.normal(jax.random.key(0), (4, 2))
+  start, end = process.marginal(grid[0]), process.marginal(grid[-1])
+  x = start.alpha * oracle.points + start.sigma * eps
+  exact = end.alpha * oracle.points + end.sigma * eps
+  outs = run_all(oracle, stack(tables), x, jax.random.split(jax.random.key(0), 4))
+  assert max(float(abs(out - exact).max()) for out in outs) < 1e-11
+  if name == "rectified_flow":  # a straight line is Euler's exact case
+    out = solvers.sample(oracle, solvers.euler(process, grid, dtype=np.float64), x)
+    assert float(abs(out - exact).max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", EVERY_PROCESS)
+def test_ancestral_noise_is_exact_where_it_should_be(name):
+  """A point of data has the posterior's small variance; N(0, 1) on a variance-preserving process the large one."""
+  process = processes.PROCESSES[name]()
+  grid = inner_grid(process, 4, solvers.grids.uniform)
+  start, end = (marginal_moments(process, 0.7, 0.0, t) for t in (grid[0], grid[-1]))
+  options = dict(dtype=np.float64)
+  for table in (
+      solvers.ancestral(process, grid, **options),
+      solvers.ddim(process, grid, eta=0.4, **options),
+      solvers.ddim(process, grid, eta=1.0, **options),
+      solvers.dpmpp_2m_sde(process, grid, eta=0.7, **options),
+  ):
+    out = table_moments(process, table, 0.7, 0.0, start)
+    np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-12, err_msg=table.name)
+  if name in ("vp_linear", "vp_cosine"):
+    table = solvers.ancestral(process, grid, variance="large", **options)
+    np.testing.assert_allclose(table_moments(process, table, 0.0, 1.0, Moments(0.0, 1.0)).variance, 1.0, rtol=1e-12)
+
+
+def test_ddim_at_eta_one_is_ancestral_and_eps_view_is_x0_view(x64):
+  process = processes.vp_linear()
+  grid = solvers.grids.quadratic(process, 7)
+  a, b = solvers.ddim(process, grid, eta=1.0), solvers.ancestral(process, grid)
+  for leaf in ("A", "B", "C"):
+    np.testing.assert_allclose(getattr(a, leaf), getattr(b, leaf), rtol=2e-6, atol=1e-7)
+  oracle = oracles.gaussian(process, [0.5, -1.0], [0.05, 1.5])
+  x = jax.random.normal(jax.random.key(0), (3, 2))
+  outs = [solvers.sample(oracle, solvers.ddim(process, grid, view=v, dtype=np.float64), x) for v in ("x0", "eps")]
+  np.testing.assert_allclose(*outs, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["vp_linear", "edm"])
+def test_samples_have_the_moments_of_their_table(name):
+  """The executor's noise is right: sample mean and variance lie within 5 standard errors (0.99999 a test) of the exact ones."""
+  process = processes.PROCESSES[name]()
+  grid = inner_grid(process, 8)
+  tables = [pad(solvers.SOLVERS[s].builder(process, grid), 8) for s in SDE] + [pad(solvers.ddim(process, grid, eta=0.5), 8)]
+  oracle = oracles.gaussian(process, [0.5], [0.3])
+  count = 20_000
+  x = oracle.sample(jax.random.key(3), count, t=float(grid[0]))
+  outs = run_all(oracle, stack(tables), x, jax.random.split(jax.random.key(4), count))
+  start = marginal_moments(process, 0.5, 0.3, grid[0])
+  for table, out in zip(tables, np.asarray(outs, np.float64)[..., 0]):
+    exact = table_moments(process, table, 0.5, 0.3, start)
+    assert abs(out.mean() - exact.mean) < 5 * np.sqrt(exact.variance / count), table.name
+    assert abs(out.var() / exact.variance - 1) < 5 * np.sqrt(2 / count), table.name
+
+
+ALLOW_BOTH_ENDS = [name for name, e in solvers.SOLVERS.items() if name not in ("predictor_corrector", "annealed_langevin")]
+
+
+@pytest.mark.parametrize("name", EVERY_PROCESS)
+def test_nothing_is_lost_at_either_end(name):
+  """From the last time of the process (alpha = 0 on two of them) down to t = 0 (sigma = 0 on all but one): finite and right."""
+  process = processes.PROCESSES[name]()
+  clean = float(process.marginal(0.0).sigma) == 0
+  grids = [solvers.grids.quadratic(process, 12, t_min=0.0), solvers.grids.log_snr(process, 12, clean=clean)]
+  tables = [pad(solvers.SOLVERS[s].builder(process, g), 24) for s in ALLOW_BOTH_ENDS for g in grids]
+  oracle = oracles.gaussian(process, [0.5], [0.3])
+  x = jnp.linspace(-1, 1, 8).reshape(8, 1) * np.float32(process.prior_std)
+  outs = np.asarray(run_all(oracle, stack(tables), x, jax.random.split(jax.random.key(0), 8)))
+  assert np.isfinite(outs).all()
+  # One row of pure noise carries no information: a table that starts there forgets nothing but its scale.
+  for table, out in zip(tables, outs):
+    if table.name in ("heun", "dpmpp_2m") and np.asarray(table.t)[1] > 0.01 * process.t_max:
+      exact = oracle.flow(x, jnp.full(8, process.t_max, jnp.float32), jnp.full(8, 1.0 * table.t[-1], jnp.float32))
+      assert abs(out - exact).max() < 0.35, (table.name, abs(out - exact).max())
+
+
+@pytest.mark.parametrize("solver", ["predictor_corrector", "annealed_langevin"])
+def test_langevin_solvers_at_both_ends(solver):
+  process = processes.rectified_flow()
+  oracle = oracles.gaussian(process, [0.5] * 8, 0.3)
+  built = solvers.SOLVERS[solver].builder(process, solvers.grids.uniform(process, 12, t_min=0.0))
+  x = jax.random.normal(jax.random.key(0), (8, 8))
+  assert bool(jnp.isfinite(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), 8))).all())
+
+
+def test_published_errors_on_a_ring_of_six_gaussians(x64):
+  """RMSE of DDIM and 2M on nodes quadratic in t, within 20% of an independent implementation's (VP, 2000 noises).
+
+  From 40 evaluations on, a few noises that end in another mode rule the RMSE, and it halves or doubles with the seed.
+  """
+  process = processes.vp_linear()
+  angle = 2 * np.pi * np.arange(6) / 6
+  means = 2 * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+  oracle = oracles.gaussian_mixture(process, np.arange(1, 7) / 21, means, 0.25**2)
+  grid = lambda n: solvers.grids.quadratic(process, n)
+  fine = solvers.heun(process, solvers.grids.log_snr(process, 100), dtype=np.float64)
+  tables = [pad(f(process, grid(n), dtype=np.float64), 200) for f in (solvers.ddim, solvers.dpmpp_2m) for n in (10, 20)]
+  x = jax.random.normal(jax.random.key(0), (2000, 2))
+  *outs, exact = run_all(oracle, stack([*tables, pad(fine, 200)]), x, jax.random.split(jax.random.key(0), 2000))
+  observed = [float(jnp.sqrt(jnp.mean(jnp.sum((out - exact) ** 2, axis=-1)))) for out in outs]
+  np.testing.assert_allclose(observed, [0.224, 0.136, 0.103, 0.033], rtol=0.2)

@@ -1,0 +1,172 @@
+"""Building tables and grids: what is raised, what is printed, and coefficients as a differentiable function of the nodes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import oracles, processes, solvers
+
+
+@pytest.mark.parametrize("name", processes.PROCESSES)
+@pytest.mark.parametrize("grid", solvers.GRIDS)
+def test_grids_decrease_hit_their_ends_and_have_n_steps(name, grid):
+  process = processes.PROCESSES[name]()
+  build = solvers.GRIDS[grid]
+  clean = float(process.marginal(0.0).sigma) == 0
+  for n in (2, 3, 10, 101):
+    t = build(process, n)
+    assert t.dtype == np.float64 and t.shape == (n + 1,)
+    assert (np.diff(t) < 0).all() and t[0] == process.t_max and t[-1] == process.t_min
+    if clean:
+      t = build(process, n, clean=True)
+      assert t.shape == (n + 1,) and (np.diff(t) < 0).all() and t[0] == process.t_max and t[-1] == 0
+      assert n == 2 or t[-2] == process.t_min
+      t = build(process, n, t_min=0.0)
+      assert t.shape == (n + 1,) and (np.diff(t) < 0).all() and t[-1] == 0
+  if not clean:
+    with pytest.raises(ValueError, match="still has noise"):
+      build(process, 4, clean=True)
+
+
+def test_grids_are_equal_steps_of_their_clock():
+  process = processes.vp_linear()
+  rho = lambda t: process.marginal(t).noise_to_signal
+  np.testing.assert_allclose(np.diff(process.log_snr(solvers.grids.log_snr(process, 9)), 2), 0, atol=1e-9)
+  np.testing.assert_allclose(np.diff(rho(solvers.grids.karras(process, 9)) ** (1 / 7), 2), 0, atol=1e-9)
+  np.testing.assert_allclose(np.diff(solvers.grids.quadratic(process, 9) ** 0.5, 2), 0, atol=1e-12)
+  np.testing.assert_allclose(np.diff(solvers.grids.uniform(process, 9), 2), 0, atol=1e-12)
+  # EDM's own 18 steps (arXiv:2206.00364, eq. 5).
+  i = np.arange(18)
+  edm = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+  np.testing.assert_allclose(solvers.grids.karras(processes.edm(), 18, clean=True), np.append(edm, 0.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", processes.PROCESSES)
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_default_grids_make_no_evaluation_below_t_min(name, solver):
+  process = processes.PROCESSES[name]()
+  for n in (3, 20, 200):
+    built = solvers.build(solver, process, n)
+    table = getattr(built, "table", built)
+    assert table.t[:-1].min() >= process.t_min * (1 - 1e-6)
+    assert table.t[0] == np.float32(process.t_max)
+    if float(process.marginal(0.0).sigma) == 0:
+      assert table.t[-1] == 0
+
+
+@pytest.mark.parametrize(
+    "grid, says",
+    [
+        ([0.1, 0.5, 1.0], "strictly decrease"),
+        ([1.0, 0.5, 0.5], "strictly decrease"),
+        ([1.0, 0.5, 0.5 - 1e-12], "rounded to float32"),
+        ([1.0, 0.5, -0.1], "not negative"),
+        ([1.0, np.nan, 0.1], "finite"),
+        ([1.0], "n >= 1"),
+        ([[1.0, 0.5, 0.0], [1.0, 0.5, 0.1]], "some do not"),
+    ],
+)
+@pytest.mark.parametrize("solver", solvers.SOLVERS)
+def test_a_bad_grid_is_named(solver, grid, says):
+  with pytest.raises(ValueError, match=says):
+    solvers.SOLVERS[solver].builder(processes.vp_linear(), np.array(grid))
+
+
+def test_other_mistakes_are_named():
+  flow, vp = processes.rectified_flow(), processes.vp_linear()
+  with pytest.raises(ValueError, match="alpha = 0"):
+    solvers.ddim(flow, np.array([1.0, 0.5, 0.0]), view="eps")
+  with pytest.raises(ValueError, match="'x0' or 'eps'"):
+    solvers.ddim(vp, np.array([1.0, 0.5]), view="v")
+  with pytest.raises(ValueError, match="eta"):
+    solvers.ddim(vp, np.array([1.0, 0.5]), eta=1.5)
+  with pytest.raises(ValueError, match="did you mean 'heun'"):
+    solvers.build("huen", vp, 3)
+  with pytest.raises(ValueError, match="did you mean 'karras'"):
+    solvers.build("heun", vp, 3, grid="karas")
+  with pytest.raises(TypeError, match="churn"):
+    solvers.build("heun", vp, 3, churn=1.0)
+  with pytest.raises(ValueError, match="at least 1"):
+    solvers.build("heun", vp, 0)
+  with pytest.raises(ValueError, match="t_min < t_max"):
+    solvers.grids.uniform(vp, 3, t_max=0.1, t_min=0.2)
+  with pytest.raises(ValueError, match="already ends"):
+    solvers.grids.uniform(vp, 3, t_min=0.0, clean=True)
+  with pytest.raises(ValueError, match="2 slots"):
+    solvers.predictor_corrector(vp, np.array([1.0, 0.5]), predictor=solvers.dpmpp_2m)
+  with pytest.raises(ValueError, match="norm"):
+    solvers.predictor_corrector(vp, np.array([1.0, 0.5]), norm="paper")
+  with pytest.raises(ValueError, match="0 < step"):
+    solvers.annealed_langevin(processes.ve(), np.array([1.0, 0.5]), step=1e9)
+
+
+@pytest.mark.parametrize(
+    "name, rows", [("ddim", 6), ("heun", 11), ("dpmpp_2m", 6), ("ancestral", 6), ("annealed_langevin", 31), ("predictor_corrector", 12)]
+)
+def test_evaluations(name, rows):
+  assert solvers.build(name, processes.edm(), 6).nfe == rows
+  if name == "heun":  # to sigma > 0 every step has two evaluations; from alpha = 0 the first has one
+    assert solvers.build("heun", processes.edm(), 6, grid=np.geomspace(80, 0.1, 7)).nfe == 12
+    assert solvers.build("heun", processes.rectified_flow(), 6).nfe == 10
+
+
+def test_a_long_table_is_printed_in_part_with_its_order_and_evaluations():
+  text = str(solvers.build("dpmpp_2m_sde", processes.vp_linear(), 50))
+  assert text.startswith("dpmpp_2m_sde(eta=1): order 2, 50 evaluations, asks for x0, 2 slots, 1 noise (process vp_linear)")
+  assert "38 more rows" in text and " z;" in text and len(text.splitlines()) == 15
+  grids = np.array([[1.0, 0.5, 0.1], [0.9, 0.5, 0.1]])
+  assert str(solvers.ddim(processes.vp_linear(), grids)).startswith("2 grids, of which the first:\nddim")
+  assert "predictor reverse_diffusion" in str(solvers.build("predictor_corrector", processes.ve(), 3))
+
+
+def test_coefficients_belong_to_the_rounded_nodes():
+  """The float32 grid has the coefficients of its float32 nodes, not of the nodes that were asked for."""
+  process = processes.edm()
+  grid = np.array([3.0 + 1e-8, 1.1, 0.3])
+  a, b = solvers.ddim(process, grid), solvers.ddim(process, grid.astype(np.float32).astype(np.float64))
+  np.testing.assert_array_equal(a.A, b.A)
+  np.testing.assert_array_equal(a.t, grid.astype(np.float32))
+
+
+def traced(build, process, inner):
+  """A table on nodes 1, inner, 0 with jax.numpy as the namespace."""
+  times = jnp.concatenate([jnp.array([1.0]), inner, jnp.array([0.0])])
+  return build(process, times, dtype=np.float64, xp=jnp)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "euler", "dpmpp_2m", "ancestral", "dpmpp_2m_sde", "euler_maruyama", "reverse_diffusion"])
+@pytest.mark.parametrize("name", ["vp_linear", "rectified_flow"])  # the second starts at alpha = 0
+def test_coefficients_are_differentiable_in_the_nodes(name, solver, x64):
+  """The same table under jax.numpy, whose gradient agrees with finite differences, with alpha = 0 and sigma = 0 at the ends."""
+  process, build = processes.PROCESSES[name](), solvers.SOLVERS[solver].builder
+  grid = solvers.grids.quadratic(process, 3, t_min=0.0)
+  on_host = build(process, grid, dtype=np.float64)
+  weights = [np.cos(np.arange(leaf.size)).reshape(leaf.shape) for leaf in jax.tree.leaves(on_host)]
+  total = lambda table: sum((leaf * w).sum() for leaf, w in zip(jax.tree.leaves(table), weights))
+  out = jax.jit(lambda inner: total(traced(build, process, inner)))
+  inner = jnp.asarray(grid[1:-1])
+  np.testing.assert_allclose(out(inner), total(on_host), rtol=1e-10)
+  gradient = jax.grad(out)(inner)
+  for i in range(2):
+    step = 1e-6 * np.eye(2)[i]
+    np.testing.assert_allclose(gradient[i], (out(inner + step) - out(inner - step)) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
+def test_samples_are_differentiable_in_the_nodes_and_coefficients(x64):
+  """The gradient through the executor agrees with finite differences: what fitting a table needs."""
+  process = processes.vp_linear()
+  oracle = oracles.gaussian(process, [0.5], [0.3])
+  x = jnp.ones((2, 1))
+
+  def out(inner, B):
+    table = traced(solvers.dpmpp_2m, process, inner)
+    return jnp.sum(solvers.sample(oracle, table.replace(B=table.B * B), x))
+
+  inner, B = jnp.array([0.5, 0.2]), jnp.ones((3, 2))
+  value = jax.jit(out)
+  by_nodes, by_b = jax.jit(jax.grad(out, argnums=(0, 1)))(inner, B)
+  step = jnp.array([1e-6, 0.0])
+  np.testing.assert_allclose(by_nodes[0], (value(inner + step, B) - value(inner - step, B)) / 2e-6, rtol=1e-5)
+  step = jnp.zeros((3, 2)).at[1, 0].set(1e-6)
+  np.testing.assert_allclose(by_b[1, 0], (value(inner, B + step) - value(inner, B - step)) / 2e-6, rtol=1e-5)

@@ -15,9 +15,9 @@ def run(objective, binder, params, batch, *, steps=1, **closing):
   loss = losses.chain(objective, losses.at_times(losses.uniform_times(0.1, 0.9), fields=binder, **closing))
   loss_params, state = loss.init(jax.random.key(0))
   params = {"loss": loss_params, **params}
+  compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
   for step in range(steps):
-    (value, (state, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(
-        params, state, step, jax.random.key(1), batch)
+    (value, (state, metrics)), gradient = compiled(params, state, step, jax.random.key(1), batch)
   return value, state, metrics, gradient
 
 
@@ -72,7 +72,7 @@ def test_a_term_is_evaluated_at_mirrored_noise():
     # A field with an offset has a gradient linear in eps, which mirroring cancels; most of it at low noise.
     value = lambda b: objective.evaluate(
         family.fields(PROCESS, {"matrix": jnp.zeros((2, 2)), "offset": b * jnp.ones(2)}), draw, {}).interior
-    spread.append(np.std(np.asarray(jax.jacfwd(value)(jnp.float32(0.0)))))
+    spread.append(np.std(np.asarray(jax.jit(jax.jacfwd(value))(jnp.float32(0.0)))))
   assert spread[1] < 0.6 * spread[0]
 
 

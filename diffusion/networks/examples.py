@@ -31,7 +31,7 @@ NETWORKS: dict[str, Example] = {
     "ddpm": _small(UNet, (4, 8, 3), width=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(8,),
                    block="ddpm", skip_rescale=False, embedding="fourier", fourier_scale=0.2),
     "ddpmpp": _small(UNet, (4, 4, 1), width=12, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2),
-    "ncsnpp": _small(UNet, (8, 4, 2), width=8, channel_multipliers=(1, 1, 2), num_res_blocks=1, fir=True,
+    "ncsnpp": _small(UNet, (6, 4, 2), width=8, channel_multipliers=(1, 2), num_res_blocks=1, fir=True,
                      progressive_input="residual", embedding="fourier", fourier_scale=0.2, centered=False),
     "unet_1d": _small(UNet, (12, 5), width=8, channel_multipliers=(1, 2), num_res_blocks=1, block="ddpm", fir=True,
                       progressive="residual", progressive_input="input_skip", combine="cat"),

@@ -20,6 +20,8 @@ BATCH = 4
 QUICK = ("mlp", "mlp_image", "ncsnpp", "unet_1d", "dit", "dit_1d")
 ALL = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS])
+GRADIENTS = pytest.mark.parametrize(  # test_unet.py does the same for single blocks of a U-Net, which compile fast
+    "name", [pytest.param(name, marks=() if name in ("mlp", "mlp_image", "dit") else pytest.mark.slow) for name in NETWORKS])
 EVERY = pytest.mark.parametrize("name", NETWORKS)
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -121,7 +123,7 @@ def test_bfloat16_keeps_softmax_and_exponentials_in_float32(name):
   assert lines and not any("bf16[" in line.split("=")[0] for line in lines)
 
 
-@EVERY
+@ALL
 def test_float64_is_float64_to_the_end(name, x64):
   net = NETWORKS[name].build(dtype="float64", param_dtype="float64")
   cast = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
@@ -130,26 +132,29 @@ def test_float64_is_float64_to_the_end(name, x64):
 
 
 @ALL
-def test_remat_and_sharding_change_neither_value_nor_gradient(name):
-  def loss(net, params, key, x, t, cond):
-    y = net.apply(params, x, t, cond, train=True, rngs={"dropout": key})
-    return jnp.mean(jnp.square(y))
-  program = lambda remat: jit(jax.value_and_grad(functools.partial(loss, NETWORKS[name].build(dropout=0.3, remat=remat))))
-  plain = program(False)
-  value, gradient = plain(variables(name), jax.random.key(3), *inputs(name))
-  assert value == plain(variables(name), jax.random.key(3), *inputs(name))[0]
-  assert not np.isclose(value, plain(variables(name), jax.random.key(4), *inputs(name))[0], rtol=1e-4)
-
+def test_sharded_batch_agrees(name):
   mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-  whole = NamedSharding(mesh, PartitionSpec())
   rows = jax.device_put(inputs(name), NamedSharding(mesh, PartitionSpec("data")))
-  again, sharded = program(True)(jax.device_put(variables(name), whole), jax.device_put(jax.random.key(3), whole), *rows)
-  np.testing.assert_allclose(again, value, rtol=1e-5)
+  y = forward(name)(jax.device_put(variables(name), NamedSharding(mesh, PartitionSpec())), *rows)
+  assert len(y.sharding.device_set) == 4
+  close(y, expected(name))
+
+
+@GRADIENTS
+def test_remat_changes_neither_value_nor_gradient(name):
+  def loss(net, params, key):
+    return jnp.mean(jnp.square(net.apply(params, *inputs(name), train=True, rngs={"dropout": key})))
+  plain, again = (jit(jax.value_and_grad(functools.partial(loss, NETWORKS[name].build(dropout=0.3, remat=remat))))
+                  for remat in (False, True))
+  value, gradient = plain(variables(name), jax.random.key(3))
+  assert not np.isclose(value, plain(variables(name), jax.random.key(4))[0], rtol=1e-4)  # dropout follows its key
+  close_value, close_gradient = again(variables(name), jax.random.key(3))
+  np.testing.assert_allclose(close_value, value, rtol=1e-5)
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), sharded, gradient)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), close_gradient, gradient)
 
 
-@EVERY
+@ALL
 def test_without_training_dropout_is_not_in_the_program(name):
   plain, dropped = (str(jax.make_jaxpr(NETWORKS[name].build(dropout=rate).apply)(variables(name), *inputs(name)))
                     for rate in (0.0, 0.5))

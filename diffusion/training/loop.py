@@ -132,7 +132,9 @@ class _Run:
     """(state, steps done, seconds spent) from the newest good checkpoint, else from the start."""
     chosen = checkpoints.choose(self.folder, say=_warn)
     if chosen is None:
-      state = jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places)()
+      # Run once: on a CPU its compilation takes far longer than it does, so it is compiled with less care.
+      options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+      state = jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
       if self.section.get("warm_start"):
         state = warm_start.load(self.section.warm_start, state)
       return state, 0, 0.0

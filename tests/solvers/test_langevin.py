@@ -73,17 +73,18 @@ def test_predictor_corrector_reaches_the_data():
     assert abs(out.mean() - 0.5) < 0.025 and abs(out.var() / 0.3 - 1) < 0.08, (built.name, out.mean(), out.var())
 
 
-def test_corrector_alone_keeps_the_marginal():
-  """With no-op predictor steps (nodes almost equal) Langevin started in p_t stays there, up to its step's bias."""
+def test_stationary_law_of_the_norm_sized_corrector():
+  """With nodes almost equal the predictor does nothing, and Langevin with step a = 2 r^2 |z|^2 v^2/|x|^2 on N(0, v I) settles where
+
+  E|x'|^2 = E|x|^2, that is where 2 a |z|^2 + (a/v)^2 |x|^2 balances 2 (a/v) |x|^2: E[1/|x|^2] = 1 / ((D + 2) (1 + r^2) v).
+  """
   process = processes.ve(sigma_min=0.1, sigma_max=2.0)
   oracle = oracles.gaussian(process, [0.0] * 64, 0.3)
-  t = 0.5
-  grid = np.linspace(t, t - 1e-3, 3)
-  x = oracle.sample(jax.random.key(0), 256, t=t)
-  built = solvers.predictor_corrector(process, grid, predictor=solvers.ddim, snr=0.05, n_corrector=20)
+  t, r, count = 0.5, 0.4, 1024
+  x = oracle.sample(jax.random.key(0), count, t=t)
+  built = solvers.predictor_corrector(process, np.linspace(t, t - 1e-4, 3), predictor=solvers.ddim, snr=r, n_corrector=20)
   assert built.nfe == 2 * 21
-  out = np.asarray(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), 256)), np.float64)
+  out = np.asarray(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), count)), np.float64)
   v = 0.3 + float(process.marginal(t).sigma) ** 2
-  # Step 2 snr^2 |z|^2/|s|^2 is about 2 snr^2 v; the stationary variance is v / (1 - step/2v).
-  expected = v / (1 - 0.05**2)
-  assert abs(out.var() / expected - 1) < 5 * np.sqrt(2 / out.size)
+  observed = 66 * (1 + r**2) * v / np.sum(out**2, axis=-1)
+  assert abs(observed.mean() - 1) < 4 * observed.std() / np.sqrt(count)

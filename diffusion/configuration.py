@@ -1,146 +1,21 @@
-"""A config is data: loaded from a Python file, changed on the command line, saved as JSON, and turned into objects.
+"""A config is data: loaded from a Python file, changed on the command line, saved as JSON and compared.
 
 A config file defines `get_config()` (or `get_config(variant)`) and returns an
-`ml_collections.ConfigDict`. A section that has a `factory` names, by a dotted path, the function
-that makes the object; the section's other keys are that function's arguments.
+`ml_collections.ConfigDict`. A section that has a `factory` is built by `diffusion.factories.build`,
+which is also found here.
 """
 
 import ast
-import difflib
-import importlib
 import importlib.util
 import inspect
 import json
 import os
-import pkgutil
-from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
 
 from diffusion.errors import UserError
-
-
-# ---- names -> objects -------------------------------------------------------------------------
-
-
-def closest(name: str, allowed) -> str:
-  """' (did you mean 'x'?)' for the nearest allowed name, or nothing.
-
-  >>> closest("stesp", ["steps", "seed"])
-  " (did you mean 'steps'?)"
-  """
-  near = difflib.get_close_matches(name, [str(option) for option in allowed], n=1, cutoff=0.6)
-  return f" (did you mean '{near[0]}'?)" if near else ""
-
-
-def _module(path: str):
-  """The module at `path`, None if there is none; an import error inside an existing module is not hidden."""
-  try:
-    return importlib.import_module(path)
-  except ModuleNotFoundError as error:
-    if error.name and (path == error.name or path.startswith(error.name + ".")):
-      return None
-    raise
-
-
-def resolve(path: str, where: str = "config"):
-  """The object a dotted path names: inside `diffusion` first, else any importable module.
-
-  Raises UserError with the closest name if there is no such object.
-
-  >>> resolve("math.hypot")(3, 4)
-  5.0
-  >>> resolve("configuration.closest") is closest
-  True
-  """
-  parts = str(path).split(".")
-  for prefix in ("diffusion.", ""):
-    for cut in range(len(parts) - 1, 0, -1):
-      module = _module(prefix + ".".join(parts[:cut]))
-      if module is None:
-        continue
-      found = module
-      for name in parts[cut:]:
-        if not hasattr(found, name):
-          public = [option for option in dir(found) if not option.startswith("_")]
-          raise UserError(f"{where}.factory: '{path}' has no '{name}' in '{module.__name__}'{closest(name, public)}; "
-                          f"it offers {', '.join(option for option in public if callable(getattr(found, option)))}")
-        found = getattr(found, name)
-      return found
-  package = importlib.import_module("diffusion")
-  folders = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-  raise UserError(f"{where}.factory: no module for '{path}'{closest(parts[0], folders)}; give a name inside diffusion "
-                  f"({', '.join(folders)}), such as 'processes.edm', or the dotted path of your own importable module")
-
-
-def arguments(factory) -> dict[str, inspect.Parameter]:
-  """The arguments a factory takes, by name; those Flax adds to every module are left out."""
-  found = {name: argument for name, argument in inspect.signature(factory).parameters.items() if not name.startswith("_")}
-  if inspect.isclass(factory):
-    found.pop("parent", None), found.pop("name", None)
-  return found
-
-
-def _plain(section):
-  return section.to_dict() if isinstance(section, ml_collections.ConfigDict) else section
-
-
-def _value(value, where):
-  value = _plain(value)
-  if isinstance(value, Mapping):
-    plain = {key: _value(item, f"{where}.{key}") for key, item in value.items()}
-    return build(value, where=where) if "factory" in value else plain
-  if isinstance(value, (list, tuple)):  # JSON knows no tuples; modules need hashable attributes
-    return tuple(_value(item, f"{where}[{index}]") for index, item in enumerate(value))
-  return value
-
-
-def build(section: Mapping, *positional, where: str = "config", without=(), **given) -> Any:
-  """Calls the factory a section names with the section's other keys; nested sections are built first.
-
-  Args:
-    section: a mapping with a `factory` and that factory's arguments.
-    *positional: leading arguments that no config can hold (a process, a network).
-    where: the section's name in messages, such as `config.loss`.
-    without: keys of the section that are not the factory's.
-    **given: further keyword arguments, for the factory alone.
-
-  Raises UserError if the factory or an argument does not exist, if one is missing, or if the factory
-  refuses a value (ValueError).
-
-  >>> build(dict(factory="fractions.Fraction", denominator=4), 3)
-  Fraction(3, 4)
-  >>> build(dict(factory="fractions.Fraction", denomimator=4), 3)
-  Traceback (most recent call last):
-  ...
-  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean 'denominator'?); it takes numerator, denominator
-  """
-  section = _plain(section)
-  if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):
-    raise UserError(f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}")
-  name = section["factory"]
-  factory = resolve(name, where)
-  if inspect.ismodule(factory):
-    own = [key for key, item in vars(factory).items() if getattr(item, "__module__", None) == factory.__name__ and not key.startswith("_")]
-    raise UserError(f"{where}.factory: '{name}' is a module; name a function or a class in it: {', '.join(own)}")
-  if not callable(factory):
-    raise UserError(f"{where}.factory: '{name}' is not a function or a class")
-  taken = arguments(factory)
-  keywords = {key: value for key, value in section.items() if key != "factory" and key not in without}
-  free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
-  for key in keywords:
-    if key not in taken and not free:
-      raise UserError(f"{where}: '{name}' has no argument '{key}'{closest(key, taken)}; it takes {', '.join(taken) or 'none'}")
-  keywords = {key: _value(value, f"{where}.{key}") for key, value in keywords.items()} | given
-  try:
-    inspect.signature(factory).bind(*positional, **keywords)
-  except TypeError as error:
-    raise UserError(f"{where}: '{name}': {error}; it takes {', '.join(taken) or 'none'}") from None
-  try:
-    return factory(*positional, **keywords)
-  except ValueError as error:
-    raise UserError(f"{where}: '{name}': {error}") from error
+from diffusion.factories import arguments, build, closest, plain, resolve  # pylint: disable=unused-import
 
 
 # ---- files and the command line ---------------------------------------------------------------
@@ -284,7 +159,7 @@ def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
 
 def to_json(config) -> str:
   """The config as JSON text, two spaces deep."""
-  return json.dumps(_plain(config), indent=2) + "\n"
+  return json.dumps(plain(config), indent=2) + "\n"
 
 
 def from_json(text: str) -> ml_collections.ConfigDict:
@@ -307,9 +182,8 @@ def flatten(config, prefix: str = "") -> dict[str, Any]:
   >>> flatten(dict(a=dict(b=1, c=(2,)), d=None))
   {'a.b': 1, 'a.c': [2], 'd': None}
   """
-  plain = json.loads(to_json(config)) if not prefix else config
   found = {}
-  for key, value in plain.items():
+  for key, value in (config if prefix else json.loads(to_json(config))).items():
     if isinstance(value, dict) and value:
       found |= flatten(value, f"{prefix}{key}.")
     else:

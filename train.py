@@ -43,7 +43,7 @@ def main(argv):
   if not flags.no_evaluate:
     from diffusion import evaluation
     print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
-    print(f"wrote {flags.workdir}/metrics.json, samples.png, trajectory.png and loss.png")
+    print(f"wrote {flags.workdir}/metrics.json and the pictures beside it")
 
 
 if __name__ == "__main__":

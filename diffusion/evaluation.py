@@ -27,7 +27,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   """Samples from a run, measures them against held-out data and writes `metrics.json` and the pictures.
 
   Args:
-    workdir: folder of the run; gets metrics.json, samples.png, trajectory.png and loss.png.
+    workdir: folder of the run; gets metrics.json, samples.png, loss.png and, for images, trajectory.png.
     checkpoint, ema: see `open_run`.
     quiet: no progress bar.
     **sampler: changes to the config's sampler, see `make_sampler`.
@@ -122,7 +122,7 @@ def held_out_likelihood(run, held) -> dict:
 
 
 def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held):
-  """samples.png, trajectory.png and loss.png in the workdir."""
+  """samples.png, loss.png and, for images, trajectory.png in the workdir."""
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
   log = logging.read(path("log.jsonl"))

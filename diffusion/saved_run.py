@@ -1,5 +1,6 @@
 """A finished or running training run, opened for sampling and evaluation."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,8 @@ def make_sampler(run: SavedRun, **changes):
 
   Args:
     run: the opened run.
-    **changes: solver, steps, grid, guidance, interval, options; None keeps the config's value.
+    **changes: solver, steps, grid (a name, or a section with a factory), guidance, interval, options; None
+      keeps the config's value.
 
   Raises:
     UserError: an unknown solver, grid or option, or guidance without a conditional model.
@@ -80,8 +82,11 @@ def make_sampler(run: SavedRun, **changes):
   weight, interval = section.get("guidance", 0.0), section.get("interval")
   process = run.denoiser.process
   try:
-    options = dict(section.get("options") or {})
-    solver = solvers.build(name, process, section.get("steps", 20), grid=section.get("grid") or None, **options)
+    options, steps = dict(section.get("options") or {}), section.get("steps", 20)
+    grid = section.get("grid") or None
+    if isinstance(grid, Mapping):
+      grid = configuration.build(grid, process, steps, where="config.sampler.grid")
+    solver = solvers.build(name, process, steps, grid=grid, **options)
     denoiser = run.denoiser
     if weight:
       if not run.parts.dataset.num_classes:

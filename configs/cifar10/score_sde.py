@@ -27,7 +27,8 @@ def ddpm_ladder(solver="ancestral"):
       process=dict(factory="processes.ddpm_ladder", num_steps=1000, beta_min=0.1, beta_max=20.0),
       denoiser=dict(factory="denoisers.eps", time_input="t", time_scale=1000.0, time_shift=-1.0),
       loss=dict(per_dimension=True, times=dict(factory="losses.ladder_times", num_steps=1000)),
-      sampler=dict(solver=solver, steps=999, grid="uniform"))  # from rung 1000 to rung 1: every node a rung
+      # every node a rung, and a last step from rung 1 to clean data
+      sampler=dict(solver=solver, steps=1000, grid=dict(factory="solvers.grids.uniform", clean=True)))
 
 
 def ve():

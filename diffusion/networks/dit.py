@@ -39,7 +39,7 @@ class DiT(nn.Module):
 
   >>> net = DiT(patch=2, width=16, depth=1, num_heads=2)
   >>> x, t = jnp.ones((3, 4, 6, 5)), jnp.zeros(3)
-  >>> y, _ = net.init_with_output(jax.random.key(0), x, t)
+  >>> y, _ = jax.jit(net.init_with_output)(jax.random.key(0), x, t)
   >>> y.shape, float(abs(y).max())
   ((3, 4, 6, 5), 0.0)
   """

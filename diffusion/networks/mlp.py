@@ -36,7 +36,7 @@ class MLP(nn.Module):
 
   >>> net = MLP(width=16, depth=1, num_classes=10)
   >>> x, t = jnp.ones((4, 8, 8, 1)), jnp.zeros(4)
-  >>> variables = net.init(jax.random.key(0), x, t)
+  >>> variables = jax.jit(net.init)(jax.random.key(0), x, t)
   >>> net.apply(variables, x, t, {"label": jnp.array([3, 1, -1, 0])}).shape
   (4, 8, 8, 1)
   """

@@ -52,7 +52,7 @@ class UNet(nn.Module):
 
   >>> net = UNet(width=8, channel_multipliers=(1, 2), num_res_blocks=1)
   >>> x, t = jnp.zeros((2, 6, 10, 1)), jnp.zeros(2)
-  >>> net.init_with_output(jax.random.key(0), x, t)[0].shape
+  >>> jax.eval_shape(net.init_with_output, jax.random.key(0), x, t)[0].shape
   (2, 6, 10, 1)
   """
 

@@ -66,7 +66,7 @@ def direction(section: Mapping) -> optax.GradientTransformation:
 
   Args:
     section: `b1`, `b2`, `eps` of Adam; `clip`, the largest global norm (None or 0: no clipping);
-      `weight_decay`, decoupled from the gradient (AdamW); `scale`, a section whose factory makes
+      `weight_decay`, decoupled from the gradient (AdamW), for all but fixed frequencies; `scale`, a section whose factory makes
       another optax transformation than Adam (`dict(factory='optax.identity')` is SGD).
   """
   for key in section:
@@ -80,5 +80,10 @@ def direction(section: Mapping) -> optax.GradientTransformation:
   else:
     parts.append(optax.scale_by_adam(b1=section.get("b1", 0.9), b2=section.get("b2", 0.999), eps=section.get("eps", 1e-8)))
   if section.get("weight_decay"):
-    parts.append(optax.add_decayed_weights(float(section["weight_decay"])))
+    parts.append(optax.add_decayed_weights(float(section["weight_decay"]), mask=_learned))
   return optax.chain(*parts)
+
+
+def _learned(params):
+  """False for the random frequencies of a Fourier embedding: they are fixed, and decay would move them."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: "frequencies" not in jax.tree_util.keystr(path), params)

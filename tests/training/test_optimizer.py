@@ -70,3 +70,11 @@ def test_schedule_mistakes(section, words):
 def test_unknown_optimizer_key():
   with pytest.raises(UserError, match="did you mean 'weight_decay'"):
     optimizer.direction(dict(learning_rate=1.0, weight_decays=0.1))
+
+
+def test_weight_decay_leaves_fixed_frequencies_alone():
+  params = {"noise": {"frequencies": jnp.ones(3)}, "dense": {"kernel": jnp.ones(3)}}
+  transform = optimizer.direction(dict(scale=dict(factory="optax.identity"), weight_decay=0.5))
+  updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
+  np.testing.assert_array_equal(updates["noise"]["frequencies"], 0)
+  np.testing.assert_array_equal(updates["dense"]["kernel"], 0.5)

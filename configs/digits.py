@@ -10,9 +10,9 @@ def get_config():
   data_std = 0.75  # of the pixels in [-1, 1]
   return ConfigDict(dict(
       seed=0,
-      data=dict(factory="data.digits", dequantization="none"),
+      data=dict(factory="data.digits", dequantization="uniform"),
       process=dict(factory="processes.edm", sigma_min=0.002, sigma_max=80.0),
-      network=dict(factory="networks.MLP", width=384, depth=4, num_classes=10),
+      network=dict(factory="networks.MLP", width=384, depth=4, dropout=0.2, num_classes=10),
       denoiser=dict(factory="denoisers.edm", data_std=data_std),
       loss=dict(
           factory="losses.denoising_score_matching", target="x0", per_dimension=True,
@@ -23,6 +23,6 @@ def get_config():
       training=dict(
           batch_size=256, steps=2000, ema_half_life_images=(25_000,), ema_ramp=0.05, accumulate=1,
           log_every=50, checkpoint_every=500, keep=3, warm_start=None),
-      sampler=dict(solver="heun", steps=18, grid="", guidance=0.5, interval=(), options=dict()),
+      sampler=dict(solver="heun", steps=18, grid="", guidance=0.5, interval=(0.05, 0.6), options=dict()),
       evaluation=dict(num_samples=1000, batch=250, seed=0),
   ))

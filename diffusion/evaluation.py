@@ -62,7 +62,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   if len(held["x"]):
     found["held_out_loss"] = held_out_loss(run, held)
     found.update(held_out_likelihood(run, held))
-  draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held)
+  draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   _write_json(os.path.join(workdir, "metrics.json"), found)
   return found
 
@@ -121,13 +121,14 @@ def held_out_likelihood(run, held) -> dict:
   return {name: float(values.mean()), f"{name}_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
 
 
-def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held):
+def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, found):
   """samples.png, loss.png and, for images, trajectory.png in the workdir."""
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
   log = logging.read(path("log.jsonl"))
   if log:
-    pictures.loss_curve(path("loss.png"), [row["step"] for row in log], [row["loss"] for row in log])
+    held_out = ([run.step], [found["held_out_loss"]]) if "held_out_loss" in found else None
+    pictures.loss_curve(path("loss.png"), [row["step"] for row in log], [row["loss"] for row in log], held_out)
   if len(dataset.shape) != 3:
     pictures.scatter2d(path("samples.png"), stored, held["x"])
   else:

@@ -1,0 +1,122 @@
+"""CIFAR-10 DDPM++ on an accelerator: the training step in bfloat16 and 50-step sampling.
+
+Prints and writes images/s, the share of the chip's peak that the network's arithmetic reaches, and the ratio of
+the sampler to the bare chain of network calls. Takes at most ten minutes; without an accelerator it says so and
+exits with status 0. Needs no data set: the pictures are noise."""
+
+import pathlib
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import timing  # pylint: disable=wrong-import-position
+from diffusion import configuration, data, solvers  # pylint: disable=wrong-import-position
+from diffusion.training import ema, model, optimizer, sharding, step as steps  # pylint: disable=wrong-import-position
+
+# Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
+PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "TPU v4": 275e12, "TPU v5p": 459e12, "TPU v5 lite": 197e12}
+
+
+def parts_of(config):
+  """The parts of a CIFAR-10 config around a data set of noise."""
+  noise = np.zeros((8, 32, 32, 3), np.uint8)
+  dataset = data.describe("noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0)
+  make = lambda section: configuration.build(config[section], where=f"config.{section}")
+  return model.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
+
+
+def flops(compiled):
+  """Floating-point operations of one call, as the compiler counts them."""
+  analysis = compiled.cost_analysis()
+  analysis = analysis[0] if isinstance(analysis, list) else analysis
+  return float(analysis.get("flops", 0.0))
+
+
+def training(parts, batch_size, rounds):
+  """Images/s and FLOP/s of the training step."""
+  config = parts.config
+  mesh = sharding.make_mesh(devices=jax.devices()[:1])
+  state = jax.jit(lambda: model.init_state(parts))()
+  places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
+  step = steps.make_step(
+      model.loss(parts), optimizer.direction(config.optimizer), optimizer.learning_rate(config.optimizer, batch_size, 1000),
+      ema.half_lives(config.training.ema_half_life_images), mesh=mesh, state_sharding=places, seed=0)
+  batch = {"x": jax.random.normal(jax.random.key(0), (batch_size, 32, 32, 3))}
+  start = time.perf_counter()
+  compiled = step.lower(state, batch).compile()
+  compile_seconds = time.perf_counter() - start
+  for _ in range(5):
+    state, metrics = compiled(state, batch)
+  float(metrics["loss"])
+  times = []
+  for _ in range(rounds):
+    start = time.perf_counter()
+    for _ in range(10):
+      state, metrics = compiled(state, batch)
+    float(metrics["loss"])
+    times.append((time.perf_counter() - start) / 10)
+  seconds = float(np.median(times))
+  return state.params["model"], dict(
+      train_batch=batch_size, train_seconds=seconds, train_images_per_second=batch_size / seconds,
+      train_flops_per_second=flops(compiled) / seconds, train_compile_seconds=compile_seconds)
+
+
+def sampling(parts, params, batch_size, rounds):
+  """Images/s of 50 steps of DPM-Solver++ 2M, beside 50 bare network calls."""
+  solver = solvers.build("dpmpp_2m", parts.process, 50)
+  denoiser = model.denoiser(parts, params)
+  x = jax.random.normal(jax.random.key(1), (batch_size, 32, 32, 3))
+  times = 999.0 * jnp.asarray(solver.t[:-1])
+
+  @jax.jit
+  def bare(params, times, x):
+    body = lambda x, t: (x - 0.01 * parts.network.apply({"params": params}, x, jnp.broadcast_to(t, x.shape[:1])), None)
+    return jax.lax.scan(body, x, times)[0]
+
+  calls = {"ours": lambda: solvers.sample(denoiser, solver, x), "bare": lambda: bare(params, times, x)}
+  timing.interleaved(calls, 1)
+  measured = timing.interleaved(calls, rounds)
+  seconds = float(np.median(measured["ours"]))
+  work = flops(bare.lower(params, times, x).compile())
+  # The compiler counts a scan's body once.
+  return dict(
+      sample_batch=batch_size, sample_seconds=seconds, sample_images_per_second=batch_size / seconds,
+      sampler_ratio=timing.ratio(measured, "ours", "bare")[0], sample_flops_per_second=50 * work / seconds)
+
+
+def main():
+  args = timing.arguments(__doc__).parse_args()
+  device = jax.devices()[0]
+  if device.platform == "cpu":
+    print("no accelerator: JAX sees only the CPU, so there is nothing to measure here")
+    return
+  config = configuration.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
+  config.network.dtype = "bfloat16"
+  parts = parts_of(config)
+  rounds = 3 if args.quick else 9
+  numbers = dict(network="DDPM++ of configs/cifar10/vp_ddpmpp_continuous.py", dtype="bfloat16")
+  for batch_size in (128, 512):
+    params, found = training(parts, batch_size, rounds)
+    numbers[f"batch_{batch_size}"] = found
+    print(f"training, batch {batch_size}: {found['train_images_per_second']:,.0f} images/s, compiled in {found['train_compile_seconds']:.0f} s")
+  numbers.update(sampling(parts, params, 256, rounds))
+  print(f"sampling, batch 256: {numbers['sample_images_per_second']:,.1f} images/s at 50 evaluations, {numbers['sampler_ratio']:.3f} of the bare chain's time")
+  peak = next((value for name, value in PEAKS.items() if name in device.device_kind), None)
+  if peak:
+    for batch_size in (128, 512):
+      found = numbers[f"batch_{batch_size}"]
+      found["train_share_of_peak"] = found["train_flops_per_second"] / peak
+      print(f"share of the chip's bfloat16 peak in training at batch {batch_size}: {found['train_share_of_peak']:.1%}")
+    numbers["sample_share_of_peak"] = numbers["sample_flops_per_second"] / peak
+    print(f"share of the peak in sampling: {numbers['sample_share_of_peak']:.1%}")
+  timing.write(args.out, numbers)
+
+
+if __name__ == "__main__":
+  main()

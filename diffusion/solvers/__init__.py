@@ -5,12 +5,19 @@ from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import SOLVERS, build
 from diffusion.solvers.ddim import ddim
-from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde
+from diffusion.solvers.deis import deis, lms
+from diffusion.solvers.dpm_solver import dpm_solver, dpmpp_2s
+from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.executor import Solver, sample
+from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun
+from diffusion.solvers.momentum import ghvb, hb
+from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
+from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.table import About, State, Table
+from diffusion.solvers.unipc import unipc

@@ -10,12 +10,19 @@ from diffusion.solvers import grids
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.ddim import ddim
-from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde
+from diffusion.solvers.deis import deis, lms
+from diffusion.solvers.dpm_solver import dpm_solver, dpmpp_2s
+from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
+from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.heun import heun
+from diffusion.solvers.momentum import ghvb, hb
+from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
+from diffusion.solvers.sa_solver import sa_solver
+from diffusion.solvers.unipc import unipc
 
 
 def default_grid(process, n):
@@ -64,7 +71,7 @@ class Entry:
 
   Attributes:
     builder: (process, grid, **options) -> solver.
-    order: order of convergence (weak if stochastic), or None where there is none to claim.
+    order: order of convergence (weak if stochastic) at the default options, or None where there is none to claim.
     stochastic: whether it draws noise at its defaults.
     per_index: whether sample i depends on its own key and start alone.
     grid: (process, n) -> the grid that `build` takes when none is named.
@@ -81,8 +88,21 @@ SOLVERS = {
     "ddim": Entry(ddim, 1, False),
     "euler": Entry(euler, 1, False),
     "heun": Entry(heun, 2, False),
+    "dpm_solver": Entry(dpm_solver, 3, False),
+    "exponential_rk3": Entry(exponential_rk3, 3, False),
+    "dpmpp_2s": Entry(dpmpp_2s, 2, False),
     "dpmpp_2m": Entry(dpmpp_2m, 2, False),
+    "dpmpp_3m": Entry(dpmpp_3m, 3, False),
+    "unipc": Entry(unipc, 4, False),
+    "deis": Entry(deis, 4, False),
+    "lms": Entry(lms, 4, False),
+    "ipndm": Entry(ipndm, 2, False),
+    "pndm": Entry(pndm, 2, False),
+    "hb": Entry(hb, 1, False),
+    "ghvb": Entry(ghvb, 2, False),
     "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
+    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, 2, True),
+    "sa_solver": Entry(sa_solver, 2, True),
     "ancestral": Entry(ancestral, 1, True),
     "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
     "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
@@ -111,7 +131,7 @@ def build(name, process, n, *, grid=None, **options):
   >>> build("dpmp_2m", processes.edm(), 18)
   Traceback (most recent call last):
   ...
-  ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpmpp_2m, ...
+  ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpm_solver, ...
   """
   entry = _lookup(SOLVERS, "solver", name)
   grids.check_steps(n)

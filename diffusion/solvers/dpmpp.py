@@ -1,7 +1,8 @@
-"""DPM-Solver++ 2M, multistep in log-SNR on the data prediction, as an ODE and as an SDE."""
+"""DPM-Solver++ 2M and 3M, multistep in log-SNR on the data prediction, as ODEs and as SDEs."""
 
 import numpy as np
 
+from diffusion.solvers.data_history import data_noise, data_ratio, data_table, data_weights
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table, build
 
@@ -42,9 +43,62 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
     eta: how much noise, at least 0.
     dtype, xp: as in `ddim`.
   """
+  _check_eta(eta)
+  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process.name), dtype, xp)
+
+
+def dpmpp_3m(process, grid, *, dtype=np.float32, xp=np) -> Table:
+  """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last three D.
+
+  The whole integral of the parabola through three data predictions (arXiv:2211.01095, section 4.2 gives the rule of order
+  2). Its second derivative D'' contributes alpha' D'' int_0^h e^-(h-u) u^2/2 du; common implementations have half of
+  what the second difference needs there and are of second order.
+  The first two steps, and those to clean data and after pure noise, are of lower order (see `deis`).
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times.
+    dtype, xp: as in `ddim`.
+
+  >>> from diffusion import processes
+  >>> print(dpmpp_3m(processes.edm(), np.array([4.0, 2.0, 1.0, 0.0])))
+  dpmpp_3m: order 3, 3 evaluations, asks for x0, 3 slots, no noise (process edm)
+  row 0  t=4   S0 <- 0.5 S0 + 0.5 E; S1 <- E; S2 <- S1
+  row 1  t=2   S0 <- 0.5 S0 - 0.27865 S1 + 0.77865 E; S1 <- E; S2 <- S1
+  row 2  t=1   S0 <- E; S1 <- E; S2 <- S1
+  output t=0   S0
+  """
+  return _three_step(process, grid, 0.0, About("dpmpp_3m", 3, process.name), dtype, xp)
+
+
+def dpmpp_3m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
+  """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and exact noise.
+
+  eta = 1 is the reverse SDE, 0 is `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak order is 2.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times.
+    eta: how much noise, at least 0.
+    dtype, xp: as in `ddim`.
+
+  Raises:
+    ValueError: a bad grid or eta.
+  """
+  _check_eta(eta)
+  return _three_step(process, grid, eta, About(f"dpmpp_3m_sde(eta={eta:g})", 2 if eta else 3, process.name), dtype, xp)
+
+
+def _three_step(process, grid, eta, about, dtype, xp):
+  n = nodes(process, grid, dtype, xp)
+  weights, _ = data_weights(n, 3, xp, eta)
+  noise = data_noise(n, xp, eta) if eta else None
+  return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise)
+
+
+def _check_eta(eta):
   if not eta >= 0:
     raise ValueError(f"eta is an amount of noise and at least 0, got {eta}")
-  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process.name), dtype, xp)
 
 
 def _two_step(process, grid, eta, about, dtype, xp):

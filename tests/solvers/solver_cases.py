@@ -15,7 +15,30 @@ def inner_grid(process, n, spacing=solvers.grids.log_snr):
   return spacing(process, n, t_max=float(ends[0]), t_min=float(ends[1]))
 
 
-def pad(table, rows, slots=2, noises=1):
+def graded(process, n):
+  """The same ends with steps that begin short: a multistep solver's first steps, of low order, are then too short to matter."""
+  return process.t_of_log_snr(-4.0 + 9.0 * np.linspace(0, 1, n + 1) ** 3)
+
+
+# Slots of the widest built-in table.
+SLOTS = 6
+
+# Built-in solvers at other options than the catalogue's.
+VARIANTS = [
+    *[("deis", dict(r=r, clock=clock)) for clock in ("t", "rho") for r in (0, 1, 2, 3)],
+    *[("lms", dict(order=k)) for k in (1, 2, 3)],
+    *[("ipndm", dict(order=k)) for k in (1, 2, 3)],
+    *[("hb", dict(order=1, beta=0.5)), ("hb", dict(order=3, beta=1.0))],
+    *[("ghvb", dict(order=k, beta=b)) for k, b in ((1, 0.5), (2, 1.0), (3, 0.5), (4, 0.8), (5, 0.8))],
+    *[("dpm_solver", dict(order=1)), ("dpm_solver", dict(order=2)), ("dpm_solver", dict(order=2, r1=0.3))],
+    *[("dpmpp_2s", dict(r=0.7)), ("exponential_rk3", dict(c2=1 / 3, c3=2 / 3))],
+    *[("unipc", dict(order=p, variant=v)) for p in (1, 2, 3) for v in ("bh1", "bh2") if (p, v) != (3, "bh2")],
+    *[("unipc", dict(order=p, corrector=False)) for p in (1, 2, 3)],
+    *[("sa_solver", dict(tau=0.0, predictor=p, corrector=q)) for p, q in ((2, 0), (3, 0), (4, 0), (1, 1), (2, 2), (3, 3), (4, 2))],
+]
+
+
+def pad(table, rows, slots=SLOTS, noises=1):
   """The same sampler with more slots, noises and rows; the rows added keep the last point. One shape, one program."""
   m, n, extra = table.A.shape[-1], table.num_steps, rows - table.num_steps
   wide = lambda leaf, *sizes: np.pad(np.asarray(leaf), [(0, 0)] + [(0, size) for size in sizes])
@@ -72,6 +95,8 @@ def table_moments(process, table, mean, variance, start):
   m = process.marginal(t[:-1])
   total = m.alpha**2 * variance + m.sigma**2
   gain, shift = m.alpha * variance / total, m.sigma**2 * mean / total  # D = gain x + shift
+  if table.view == "eps":
+    gain, shift = m.sigma / total, -m.alpha * m.sigma * mean / total
   if table.view == "score":
     gain, shift = -1 / total, m.alpha * mean / total
   matrices = A + B[:, :, None] * ((g + h * gain)[:, None] * w[:-1])[:, None, :]

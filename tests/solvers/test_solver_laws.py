@@ -6,52 +6,79 @@ import numpy as np
 import pytest
 
 from diffusion import oracles, processes, solvers
-from solver_cases import Moments, inner_grid, marginal_moments, pad, run_all, slope, stack, table_moments
+from solver_cases import VARIANTS, Moments, graded, inner_grid, marginal_moments, pad, run_all, slope, stack, table_moments
 
 ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
 SDE = [name for name, entry in solvers.SOLVERS.items() if entry.order and entry.stochastic]
 EVERY_PROCESS = list(processes.PROCESSES)
-COUNTS = (24, 48, 96)  # steps at which orders are observed
-
-
-def tables_of(process, rows):
-  """Every ODE solver at every count, all of one shape."""
-  build = lambda solver, n: solvers.SOLVERS[solver].builder(process, inner_grid(process, n), dtype=np.float64)
-  return [pad(build(solver, n), rows) for solver in ODE for n in COUNTS]
-
-
-def check_orders(outs, exact, where):
-  """The slope over the last two counts."""
-  for i, solver in enumerate(ODE):
-    errors = [float(jnp.sqrt(jnp.mean((out - exact) ** 2))) for out in outs[len(COUNTS) * i : len(COUNTS) * (i + 1)]]
-    observed = slope(COUNTS[1:], errors[1:])
-    assert abs(observed - solvers.SOLVERS[solver].order) < 0.25, (where, solver, observed, errors)
-    assert errors[0] < 0.3, (where, solver, errors)
+COUNTS = (96, 192)  # steps at which orders are observed on a mixture
+# Every solver of the probability flow, at its defaults and at others.
+FLOWS = [(name, {}) for name in ODE] + VARIANTS
 
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
-def test_order_of_convergence_on_a_gaussian(name, x64):
-  """Against the exact probability flow."""
+def test_order_of_convergence_on_a_gaussian(name):
+  """A solver of the flow maps Gaussians to Gaussians: the exact mean and standard deviation are approached at the claimed order.
+
+  A little more than the order may be seen while the next term of the error is not yet small beside the first.
+  """
   process = processes.PROCESSES[name]()
-  oracle = oracles.gaussian(process, [0.5, -1.0], [0.05, 1.5])
-  grid = inner_grid(process, 1)
-  t = jnp.full(8, grid[0])
-  x = oracle.sample(jax.random.key(1), 8, t=t)
-  outs = run_all(oracle, stack(tables_of(process, 2 * COUNTS[-1])), x, jax.random.split(jax.random.key(0), 8))
-  check_orders(outs, oracle.flow(x, t, jnp.full(8, grid[1])), name)
+  for solver, options in FLOWS:
+    errors = []
+    for n in (96, 192):
+      grid = graded(process, n)
+      table = solvers.SOLVERS[solver].builder(process, grid, dtype=np.float64, **options)
+      error = 0.0
+      for mean, variance in ((0.5, 0.05), (-1.0, 1.5)):
+        start, end = (marginal_moments(process, mean, variance, t) for t in (grid[0], grid[-1]))
+        out = table_moments(process, table, mean, variance, start)
+        error = max(error, abs(out.mean - end.mean), abs(out.variance**0.5 - end.variance**0.5))
+      errors.append(error)
+    observed = slope((96, 192), errors)
+    assert table.order - 0.2 < observed < table.order + 0.5, (table.name, observed, errors)
+    assert errors[0] < 0.1, (table.name, errors)
+
+
+def exact_flow(oracle, process, x, start, end, steps=1500):
+  """dv/d lambda = -e^-lambda eps by the classical Runge-Kutta method, independent of every table."""
+  clock = lambda t: float(process.log_snr(t)) / 2
+  h = (clock(end) - clock(start)) / steps
+
+  def slope_at(v, clock):
+    t = process.t_of_log_snr(2 * clock)
+    seen = process.marginal(t).alpha * v
+    return -jnp.exp(-clock) * oracle(seen, jnp.broadcast_to(t, x.shape[:1]), views=("eps",)).eps
+
+  @jax.jit
+  def run(oracle, v):
+    def body(i, v):
+      now = clock(start) + h * i
+      k1 = slope_at(v, now)
+      k2 = slope_at(v + h / 2 * k1, now + h / 2)
+      k3 = slope_at(v + h / 2 * k2, now + h / 2)
+      return v + h / 6 * (k1 + 2 * k2 + 2 * k3 + slope_at(v + h * k3, now + h))
+
+    return jax.lax.fori_loop(0, steps, body, v)
+
+  return process.marginal(end).alpha * run(oracle, x / process.marginal(start).alpha)
 
 
 @pytest.mark.parametrize("name", ["vp_linear", "edm"])
 def test_order_of_convergence_on_a_mixture(name, x64):
-  """Against Heun with many more steps, which is no nearer to one solver's answer than to another's."""
+  """The same through the executor, where the denoiser is not linear: at least the claimed order."""
   process = processes.PROCESSES[name]()
-  fine = 6 * COUNTS[-1]
   oracle = oracles.gaussian_mixture(process, [0.3, 0.7], [[-1.0, 0.2], [0.8, -0.5]], [0.05, 0.2])
-  reference = solvers.heun(process, inner_grid(process, fine), dtype=np.float64)
-  x = oracle.sample(jax.random.key(1), 8, t=float(inner_grid(process, 1)[0]))
-  tables = stack([*tables_of(process, 2 * fine), pad(reference, 2 * fine)])
-  *outs, exact = run_all(oracle, tables, x, jax.random.split(jax.random.key(0), 8))
-  check_orders(outs, exact, name)
+  start, end = graded(process, 1)
+  x = oracle.sample(jax.random.key(1), 8, t=float(start))
+  build = lambda solver, n: solvers.SOLVERS[solver].builder(process, graded(process, n), dtype=np.float64)
+  tables = stack([pad(build(solver, n), 3 * COUNTS[-1]) for solver in ODE for n in COUNTS])
+  outs = np.asarray(run_all(oracle, tables, x, jax.random.split(jax.random.key(0), 8)))
+  exact = np.asarray(exact_flow(oracle, process, x, start, end))
+  errors = np.sqrt(np.mean((outs - exact) ** 2, axis=(1, 2))).reshape(-1, len(COUNTS))
+  for solver, error in zip(ODE, errors):
+    observed = slope(COUNTS, error)
+    assert observed > solvers.SOLVERS[solver].order - 0.3, (solver, observed, error)
+    assert error[0] < 0.1, (solver, error)
 
 
 @pytest.mark.parametrize("solver", SDE)
@@ -81,24 +108,18 @@ def test_a_table_reports_the_catalogue_order():
 
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
-def test_one_point_of_data_is_solved_exactly(name, x64):
-  """For a point of data eps is constant along the flow: every solver in EDM's variables is exact with any nodes."""
+def test_one_point_of_data_is_solved_exactly(name):
+  """For a point of data D and eps are constant along the flow: every solver but Euler's is exact with any nodes, however few."""
   process = processes.PROCESSES[name]()
-  oracle = oracles.atoms(process, [[0.7, -0.2]])
-  grid = inner_grid(process, 3, solvers.grids.quadratic)
-  tables = [
-      pad(build(process, grid, dtype=np.float64), 6)
-      for build in (solvers.ddim, solvers.heun, solvers.dpmpp_2m)
-  ]
-  eps = jax.random.normal(jax.random.key(0), (4, 2))
-  start, end = process.marginal(grid[0]), process.marginal(grid[-1])
-  x = start.alpha * oracle.points + start.sigma * eps
-  exact = end.alpha * oracle.points + end.sigma * eps
-  outs = run_all(oracle, stack(tables), x, jax.random.split(jax.random.key(0), 4))
-  assert max(float(abs(out - exact).max()) for out in outs) < 1e-11
-  if name == "rectified_flow":  # a straight line is Euler's exact case
-    out = solvers.sample(oracle, solvers.euler(process, grid, dtype=np.float64), x)
-    assert float(abs(out - exact).max()) < 1e-12
+  grid = inner_grid(process, 5, solvers.grids.quadratic)
+  start, end = (marginal_moments(process, 0.7, 0.0, t) for t in (grid[0], grid[-1]))
+  for solver, options in FLOWS:
+    table = solvers.SOLVERS[solver].builder(process, grid, dtype=np.float64, **options)
+    out = table_moments(process, table, 0.7, 0.0, start)
+    if solver != "euler":
+      np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-10, atol=1e-12, err_msg=table.name)
+    elif name == "rectified_flow":  # a straight line is Euler's exact case
+      np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
@@ -159,16 +180,17 @@ def test_nothing_is_lost_at_either_end(name):
   process = processes.PROCESSES[name]()
   clean = float(process.marginal(0.0).sigma) == 0
   grids = [solvers.grids.quadratic(process, 12, t_min=0.0), solvers.grids.log_snr(process, 12, clean=clean)]
-  tables = [pad(solvers.SOLVERS[s].builder(process, g), 24) for s in ALLOW_BOTH_ENDS for g in grids]
+  tables = [pad(solvers.SOLVERS[s].builder(process, g), 36) for s in ALLOW_BOTH_ENDS for g in grids]
   oracle = oracles.gaussian(process, [0.5], [0.3])
   x = jnp.linspace(-1, 1, 8).reshape(8, 1) * np.float32(process.prior_std)
   outs = np.asarray(run_all(oracle, stack(tables), x, jax.random.split(jax.random.key(0), 8)))
   assert np.isfinite(outs).all()
   # One row of pure noise carries no information: a table that starts there forgets nothing but its scale.
   for table, out in zip(tables, outs):
-    if table.name in ("heun", "dpmpp_2m") and np.asarray(table.t)[1] > 0.01 * process.t_max:
-      exact = oracle.flow(x, jnp.full(8, process.t_max, jnp.float32), jnp.full(8, 1.0 * table.t[-1], jnp.float32))
-      assert abs(out - exact).max() < 0.35, (table.name, abs(out - exact).max())
+    if np.any(table.C) or table.name in ("ddim", "euler"):
+      continue
+    exact = oracle.flow(x, jnp.full(8, process.t_max, jnp.float32), jnp.full(8, 1.0 * table.t[-1], jnp.float32))
+    assert abs(out - exact).max() < 0.25, (table.name, abs(out - exact).max())
 
 
 @pytest.mark.parametrize("solver", ["predictor_corrector", "annealed_langevin"])

@@ -1,0 +1,93 @@
+"""DPM-Solver 1 to 3 and DPM-Solver++ 2S: singlestep methods in log-SNR."""
+
+import numpy as np
+
+from diffusion.solvers.multistep import phi
+from diffusion.solvers.singlestep import exponential_runge_kutta
+from diffusion.solvers.table import About, Table
+
+
+def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.float32) -> Table:
+  """DPM-Solver-k on the noise prediction, k evaluations a step (arXiv:2206.00927, eq. 3.7, algorithms 1 and 2).
+
+  Inner evaluations at lambda + r1 h and, of order 3, lambda + r2 h. Order 1 is DDIM.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times, not traced.
+    order: k = 1, 2 or 3.
+    r1, r2: fractions of the step in log(alpha/sigma); None for the paper's 1/2 (order 2), 1/3 and 2/3 (order 3). Order 3
+      needs r2 = 2/3 to be of third order.
+    view: 'x0' or 'eps', what the network is asked for.
+    dtype: precision at run time.
+
+  Raises:
+    ValueError: a bad grid, order, fraction or view; a traced grid.
+
+  >>> from diffusion import processes
+  >>> print(dpm_solver(processes.edm(), np.array([4.0, 1.0, 0.0]), order=2, view="eps"))
+  dpm_solver(order=2): order 2, 3 evaluations, asks for eps, 2 slots, no noise (process edm)
+  row 0  t=4   S0 <- S0; S1 <- E
+  row 1  t=2   u = S0 - 2 S1; S0 <- S0 - 3 E; S1 <- 0
+  row 2  t=1   S0 <- S0 - E; S1 <- E
+  output t=0   S0
+  """
+  if order not in (1, 2, 3):
+    raise ValueError(f"the order of dpm_solver is 1, 2 or 3, got {order}")
+  r1 = (None, None, 1 / 2, 1 / 3)[order] if r1 is None else r1
+  r2 = 2 / 3 if r2 is None else r2
+  fractions = [(), (r1,), (r1, r2)][order - 1]
+  _check(fractions)
+  tableau = (_first, _second, _third)[order - 1]
+  about = About(f"dpm_solver(order={order})", order, process.name)
+  return exponential_runge_kutta(process, grid, fractions, tableau, "eps", about, view, dtype)
+
+
+def dpmpp_2s(process, grid, *, r=0.5, dtype=np.float32) -> Table:
+  """DPM-Solver++ 2S: two evaluations a step on the data prediction (arXiv:2211.01095, algorithm 1).
+
+  x' = (sigma'/sigma) x + alpha' (1 - e^-h) ((1 - 1/2r) D + D_r / 2r) with D_r at lambda + r h.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times, not traced.
+    r: fraction of the step in log(alpha/sigma), in (0, 1].
+    dtype: precision at run time.
+
+  Raises:
+    ValueError: a bad grid or r; a traced grid.
+
+  >>> from diffusion import processes
+  >>> print(dpmpp_2s(processes.edm(), np.array([4.0, 1.0, 0.0])))
+  dpmpp_2s: order 2, 3 evaluations, asks for x0, 2 slots, no noise (process edm)
+  row 0  t=4   S0 <- S0; S1 <- E
+  row 1  t=2   u = 0.5 S0 + 0.5 S1; S0 <- 0.25 S0 + 0.75 E; S1 <- 0
+  row 2  t=1   S0 <- E; S1 <- E
+  output t=0   S0
+  """
+  _check((r,))
+  name = "dpmpp_2s" if r == 0.5 else f"dpmpp_2s(r={r:g})"
+  return exponential_runge_kutta(process, grid, (r,), _second, "x0", About(name, 2, process.name), "x0", dtype)
+
+
+def _check(fractions):
+  if not all(low < high for low, high in zip((0, *fractions), (*fractions, 1 + 1e-9))):
+    raise ValueError(f"the fractions of a step must increase and lie in (0, 1], got {fractions}")
+
+
+def _first(z, c):
+  return [], [phi(1, z)]
+
+
+def _second(z, c):
+  """u from a constant, the step along the slope (E_r - E)/r with weight phi_1 / 2."""
+  r = c[1]
+  slope = phi(1, z) / (2 * r)
+  return [[r * phi(1, r * z)]], [phi(1, z) - slope, slope]
+
+
+def _third(z, c):
+  """The line through the last stage and the start, each stage but the first on the line before it."""
+  _, r1, r2 = c
+  inner, outer = r2**2 / r1 * phi(2, r2 * z), phi(2, z) / r2
+  return [[r1 * phi(1, r1 * z)], [r2 * phi(1, r2 * z) - inner, inner]], [phi(1, z) - outer, 0 * z, outer]

@@ -1,0 +1,55 @@
+"""SA-Solver, stochastic Adams: multistep predictor and corrector for the reverse SDE with any amount of noise."""
+
+import numpy as np
+
+from diffusion.solvers.data_history import data_noise, data_ratio, data_table, data_weights
+from diffusion.solvers.nodes import nodes
+from diffusion.solvers.table import About, Table
+
+
+def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, dtype=np.float32, xp=np) -> Table:
+  """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019, eq. 14 and 17).
+
+  b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The corrector has the
+  evaluation at the end of the step as one more point and the same noise z; it costs no evaluation, because it is the
+  next row's own.
+
+  tau = 0 is the probability flow, 1 the reverse SDE.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] or [B, n+1] decreasing times.
+    tau: at least 0: a number, [n] numbers, one a step, or a function of rho = sigma/alpha where each step starts,
+      e.g. `lambda rho: 1.0 * ((0.05 < rho) & (rho < 1))`, the paper's choice on CIFAR-10 at EDM's noise levels.
+    predictor: number of evaluations that it uses, 1 to 4.
+    corrector: number of past evaluations that it uses beside the new one, 1 to 4, or 0 for none.
+    dtype, xp: as in `ddim`.
+
+  Raises:
+    ValueError: a bad grid, tau or number of evaluations.
+
+  >>> from diffusion import processes
+  >>> print(sa_solver(processes.edm(), np.array([4.0, 2.0, 1.0]), predictor=2, corrector=0))
+  sa_solver(tau=1, 2 + 0): order 2, 2 evaluations, asks for x0, 2 slots, 1 noise (process edm)
+  row 0  t=4   S0 <- 0.25 S0 + 0.75 E + 1.7321 z; S1 <- E
+  row 1  t=2   S0 <- 0.25 S0 - 0.45899 S1 + 1.209 E + 0.86603 z; S1 <- E
+  output t=1   S0
+  """
+  if predictor not in (1, 2, 3, 4) or corrector not in (0, 1, 2, 3, 4):
+    raise ValueError(f"sa_solver uses 1 to 4 evaluations to predict and 0 to 4 to correct, got {predictor} and {corrector}")
+  n = nodes(process, grid, dtype, xp)
+  named = f"{tau:g}" if np.ndim(tau) == 0 and not callable(tau) else "per step"
+  if callable(tau):
+    with np.errstate(divide="ignore"):
+      tau = tau(n.s / n.a)
+  tau = xp.asarray(tau, dtype=np.float64) + 0.0 * n.s
+  if xp is np and not (tau >= 0).all():
+    raise ValueError(f"tau is an amount of noise and at least 0, got {tau.tolist()}")
+  eta = tau**2
+  weights, _ = data_weights(n, predictor, xp, eta)
+  correct = data_weights(n, corrector, xp, eta, ahead=True)[0] if corrector else None
+  random = xp is not np or bool((tau > 0).any())
+  order = min(predictor, corrector) + 1 if corrector else predictor
+  about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process.name)
+  noise = data_noise(n, xp, eta) if random else None
+  return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise, corrector=correct)

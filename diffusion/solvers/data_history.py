@@ -1,43 +1,53 @@
 """Tables that remember past data predictions: x' = ratio x + sum_j W_j D_j + noise z, with or without a corrector."""
 
+import numpy as np
+
 from diffusion.solvers.multistep import integrals, past, quadrature
 from diffusion.solvers.table import build
+
+# A last step longer than this in log(alpha/sigma) is too long for extrapolation of high order (on mixtures of Gaussians).
+LONG = 0.5
 
 
 def data_ratio(n, xp, eta=0.0):
   """(sigma'/sigma) e^(-eta h), the factor of x in the exact step; eta is a number or [..., n]."""
-  extra = _extra(n, eta, xp)
-  return n.s1 / n.s * xp.exp(-extra)
+  return n.s1 / n.s * _decay(n, eta, xp)
 
 
 def data_noise(n, xp, eta):
   """sigma' sqrt(1 - e^(-2 eta h)), the standard deviation of the noise of the exact step."""
-  extra = _extra(n, eta, xp)
-  some = extra > 0  # masked before the root, so that gradients are finite as well
-  return xp.where(some, n.s1 * xp.sqrt(-xp.expm1(-2 * xp.where(some, extra, 1.0))), 0.0)
+  h = xp.where(n.long, 1.0, n.h)
+  lost = xp.where(n.long, xp.where(eta + xp.zeros_like(n.s) > 0, 1.0, 0.0), -xp.expm1(-2 * eta * h))
+  return n.s1 * xp.where(lost > 0, xp.sqrt(xp.where(lost > 0, lost, 1.0)), 0.0)
 
 
-def _extra(n, eta, xp):
-  """eta h, where a step without noise stays at zero though h is infinite."""
-  some = eta + 0.0 * n.s > 0
-  return eta * xp.where(some, n.h, 0.0)
+def _decay(n, eta, xp):
+  """e^(-eta h): without noise 1 though h is infinite. Infinite h is masked, so that gradients are finite."""
+  return xp.where(n.long, xp.where(eta + xp.zeros_like(n.s) > 0, 0.0, 1.0), xp.exp(-eta * xp.where(n.long, 1.0, n.h)))
 
 
-def data_weights(n, depth, xp, eta=0.0, ahead=False):
+def data_weights(n, depth, xp, eta=0.0, ahead=False, lower_order_final=None):
   """alpha' (1 + eta) int e^(-(1+eta)(lambda' - lambda)) l_j(lambda) d lambda on each step: list of [..., n].
 
   l_j are the Lagrange polynomials in lambda = log(alpha/sigma) through the last `depth` nodes, or as many as there
   are; with ahead=True the end of the step is one more point, the first in the list. An infinitely long step has its
   first-order limit, which has no use for the end of the step.
+
+  With lower_order_final no step uses more past nodes than there are steps left, itself included. That is better where steps
+  stay long in lambda to the end, as on nodes quadratic in t, and costs order where they shrink, so None decides by the last
+  step of finite length.
   """
   h = xp.where(n.long, 1.0, n.h)
   # lambda counted from the start of the step, as each past node is seen from there.
   seen = [0.0 * h]
   for j in range(1, depth):
     seen.append(seen[-1] - past(h, j, xp, 1.0))
+  last = xp.where(n.long, 0.0, n.h)[..., -2:]
+  final = (xp.where(n.long[..., -1:], last[..., :1], last[..., -1:]) > LONG) if lower_order_final is None else lower_order_final
   usable = [xp.ones_like(h) > 0]
   for j in range(1, depth):
-    usable.append(usable[-1] & (past(1.0 * ~n.long, j, xp) > 0))
+    late = final & (np.arange(h.shape[-1]) >= h.shape[-1] - j)
+    usable.append(usable[-1] & past(~n.long, j, xp, False) & ~late)
   if ahead:
     seen, usable = [h, *seen], [~n.long, *usable]
   u, w = quadrature(0.0 * h, h)

@@ -47,7 +47,7 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
   return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process.name), dtype, xp)
 
 
-def dpmpp_3m(process, grid, *, dtype=np.float32, xp=np) -> Table:
+def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
   """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last three D.
 
   The whole integral of the parabola through three data predictions (arXiv:2211.01095, section 4.2 gives the rule of order
@@ -58,6 +58,7 @@ def dpmpp_3m(process, grid, *, dtype=np.float32, xp=np) -> Table:
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
+    lower_order_final: as in `unipc`.
     dtype, xp: as in `ddim`.
 
   >>> from diffusion import processes
@@ -68,10 +69,10 @@ def dpmpp_3m(process, grid, *, dtype=np.float32, xp=np) -> Table:
   row 2  t=1   S0 <- E; S1 <- E; S2 <- S1
   output t=0   S0
   """
-  return _three_step(process, grid, 0.0, About("dpmpp_3m", 3, process.name), dtype, xp)
+  return _three_step(process, grid, 0.0, lower_order_final, About("dpmpp_3m", 3, process.name), dtype, xp)
 
 
-def dpmpp_3m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
+def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
   """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and exact noise.
 
   eta = 1 is the reverse SDE, 0 is `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak order is 2.
@@ -80,18 +81,20 @@ def dpmpp_3m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
     eta: how much noise, at least 0.
+    lower_order_final: as in `unipc`.
     dtype, xp: as in `ddim`.
 
   Raises:
     ValueError: a bad grid or eta.
   """
   _check_eta(eta)
-  return _three_step(process, grid, eta, About(f"dpmpp_3m_sde(eta={eta:g})", 2 if eta else 3, process.name), dtype, xp)
+  about = About(f"dpmpp_3m_sde(eta={eta:g})", 2 if eta else 3, process.name)
+  return _three_step(process, grid, eta, lower_order_final, about, dtype, xp)
 
 
-def _three_step(process, grid, eta, about, dtype, xp):
+def _three_step(process, grid, eta, lower_order_final, about, dtype, xp):
   n = nodes(process, grid, dtype, xp)
-  weights, _ = data_weights(n, 3, xp, eta)
+  weights, _ = data_weights(n, 3, xp, eta, lower_order_final=lower_order_final)
   noise = data_noise(n, xp, eta) if eta else None
   return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise)
 

@@ -18,8 +18,8 @@ def quadrature(start, end):
   >>> (w / x).sum(-1).round(12).tolist() == np.log([3.0]).round(12).tolist()
   True
   """
-  half = (end - start)[..., None] / 2
-  return (end + start)[..., None] / 2 + half * POINTS, half * WEIGHTS
+  half, spread = (end - start)[..., None] / 2, (1,) * start.ndim + (-1,)
+  return (end + start)[..., None] / 2 + half * POINTS.reshape(spread), half * WEIGHTS.reshape(spread)
 
 
 def past(values, steps, xp, fill=0.0):

@@ -52,7 +52,7 @@ def noise_weights(process, n, depth, clock, xp):
   there = xp.ones_like(rho) > 0
   known = there if clock == "t" else ~silent  # rho is infinite where there is no signal; t is not
   points = [past(nodes, j, xp) for j in range(depth)]
-  usable = [known if j == 0 else past(1.0 * known, j, xp) > 0 for j in range(depth)]
+  usable = [known if j == 0 else past(known, j, xp, False) for j in range(depth)]
   return integrals(points, usable, position, n.a1[..., None] * xp.cosh(u) * w, xp)
 
 

@@ -7,7 +7,7 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, dtype=np.float32, xp=np) -> Table:
+def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
   """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019, eq. 14 and 17).
 
   b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The corrector has the
@@ -23,13 +23,14 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, dtype=np.floa
       e.g. `lambda rho: 1.0 * ((0.05 < rho) & (rho < 1))`, the paper's choice on CIFAR-10 at EDM's noise levels.
     predictor: number of evaluations that it uses, 1 to 4.
     corrector: number of past evaluations that it uses beside the new one, 1 to 4, or 0 for none.
+    lower_order_final: as in `unipc`.
     dtype, xp: as in `ddim`.
 
   Raises:
     ValueError: a bad grid, tau or number of evaluations.
 
   >>> from diffusion import processes
-  >>> print(sa_solver(processes.edm(), np.array([4.0, 2.0, 1.0]), predictor=2, corrector=0))
+  >>> print(sa_solver(processes.edm(), np.array([4.0, 2.0, 1.0]), predictor=2, corrector=0, lower_order_final=False))
   sa_solver(tau=1, 2 + 0): order 2, 2 evaluations, asks for x0, 2 slots, 1 noise (process edm)
   row 0  t=4   S0 <- 0.25 S0 + 0.75 E + 1.7321 z; S1 <- E
   row 1  t=2   S0 <- 0.25 S0 - 0.45899 S1 + 1.209 E + 0.86603 z; S1 <- E
@@ -42,12 +43,14 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, dtype=np.floa
   if callable(tau):
     with np.errstate(divide="ignore"):
       tau = tau(n.s / n.a)
-  tau = xp.asarray(tau, dtype=np.float64) + 0.0 * n.s
+  tau = xp.asarray(tau, dtype=np.float64) + xp.zeros_like(n.s)
   if xp is np and not (tau >= 0).all():
     raise ValueError(f"tau is an amount of noise and at least 0, got {tau.tolist()}")
   eta = tau**2
-  weights, _ = data_weights(n, predictor, xp, eta)
-  correct = data_weights(n, corrector, xp, eta, ahead=True)[0] if corrector else None
+  weights, _ = data_weights(n, predictor, xp, eta, lower_order_final=lower_order_final)
+  correct = None
+  if corrector:
+    correct, _ = data_weights(n, corrector, xp, eta, ahead=True, lower_order_final=lower_order_final)
   random = xp is not np or bool((tau > 0).any())
   order = min(predictor, corrector) + 1 if corrector else predictor
   about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process.name)

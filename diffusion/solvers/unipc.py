@@ -8,7 +8,7 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def unipc(process, grid, *, order=3, variant="bh2", corrector=True, dtype=np.float32, xp=np) -> Table:
+def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
   """UniPC-p on the data prediction (arXiv:2302.04867, algorithms 5 and 6).
 
   The predictor integrates the polynomial through the last p data predictions against e^lambda, the corrector the
@@ -24,6 +24,8 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, dtype=np.flo
     order: p, 1 to 3.
     variant: 'bh1', B(h) = h, or 'bh2', B(h) = e^h - 1 in the paper's sign.
     corrector: whether to correct; without it this is UniP.
+    lower_order_final: whether the last steps have order p-1, ..., 1, as in the authors' code; None to do so if the last
+      (of finite length) is longer than 0.5 in log(alpha/sigma). Steps that shrink with n would lose their order by it.
     dtype, xp: as in `ddim`.
 
   Raises:
@@ -45,7 +47,7 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, dtype=np.flo
   h = xp.where(n.long, 1.0, n.h)
   full = -n.a1 * xp.expm1(-h)  # weight of a constant D
   half = (n.a1 * h if variant == "bh1" else full) / 2
-  predict, usable = data_weights(n, order, xp)
+  predict, usable = data_weights(n, order, xp, lower_order_final=lower_order_final)
   if order > 1:
     two = ~n.long & usable[1] & (~usable[2] if order > 2 else True)
     slope = half * h / xp.where(two, past(h, 1, xp, 1.0), 1.0)
@@ -53,7 +55,7 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, dtype=np.flo
     predict[1] = xp.where(two, -slope, predict[1])
   correct = None
   if corrector:
-    correct, usable = data_weights(n, order, xp, ahead=True)
+    correct, usable = data_weights(n, order, xp, ahead=True, lower_order_final=lower_order_final)
     one = ~n.long & (~usable[2] if order > 1 else True)
     correct[0] = xp.where(one, half, correct[0])
     correct[1] = xp.where(one, full - half, correct[1])

@@ -95,6 +95,28 @@ def test_other_mistakes_are_named():
     solvers.grids.uniform(vp, 3, t_min=0.0, clean=True)
   with pytest.raises(ValueError, match="2 slots"):
     solvers.predictor_corrector(vp, np.array([1.0, 0.5]), predictor=solvers.dpmpp_2m)
+  for name, options, says in (
+      ("deis", dict(r=4), "degree r"),
+      ("deis", dict(clock="lambda"), "clock"),
+      ("deis", dict(view="v"), "'x0' or 'eps'"),
+      ("lms", dict(order=5), "order of lms"),
+      ("ipndm", dict(order=0), "order of ipndm"),
+      ("hb", dict(beta=0.0), "damping beta of hb"),
+      ("ghvb", dict(order=6), "order of ghvb"),
+      ("dpm_solver", dict(order=4), "order of dpm_solver"),
+      ("dpm_solver", dict(r1=0.8), "must increase"),
+      ("exponential_rk3", dict(c2=0.7), "c2 < 2/3"),
+      ("unipc", dict(order=4), "order of unipc"),
+      ("unipc", dict(variant="bh3"), "'bh1' or 'bh2'"),
+      ("sa_solver", dict(tau=-1.0), "at least 0"),
+      ("sa_solver", dict(predictor=5), "1 to 4"),
+      ("dpmpp_3m_sde", dict(eta=-1.0), "at least 0"),
+  ):
+    with pytest.raises(ValueError, match=says):
+      solvers.build(name, vp, 5, **options)
+  for name in ("deis", "dpm_solver", "pndm", "ghvb"):
+    with pytest.raises(ValueError, match="alpha = 0"):
+      solvers.build(name, flow, 5, view="eps")
   with pytest.raises(ValueError, match="norm"):
     solvers.predictor_corrector(vp, np.array([1.0, 0.5]), norm="paper")
   with pytest.raises(ValueError, match="0 < step"):
@@ -102,7 +124,7 @@ def test_other_mistakes_are_named():
 
 
 @pytest.mark.parametrize(
-    "name, rows", [("ddim", 6), ("heun", 11), ("dpmpp_2m", 6), ("ancestral", 6), ("annealed_langevin", 31), ("predictor_corrector", 12)]
+    "name, rows", [("ddim", 6), ("heun", 11), ("dpmpp_2m", 6), ("ancestral", 6), ("unipc", 6), ("dpm_solver", 16), ("dpmpp_2s", 11), ("pndm", 15), ("annealed_langevin", 31), ("predictor_corrector", 12)]
 )
 def test_evaluations(name, rows):
   assert solvers.build(name, processes.edm(), 6).nfe == rows
@@ -136,8 +158,13 @@ def traced(build, process, inner):
   return build(process, times, dtype=np.float64, xp=jnp)
 
 
-@pytest.mark.parametrize("solver", ["ddim", "euler", "dpmpp_2m", "ancestral", "dpmpp_2m_sde", "euler_maruyama", "reverse_diffusion"])
-@pytest.mark.parametrize("name", ["vp_linear", "rectified_flow"])  # the second starts at alpha = 0
+ONE_EVALUATION = ("ddim", "euler", "dpmpp_2m", "ancestral", "dpmpp_2m_sde", "euler_maruyama", "reverse_diffusion")
+ENDS = ("vp_linear", "rectified_flow")  # the second starts at alpha = 0
+# Of the multistep solvers the two that go through the most of the code that they share.
+DIFFERENTIABLE = [*((s, p) for s in ONE_EVALUATION for p in ENDS), ("deis", "rectified_flow"), ("sa_solver", "vp_linear")]
+
+
+@pytest.mark.parametrize("solver, name", DIFFERENTIABLE)
 def test_coefficients_are_differentiable_in_the_nodes(name, solver, x64):
   """The same table under jax.numpy, whose gradient agrees with finite differences, with alpha = 0 and sigma = 0 at the ends."""
   process, build = processes.PROCESSES[name](), solvers.SOLVERS[solver].builder

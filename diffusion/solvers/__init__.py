@@ -13,11 +13,13 @@ from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.executor import Solver, sample
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.grids import GRIDS
-from diffusion.solvers.heun import heun
+from diffusion.solvers.heun import heun, heun_churn
+from diffusion.solvers.join import join
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
+from diffusion.solvers.restart import restart
 from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.table import About, State, Table
 from diffusion.solvers.unipc import unipc

@@ -16,11 +16,12 @@ from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_s
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.exponential_rk import exponential_rk3
-from diffusion.solvers.heun import heun
+from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
+from diffusion.solvers.restart import restart
 from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.unipc import unipc
 
@@ -100,6 +101,8 @@ SOLVERS = {
     "pndm": Entry(pndm, 2, False),
     "hb": Entry(hb, 1, False),
     "ghvb": Entry(ghvb, 2, False),
+    "heun_churn": Entry(heun_churn, 2, True),
+    "restart": Entry(restart, 2, True),
     "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
     "dpmpp_3m_sde": Entry(dpmpp_3m_sde, 2, True),
     "sa_solver": Entry(sa_solver, 2, True),

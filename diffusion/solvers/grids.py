@@ -2,9 +2,14 @@
 
 Each runs from t_max to t_min (the process's own by default) and hits both exactly. With `clean=True` the last
 of the n steps goes from t_min to t = 0, where sigma = 0. Node spacing matters as much as the solver's order.
+
+They compose: `concatenate` puts one spacing after another, `truncate` ends a grid early and, if asked, denoises from there, and
+`from_nodes` takes any times and says what is wrong with them.
 """
 
 import numpy as np
+
+from diffusion.solvers.nodes import nodes
 
 # Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from pure noise
 # lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine process), the last
@@ -61,6 +66,75 @@ def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
     raise ValueError(f"rho must be positive, got {rho}")
   spacing = lambda a, b, count: np.linspace(a ** (1 / rho), b ** (1 / rho), count) ** rho
   return _in_rho(process, n, t_max, t_min, clean, spacing)
+
+
+def concatenate(*grids):
+  """One grid after another, each from where the last ended.
+
+  Args:
+    *grids: decreasing times.
+
+  Raises:
+    ValueError: a grid that does not start where the one before ends.
+
+  >>> from diffusion import processes
+  >>> process = processes.vp_linear()
+  >>> concatenate(uniform(process, 2, t_min=0.5), quadratic(process, 2, t_max=0.5, t_min=0.0)).round(6).tolist()
+  [1.0, 0.75, 0.5, 0.125, 0.0]
+  """
+  whole = np.asarray(grids[0], np.float64)
+  for i, grid in enumerate(grids[1:], 1):
+    if grid[0] != whole[-1]:
+      raise ValueError(f"grid {i} starts at {grid[0]} and the one before ends at {whole[-1]}: give it that as t_max")
+    whole = np.append(whole, grid[1:])
+  return whole
+
+
+def truncate(process, grid, t_min, clean=False):
+  """A grid without its nodes below t_min, which becomes its last; with clean=True one step denoises from there to t = 0.
+
+  A last noise level above the process's own t_min is often better at few steps: the last step is one denoising.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n+1] decreasing times.
+    t_min: where the grid ends, below its first node.
+    clean: whether t = 0 follows.
+
+  Raises:
+    ValueError: t_min at or above the first node or not positive; clean=True on a process with noise at t = 0.
+
+  >>> from diffusion import processes
+  >>> truncate(processes.edm(), [4.0, 2.0, 1.0, 0.5], 0.7, clean=True).tolist()
+  [4.0, 2.0, 1.0, 0.7, 0.0]
+  """
+  grid = np.asarray(grid, np.float64)
+  _interval(process, 1, grid[0], t_min, clean)
+  return np.concatenate([grid[grid > t_min], [t_min], [0.0] if clean else []])
+
+
+def from_nodes(process, times, dtype=np.float32):
+  """Times of one's own as a grid, checked as every solver checks them: float64 [n+1].
+
+  Args:
+    process: the Gaussian process.
+    times: [n+1] decreasing times.
+    dtype: the precision at run time, at which no two may be equal.
+
+  Raises:
+    ValueError: times that do not strictly decrease, are outside [0, t_max], or have no signal or no noise inside.
+
+  >>> from diffusion import processes
+  >>> from_nodes(processes.edm(), [1.0, 2.0, 0.0])
+  Traceback (most recent call last):
+  ...
+  ValueError: a grid runs from noise to data and must strictly decrease; as given, node 0 is 1.0 and node 1 is 2.0: ...
+  """
+  grid = np.asarray(times, np.float64)
+  nodes(process, grid, dtype)
+  if grid.ndim == 1 and grid[0] > float(process.t_max):
+    raise ValueError(f"the process {process.name!r} ends at t_max = {float(process.t_max)}, and the grid starts at {grid[0]}: start it there")
+  return grid
 
 
 def check_steps(n):

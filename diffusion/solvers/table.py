@@ -21,13 +21,13 @@ How the known linear samplers become rows (H: kept evaluations, newest first):
   DPM-Solver 1..3, ++ 2S, RK    m = 1 + stages: anchor and stage evaluations; w (or slot 0) gives the stage point.
   Heun                          m = 2: (x, half step), two rows a step, the last step one row.
   DPM-Solver++ 2M, 3M (+ SDE)   m = 2, 3: (x, H); C for the SDE forms.
-  UniPC                         m = 2 + order: (x_pred, x_corr, H). The corrector of node i is linear in E_i, which is the
-                                row's own evaluation, so x_corr(i) and x_pred(i+1) come out of one row.
+  UniPC                         m = 2 + order: (x_pred, x_corr carried over the step but for its D, H). The corrector of node i
+                                is linear in E_i, the row's own evaluation, so both come out of one row.
   SA-Solver                     the same stack; predictor and corrector share the noise by both slots having the same
                                 column of C (or take the second noise for independent ones).
-  EDM churn                     the last row of a step adds the next step's noise to its output; the first step's churn
-                                is the noise column of `start`. Row times are the raised noise levels.
-  HB momentum                   one more slot: vel <- (1-b) vel + b u; x <- x + d_rho vel. GHVB: H holds velocities.
+  EDM churn                     the last row of a step adds the next step's noise to its output. Row times are the raised
+                                noise levels. (Noise before the first row would be the noise column of `start`.)
+  HB momentum                   one more slot: vel <- (1-b) vel + b u; v <- v + d_rho vel. GHVB: H holds velocities.
   restart                       rows whose C carries x up again: times of rows need not decrease, only grids must.
   exponential RK, order 3       as RK: stiff-order weights are numbers.
   annealed Langevin             rows that repeat a level.

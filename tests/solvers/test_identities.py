@@ -44,6 +44,9 @@ def built(name, process, grid=GRID, **options):
         (("sa_solver", dict(tau=0.7, predictor=3, corrector=0)), ("dpmpp_3m_sde", dict(eta=0.49))),
         (("hb", dict(order=3, beta=1.0)), ("ipndm", dict(order=3))),
         *[(("ghvb", dict(order=k, beta=1.0)), ("ipndm", dict(order=k))) for k in (1, 2, 3, 4)],
+        (("heun_churn", dict(s_churn=0.0)), ("heun", {})),
+        (("restart", dict(intervals=())), ("heun", {})),
+        (("restart", dict(intervals=((0.06, 0.3, 0),), solver=solvers.unipc)), ("unipc", {})),
         (("deis", dict(view="eps")), ("deis", {})),
         (("dpm_solver", dict(view="eps")), ("dpm_solver", {})),
         (("pndm", dict(view="eps")), ("pndm", {})),
@@ -254,3 +257,55 @@ def test_published_errors_on_a_ring_of_six_gaussians(x64):
   for (solver, options, claimed), row in zip(cases, observed):
     np.testing.assert_allclose(row[:2], claimed[:2], rtol=0.2, err_msg=f"{solver} {options}")
     np.testing.assert_allclose(row[2], claimed[2], rtol=0.3, err_msg=f"{solver} {options}")
+
+
+def test_churn_is_its_algorithm():
+  """arXiv:2206.00364, algorithm 2, on EDM's own variables, with a denoiser that is not linear and given noise."""
+  process, grid = processes.edm(), np.array([3.0, 1.0, 0.4, 0.1, 0.0])
+  options = dict(s_churn=1.2, s_tmin=0.2, s_tmax=2.0, s_noise=1.1)
+  table = built("heun_churn", process, grid, **options)
+  denoise = lambda x, t: np.tanh(x) / (1 + t)
+  z = np.random.default_rng(0).normal(size=table.num_steps)
+  x = expected = 2.0
+  for i, (now, end) in enumerate(zip(grid[:-1], grid[1:])):
+    raised = now * 1.3 if 0.2 <= now <= 2.0 else now
+    if raised > now:
+      expected += np.sqrt(raised**2 - now**2) * 1.1 * z[2 * i - 1]  # drawn by the last row of the step before
+    slope = (expected - denoise(expected, raised)) / raised
+    euler = expected + (end - raised) * slope
+    expected = euler if end == 0 else expected + (end - raised) / 2 * (slope + (euler - denoise(euler, end)) / end)
+  state = table.start[:, 0] * x
+  for i in range(table.num_steps):
+    u = table.w[i] @ state
+    state = table.A[i] @ state + table.B[i] * denoise(u, table.t[i]) + table.C[i, :, 0] * z[i]
+  np.testing.assert_allclose(table.w[-1] @ state, expected, rtol=1e-6)
+  np.testing.assert_allclose(table.t, [3, 1, 1.3, 0.4, 0.52, 0.1, 0.1, 0], rtol=1e-12)
+
+
+def test_restart_contracts_the_error_of_a_wrong_start():
+  """A sample that starts too wide ends nearer the law of the data with every repetition, by the exact moments."""
+  process = processes.edm()
+  grid = solvers.grids.karras(process, 40, clean=True)
+  start = marginal_moments(process, 0.5, 0.3, grid[0])
+  start.variance *= 1.5
+  errors = []
+  for count in (0, 1, 2, 4):
+    table = built("restart", process, grid, intervals=[(0.5, 5.0, count)])
+    out = table_moments(process, table, 0.5, 0.3, start)
+    errors.append(abs(out.variance - 0.3))
+  assert errors[0] > 0.1 and errors[1] < 0.1 * errors[0] and (np.diff(errors) < 0).all(), errors
+  assert table.num_steps > 79 and (np.diff(table.t) > 0).sum() == 4
+
+
+def test_joined_tables_run_one_after_the_other():
+  process = processes.vp_linear()
+  grid = solvers.grids.quadratic(process, 8)
+  parts = [built("unipc", process, grid[:4]), built("heun", process, grid[3:7]), built("sa_solver", process, grid[6:])]
+  start = marginal_moments(process, 0.5, 0.3, grid[0])
+  step = start
+  for part in parts:
+    step = table_moments(process, part, 0.5, 0.3, step)
+  whole = table_moments(process, solvers.join(parts, solvers.About("all", 1, process.name)), 0.5, 0.3, start)
+  np.testing.assert_allclose([whole.mean, whole.variance], [step.mean, step.variance], rtol=1e-12)
+  with pytest.raises(ValueError, match="one view"):
+    solvers.join([parts[0], built("annealed_langevin", process, grid)], solvers.About())

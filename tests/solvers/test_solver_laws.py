@@ -159,7 +159,7 @@ def test_samples_have_the_moments_of_their_table(name):
   """The executor's noise is right: sample mean and variance lie within 5 standard errors (0.99999 a test) of the exact ones."""
   process = processes.PROCESSES[name]()
   grid = inner_grid(process, 8)
-  tables = [pad(solvers.SOLVERS[s].builder(process, grid), 8) for s in SDE] + [pad(solvers.ddim(process, grid, eta=0.5), 8)]
+  tables = [pad(solvers.SOLVERS[s].builder(process, grid), 24) for s in SDE] + [pad(solvers.ddim(process, grid, eta=0.5), 24)]
   oracle = oracles.gaussian(process, [0.5], [0.3])
   count = 20_000
   x = oracle.sample(jax.random.key(3), count, t=float(grid[0]))

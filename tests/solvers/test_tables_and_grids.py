@@ -73,6 +73,30 @@ def test_a_bad_grid_is_named(solver, grid, says):
     solvers.SOLVERS[solver].builder(processes.vp_linear(), np.array(grid))
 
 
+def test_grids_compose():
+  process = processes.edm()
+  grid = solvers.grids.karras(process, 20)
+  parts = [solvers.grids.log_snr(process, 3, t_min=2.0), solvers.grids.karras(process, 5, t_max=2.0, clean=True)]
+  whole = solvers.grids.concatenate(*parts)
+  np.testing.assert_array_equal(whole, np.append(parts[0], parts[1][1:]))
+  cut = solvers.grids.truncate(process, whole, 0.05, clean=True)
+  assert cut[-2:].tolist() == [0.05, 0.0] and cut[-3] > 0.05
+  assert solvers.grids.truncate(process, grid, grid[7]).tolist() == grid[:8].tolist()
+  for g in (whole, cut):
+    np.testing.assert_array_equal(solvers.grids.from_nodes(process, list(g)), g)
+    # A last step from a higher level is one denoising: the row returns D itself.
+    table = solvers.dpmpp_2m(process, g)
+    assert table.A[-1, 0].tolist() == [0, 0] and table.B[-1, 0] == 1
+  with pytest.raises(ValueError, match="grid 1 starts at"):
+    solvers.grids.concatenate(parts[1], parts[0])
+  with pytest.raises(ValueError, match="t_min < t_max"):
+    solvers.grids.truncate(process, grid, 100.0)
+  with pytest.raises(ValueError, match="still has noise"):
+    solvers.grids.truncate(processes.ve(), solvers.grids.uniform(processes.ve(), 4), 0.1, clean=True)
+  with pytest.raises(ValueError, match="starts at 90"):
+    solvers.grids.from_nodes(process, [90.0, 1.0])
+
+
 def test_other_mistakes_are_named():
   flow, vp = processes.rectified_flow(), processes.vp_linear()
   with pytest.raises(ValueError, match="alpha = 0"):
@@ -111,6 +135,8 @@ def test_other_mistakes_are_named():
       ("sa_solver", dict(tau=-1.0), "at least 0"),
       ("sa_solver", dict(predictor=5), "1 to 4"),
       ("dpmpp_3m_sde", dict(eta=-1.0), "at least 0"),
+      ("heun_churn", dict(s_churn=-1.0), "at least 0"),
+      ("restart", dict(intervals=[(0.3, 0.06, 1)]), "low < high"),
   ):
     with pytest.raises(ValueError, match=says):
       solvers.build(name, vp, 5, **options)

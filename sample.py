@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 
+from diffusion.errors import UserError
 from diffusion.training import command
 
 DESCRIPTION = """\
@@ -17,16 +18,19 @@ Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of
 What is not given comes from the run's config."""
 
 
+DEFAULTS = dict(num=64, first=0, seed=0, batch=64)
+
+
 def parser():
   """The command line."""
   p = command.Parser(prog="sample.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
   p.add_argument("--workdir", required=True, metavar="FOLDER", help="folder that train.py wrote")
-  p.add_argument("--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: FOLDER/samples_<solver>_<seed>)")
-  p.add_argument("--num", type=int, default=64, metavar="N", help="how many samples (default: 64)")
-  p.add_argument("--first", type=int, default=0, metavar="I", help="index of the first one (default: 0)")
-  p.add_argument("--seed", type=int, default=0, metavar="S", help="which sequence of samples (default: 0)")
+  p.add_argument("--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: a telling name in FOLDER)")
+  p.add_argument("--num", type=int, metavar="N", help="how many samples (default: 64)")
+  p.add_argument("--first", type=int, metavar="I", help="index of the first one (default: 0)")
+  p.add_argument("--seed", type=int, metavar="S", help="which sequence of samples (default: 0)")
   p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
-  p.add_argument("--batch", type=int, default=64, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
+  p.add_argument("--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
   p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector")
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
   p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, log_snr, karras, quadratic (default: the solver's own)")
@@ -44,6 +48,9 @@ def main(argv):
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "guidance", "interval")}
   if args.evaluate:
+    given = [name for name in ("out", "label", *DEFAULTS) if getattr(args, name) is not None]
+    if given:
+      raise UserError(f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place beside it")
     from diffusion import evaluation
 
     found = evaluation.evaluate_run(args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler)
@@ -52,6 +59,9 @@ def main(argv):
   else:
     from diffusion import sampling_command
 
+    for name, value in DEFAULTS.items():
+      if getattr(args, name) is None:
+        setattr(args, name, value)
     print(sampling_command.run(args, sampler))
 
 

@@ -13,6 +13,7 @@ from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.training import logging, model, state as states
 
+EVALUATION_KEYS = ("num_samples", "batch", "seed")
 # Held-out examples that the loss and the likelihood are measured on, at the most.
 MOST_HELD_OUT = 512
 # Real images that the metrics are measured against, at the most.
@@ -37,6 +38,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   """
   run = open_run(workdir, checkpoint, ema)
   section = dict(run.config.get("evaluation", {}))
+  model.check_keys(section, EVALUATION_KEYS, "config.evaluation")
   denoiser, solver = make_sampler(run, **sampler)
   dataset = run.parts.dataset
   classes = dataset.num_classes
@@ -87,14 +89,18 @@ def report(found) -> str:
 
 
 def held_out_loss(run, held) -> float:
-  """The training loss with the averaged weights on held-out data, over several draws of times and noise."""
+  """The training loss on held-out data, averaged over several draws of times and noise.
+
+  With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition dropout
+  included, is that of training.
+  """
   loss = model.loss(run.parts)
   batch = _model_batch(run, held)
   params = {**run.state.params, "model": run.denoiser.params}
 
   @jax.jit
   def value(params, state, batch, passes):
-    one = lambda number: loss(params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch)[0]
+    one = lambda number: loss(params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False)[0]
     return jnp.mean(jax.lax.map(one, passes))
 
   return float(value(params, run.state.loss_state, batch, jnp.arange(LOSS_PASSES)))
@@ -137,23 +143,24 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
     pictures.sample_grid(
         path("samples.png"), stored[shown], None if labels is None else labels[shown], neighbours=np.asarray(train["x"])[nearest],
         class_names=dataset.class_names or None, value_range=(0, dataset.scaling.levels - 1))
+  if len(dataset.shape) != 3:
+    return
   classes = dataset.num_classes
   number = classes or 8
   some = sampling.generate(
       denoiser, solver, dataset.shape, number, labels=(lambda index: index % classes) if classes else None,
       batch=_fits(number, run.mesh), place=run.place, trajectory=True)
-  if len(dataset.shape) == 3:
-    states, levels = some.trajectory, np.arange(len(some.trajectory))
-    known = isinstance(solver, solvers.Table)
-    if known:
-      # Rows in the middle of a step are left out.
-      finished = np.flatnonzero(np.append(True, np.any(np.asarray(solver.hook) != 0, axis=-1)))
-      times = np.asarray(solver.t, np.float64)[finished]
-      states, levels = states[finished], run.denoiser.process.marginal(times).noise_to_signal
-    low = 0.0 if not dataset.scaling.centered else -1.0
-    pictures.trajectory(
-        path("trajectory.png"), states, levels, labels=some.labels, class_names=dataset.class_names or None, value_range=(low, 1.0),
-        symbol="σ/α" if known else "step")
+  states, levels = some.trajectory, np.arange(len(some.trajectory))
+  known = isinstance(solver, solvers.Table)
+  if known:
+    # Rows in the middle of a step are left out.
+    finished = np.flatnonzero(np.append(True, np.any(np.asarray(solver.hook) != 0, axis=-1)))
+    times = np.asarray(solver.t, np.float64)[finished]
+    states, levels = states[finished], run.denoiser.process.marginal(times).noise_to_signal
+  low = 0.0 if not dataset.scaling.centered else -1.0
+  pictures.trajectory(
+      path("trajectory.png"), states, levels, labels=some.labels, class_names=dataset.class_names or None, value_range=(low, 1.0),
+      symbol="σ/α" if known else "step")
 
 
 def _model_batch(run, held):

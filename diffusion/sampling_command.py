@@ -21,8 +21,10 @@ def run(args, sampler) -> str:
   for name in ("num", "batch"):
     if getattr(args, name) < 1:
       raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
-  if args.first < 0:
-    raise UserError(f"--first={args.first} must be at least 0")
+  if args.first < 0 or args.first + args.num > 2**31:
+    raise UserError(f"--first={args.first} and --num={args.num}: indices run from 0 to {2**31 - 1}")
+  if not 0 <= args.seed < 2**31:
+    raise UserError(f"--seed={args.seed} must be from 0 to {2**31 - 1}")
   opened = open_run(args.workdir, args.checkpoint, args.ema)
   dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
   if args.batch % devices:
@@ -34,7 +36,7 @@ def run(args, sampler) -> str:
     labels = lambda index: np.full_like(index, label)
   elif dataset.num_classes:
     labels = lambda index: index % dataset.num_classes
-  out = args.out or os.path.join(args.workdir, f"samples_{getattr(solver, 'name', '') or sampler['solver'] or 'solver'}_{args.seed}")
+  out = args.out or os.path.join(args.workdir, _name(args, opened, sampler))
   out = out.removesuffix(".png").removesuffix(".npz")
   os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
   begun = time.perf_counter()
@@ -57,6 +59,15 @@ def run(args, sampler) -> str:
       f" {samples.forward_passes} network evaluations each with guidance counted, {args.num * samples.forward_passes:,} in all;"
       f" wrote {out}.png and {out}.npz"
   )
+
+
+def _name(args, opened, sampler):
+  """A file name that tells calls apart: solver, steps, guidance, class, seed, first index and checkpoint."""
+  section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
+  pieces = [f"samples_{section.get('solver', 'dpmpp_2m')}{section.get('steps', 20)}"]
+  pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
+  pieces += [f"label{args.label}"] if args.label is not None else []
+  return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])
 
 
 def _bar(total, quiet):

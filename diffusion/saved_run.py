@@ -1,11 +1,10 @@
 """A finished or running training run, opened for sampling and evaluation."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from diffusion import configuration, guidance, solvers
+from diffusion import configuration, guidance
 from diffusion.errors import UserError
 from diffusion.training import checkpoints, model, sharding, workdir as workdirs
 
@@ -79,21 +78,15 @@ def make_sampler(run: SavedRun, **changes):
   name = section.get("solver", "dpmpp_2m")
   if name != dict(run.config.get("sampler", {})).get("solver") and "options" not in changes:
     section.pop("options", None)  # they belong to the config's own solver
+  solver, denoiser = model.solver(section, run.denoiser.process), run.denoiser
   weight, interval = section.get("guidance", 0.0), section.get("interval")
-  process = run.denoiser.process
-  try:
-    options, steps = dict(section.get("options") or {}), section.get("steps", 20)
-    grid = section.get("grid") or None
-    if isinstance(grid, Mapping):
-      grid = configuration.build(grid, process, steps, where="config.sampler.grid")
-    solver = solvers.build(name, process, steps, grid=grid, **options)
-    denoiser = run.denoiser
-    if weight:
-      if not run.parts.dataset.num_classes:
-        raise UserError(f"guidance {weight} needs a model with classes and this one has none: leave out --guidance")
+  if weight:
+    if not run.parts.dataset.num_classes:
+      raise UserError(f"guidance {weight} needs a model with classes and this one has none: leave out --guidance")
+    try:
       denoiser = guidance.classifier_free(float(weight), tuple(interval) if interval else None)(denoiser)
-  except (ValueError, TypeError) as error:
-    raise UserError(str(error)) from error
+    except ValueError as error:
+      raise UserError(str(error)) from error
   return denoiser, solver
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from diffusion import configuration
-from diffusion import solvers
+from diffusion import data
+from diffusion.training import ema, model, optimizer, sharding, step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # as it is for `python train.py`
@@ -136,8 +137,9 @@ def test_every_part_is_built(name):
   for section in (config.loss.weight, config.loss.times, *config.loss.get("transforms", ())):
     configuration.build(section)
   section = config.sampler
-  solver = solvers.build(section.solver, process, section.steps, grid=section.grid, **section.get("options", {}))
-  assert solver.nfe == section.steps * (2 if kind == "ve" else 1)
+  # 1000 evaluations of the predictor, and as many of the corrector on VE.
+  solver = model.solver(section, process)
+  assert solver.nfe == (2000 if kind == "ve" else 1000)
   json.dumps(config.to_dict())
 
 
@@ -155,20 +157,26 @@ def test_the_network_is_handed_the_published_clock(name):
   np.testing.assert_allclose(view.clock(process.marginal(t), t), want, rtol=1e-5, atol=1e-3)
 
 
+@pytest.mark.standard_promotion  # optax
 @pytest.mark.parametrize("name", ["vp_ddpm", "vp_ddpmpp_continuous", "ve_ncsnpp_continuous"] + [
     pytest.param(name, marks=pytest.mark.slow) for name in FILES
     if name not in ("vp_ddpm", "vp_ddpmpp_continuous", "ve_ncsnpp_continuous")])
 def test_step_is_lowered(name):
-  network = part(name, "network")
-  y, variables = shapes(network)
-
-  def loss(variables, x, t, key):
-    return jnp.mean(jnp.square(network.apply(variables, x, t, train=True, rngs={"dropout": key})))
-  lowered = jax.jit(jax.value_and_grad(loss)).lower(
-      variables, y, jax.ShapeDtypeStruct((2,), jnp.float32), jax.eval_shape(lambda: jax.random.key(0)))
-  value, gradient = lowered.out_info
-  assert value.shape == () and jax.tree.map(lambda leaf: leaf.shape, gradient) == jax.tree.map(
-      lambda leaf: leaf.shape, variables)
+  """The whole training step: the config's loss, clipping, Adam and averages around its network, over the mesh."""
+  config = load(name)
+  noise = data.Arrays(np.zeros((8, 32, 32, 3), np.uint8))
+  dataset = data.describe("noise", noise, noise, split="noise", num_classes=0)
+  parts = model.Parts(config, dataset, part(name, "process"), part(name, "network"), part(name, "denoiser"))
+  mesh = sharding.make_mesh()
+  state = model.shape_state(parts)
+  places = sharding.state_sharding(mesh, state)
+  step = steps.make_step(
+      model.loss(parts), optimizer.direction(config.optimizer), optimizer.learning_rate(config.optimizer, 128, config.training.steps),
+      ema.half_lives(config.training.ema_half_life_images), mesh=mesh, state_sharding=places, seed=0)
+  lowered = step.lower(state, model.example_batch(parts, 16))
+  after, metrics = lowered.out_info
+  assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
+  assert {"loss", "grad_norm", "learning_rate"} <= set(metrics)
 
 
 def test_the_set_is_complete():

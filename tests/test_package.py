@@ -15,7 +15,9 @@ CORE = ("processes", "networks", "denoisers", "oracles", "losses", "guidance", "
 # A part may import from its own level or below. Equal numbers are siblings.
 LEVEL = {
     "errors": 0,
-    "configuration": 1,
+    "factories": 1,
+    "configuration": 2,
+    "views": 1,
     "processes": 1,
     "networks": 1,
     "denoisers": 2,
@@ -66,6 +68,15 @@ def test_core_imports_stay_light(parts):
   code += f"print([m for m in {HEAVY!r} if m in sys.modules])"
   out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
   assert out.stdout.strip() == "[]"
+
+
+def test_core_imports_nothing_but_its_dependencies():
+  """Whatever the core parts bring in beyond jax, flax, optax, chex, ml_collections and numpy is a new dependency."""
+  code = "import sys, jax, flax.linen, flax.struct, optax, chex, ml_collections, numpy, jax.scipy.special, scipy.special\n"
+  code += "top = lambda: {m.split('.')[0] for m in sys.modules if not m.split('.')[0] in sys.stdlib_module_names}\n"
+  code += "before = top()\n" + "".join(f"import diffusion.{part}\n" for part in CORE) + "print(sorted(top() - before))"
+  out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+  assert out.stdout.strip() == "['diffusion']"
 
 
 def test_unknown_part_says_which_exist():

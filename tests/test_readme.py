@@ -17,7 +17,9 @@ def test_python_blocks_run(page):
     exec(compile(block, str(page), "exec"), names)  # pylint: disable=exec-used
 
 
-def test_readme_names_files_that_exist():
-  text = (ROOT / "README.md").read_text()
-  for name in re.findall(r"`((?:configs|benchmarks|docs)/[\w/.]+\.(?:py|md))", text):
-    assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_pages_name_files_that_exist(page):
+  """Every path in back-ticks exists, from the root, in the package, or beside the page."""
+  roots = (ROOT, ROOT / "diffusion", page.parent)
+  for name in re.findall(r"`([\w./-]+\.(?:py|md|txt|cfg))(?::\w+)?`", page.read_text()):
+    assert any((root / name).exists() for root in roots), name

@@ -105,6 +105,9 @@ def test_evaluate_writes_all_metrics(workdir):
     (("--ema=123",), "no average of half-life 123"),
     (("--interval", "2", "1", "--guidance=1"), "low < high"),
     (("--steps=0",), "at least 1"),
+    (("--seed=99999999999999999999",), "from 0 to"),
+    (("--first=3000000000",), "indices run"),
+    (("--evaluate", "--num=5"), "--num has no place"),
     (("--stepz=3",), "--steps"),
 ])
 def test_each_mistake_is_one_sentence(workdir, flags, words):

@@ -18,7 +18,8 @@ def vp(sub=False):
       process=dict(factory="processes.subvp" if sub else "processes.vp_linear", beta_min=0.1, beta_max=20.0),
       denoiser=dict(factory="denoisers.eps", time_input="t", time_scale=999.0),
       loss=dict(per_dimension=True, times=dict(factory="losses.uniform_times", t_min=1e-5, t_max=1.0)),
-      sampler=dict(solver="euler_maruyama", steps=1000, grid="uniform"))  # from t = 1 to the process's own 1e-3
+      # evaluations at linspace(1, 1e-3, 1000), the last of which ends in clean data
+      sampler=dict(solver="euler_maruyama", steps=1000, grid=dict(factory="solvers.grids.uniform", clean=True)))
 
 
 def ddpm_ladder(solver="ancestral"):
@@ -40,7 +41,8 @@ def ve():
       loss=dict(per_dimension=False, transforms=(dict(factory="losses.scale", factor=0.5),),
                 times=dict(factory="losses.uniform_times", t_min=1e-5, t_max=1.0)),
       # norm='batch' is the published corrector; with it the samples of a batch depend on each other.
-      sampler=dict(solver="predictor_corrector", steps=1000, grid="uniform",
+      # 1000 nodes, and at the last one a denoising to sigma = 0
+      sampler=dict(solver="predictor_corrector", steps=999, grid="uniform",
                    options=dict(snr=0.16, n_corrector=1, norm="batch")))
 
 
@@ -51,7 +53,7 @@ def ncsn_ladder():
       process=dict(factory="processes.ncsn_ladder", num_steps=1000, sigma_min=0.01, sigma_max=50.0),
       denoiser=dict(factory="denoisers.scaled_score", time_input="t", time_scale=-1000.0, time_shift=1000.0),
       loss=continuous["loss"] | dict(times=dict(factory="losses.ladder_times", num_steps=1000)),
-      sampler=continuous["sampler"] | dict(steps=999))
+      sampler=continuous["sampler"])
 
 
 def ddpm():
@@ -97,5 +99,6 @@ def experiment(sde, network, claim, steps=1_300_001):
           batch_size=BATCH, steps=steps, log_every=50, checkpoint_every=10_000, keep=3,
           # the half-life of a decay of 0.999 (VE) or 0.9999 (VP, sub-VP) a step
           ema_half_life_images=(round(BATCH * math.log(2) / -math.log(decay)),)),
-      sampler=sde["sampler"],
+      sampler=dict(guidance=0.0, interval=(), options=dict(), denoise=True) | sde["sampler"],
+      evaluation=dict(num_samples=1000, batch=250, seed=0),
       claim=claim))

@@ -1,13 +1,13 @@
 """What a data factory returns: two sources and what the rest of the program must know about them."""
 
 import dataclasses
-import importlib
 import typing
 
 import numpy as np
 
 from diffusion.data.scaling import Scaling, Standardize
 from diffusion.errors import UserError
+from diffusion.factories import resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +96,7 @@ def describe(
       scaling=scaling,
       split=split,
       random_flip=bool(random_flip),
-      augment=resolve(augment) if isinstance(augment, str) and augment else augment or None,
+      augment=resolve(augment, "config.data.augment") if isinstance(augment, str) and augment else augment or None,
   )
 
 
@@ -111,16 +111,3 @@ def standardize_source(source):
 def size_pair(image_size):
   """(height, width) from a number or a pair."""
   return (int(image_size),) * 2 if np.ndim(image_size) == 0 else tuple(int(n) for n in image_size)
-
-
-def resolve(path):
-  """The function named by a dotted path; UserError where there is none.
-
-  >>> resolve("math.sqrt")(9.0)
-  3.0
-  """
-  module, _, name = path.rpartition(".")
-  try:
-    return getattr(importlib.import_module(module), name)
-  except (ImportError, AttributeError, ValueError) as error:
-    raise UserError(f"augment={path!r} cannot be imported ({error}): give 'package.module.function' on the Python path") from None

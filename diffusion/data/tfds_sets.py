@@ -117,7 +117,7 @@ def _builder(name, data_dir, download):
           f" prepare it into another data_dir by {make}, or read files with path=..."
       )
     if not download:
-      raise UserError(f"{name} is not prepared in {builder.data_path}: run {make}, or set download=True, or read files with path=...")
+      raise UserError(f"{name} is not prepared in {builder.data_path}: run {make}, or set download=True (--config.data.download=true), or read files with path=...")
     builder = library.builder(name, data_dir=where, file_format="array_record")
     try:
       builder.download_and_prepare()

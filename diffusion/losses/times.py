@@ -36,6 +36,8 @@ def inside(sampler, t, log_density):
 
 @struct.dataclass
 class Uniform:
+  """Uniform on [t_min, t_max]: see `uniform_times`."""
+
   t_min: Any
   t_max: Any
 
@@ -50,6 +52,8 @@ class Uniform:
 
 @struct.dataclass
 class LowDiscrepancy:
+  """Equally spaced quantiles of another sampler: see `low_discrepancy`."""
+
   base: Any
 
   @property
@@ -75,6 +79,8 @@ class LowDiscrepancy:
 
 @struct.dataclass
 class LogNormalSigma:
+  """log(sigma/alpha) normal, cut to [t_min, t_max]: see `log_normal_sigma`."""
+
   mean: Any
   std: Any
   process: Any
@@ -107,6 +113,8 @@ class LogNormalSigma:
 
 @struct.dataclass
 class LogitNormal:
+  """logit of the place in [t_min, t_max] normal: see `logit_normal`."""
+
   mean: Any
   std: Any
   t_min: Any
@@ -129,6 +137,8 @@ class LogitNormal:
 
 @struct.dataclass
 class Ladder:
+  """Uniform on the rungs t_max i / num_steps, i = 1..num_steps: see `ladder_times`."""
+
   num_steps: int = struct.field(pytree_node=False)
   t_max: Any
   discrete: bool = struct.field(pytree_node=False, default=True)

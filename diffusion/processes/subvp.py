@@ -3,7 +3,7 @@
 from flax import struct
 
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
-from diffusion.processes.vp import LinearVP, time_of_integrated_beta
+from diffusion.processes.vp import LinearVP, integrated_beta, time_of_integrated_beta
 
 
 @struct.dataclass
@@ -16,8 +16,8 @@ class SubVP:
   def __call__(self, t):
     xp = array_namespace(t)
     vp = LinearVP(self.beta_min, self.beta_max)(t)
-    integral = -2.0 * xp.log(vp.alpha)
-    beta = -2.0 * vp.d_alpha / vp.alpha
+    integral = integrated_beta(t, self.beta_min, self.beta_max)
+    beta = self.beta_min + t * (self.beta_max - self.beta_min)
     sigma, d_sigma = -xp.expm1(-integral), beta * vp.alpha**2
     return Marginal(vp.alpha, sigma, vp.d_alpha, d_sigma, 2.0 * sigma * d_sigma)
 

@@ -6,7 +6,8 @@ import numpy as np
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
 
 
-def _integrated_beta(t, beta_min, beta_max):
+def integrated_beta(t, beta_min, beta_max):
+  """int_0^t beta for the linear beta, shaped like t."""
   return t * (beta_min + 0.5 * t * (beta_max - beta_min))
 
 
@@ -26,7 +27,7 @@ class LinearVP:
 
   def __call__(self, t):
     xp = array_namespace(t)
-    integral = _integrated_beta(t, self.beta_min, self.beta_max)
+    integral = integrated_beta(t, self.beta_min, self.beta_max)
     beta = self.beta_min + t * (self.beta_max - self.beta_min)
     alpha = xp.exp(-0.5 * integral)
     sigma = xp.sqrt(-xp.expm1(-integral))

@@ -5,6 +5,7 @@ from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import SOLVERS, build
 from diffusion.solvers.ddim import ddim
+from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.dpm_solver import dpm_solver, dpmpp_2s
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde

@@ -1,5 +1,6 @@
 """The predictor-corrector sampler of Score SDE, whose Langevin step is sized by norms and so is no table."""
 
+import inspect
 from typing import Any, Callable
 
 from flax import struct
@@ -121,11 +122,13 @@ def predictor_corrector(
     snr=0.16,
     n_corrector=1,
     norm="sample",
+    denoise=True,
     dtype=np.float32,
 ) -> PredictorCorrector:
   """Corrector first, then predictor, at every node (arXiv:2011.13456, algorithm 1 and Score SDE's code).
 
-  The last predictor step returns its mean (the final denoising). With norm='batch' samples of a batch depend on
+  The last predictor step returns its mean (the final denoising); on a process that has noise at t = 0, see also
+  `with_denoising`. With norm='batch' samples of a batch depend on
   each other, as in the paper.
 
   Args:
@@ -136,6 +139,7 @@ def predictor_corrector(
     snr: signal-to-noise ratio; 0.16 for CIFAR-10 on VE, 0.01 on VP.
     n_corrector: corrector moves a step.
     norm: 'sample' or 'batch'.
+    denoise: whether the last predictor step adds no noise.
     dtype: precision at run time.
 
   Raises:
@@ -149,7 +153,9 @@ def predictor_corrector(
     raise ValueError(f"norm is 'sample' or 'batch', got {norm!r}")
   if n_corrector < 0 or not snr > 0:
     raise ValueError(f"the corrector needs n_corrector >= 0 and snr > 0, got n_corrector={n_corrector} and snr={snr}")
-  table = predictor(process, grid, dtype=dtype)
+  # Deterministic predictors have no noise to leave out.
+  noisy = {} if denoise or "denoise" not in inspect.signature(predictor).parameters else {"denoise": False}
+  table = predictor(process, grid, dtype=dtype, **noisy)
   n = nodes(process, grid, dtype)
   if table.A.shape[-1] != 1 or table.num_steps != n.s.shape[-1]:
     raise ValueError(

@@ -19,8 +19,11 @@ def half_lives(images) -> dict[str, float]:
   >>> half_lives((500_000, 5e5 / 2))
   {'500000': 500000.0, '250000': 250000.0}
   """
-  numbers = images if isinstance(images, Iterable) else (images,)
-  found = {f"{float(number):.10g}": float(number) for number in numbers}
+  numbers = images if isinstance(images, Iterable) and not isinstance(images, str) else (images,)
+  try:
+    found = {f"{float(number):.10g}": float(number) for number in numbers}
+  except (TypeError, ValueError):
+    raise UserError(f"config.training.ema_half_life_images={images!r}: give one number of images, or several as (1e5, 1e6)") from None
   if any(number < 0 or not math.isfinite(number) for number in found.values()):
     raise UserError(f"config.training.ema_half_life_images={images}: half-lives are finite numbers of images, 0 or more")
   return found

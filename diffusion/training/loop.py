@@ -48,13 +48,13 @@ def train(config, workdir: str, quiet: bool = False) -> Trained:
     interruption.Stopped: SIGTERM or Ctrl-C came; the state is saved.
   """
   section = config.get("training", {})
-  for key in section:
-    if key not in KEYS:
-      raise UserError(f"unknown key config.training.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}")
+  model.check_keys(section, KEYS, "config.training")
   for key, default in (("batch_size", None), ("steps", None), ("keep", 3), ("log_every", 100), ("checkpoint_every", 1000)):
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
   parts = model.assemble(config)
+  if config.get("sampler"):
+    model.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
   shapes = model.shape_state(parts)
@@ -120,6 +120,8 @@ class _Run:
         self._save(writer, state, done, now - begun)
       writer.wait()
       if watch.signal is not None:
+        if not done:
+          raise interruption.Stopped(f"{watch.signal.name}: stopped before the first step, so there is nothing to save", 128 + watch.signal)
         raise interruption.Stopped(
             f"{watch.signal.name}: saved step {done} of {total} in {self.folder}; run the same command to go on", 128 + watch.signal)
       return Trained(self.parts, state, now - begun, (done - first) * size / (now - compiled), count)

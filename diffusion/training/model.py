@@ -1,17 +1,22 @@
 """From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same functions."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from diffusion import configuration, denoisers, losses
+from diffusion import configuration, denoisers, losses, solvers
 from diffusion.errors import UserError
+from diffusion.factories import plain
 from diffusion.training import ema, optimizer, state as states
 
 SECTIONS = ("data", "process", "network", "denoiser", "loss", "optimizer", "training")
 AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
 """Keys of config.loss that are not arguments of the objective's factory."""
+
+TOP_LEVEL = (*SECTIONS, "seed", "sampler", "evaluation", "claim")
+SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise")
 
 _INIT = 0x696E6974  # a purpose, folded into the seed's key
 
@@ -34,8 +39,16 @@ class Parts(NamedTuple):
   parameterization: Any
 
 
+def check_keys(section, allowed, where):
+  """UserError for a key that a section does not have, with the closest one."""
+  for key in section:
+    if key not in allowed:
+      raise UserError(f"unknown key {where}.{key}{configuration.closest(key, allowed)}; it has {', '.join(allowed)}")
+
+
 def assemble(config) -> Parts:
   """The parts that a config describes. Raises UserError naming the section for whatever does not fit."""
+  check_keys(config, TOP_LEVEL, "config")
   for section in SECTIONS:
     if section not in config:
       raise UserError(f"the config has no section '{section}'; it needs {', '.join(SECTIONS)}")
@@ -89,6 +102,32 @@ def loss(parts: Parts, collections=None):
     raise UserError(f"{where}: {error}") from error
 
 
+def solver(section, process):
+  """The solver of a config's sampler section.
+
+  Args:
+    section: `solver` (a name of `solvers.SOLVERS`), `steps`, `grid` (a name, a section with a factory such as
+      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true by default):
+      on a process with noise at t = 0, whether one more evaluation removes it.
+    process: the process of the model.
+
+  Raises UserError for a key, a name or an option that does not exist.
+  """
+  check_keys(section, SAMPLER_KEYS, "config.sampler")
+  name, steps, grid = section.get("solver", "dpmpp_2m"), section.get("steps", 20), plain(section.get("grid")) or None
+  options = dict(plain(section.get("options")) or {})
+  try:
+    if isinstance(grid, Mapping):
+      grid = configuration.build(grid, process, steps, where="config.sampler.grid")
+    cleans = section.get("denoise", True) and name != "annealed_langevin" and float(process.marginal(0.0).sigma) > 0
+    if cleans and name in ("predictor_corrector", "euler_maruyama", "reverse_diffusion"):
+      options.setdefault("denoise", False)  # the last evaluation does it
+    built = solvers.build(name, process, steps, grid=grid, **options)
+    return solvers.with_denoising(built, process) if cleans else built
+  except (ValueError, TypeError) as error:
+    raise UserError(f"config.sampler: {error}") from error
+
+
 def init_network(parts: Parts, key):
   """(parameters, mutable collections) of a new network."""
   shapes = example_batch(parts, 1)
@@ -112,8 +151,9 @@ def init_state(parts: Parts) -> states.TrainState:
 def shape_state(parts: Parts) -> states.TrainState:
   """`init_state` as shapes, with nothing computed; UserError if the network does not take the data."""
   try:
+    ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
     return jax.eval_shape(lambda: init_state(parts))
-  except ValueError as error:
+  except (ValueError, TypeError) as error:
     raise UserError(f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}") from error
 
 

@@ -61,17 +61,26 @@ KEYS = ("learning_rate", "schedule", "warmup_steps", "warmup_images", "decay_ste
         "b1", "b2", "eps", "clip", "weight_decay", "scale")
 
 
+RANGES = (
+    ("b1", lambda x: 0 <= x < 1, "at least 0 and below 1"), ("b2", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+    ("eps", lambda x: x > 0, "positive"), ("clip", lambda x: x >= 0, "0 (no clipping) or positive"),
+    ("weight_decay", lambda x: x >= 0, "at least 0"), ("learning_rate", lambda x: x >= 0, "at least 0"))
+
+
 def direction(section: Mapping) -> optax.GradientTransformation:
   """Gradient -> descent direction before the learning rate: clip, scale (Adam), add weight decay.
 
   Args:
     section: `b1`, `b2`, `eps` of Adam; `clip`, the largest global norm (None or 0: no clipping);
-      `weight_decay`, decoupled from the gradient (AdamW), for all but fixed frequencies; `scale`, a section whose factory makes
+      `weight_decay`, decoupled from the gradient (AdamW), for the network but its fixed frequencies; `scale`, a section whose factory makes
       another optax transformation than Adam (`dict(factory='optax.identity')` is SGD).
   """
   for key in section:
     if key not in KEYS:
       raise UserError(f"unknown key config.optimizer.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}")
+  for key, allowed, text in RANGES:
+    if section.get(key) is not None and not allowed(section[key]):
+      raise UserError(f"config.optimizer.{key}={section[key]}: it must be {text}")
   parts = []
   if section.get("clip"):
     parts.append(optax.clip_by_global_norm(float(section["clip"])))
@@ -85,5 +94,8 @@ def direction(section: Mapping) -> optax.GradientTransformation:
 
 
 def _learned(params):
-  """False for the random frequencies of a Fourier embedding: they are fixed, and decay would move them."""
-  return jax.tree_util.tree_map_with_path(lambda path, _: "frequencies" not in jax.tree_util.keystr(path), params)
+  """What decays: the network, but not the fixed frequencies of its Fourier embedding, nor the loss's own parameters."""
+  def decays(path, _):
+    names = [getattr(entry, "key", None) for entry in path]
+    return names[0] != "loss" and names[-1] != "frequencies"
+  return jax.tree_util.tree_map_with_path(decays, params)

@@ -11,10 +11,10 @@ FREE = ("training.steps", "training.log_every", "training.checkpoint_every", "tr
 
 
 def claim(workdir: str, config) -> None:
-  """Makes the folder and saves `config.json`; UserError if the folder belongs to a run of another config."""
+  """Makes the folder and saves `config.json`; UserError if it holds checkpoints of another config."""
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, "config.json")
-  if os.path.exists(path):
+  if os.path.exists(path) and os.path.isdir(checkpoints(workdir)) and os.listdir(checkpoints(workdir)):
     different = configuration.differences(read(workdir), config, ignore=FREE)
     if different:
       shown = "; ".join(f"{key} is {old!r} there and {new!r} here" for key, old, new in different[:3])

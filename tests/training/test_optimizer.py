@@ -73,8 +73,15 @@ def test_unknown_optimizer_key():
 
 
 def test_weight_decay_leaves_fixed_frequencies_alone():
-  params = {"noise": {"frequencies": jnp.ones(3)}, "dense": {"kernel": jnp.ones(3)}}
+  params = {"model": {"noise": {"frequencies": jnp.ones(3)}, "dense": {"kernel": jnp.ones(3)}}, "loss": {"head": jnp.ones(3)}}
   transform = optimizer.direction(dict(scale=dict(factory="optax.identity"), weight_decay=0.5))
   updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
-  np.testing.assert_array_equal(updates["noise"]["frequencies"], 0)
-  np.testing.assert_array_equal(updates["dense"]["kernel"], 0.5)
+  np.testing.assert_array_equal(updates["model"]["noise"]["frequencies"], 0)
+  np.testing.assert_array_equal(updates["model"]["dense"]["kernel"], 0.5)
+  np.testing.assert_array_equal(updates["loss"]["head"], 0)
+
+
+@pytest.mark.parametrize("key, value", [("b1", 2.0), ("eps", 0.0), ("clip", -1.0), ("weight_decay", -0.1), ("learning_rate", -1e-3)])
+def test_numbers_out_of_range_are_refused(key, value):
+  with pytest.raises(UserError, match=f"config.optimizer.{key}"):
+    optimizer.direction({"learning_rate": 1e-3, key: value})

@@ -1,7 +1,19 @@
 """Every test runs on eight simulated devices, with strict dtype promotion and no silent rank promotion."""
 
-import jax
+import atexit
+import os
+import shutil
+import tempfile
+
 import pytest
+
+if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+  # Equal programs of different tests, workers and child processes are compiled once a run; set before JAX is imported.
+  os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-tests-")
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+  atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+
+import jax  # pylint: disable=wrong-import-position
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -133,7 +133,10 @@ def from_nodes(process, times, dtype=np.float32):
   grid = np.asarray(times, np.float64)
   nodes(process, grid, dtype)
   if grid.ndim == 1 and grid[0] > float(process.t_max):
-    raise ValueError(f"the process {process.name!r} ends at t_max = {float(process.t_max)}, and the grid starts at {grid[0]}: start it there")
+    raise ValueError(
+        f"the process {process.name!r} ends at t_max = {float(process.t_max)} and the grid starts at {grid[0]}: start it"
+        " there or below"
+    )
   return grid
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def join(tables, about, jumps=None) -> Table:
@@ -20,6 +20,7 @@ def join(tables, about, jumps=None) -> Table:
     ValueError: tables of different views, or with noise in their start.
 
   >>> from diffusion import processes, solvers
+  >>> from diffusion.solvers import About
   >>> process = processes.edm()
   >>> head = solvers.heun(process, np.array([4.0, 2.0]))
   >>> tail = solvers.ddim(process, np.array([2.0, 1.0, 0.0]))

@@ -9,7 +9,7 @@ from diffusion.solvers.table import About, Table
 
 
 def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=1.0, dtype=np.float32) -> Table:
-  """At sigma/alpha = low, x/alpha <- x/alpha + sqrt(high^2 - low^2) z, and the flow from high to low once more (arXiv:2306.14878, algorithm 1).
+  """At sigma/alpha = low, noise up to high, x/alpha + sqrt(high^2 - low^2) z, and the flow down again (arXiv:2306.14878, algorithm 1).
 
   Each repetition contracts the error gathered so far, as an SDE does, while the steps are those of an ODE. The interval
   is solved on the grid's own nodes: low is the nearest inner one that has noise, high the nearest above that.
@@ -37,7 +37,10 @@ def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=
     raise ValueError(f"restart needs one grid of at least three nodes for all samples, got shape {grid.shape}")
   for low, high, count in intervals:
     if not 0 < low < high or count < 0 or count != int(count):
-      raise ValueError(f"a restart is (low, high, repetitions) with 0 < low < high and repetitions >= 0, got {(low, high, count)}")
+      raise ValueError(
+          "a restart is (low, high, repetitions) with 0 < low < high and a whole number of repetitions, got"
+          f" {(low, high, count)}"
+      )
   rho = n.marginal.noise_to_signal
   inner = np.flatnonzero((rho > 0) & np.isfinite(rho))
   plan = []  # (node of low, node of high)

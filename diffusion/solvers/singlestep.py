@@ -2,9 +2,8 @@
 
 import numpy as np
 
-from diffusion.solvers.multistep import phi
 from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.table import Table, build
 
 
 def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about, view="x0", dtype=np.float32) -> Table:

@@ -12,7 +12,7 @@ def over_draws(values):
   normal quantile: mean ± 2.36 error holds 95% for R = 8.
 
   >>> mean, error = over_draws(jnp.array([[1.0], [3.0]]))
-  >>> float(mean[0]), float(error[0])
+  >>> float(mean[0]), round(float(error[0]), 5)
   (2.0, 1.0)
   """
   count = values.shape[0]
@@ -30,7 +30,7 @@ def over_batch(values):
   the error bar of a data set's mean.
 
   >>> mean, error = over_batch(jnp.array([1.0, 3.0]))
-  >>> float(mean), float(error)
+  >>> float(mean), round(float(error), 5)
   (2.0, 1.0)
   """
   mean, error = over_draws(values[:, None])

@@ -26,5 +26,5 @@ def get_config():
           batch_size=128, steps=20_000, ema_half_life_images=(100_000,), ema_ramp=0.05, accumulate=1,
           log_every=50, checkpoint_every=1000, keep=3, warm_start=None),
       sampler=dict(solver="heun", steps=18, grid="", guidance=0.5, interval=(), options=dict(), denoise=True),
-      evaluation=dict(num_samples=1000, batch=250, seed=0),
+      evaluation=dict(num_samples=1000, batch=250, seed=0, held_out=512),
   ))

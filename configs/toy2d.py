@@ -23,5 +23,5 @@ def get_config(name="checkerboard"):
           batch_size=512, steps=3000, ema_half_life_images=(50_000,), ema_ramp=0.05, accumulate=1,
           log_every=100, checkpoint_every=1000, keep=3, warm_start=None),
       sampler=dict(solver="heun", steps=18, grid="", guidance=0.0, interval=(), options=dict(), denoise=True),
-      evaluation=dict(num_samples=5000, batch=250, seed=0),
+      evaluation=dict(num_samples=5000, batch=250, seed=0, held_out=512),
   ))

@@ -13,8 +13,8 @@ from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.training import logging, model, state as states
 
-EVALUATION_KEYS = ("num_samples", "batch", "seed")
-# Held-out examples that the loss and the likelihood are measured on, at the most.
+EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out")
+# Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says otherwise.
 MOST_HELD_OUT = 512
 # Real images that the metrics are measured against, at the most.
 MOST_REAL = 10000
@@ -61,9 +61,10 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   found.update(
       nfe=samples.nfe, forward_passes=samples.forward_passes, sampling_seconds=seconds, step=run.step,
       num_parameters=states.count_parameters(run.state.params["model"]), **_training_costs(workdir))
-  if len(held["x"]):
-    found["held_out_loss"] = held_out_loss(run, held)
-    found.update(held_out_likelihood(run, held))
+  most = min(section.get("held_out", MOST_HELD_OUT), len(held["x"]))
+  if most > 1:
+    found["held_out_loss"] = held_out_loss(run, held, most)
+    found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   _write_json(os.path.join(workdir, "metrics.json"), found)
   return found
@@ -88,14 +89,14 @@ def report(found) -> str:
   return "\n".join(lines)
 
 
-def held_out_loss(run, held) -> float:
+def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
   """The training loss on held-out data, averaged over several draws of times and noise.
 
   With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition dropout
   included, is that of training.
   """
   loss = model.loss(run.parts)
-  batch = _model_batch(run, held)
+  batch = _model_batch(run, held, most)
   params = {**run.state.params, "model": run.denoiser.params}
 
   @jax.jit
@@ -106,25 +107,29 @@ def held_out_loss(run, held) -> float:
   return float(value(params, run.state.loss_state, batch, jnp.arange(LOSS_PASSES)))
 
 
-def held_out_likelihood(run, held) -> dict:
-  """bits_per_dim (or nats_per_dim for real-valued data) by the probability flow, if the model was trained as a density.
+def held_out_likelihood(run, held, most=MOST_HELD_OUT) -> dict:
+  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability flow.
 
-  A model of pixels is one if it was trained on dequantised data; the estimate takes one Rademacher probe
-  an example and its standard error is over examples.
+  One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained without
+  dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says which it is.
   """
-  scaling = run.parts.dataset.scaling
-  discrete = hasattr(scaling, "levels")
-  if discrete and not scaling.uses_noise:
-    return {}
-  batch = _model_batch(run, held)
-  keys = jax.random.split(jax.random.key(2), batch["x"].shape[0])
-  nats, _ = likelihood.log_likelihood(
-      run.denoiser, batch["x"], cond=batch.get("cond"), keys=keys, num_steps=24, divergence="rademacher")
-  if discrete:
-    name, values = "bits_per_dim", np.asarray(likelihood.bits_per_dim(nats, run.parts.dataset.shape, scaling))
+  dataset = run.parts.dataset
+  pixels = hasattr(dataset.scaling, "levels")
+  values = jnp.asarray(held["x"])[:most]
+  cond = {"label": jnp.asarray(held["label"][:most], jnp.int32)} if dataset.num_classes else None
+
+  def log_prob(x, keys):
+    return likelihood.log_likelihood(run.denoiser, x, cond=cond, keys=keys, num_steps=24, divergence="rademacher")[0]
+
+  nats, _ = likelihood.log_likelihood_of_values(
+      log_prob, values, dataset.scaling, dequantization="uniform" if pixels else "none",
+      keys=jax.random.split(jax.random.key(2), values.shape[0]))
+  if pixels:
+    name, found = "bits_per_dim", np.asarray(likelihood.bits_per_dim(nats, dataset.shape))
   else:
-    name, values = "nats_per_dim", -np.asarray(nats) / np.prod(run.parts.dataset.shape) - scaling.log_det
-  return {name: float(values.mean()), f"{name}_error": float(values.std(ddof=1) / np.sqrt(len(values)))}
+    name, found = "nats_per_dim", -np.asarray(nats) / np.prod(dataset.shape)
+  result = {name: float(found.mean()), f"{name}_error": float(found.std(ddof=1) / np.sqrt(len(found)))}
+  return result | ({"dequantized_in_training": dataset.scaling.uses_noise} if pixels else {})
 
 
 def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, found):
@@ -163,13 +168,13 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
       symbol="σ/α" if known else "step")
 
 
-def _model_batch(run, held):
+def _model_batch(run, held, most):
   """Held-out records as the batch that a loss takes, with fixed dequantisation noise."""
-  scaling, x = run.parts.dataset.scaling, np.asarray(held["x"])[:MOST_HELD_OUT]
+  scaling, x = run.parts.dataset.scaling, np.asarray(held["x"])[:most]
   noise = np.random.default_rng(0).random(x.shape) if scaling.uses_noise else None
   batch = {"x": jnp.asarray(scaling.to_model(x, noise))}
   if run.parts.dataset.num_classes:
-    batch["cond"] = {"label": jnp.asarray(held["label"][:MOST_HELD_OUT], jnp.int32)}
+    batch["cond"] = {"label": jnp.asarray(held["label"][:most], jnp.int32)}
   return batch
 
 

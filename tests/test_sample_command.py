@@ -7,11 +7,14 @@ import json
 import pathlib
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
-from diffusion import configuration
-from diffusion.training import command, loop
+from diffusion import configuration, evaluation
+from diffusion.data import load
+from diffusion.saved_run import open_run
+from diffusion.training import command, loop, model
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -31,7 +34,7 @@ def workdir(tmp_path_factory):
   overrides = {
       "network.width": "16", "network.depth": "1", "training.steps": "20", "training.batch_size": "32", "training.checkpoint_every": "10",
       "training.log_every": "5", "sampler.steps": "3", "evaluation.num_samples": "40", "evaluation.batch": "40", "optimizer.warmup_steps": "2",
-      "data.dequantization": "uniform",
+      "data.dequantization": "uniform", "network.dropout": "0.5",
   }
   config = configuration.load(str(ROOT / "configs" / "digits.py"), list(overrides.items()))
   loop.train(config, str(folder), quiet=True)
@@ -93,6 +96,26 @@ def test_evaluate_writes_all_metrics(workdir):
   assert "class accuracy" in said
   for picture in ("samples.png", "trajectory.png", "loss.png"):
     assert (workdir / picture).stat().st_size > 1000
+
+
+def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
+  """Half of the network drops out in training and none of it in evaluation: the mean over fixed draws says which was run."""
+  run = open_run(str(workdir))
+  # Twenty steps leave the blocks close to zero; random weights make the dropped units count.
+  leaves, tree = jax.tree.flatten(run.denoiser.params)
+  noisy = [leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)]
+  run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
+  held = load(run.parts.dataset.held_out)
+  loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
+  params = {**run.state.params, "model": run.denoiser.params}
+
+  def mean(train):
+    keys = [jax.random.fold_in(jax.random.key(1), number) for number in range(evaluation.LOSS_PASSES)]
+    return np.mean([loss.per_example(params, run.state.loss_state, 0, key, batch, train=train)[0].mean() for key in keys])
+
+  found = evaluation.held_out_loss(run, held, 64)
+  np.testing.assert_allclose(found, mean(False), rtol=1e-5)
+  assert abs(mean(True) / found - 1) > 1e-3
 
 
 @pytest.mark.parametrize("flags, words", [

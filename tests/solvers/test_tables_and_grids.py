@@ -187,7 +187,10 @@ def traced(build, process, inner):
 ONE_EVALUATION = ("ddim", "euler", "dpmpp_2m", "ancestral", "dpmpp_2m_sde", "euler_maruyama", "reverse_diffusion")
 ENDS = ("vp_linear", "rectified_flow")  # the second starts at alpha = 0
 # Of the multistep solvers the two that go through the most of the code that they share.
-DIFFERENTIABLE = [*((s, p) for s in ONE_EVALUATION for p in ENDS), ("deis", "rectified_flow"), ("sa_solver", "vp_linear")]
+# By default each solver on one of the two ends in turn; the rest, whose programs take long to compile, with -m slow.
+DIFFERENTIABLE = [
+    pytest.param(s, p, marks=() if (i + j) % 2 else pytest.mark.slow) for i, s in enumerate(ONE_EVALUATION) for j, p in enumerate(ENDS)
+] + [pytest.param("deis", "rectified_flow", marks=pytest.mark.slow), pytest.param("sa_solver", "vp_linear", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("solver, name", DIFFERENTIABLE)

@@ -14,6 +14,8 @@ examples:
 
 The same command again goes on from the newest checkpoint, bit for bit as if it had not been interrupted.
 Only the run's length, its logging, checkpointing, placement and sampling may be changed on the way.
+A learning rate that falls until the end of the run (cosine, linear) moves with its length: set
+config.optimizer.decay_steps to keep it where it is.
 
 The folder gets config.json, checkpoints/, log.jsonl, tensorboard/, and at the end the evaluation's files
 (metrics.json and pictures).

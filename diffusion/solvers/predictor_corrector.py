@@ -12,7 +12,7 @@ from diffusion.processes import expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
-from diffusion.solvers.table import State, Table, _row
+from diffusion.solvers.table import State, Table, row_at
 
 
 def langevin(x, score, z, snr, scale, sigma, norm):
@@ -89,7 +89,7 @@ class PredictorCorrector:
 
   def step(self, denoiser, state, i, keys, cond=None, post_step=None):
     """The corrector's moves at t_i, then the predictor's from t_i to t_i+1."""
-    row = lambda leaf: _row(leaf, i, 0, state.x.dtype)
+    row = lambda leaf: row_at(leaf, i, 0, state.x.dtype)
     snr = jnp.asarray(self.snr, state.x.dtype)
     t = jnp.broadcast_to(row(self.table.t), state.x.shape[:1])
 

@@ -7,7 +7,7 @@ from diffusion.solvers.catalogue import SOLVERS, build
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.deis import deis, lms
-from diffusion.solvers.dpm_solver import dpm_solver, dpmpp_2s
+from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama

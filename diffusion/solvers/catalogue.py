@@ -11,7 +11,7 @@ from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
-from diffusion.solvers.dpm_solver import dpm_solver, dpmpp_2s
+from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
@@ -90,6 +90,7 @@ SOLVERS = {
     "euler": Entry(euler, 1, False),
     "heun": Entry(heun, 2, False),
     "dpm_solver": Entry(dpm_solver, 3, False),
+    "dpm_solver_fast": Entry(dpm_solver_fast, 2, False, grid=default_levels),
     "exponential_rk3": Entry(exponential_rk3, 3, False),
     "dpmpp_2s": Entry(dpmpp_2s, 2, False),
     "dpmpp_2m": Entry(dpmpp_2m, 2, False),

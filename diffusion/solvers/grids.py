@@ -9,6 +9,7 @@ They compose: `concatenate` puts one spacing after another, `truncate` ends a gr
 
 import numpy as np
 
+from diffusion.processes import vp_linear
 from diffusion.solvers.nodes import nodes
 
 # Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from pure noise
@@ -43,6 +44,52 @@ def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
   if count > 1:
     t[-1] = t_min
   return np.append(t, 0.0) if clean else t
+
+
+def vp_time(process, n, t_max=None, t_min=None, power=2.0, clean=False):
+  """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process: the best simple spacing for few steps.
+
+  In that clock sigma/alpha grows like sqrt(t), then t, then exp(5 t^2), so steps are fine where data of unit size take shape and coarse
+  where there is nearly only noise or nearly only data. On vp_linear it is `quadratic`.
+
+  >>> from diffusion import processes
+  >>> vp_time(processes.edm(), 3, t_min=0.0).round(3).tolist()
+  [80.0, 2.186, 0.353, 0.0]
+  """
+  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  if not power > 0:
+    raise ValueError(f"power must be positive, got {power}")
+  reference = vp_linear()
+  time = lambda rho: float(reference.t_of_log_snr(-2.0 * np.log(rho))) if rho > 0 else 0.0
+  largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
+  head = [t_max] if np.isinf(largest) else []
+  low, high = time(smallest), time(LARGEST_RHO if head else largest)
+  inner = np.linspace(high ** (1 / power), low ** (1 / power), count - len(head)) ** power
+  return _at_levels(process, head, reference.marginal(inner).noise_to_signal, t_max, t_min, clean)
+
+
+def asinh(process, n, t_max=None, t_min=None, scale=0.1, power=1.3, clean=False):
+  """sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u: geometric above `scale`, ever more even below it.
+
+  The probability flow is smooth in sigma/alpha once that is below the data's own smallest scale, so no step needs to be short there.
+
+  Args:
+    process, n, t_max, t_min, clean: as in `uniform`.
+    scale: about the smallest standard deviation of the data, > 0.
+    power: above 1, nodes move towards the data.
+
+  >>> from diffusion import processes
+  >>> asinh(processes.edm(), 4, t_min=0.0, power=1.0).round(3).tolist()
+  [80.0, 12.649, 1.999, 0.308, 0.0]
+  """
+  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  if not (scale > 0 and power > 0):
+    raise ValueError(f"scale and power must be positive, got scale={scale} and power={power}")
+  largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
+  head = [t_max] if np.isinf(largest) else []
+  clock = lambda rho: np.arcsinh(rho / scale) ** (1 / power)
+  inner = np.linspace(clock(LARGEST_RHO if head else largest), clock(smallest), count - len(head)) ** power
+  return _at_levels(process, head, scale * np.sinh(inner), t_max, t_min, clean)
 
 
 def log_snr(process, n, t_max=None, t_min=None, clean=False):
@@ -183,4 +230,14 @@ def _in_rho(process, n, t_max, t_min, clean, spacing):
   return np.concatenate([head, t, tail])
 
 
-GRIDS = {"uniform": uniform, "quadratic": quadratic, "log_snr": log_snr, "karras": karras}
+def _at_levels(process, head, rho, t_max, t_min, clean):
+  """The times of falling levels rho = sigma/alpha, with the ends of the interval hit exactly."""
+  t = process.t_of_log_snr(-2.0 * np.log(np.where(rho > 0, rho, 1.0)))
+  t = np.concatenate([head, t])
+  if len(t) > 1 or not clean:
+    t[-1] = t_min
+  t[0] = t_max
+  return np.append(t, 0.0) if clean else t
+
+
+GRIDS = {"uniform": uniform, "quadratic": quadratic, "vp_time": vp_time, "asinh": asinh, "log_snr": log_snr, "karras": karras}

@@ -73,9 +73,8 @@ def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about
       B[0] = scales[-1] * outer[-1]
     else:
       A[np.arange(i + 1), np.arange(i + 1)] = 1.0
-      A[0, 0] = np.where(single, direct[0], 1.0)
       B[i + 1] = 1.0
-      B[0] = np.where(single, direct[1], 0.0)
+    A[0, 0], B[0] = np.where(single, direct[0], A[0, 0]), np.where(single, direct[1], B[0])
     rows["A"].append(A), rows["B"].append(B)
     rows["hook"].append(np.where(single, 1.0, float(last)))
   first = stages * np.arange(n.s.shape[-1])

@@ -21,7 +21,7 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
-    order: p, 1 to 3.
+    order: p, 1 to 4.
     variant: 'bh1', B(h) = h, or 'bh2', B(h) = e^h - 1 in the paper's sign.
     corrector: whether to correct; without it this is UniP.
     lower_order_final: whether the last steps have order p-1, ..., 1, as in the authors' code; None to do so if the last
@@ -39,8 +39,8 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_
   row 1  t=2   S0 <- 0.5 S1 + 0.125 S2 + 0.625 E; S1 <- 0.5 S1 + 0.125 S2 + 0.125 E; S2 <- E
   output t=1   S0
   """
-  if order not in (1, 2, 3):
-    raise ValueError(f"the order of unipc is 1, 2 or 3, got {order}")
+  if order not in (1, 2, 3, 4):
+    raise ValueError(f"the order of unipc is 1, 2, 3 or 4, got {order}")
   if variant not in ("bh1", "bh2"):
     raise ValueError(f"the variant of unipc is 'bh1' or 'bh2', got {variant!r}")
   n = nodes(process, grid, dtype, xp)

@@ -34,6 +34,7 @@ VARIANTS = [
     *[("dpmpp_2s", dict(r=0.7)), ("exponential_rk3", dict(c2=1 / 3, c3=2 / 3))],
     *[("unipc", dict(order=p, variant=v)) for p in (1, 2, 3) for v in ("bh1", "bh2") if (p, v) != (3, "bh2")],
     *[("unipc", dict(order=p, corrector=False)) for p in (1, 2, 3)],
+    ("unipc", dict(order=4)),
     *[("sa_solver", dict(tau=0.0, predictor=p, corrector=q)) for p, q in ((2, 0), (3, 0), (4, 0), (1, 1), (2, 2), (3, 3), (4, 2))],
 ]
 

@@ -312,3 +312,15 @@ def test_joined_tables_run_one_after_the_other():
   np.testing.assert_allclose([whole.mean, whole.variance], [step.mean, step.variance], rtol=1e-12)
   with pytest.raises(ValueError, match="one view"):
     solvers.join([parts[0], built("annealed_langevin", process, grid)], solvers.About())
+
+
+def test_a_first_order_step_to_clean_data_is_ddim():
+  """One stage and an infinitely long step: DPM-Solver-1 is DDIM there too, and `dpm_solver_fast` may end with it."""
+  process = processes.vp_linear()
+  grid = solvers.grids.quadratic(process, 4, t_min=0.0)
+  ddim, first, fast = built("ddim", process, grid), built("dpm_solver", process, grid, order=1), built("dpm_solver_fast", process, grid)
+  same(ddim, first, process, grid)
+  assert (fast.A[-1, 0, 0], fast.B[-1, 0], fast.nfe) == (0, 1, 10)
+  assert [solvers.dpm_solver_fast(process, GRID, nfe=nfe).nfe for nfe in (15, 16, 17)] == [15, 16, 17]
+  with pytest.raises(ValueError, match="15, 16 or 17 evaluations, got nfe=18"):
+    solvers.dpm_solver_fast(process, GRID, nfe=18)

@@ -36,10 +36,17 @@ def test_grids_are_equal_steps_of_their_clock():
   np.testing.assert_allclose(np.diff(rho(solvers.grids.karras(process, 9)) ** (1 / 7), 2), 0, atol=1e-9)
   np.testing.assert_allclose(np.diff(solvers.grids.quadratic(process, 9) ** 0.5, 2), 0, atol=1e-12)
   np.testing.assert_allclose(np.diff(solvers.grids.uniform(process, 9), 2), 0, atol=1e-12)
+  np.testing.assert_allclose(np.diff(np.arcsinh(rho(solvers.grids.asinh(process, 9, scale=0.2)) / 0.2) ** (1 / 1.3), 2), 0, atol=1e-9)
   # EDM's own 18 steps (arXiv:2206.00364, eq. 5).
   i = np.arange(18)
   edm = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
   np.testing.assert_allclose(solvers.grids.karras(processes.edm(), 18, clean=True), np.append(edm, 0.0), rtol=1e-12)
+  # On VP, its own time; on EDM, VP's levels.
+  vp = processes.vp_linear()
+  for options in (dict(t_min=0.0), dict(), dict(clean=True, power=3.0)):
+    np.testing.assert_allclose(solvers.grids.vp_time(vp, 9, **options), solvers.grids.quadratic(vp, 9, **options), atol=1e-12)
+  levels = solvers.grids.vp_time(processes.edm(), 9, t_min=0.0)
+  np.testing.assert_allclose(np.diff(vp.t_of_log_snr(-2 * np.log(levels[:-1])) ** 0.5, 2), 0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", processes.PROCESSES)
@@ -130,7 +137,7 @@ def test_other_mistakes_are_named():
       ("dpm_solver", dict(order=4), "order of dpm_solver"),
       ("dpm_solver", dict(r1=0.8), "must increase"),
       ("exponential_rk3", dict(c2=0.7), "c2 < 2/3"),
-      ("unipc", dict(order=4), "order of unipc"),
+      ("unipc", dict(order=5), "order of unipc"),
       ("unipc", dict(variant="bh3"), "'bh1' or 'bh2'"),
       ("sa_solver", dict(tau=-1.0), "at least 0"),
       ("sa_solver", dict(predictor=5), "1 to 4"),

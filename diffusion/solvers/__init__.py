@@ -1,17 +1,20 @@
 """How noise becomes data: samplers as tables of numbers, run by one jitted scan."""
 
 from diffusion.solvers import grids
+from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import SOLVERS, build
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.deis import deis, lms
+from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
+from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
-from diffusion.solvers.executor import Solver, sample
+from diffusion.solvers.executor import AdaptiveSolver, Solver, sample
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn

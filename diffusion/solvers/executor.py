@@ -1,4 +1,4 @@
-"""One jitted `lax.scan` that runs every solver."""
+"""One jitted `lax.scan` that runs every solver, and one `lax.while_loop` for those that choose their steps as they go."""
 
 import functools
 from typing import Any, Protocol
@@ -29,7 +29,30 @@ class Solver(Protocol):
     """The newest x: [B, ...]."""
 
 
-def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, trajectory=False):
+class AdaptiveSolver(Protocol):
+  """A solver whose number of steps is each sample's own: `adaptive` is true, and `done` and `finish` take the place of `output`.
+
+  A sample that is done keeps its state while the others go on. max_steps is data; nfe is None.
+  """
+
+  adaptive: bool
+  max_steps: Any
+  stochastic: bool
+
+  def init(self, denoiser, x, keys, cond=None) -> Any:
+    """State from x: [B, ...] at the start and keys: [B]."""
+
+  def step(self, denoiser, state, i, keys, cond=None, post_step=None) -> Any:
+    """The state after attempt i (traced) of the samples that are not done."""
+
+  def done(self, state):
+    """Which samples need no more steps: [B] bool."""
+
+  def finish(self, denoiser, state, cond=None):
+    """(x [B, ...], NaN where a sample did not arrive; denoiser calls of each sample [B] int32)."""
+
+
+def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, trajectory=False, evaluations=False):
   """Runs a solver from noise to data.
 
   Everything that changes numbers and not shapes (parameters, guidance scales, coefficients and times, keys,
@@ -45,12 +68,17 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
     post_step: None or (x [B, ...], t [B], keys [B]) -> x, called after each finished update. A plain function is
       part of the program, so build it once; a `jax.tree_util.Partial` or another pytree has its arrays as data.
     trajectory: whether to return the states as well.
+    evaluations: whether to return the denoiser calls of each sample as well, last: solver.nfe, or what an adaptive solver
+      needed (of a batch of which the largest is how often the network ran).
 
   Returns:
-    x: [B, ...]; with trajectory=True the pair (x, [num_steps + 1, B, ...]), whose last entry is x.
+    x: [B, ...]; with trajectory=True the pair (x, [num_steps + 1, B, ...]), whose last entry is x; with evaluations=True
+    [B] int32 follows.
 
   Raises:
-    ValueError, TypeError: keys, x, solver and denoiser that do not fit each other.
+    ValueError, TypeError: keys, x, solver and denoiser that do not fit each other, a trajectory of an adaptive solver.
+    ValueError: a sample that an adaptive solver did not bring to the end. Inside a jit of your own, where nothing can be
+      raised, such samples are NaN.
 
   >>> from diffusion import denoisers, processes, solvers
   >>> process = processes.edm(sigma_min=0.01, sigma_max=10.0)
@@ -66,12 +94,26 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
   if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim < 1:
     raise TypeError(f"x must be floating-point noise [B, ...], got {x.dtype}{list(x.shape)}")
   x = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+  adaptive = getattr(solver, "adaptive", False)
+  if adaptive and trajectory:
+    raise ValueError(
+        "an adaptive solver has no trajectory, because each sample has its own steps: leave out trajectory=True, or use a"
+        " table on a fixed grid"
+    )
   _check_keys(solver, x, keys)
   _check_fits(denoiser, solver, x)
   # A bare function becomes part of the program; a callable pytree stays data.
   if post_step is not None and jax.tree_util.all_leaves([post_step]):
     post_step = jax.tree_util.Partial(post_step)
-  return _run(denoiser, solver, x, keys, cond, post_step, trajectory=trajectory)
+  if adaptive:
+    out, count, arrived = _run_adaptive(denoiser, solver, x, keys, cond, post_step)
+    _check_arrived(solver, count, arrived)
+    return (out, count) if evaluations else out
+  out = _run(denoiser, solver, x, keys, cond, post_step, trajectory=trajectory)
+  if not evaluations:
+    return out
+  count = jnp.full(x.shape[:1], solver.nfe, jnp.int32)
+  return (*out, count) if trajectory else (out, count)
 
 
 @functools.partial(jax.jit, static_argnames="trajectory")
@@ -84,6 +126,33 @@ def _run(denoiser, solver, x, keys, cond, post_step, *, trajectory):
   state, states = jax.lax.scan(body, state, jnp.arange(solver.num_steps))
   out = solver.output(state)
   return (out, jnp.concatenate([x[None], states])) if trajectory else out
+
+
+@jax.jit
+def _run_adaptive(denoiser, solver, x, keys, cond, post_step):
+  def going(carry):
+    state, i = carry
+    return (i < solver.max_steps) & ~jnp.all(solver.done(state))
+
+  def body(carry):
+    state, i = carry
+    return solver.step(denoiser, state, i, keys, cond, post_step), i + 1
+
+  state = solver.init(denoiser, x, keys, cond)
+  state, _ = jax.lax.while_loop(going, body, (state, jnp.zeros((), jnp.int32)))
+  out, count = solver.finish(denoiser, state, cond)
+  return out, count, jnp.all(jnp.isfinite(out.reshape(out.shape[0], -1)), axis=-1)
+
+
+def _check_arrived(solver, count, arrived):
+  if isinstance(arrived, jax.core.Tracer) or bool(jnp.all(arrived)):
+    return
+  lost = np.flatnonzero(~np.asarray(arrived))
+  raise ValueError(
+      f"{solver.name}: {lost.size} of {arrived.shape[0]} samples did not reach the end, the first of them sample {lost[0]} after"
+      f" {int(count[lost[0]])} evaluations (max_steps={int(solver.max_steps)}): raise max_steps, or the tolerances if they are near"
+      " the precision of the state, or look for a denoiser that returns NaN"
+  )
 
 
 def _check_keys(solver, x, keys):
@@ -106,16 +175,12 @@ def _check_fits(denoiser, solver, x):
   table = getattr(solver, "table", solver)
   times = getattr(table, "t", None)
   if times is None:
+    _check_process(getattr(getattr(solver, "about", None), "process", ""), denoiser)
     return
   if times.ndim == 2 and times.shape[0] != x.shape[0]:
     raise ValueError(f"the solver has {times.shape[0]} grids and x has {x.shape[0]} rows: give one grid a row, or one for all")
   process = getattr(denoiser, "process", None)
-  about = getattr(table, "about", None)
-  if about is not None and about.process and getattr(process, "name", "") and about.process != process.name:
-    raise ValueError(
-        f"the solver was built for the process {about.process!r} and the denoiser belongs to {process.name!r}:"
-        " build the solver with denoiser.process"
-    )
+  _check_process(getattr(getattr(table, "about", None), "process", ""), denoiser)
   network = denoiser
   while not hasattr(network, "parameterization") and hasattr(network, "denoiser"):
     network = network.denoiser  # below guidance
@@ -130,3 +195,12 @@ def _check_fits(denoiser, solver, x):
           f"the grid starts where there is no signal (alpha = 0), where a network that predicts {kind} says nothing of"
           " the data: start the grid at an earlier time, or use an x0, v or velocity network"
       )
+
+
+def _check_process(built_for, denoiser):
+  name = getattr(getattr(denoiser, "process", None), "name", "")
+  if built_for and name and built_for != name:
+    raise ValueError(
+        f"the solver was built for the process {built_for!r} and the denoiser belongs to {name!r}: build the solver with"
+        " denoiser.process"
+    )

@@ -1,0 +1,98 @@
+"""The clock of samplers that choose their own steps, lambda = log(alpha / sigma), computed where the state lives.
+
+Their state is u = x / norm, norm = sqrt(alpha^2 + sigma^2), in which every process with the same log-SNR follows the same path as
+the variance-preserving one (arXiv:2107.00630, appendix on equivalence): a tolerance means the same on all of them, and is the
+published one on VP.
+"""
+
+from typing import Any, NamedTuple
+
+from flax import struct
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.processes import GaussianProcess, expand
+from diffusion.solvers.grids import LARGEST_RHO
+
+
+@struct.dataclass
+class Span:
+  """From where to where a sampler runs.
+
+  Attributes:
+    process: the Gaussian process.
+    t_max, t_min: times of its ends.
+    start, end: lambda where steps begin and where they end.
+    from_noise: whether t_max has no signal (alpha = 0); a first-order step leads from there to `start`.
+  """
+
+  process: GaussianProcess
+  t_max: Any
+  t_min: Any
+  start: Any
+  end: Any
+  from_noise: bool = struct.field(pytree_node=False)
+
+
+class Node(NamedTuple):
+  """A place in the run, each field [B]: its time, norm, and alpha and sigma over the norm."""
+
+  t: Any
+  norm: Any
+  a: Any
+  s: Any
+
+
+def span(process, t_max=None, t_min=None) -> Span:
+  """Checks the ends of a run on the host.
+
+  Args:
+    process: a Gaussian process.
+    t_max, t_min: ends; the process's own by default.
+
+  Raises:
+    TypeError: a process without log-SNR.
+    ValueError: ends that are not t_min < t_max, or no noise at t_min.
+
+  >>> from diffusion import processes
+  >>> s = span(processes.edm(), t_max=8.0, t_min=0.5)
+  >>> round(s.end - s.start, 6) == round(np.log(16), 6)
+  True
+  """
+  if not hasattr(process, "log_snr") or not hasattr(process, "t_of_log_snr"):
+    raise TypeError(
+        f"steps in log-SNR need a process with log_snr and t_of_log_snr, got {type(process).__name__}: use a Gaussian process of"
+        " diffusion.processes"
+    )
+  t_max = float(process.t_max if t_max is None else t_max)
+  t_min = float(process.t_min if t_min is None else t_min)
+  if not 0 <= t_min < t_max:
+    raise ValueError(f"a run needs 0 <= t_min < t_max, got t_min={t_min} and t_max={t_max}")
+  start, end = (float(process.log_snr(t)) / 2 for t in (t_max, t_min))
+  if not np.isfinite(end):
+    raise ValueError(f"there is no noise at t_min={t_min}, so log-SNR is infinite: end above it (denoise=True removes what noise is left)")
+  from_noise = not np.isfinite(start)
+  return Span(process, t_max, t_min, -float(np.log(LARGEST_RHO)) if from_noise else start, end, from_noise)
+
+
+def node(span, clock) -> Node:
+  """The place at lambda = clock: [B]; its numbers are those of the rounded time, which the network is handed."""
+  t = jnp.clip(span.process.t_of_log_snr(2.0 * clock), span.t_min, span.t_max).astype(clock.dtype)
+  m = span.process.marginal(t)
+  norm = jnp.sqrt(m.alpha**2 + m.sigma**2)
+  return Node(t, norm, m.alpha / norm, m.sigma / norm)
+
+
+def begin(span, denoiser, x, cond):
+  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no signal."""
+  here = node(span, jnp.full(x.shape[:1], span.start, x.dtype))
+  if not span.from_noise:
+    return x / expand(here.norm, x)
+  t = jnp.full(x.shape[:1], span.t_max, x.dtype)
+  seen = denoiser(x, t, cond, views=("x0",)).x0.astype(x.dtype)
+  return expand(here.a, x) * seen + expand(here.s / span.process.marginal(t).sigma, x) * x
+
+
+def look(denoiser, u, place, cond, view):
+  """The denoiser's view at u: one evaluation."""
+  return getattr(denoiser(expand(place.norm, u) * u, place.t, cond, views=(view,)), view).astype(u.dtype)

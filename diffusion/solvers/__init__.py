@@ -14,16 +14,24 @@ from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
+from diffusion.solvers.evolution import Found, error_to
 from diffusion.solvers.executor import AdaptiveSolver, Solver, sample
 from diffusion.solvers.exponential_rk import exponential_rk3
+from diffusion.solvers.fit import Fitted, fit
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
+from diffusion.solvers.late_start import late_start
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
+from diffusion.solvers.reference import Reference, reference
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.restart import restart
 from diffusion.solvers.sa_solver import sa_solver
+from diffusion.solvers.scheduled import scheduled
+from diffusion.solvers.search_schedule import search_schedule
+from diffusion.solvers.search_times import search_times
+from diffusion.solvers.saving import load, read_notes, save
 from diffusion.solvers.table import About, State, Table
 from diffusion.solvers.unipc import unipc

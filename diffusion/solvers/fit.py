@@ -1,0 +1,258 @@
+"""Fits a sampler's weights and times to a model: few steps that end where a fine solution ends."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.solvers import gauss_newton, triangular
+from diffusion.solvers.executor import sample
+from diffusion.solvers.reference import Reference, reference as solve, rms, split
+from diffusion.solvers.table import About, Table
+
+# Weight of the predictions along the way, robust threshold in medians of the residual at the first and at the last step, share of the steps.
+STAGES = ((1.0, 3.0, 3.0, 0.4), (0.3, 3.0, 3.0, 0.2), (0.0, 3.0, 1000.0, 0.4))
+DAMPINGS = (0.03, 0.3, 3.0)  # tried at each step, times the last good one
+FLAT = 0.005  # a stage is over when its last steps improve by less than this
+
+
+class Fitted(NamedTuple):
+  """A fitted table and how good it is; errors are root mean square over noises and entries, in units of x at the last time.
+
+  Attributes:
+    table: the table that is best on the held-out noises: the fitted one, or the start itself.
+    improved: whether it is the fitted one.
+    start_error: of the start, on held-out noises.
+    error: of `table`, on held-out noises.
+    start_median, median: medians over the held-out noises of each one's error; a few noises that end in another mode rule `error`.
+    train_error: of `table`, on the noises of the fit.
+    reference_error: of the fine solution itself, as far as known.
+    history: held-out errors after each step.
+  """
+
+  table: Table
+  improved: bool
+  start_error: float
+  error: float
+  start_median: float
+  median: float
+  train_error: float
+  reference_error: float
+  history: tuple
+
+  def __str__(self):
+    said = f"{self.table.name}: held-out error {self.error:.3g}, {self.start_error:.3g} before the fit"
+    if not self.improved:
+      said = f"{self.table.name}: no fit was better on held-out noises than the start, which is kept, with error {self.error:.3g}"
+    return f"{said} (medians {self.median:.3g} and {self.start_median:.3g}; fine solution {self.reference_error:.2g})"
+
+
+def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterations=40, directions=6, guide=1.0, pull=1e-8, batch=256,
+        seed=0, progress=None) -> Fitted:
+  """The table of as many evaluations whose samples are nearest to the exact probability flow of this very model.
+
+  All weights of past data predictions and all times but the ends are varied, from those of a start, as in
+  `triangular`, so the result is exact wherever the data prediction is constant, as the start is. The method is Levenberg-Marquardt's on
+  residuals along few directions a noise (`gauss_newton`), with a robust loss: at first medians matter and, at the end, the mean
+  square. Half-way results are judged on noises that the fit does not see, and the best one is returned: never one
+  that is worse there than the start.
+
+  Memory and time go with `batch`: a step costs about 2 + 3 directions denoiser calls for each evaluation and noise, whatever the number of
+  weights. One program is compiled for each (evaluations, batch, shape of x); guidance and parameters are data.
+
+  Args:
+    denoiser: a denoiser, guided or not, whose probability flow is to be followed.
+    table: where to start: a deterministic table with strictly decreasing times, such as
+      `dpmpp_2m(process, grid)`. Good starts give better fits: take the best of a few, or fit from each.
+    x: [n, ...] starts at the table's first time, for example from process.sample_prior; a few hundred, in low dimensions thousands.
+    cond: None or a dict of arrays with leading axis n.
+    reference: the `Reference` of x; by default solved here (`solvers.reference`).
+    held_out: how many of the last starts judge only; a quarter by default.
+    iterations: Gauss-Newton steps at most.
+    directions: derivatives taken for each noise and step.
+    guide: scales the weight of the predictions along the way; 0 to fit only ends.
+    pull: ridge towards the start.
+    batch: noises a call.
+    seed: of the random directions.
+    progress: None, or called after each step with (steps done, steps at most, best held-out error).
+
+  Returns:
+    `Fitted`.
+
+  Raises:
+    ValueError: a table that cannot be a start, another process, or too few starts.
+
+  >>> from diffusion import oracles, processes, solvers
+  >>> process = processes.vp_linear()
+  >>> denoiser = oracles.gaussian_mixture(process, [0.5, 0.5], [[-1.0], [1.0]], [[[0.05]], [[0.05]]])
+  >>> start = solvers.unipc(process, solvers.grids.quadratic(process, 4, t_min=0.0))
+  >>> x = process.sample_prior(jax.random.key(0), (64, 1))
+  >>> found = solvers.fit(denoiser, start, x, reference=solvers.reference(denoiser, x, steps=80, kept=40), iterations=6)
+  >>> found.error < 0.5 * found.start_error, found.table.nfe
+  (True, 4)
+  """
+  x = jnp.asarray(x)
+  process = jax.tree.map(lambda leaf: float(leaf) if np.ndim(leaf) == 0 else np.asarray(leaf), denoiser.process)
+  _check(table, process, x)
+  coordinates = triangular.of_table(table, process)
+  count = len(x) // 4 if held_out is None else int(held_out)
+  if not 1 <= count < len(x):
+    raise ValueError(f"a fit needs noises to fit and others to judge: got {len(x)} starts of which {count} are held out")
+  first, last = float(table.t[0]), float(table.t[-1])
+  known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch) if reference is None else reference
+  if np.shape(known.end) != x.shape:
+    raise ValueError(f"the reference is of starts of shape {list(np.shape(known.end))} and x has {list(x.shape)}: give the reference of x")
+  data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count)
+  stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
+  search = _Search(data, process, (first, last), coordinates, directions, pull, seed)
+  whole, done = sum(stage[3] for stage in stages), 0
+  for weight, low, high, share in stages:
+    steps = max(1, round(iterations * share / whole))
+    search.begin_stage()
+    for i in range(steps):
+      cut = low * (high / low) ** (i / max(steps - 1, 1))
+      search.step(guide * weight, cut, done + i)
+      if progress is not None:
+        progress(min(done + i + 1, iterations), iterations, search.best_error)
+      if search.at_rest():
+        break
+    done += steps
+  about = About(f"fitted {table.name}", None, process.name)
+  fitted = triangular.to_table(process, search.best, first, last, about, np.asarray(table.t).dtype)
+  errors = {name: data.table_errors(which) for name, which in (("start", table), ("fitted", fitted))}
+  improved = rms(errors["fitted"][data.judged]) < rms(errors["start"][data.judged])
+  held, start = errors["fitted" if improved else "start"], errors["start"]
+  return Fitted(
+      fitted if improved else table, improved, rms(start[data.judged]), rms(held[data.judged]), float(np.median(start[data.judged])),
+      float(np.median(held[data.judged])), rms(held[: data.trained]), known.error, tuple(search.history))
+
+
+def _check(table, process, x):
+  if not isinstance(table, Table):
+    raise ValueError(f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, unipc or deis")
+  if table.about.process and process.name and table.about.process != process.name:
+    raise ValueError(
+        f"the table {table.name} was built for the process {table.about.process!r} and the denoiser belongs to {process.name!r}:"
+        " build it with denoiser.process")
+  if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
+    raise ValueError(f"x must be a batch of floating point starts [n, ...], got {x.dtype}{list(x.shape)}")
+
+
+class _Data(NamedTuple):
+  """The noises, in batches: the first `trained` are fitted, the others judge."""
+
+  denoiser: Any
+  x: Any
+  cond: Any
+  known: Reference
+  batch: int
+  trained: int
+
+  @property
+  def judged(self):
+    return slice(self.trained, len(self.x))
+
+  def batches(self, begin, stop):
+    """(rows that count, x, cond, target) of consecutive rows; the last batch is filled up from the first, so all have one shape."""
+    known, dtype = self.known, self.x.dtype
+    for rows in split(stop - begin, self.batch):
+      index = begin + (rows.start + np.arange(self.batch)) % (stop - begin)
+      x, cond = self.x[index], jax.tree.map(lambda leaf, index=index: leaf[index], self.cond)
+      if known.data is None:
+        along = (jnp.arange(2, dtype=dtype), jnp.zeros((2, *x.shape), dtype))
+      else:
+        along = (jnp.asarray(known.clocks, dtype), jnp.asarray(known.data[:, index], dtype))
+      yield rows.stop - rows.start, x, cond, (jnp.asarray(known.end[index], dtype), *along)
+
+  def on_device(self, steps):
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.x.dtype), steps)
+
+  def sizes(self, steps, guide, begin, stop):
+    """(residual, error of the sample) of each noise, float64 on the host."""
+    parts = []
+    for kept, *batch in self.batches(begin, stop):
+      parts.append([np.asarray(part, np.float64)[:kept] for part in gauss_newton.sizes(self.denoiser, self.on_device(steps), *batch, guide)])
+    return tuple(np.concatenate(part) for part in zip(*parts))
+
+  def table_errors(self, table):
+    """The error of each noise's sample by the executor itself, float64 on the host."""
+    parts = []
+    for kept, x, cond, (end, *_) in self.batches(0, len(self.x)):
+      off = np.asarray(sample(self.denoiser, table, x, cond=cond), np.float64) - np.asarray(end, np.float64)
+      parts.append(np.sqrt(np.mean(off.reshape(len(off), -1) ** 2, axis=1))[:kept])
+    return np.concatenate(parts)
+
+
+class _Search:
+  """The state of a fit: where it is, its damping, and the best on held-out noises."""
+
+  def __init__(self, data, process, ends, coordinates, directions, pull, seed):
+    self.data, self.process, self.ends, self.directions, self.pull = data, process, ends, directions, pull
+    self.key = jax.random.key(seed)
+    n = len(coordinates.gaps)
+    self.n = n
+    # The first gap follows from the others, and row i has seen i evaluations before its own.
+    self.free = np.concatenate([np.arange(n) > 0, (np.arange(n - 1)[None, :] < np.arange(n)[:, None]).ravel()])
+    self.origin = np.concatenate([coordinates.gaps, coordinates.differences.ravel()])
+    self.at, self.best_at = self.origin.copy(), self.origin.copy()
+    self.best_error = rms(self._held(self.at))
+    self.history = [self.best_error]
+    self.begin_stage()
+
+  def begin_stage(self):
+    self.damping, self.scale, self.gains = 1e-2, 0.0, []
+
+  @property
+  def best(self):
+    return self._coordinates(self.best_at)
+
+  def _coordinates(self, flat):
+    return triangular.Coordinates(flat[: self.n], flat[self.n :].reshape(self.n, self.n - 1))
+
+  def _steps(self, flat):
+    there = self._coordinates(flat)
+    return triangular.steps_at(self.process, triangular.times(there.gaps, *self.ends), there.differences)[0]
+
+  def _held(self, flat):
+    return self.data.sizes(self._steps(flat), 0.0, self.data.trained, len(self.data.x))[1]
+
+  def step(self, guide, cut, number):
+    """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c = cut medians."""
+    data, count = self.data, self.data.trained
+    steps, by = triangular.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
+    by = by[:, self.free]
+    size, _ = data.sizes(steps, guide, 0, count)
+    c = max(cut * np.median(size), 1e-12)
+    loss = lambda size: float(np.mean(2 * c**2 * (np.sqrt(1 + (size / c) ** 2) - 1)))
+    rows, residual = [], []
+    for part, (kept, *batch) in enumerate(data.batches(0, count)):
+      key = jax.random.fold_in(jax.random.fold_in(self.key, number), part)
+      found = gauss_newton.derivatives(data.denoiser, data.on_device(steps), *batch, guide, key, directions=self.directions)
+      residual.append(np.asarray(found[0], np.float64)[:, :kept])
+      rows.append(np.asarray(found[1], np.float64)[:, :kept] @ by)
+    weight = (1 + (size / c) ** 2) ** -0.25 / np.sqrt(count)
+    rows = (np.concatenate(rows, axis=1) * weight[None, :, None]).reshape(-1, by.shape[1])
+    residual = (np.concatenate(residual, axis=1) * weight[None, :]).ravel()
+    self.scale = np.maximum(np.sqrt(np.sum(rows**2, axis=0)), 0.5 * self.scale)
+    before, tried = loss(size), []
+    for factor in DAMPINGS:
+      there = self.at.copy()
+      there[self.free] += gauss_newton.damped_step(
+          rows, residual, self.scale + 1e-12, self.damping * factor, self.pull, (self.at - self.origin)[self.free])
+      after = loss(data.sizes(self._steps(there), guide, 0, count)[0])
+      tried.append((after if np.isfinite(after) else np.inf, self.damping * factor, there))
+    after, damping, there = min(tried, key=lambda one: one[0])
+    self.gains.append(1 - after / before if before > 0 else 0.0)
+    if after < before:
+      self.at, self.damping = there, max(damping, 1e-9)
+      error = rms(self._held(there))
+      self.history.append(error)
+      if error < self.best_error:
+        self.best_error, self.best_at = error, there
+    else:
+      self.damping *= 30
+
+  def at_rest(self):
+    """Whether the last four steps hardly gained."""
+    return len(self.gains) >= 4 and max(self.gains[-4:]) < FLAT

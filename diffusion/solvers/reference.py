@@ -1,0 +1,105 @@
+"""A fine solution of the probability flow, and its own error: what samplers with few steps are fitted to and judged by."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.solvers.deis import lms
+from diffusion.solvers.executor import sample
+from diffusion.solvers.triangular import clock, noise_to_signal
+
+
+class Reference(NamedTuple):
+  """A fine solution from common starts.
+
+  Attributes:
+    end: [n, ...] where the flow takes the starts.
+    error: root mean square difference between `end` and the same with half as many steps; NaN if it was not computed.
+    clocks: [M] even values of `triangular.clock`, increasing, or None.
+    data: [M, n, ...] the denoiser's x0 along the flow at those, or None.
+  """
+
+  end: Any
+  error: float = float("nan")
+  clocks: Any = None
+  data: Any = None
+
+
+def fine_grid(process, n, first, last):
+  """n steps that are even in `triangular.clock`, logarithmic in sigma/alpha at high noise and linear near the data: [n+1]."""
+  ends = process.marginal(np.array([first, last], np.float64))
+  rho = noise_to_signal(np.linspace(*clock(ends.alpha, ends.sigma), n + 1))[1:-1]
+  return np.concatenate([[first], process.t_of_log_snr(-2 * np.log(rho)), [last]])
+
+
+def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256) -> Reference:
+  """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and again with half as many.
+
+  Args:
+    denoiser: a denoiser, guided or not.
+    x: [n, ...] starts at `first`.
+    first, last: the times to solve from and to; by default the process's t_max and 0.
+    cond: None or a dict of arrays with leading axis n.
+    steps: evaluations of the finer solution.
+    kept: how many of its points are kept with their prediction of the data, or 0.
+    batch: how many starts at a time.
+
+  Returns:
+    A `Reference` on the host.
+
+  Raises:
+    ValueError: steps that are not an even multiple of kept.
+
+  >>> from diffusion import oracles, processes
+  >>> process = processes.vp_linear()
+  >>> x = jax.random.normal(jax.random.key(0), (4, 1))
+  >>> found = reference(oracles.gaussian(process, jnp.zeros(1), 0.25 * jnp.eye(1)), x, steps=160)
+  >>> bool(np.abs(found.end - 0.5 * x).max() < 1e-4), found.error < 1e-3          # the flow of N(0, 1/4), from N(0, 1)
+  (True, True)
+  """
+  process = jax.tree.map(np.asarray, denoiser.process)
+  if steps % 2 or (kept and steps % kept):
+    raise ValueError(f"steps must be even and a multiple of kept, got {steps} and {kept}")
+  first, last = float(process.t_max if first is None else first), float(0.0 if last is None else last)
+  dtype = jnp.asarray(x).dtype
+  fine, coarse = (lms(process, fine_grid(process, n, first, last), dtype=dtype) for n in (steps, steps // 2))
+  at = np.arange(0, steps + 1, steps // kept) if kept else None
+  ends, rough, data = [], [], []
+  for rows in split(len(x), batch):
+    part, labels = x[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], cond)
+    rough.append(np.asarray(sample(denoiser, coarse, part, cond=labels)))
+    if not kept:
+      ends.append(np.asarray(sample(denoiser, fine, part, cond=labels)))
+      continue
+    states = sample(denoiser, fine, part, cond=labels, trajectory=True)
+    ends.append(np.asarray(states[0]))
+    data.append(np.asarray(_predict(denoiser, jnp.asarray(fine.t[at], dtype), states[1][at], labels)))
+  end = np.concatenate(ends)
+  error = rms(end - np.concatenate(rough))
+  if not kept:
+    return Reference(end, error)
+  m = process.marginal(np.asarray(fine.t, np.float64)[at])
+  data = np.concatenate(data, axis=1)
+  if m.sigma[-1] == 0:
+    data[-1] = end / m.alpha[-1]
+  return Reference(end, error, clock(m.alpha, m.sigma), data)
+
+
+def split(count, batch):
+  """Slices of at most `batch` rows."""
+  return [slice(begin, min(begin + batch, count)) for begin in range(0, count, batch)]
+
+
+def rms(difference):
+  """Root mean square of all entries, inf where something is not finite."""
+  value = float(np.sqrt(np.mean(np.asarray(difference, np.float64) ** 2)))
+  return value if np.isfinite(value) else float("inf")
+
+
+@jax.jit
+def _predict(denoiser, times, states, cond):
+  """x0 at each of some states: [M, B, ...]."""
+  at = lambda pair: denoiser(pair[1], jnp.broadcast_to(pair[0], pair[1].shape[:1]), cond, views=("x0",)).x0
+  return jax.lax.map(at, (times, states))

@@ -2,3 +2,4 @@
 
 from diffusion.guidance.chain import chain
 from diffusion.guidance.classifier_free import ClassifierFree, classifier_free
+from diffusion.guidance.epsilon_scaling import EpsilonScaling, epsilon_scaling

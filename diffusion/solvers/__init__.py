@@ -7,6 +7,7 @@ from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import SOLVERS, build
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.denoising import with_denoising
+from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s

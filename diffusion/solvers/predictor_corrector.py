@@ -55,6 +55,7 @@ class PredictorCorrector:
     corrector: (x, score, z, snr, scale, sigma, norm) -> x.
     n_corrector: corrector moves a step.
     norm: 'sample' or 'batch'.
+    predict: whether the predictor moves; if not, x stays and only its time goes on.
   """
 
   table: Table
@@ -64,6 +65,7 @@ class PredictorCorrector:
   corrector: Callable[..., Any] = struct.field(pytree_node=False)
   n_corrector: int = struct.field(pytree_node=False)
   norm: str = struct.field(pytree_node=False)
+  predict: bool = struct.field(pytree_node=False, default=True)
 
   order = None
   stochastic = True
@@ -75,13 +77,14 @@ class PredictorCorrector:
 
   @property
   def nfe(self):
-    """Denoiser calls per sample, N (n_corrector + 1)."""
-    return self.num_steps * (self.n_corrector + 1)
+    """Denoiser calls per sample, N (n_corrector + 1), or N n_corrector without a predictor."""
+    return self.num_steps * (self.n_corrector + self.predict)
 
   @property
   def name(self):
     """What messages call it."""
-    return f"{self.table.name} + {self.n_corrector} {self.corrector.__name__} (norm={self.norm})"
+    predictor = self.table.name if self.predict else "no predictor"
+    return predictor + (f" + {self.n_corrector} {self.corrector.__name__} (norm={self.norm})" if self.n_corrector else " alone")
 
   def init(self, denoiser, x, keys, cond=None):
     """The predictor's state."""
@@ -103,14 +106,16 @@ class PredictorCorrector:
       return post_step(x, t, randomness.fold(keys, i + 1, randomness.CORRECTOR + 2 * j + 1)).astype(x.dtype)
 
     x = jax.lax.fori_loop(0, self.n_corrector, correct, state.x)
-    return self.table.step(denoiser, State(x, (x,)), i, keys, cond, post_step)
+    state = State(x, (x,))
+    return self.table.step(denoiser, state, i, keys, cond, post_step) if self.predict else state
 
   def output(self, state):
     """The newest x: [B, ...]."""
     return self.table.output(state)
 
   def __str__(self):
-    return f"{self.name}: no order claimed, {self.nfe} evaluations\npredictor {self.table}"
+    head = f"{self.name}: no order claimed, {self.nfe} evaluations"
+    return f"{head}\npredictor {self.table}" if self.predict else head
 
 
 def predictor_corrector(
@@ -134,8 +139,10 @@ def predictor_corrector(
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
-    predictor: a builder of a one-slot table: `reverse_diffusion`, `euler_maruyama`, `ancestral`, `ddim`, `euler`.
-    corrector: `langevin`, `annealed`, or a function of the same arguments; build it once, it is part of the program.
+    predictor: a builder of a one-slot table: `reverse_diffusion`, `euler_maruyama`, `ancestral`, `ddim`, `euler`; None to
+      correct alone, which leaves at each time the noise that its moves do not take out.
+    corrector: `langevin`, `annealed`, or a function of the same arguments, built once, since it is part of the program; None
+      to predict alone.
     snr: signal-to-noise ratio; 0.16 for CIFAR-10 on VE, 0.01 on VP.
     n_corrector: corrector moves a step.
     norm: 'sample' or 'batch'.
@@ -143,7 +150,7 @@ def predictor_corrector(
     dtype: precision at run time.
 
   Raises:
-    ValueError: a bad grid, norm, snr or count, or a predictor with more than one slot.
+    ValueError: a bad grid, norm, snr or count, a predictor with more than one slot, or neither predictor nor corrector.
 
   >>> from diffusion import processes
   >>> predictor_corrector(processes.ve(), np.linspace(1, 0, 11), n_corrector=2).nfe
@@ -153,6 +160,12 @@ def predictor_corrector(
     raise ValueError(f"norm is 'sample' or 'batch', got {norm!r}")
   if n_corrector < 0 or not snr > 0:
     raise ValueError(f"the corrector needs n_corrector >= 0 and snr > 0, got n_corrector={n_corrector} and snr={snr}")
+  if corrector is None:
+    corrector, n_corrector = langevin, 0
+  predict = predictor is not None
+  if not predict and not n_corrector:
+    raise ValueError("without a predictor there must be a corrector with n_corrector >= 1, or nothing moves")
+  predictor = reverse_diffusion if predictor is None else predictor  # for its times
   # Deterministic predictors have no noise to leave out.
   noisy = {} if denoise or "denoise" not in inspect.signature(predictor).parameters else {"denoise": False}
   table = predictor(process, grid, dtype=dtype, **noisy)
@@ -164,5 +177,5 @@ def predictor_corrector(
     )
   scale, sigma = (n.a / n.a1) ** 2, n.s
   return PredictorCorrector(
-      table, np.asarray(snr, dtype), scale.astype(dtype), sigma.astype(dtype), corrector, n_corrector, norm
+      table, np.asarray(snr, dtype), scale.astype(dtype), sigma.astype(dtype), corrector, n_corrector, norm, predict
   )

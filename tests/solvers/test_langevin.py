@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffusion import oracles, processes, solvers
 from solver_cases import Moments, table_moments
@@ -66,6 +67,8 @@ def test_predictor_corrector_reaches_the_data():
       (solvers.euler_maruyama, solvers.langevin, "sample"),
       (solvers.ancestral, solvers.annealed, "sample"),
       (solvers.ddim, solvers.langevin, "batch"),
+      (solvers.euler, solvers.annealed, "sample"),
+      (solvers.ancestral, None, "sample"),
   ):
     built = solvers.predictor_corrector(process, grid, predictor=predictor, corrector=corrector, snr=0.1, norm=norm)
     out = np.asarray(solvers.sample(oracle, built, x, keys=keys), np.float64)
@@ -88,3 +91,29 @@ def test_stationary_law_of_the_norm_sized_corrector():
   v = 0.3 + float(process.marginal(t).sigma) ** 2
   observed = 66 * (1 + r**2) * v / np.sum(out**2, axis=-1)
   assert abs(observed.mean() - 1) < 4 * observed.std() / np.sqrt(count)
+
+
+def test_predictor_or_corrector_may_be_left_out():
+  """No corrector is the predictor's own table; no predictor is Langevin at each level: C2000 of Score SDE, with its closed form."""
+  process = processes.ve(sigma_min=0.1, sigma_max=2.0)
+  grid = solvers.grids.log_snr(process, 4)
+  oracle = oracles.gaussian(process, [0.0], 0.3)
+  count = 8_000
+  x, keys = oracle.sample(jax.random.key(0), count, t=1.0), jax.random.split(jax.random.key(1), count)
+  alone = solvers.predictor_corrector(process, grid, corrector=None)
+  assert alone.nfe == 4
+  table = solvers.reverse_diffusion(process, grid)
+  np.testing.assert_array_equal(solvers.sample(oracle, alone, x, keys=keys), solvers.sample(oracle, table, x, keys=keys))
+
+  r, moves = 0.3, 2
+  corrected = solvers.predictor_corrector(process, grid, predictor=None, corrector=solvers.annealed, snr=r, n_corrector=moves)
+  assert corrected.nfe == 8 and "no predictor" in str(corrected)
+  variance = 0.3 + 4.0
+  for sigma in process.marginal(grid[:-1]).sigma:
+    v, a = 0.3 + sigma**2, 2 * (r * sigma) ** 2
+    for _ in range(moves):
+      variance = (1 - a / v) ** 2 * variance + 2 * a
+  out = np.asarray(solvers.sample(oracle, corrected, x, keys=keys), np.float64)
+  assert abs(out.var() / variance - 1) < 4 * np.sqrt(2 / count)
+  with pytest.raises(ValueError, match="nothing moves"):
+    solvers.predictor_corrector(process, grid, predictor=None, corrector=None)

@@ -13,6 +13,8 @@ Samples from the newest (or a named) checkpoint of a run, or evaluates it.
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
   python sample.py --workdir=runs/digits --evaluate
+  python sample.py --workdir=runs/digits --fit --steps=8
+  python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
 Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64.
 What is not given comes from the run's config."""
@@ -31,7 +33,7 @@ def parser():
   p.add_argument("--seed", type=int, metavar="S", help="which sequence of samples (default: 0)")
   p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
   p.add_argument("--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
-  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector")
+  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote")
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
   p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, log_snr, karras, quadratic (default: the solver's own)")
   p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none")
@@ -39,6 +41,9 @@ def parser():
   p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
   p.add_argument("--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones")
   p.add_argument("--evaluate", action="store_true", help="measure the model on held-out data instead, and write metrics.json and the pictures")
+  p.add_argument(
+      "--fit", action="store_true",
+      help="fit a sampler of --steps evaluations to the model, from --solver or from the best of several; writes FOLDER/solvers/SOLVER_STEPS.npz")
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   return p
 
@@ -47,7 +52,14 @@ def main(argv):
   args = parser().parse_args(argv)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "guidance", "interval")}
-  if args.evaluate:
+  if args.fit:
+    given = [name for name in ("first", "evaluate") if getattr(args, name)]
+    if given:
+      raise UserError(f"--fit only fits, so --{given[0]} has no place beside it")
+    from diffusion import fit_command
+
+    print(fit_command.run(args, sampler))
+  elif args.evaluate:
     given = [name for name in ("out", "label", *DEFAULTS) if getattr(args, name) is not None]
     if given:
       raise UserError(f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place beside it")

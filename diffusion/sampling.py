@@ -34,7 +34,7 @@ class Samples(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
-def _start(process, seed, indices, shape):
+def draw_noise(process, seed, indices, shape):
   """Initial noise [B, ...] and solver keys [B], each from (seed, index)."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
   noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
@@ -88,7 +88,7 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
   kept, kept_labels, kept_states = [], [], []
   for start in range(0, num, batch):
     indices = first + start + np.arange(batch)
-    noise, keys = _start(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
+    noise, keys = draw_noise(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
     cond = None
     if labels is not None:
       chosen = np.asarray(labels(indices), np.int32)

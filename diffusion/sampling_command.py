@@ -30,12 +30,7 @@ def run(args, sampler) -> str:
   if args.batch % devices:
     raise UserError(f"--batch={args.batch} does not divide over {devices} devices: use a multiple of {devices}")
   denoiser, solver = make_sampler(opened, **sampler)
-  labels = None
-  if args.label is not None:
-    label = class_of(dataset, args.label)
-    labels = lambda index: np.full_like(index, label)
-  elif dataset.num_classes:
-    labels = lambda index: index % dataset.num_classes
+  labels = choose_labels(args.label, dataset)
   out = args.out or os.path.join(args.workdir, _name(args, opened, sampler))
   out = out.removesuffix(".png").removesuffix(".npz")
   os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
@@ -61,10 +56,20 @@ def run(args, sampler) -> str:
   )
 
 
+def choose_labels(label, dataset):
+  """A function from sample indices to classes: one class for all, the classes in turn, or None for a model without."""
+  if label is not None:
+    number = class_of(dataset, label)
+    return lambda index: np.full_like(index, number)
+  return (lambda index: index % dataset.num_classes) if dataset.num_classes else None
+
+
 def _name(args, opened, sampler):
   """A file name that tells calls apart: solver, steps, guidance, class, seed, first index and checkpoint."""
   section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
-  pieces = [f"samples_{section.get('solver', 'dpmpp_2m')}{section.get('steps', 20)}"]
+  solver = section.get("solver", "dpmpp_2m")
+  saved = solver.endswith(".npz")
+  pieces = [f"samples_{os.path.basename(solver)[:-4] if saved else solver + str(section.get('steps', 20))}"]
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
   pieces += [f"label{args.label}"] if args.label is not None else []
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from diffusion import configuration, guidance
+from diffusion import configuration, guidance, solvers
 from diffusion.errors import UserError
 from diffusion.training import checkpoints, model, sharding, workdir as workdirs
 
@@ -67,8 +67,8 @@ def make_sampler(run: SavedRun, **changes):
 
   Args:
     run: the opened run.
-    **changes: solver, steps, grid (a name, or a section with a factory), guidance, interval, options; None
-      keeps the config's value.
+    **changes: solver (a name, or the .npz of a saved table, which has its own steps), steps, grid (a name, or a section with
+      a factory), guidance, interval, options, denoise; None keeps the config's value.
 
   Raises:
     UserError: an unknown solver, grid or option, or guidance without a conditional model.
@@ -78,7 +78,8 @@ def make_sampler(run: SavedRun, **changes):
   name = section.get("solver", "dpmpp_2m")
   if name != dict(run.config.get("sampler", {})).get("solver") and "options" not in changes:
     section.pop("options", None)  # they belong to the config's own solver
-  solver, denoiser = model.solver(section, run.denoiser.process), run.denoiser
+  process, denoiser = run.denoiser.process, run.denoiser
+  solver = _saved_solver(name, process, changes) if str(name).endswith(".npz") else model.solver(section, process)
   weight, interval = section.get("guidance", 0.0), section.get("interval")
   if weight:
     if not run.parts.dataset.num_classes:
@@ -88,6 +89,17 @@ def make_sampler(run: SavedRun, **changes):
     except ValueError as error:
       raise UserError(str(error)) from error
   return denoiser, solver
+
+
+def _saved_solver(path, process, changes):
+  """The table of a file; UserError if it is none, belongs to another process, or has other steps than those asked for."""
+  try:
+    table = solvers.load(path, process)
+  except ValueError as error:
+    raise UserError(f"--solver: {error}") from error
+  if changes.get("grid") or changes.get("steps") not in (None, table.nfe):
+    raise UserError(f"{path} has {table.nfe} evaluations at times of its own: leave out --steps and --grid, or fit another with them")
+  return table
 
 
 def class_of(dataset, name):

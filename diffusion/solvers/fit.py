@@ -49,7 +49,7 @@ class Fitted(NamedTuple):
 
 
 def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterations=40, directions=6, guide=1.0, pull=1e-8, batch=256,
-        seed=0, progress=None) -> Fitted:
+        seed=0, place=None, progress=None) -> Fitted:
   """The table of as many evaluations whose samples are nearest to the exact probability flow of this very model.
 
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
@@ -64,7 +64,8 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   Args:
     denoiser: a denoiser, guided or not, whose probability flow is to be followed.
     table: where to start: a deterministic table with strictly decreasing times, such as
-      `dpmpp_2m(process, grid)`. Good starts give better fits: take the best of a few, or fit from each.
+      `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which the best on the
+      noises of the fit is taken. `solvers.starts` is such a list.
     x: [n, ...] starts at the table's first time, for example from process.sample_prior; a few hundred, in low dimensions thousands.
     cond: None or a dict of arrays with leading axis n.
     reference: the `Reference` of x; by default solved here (`solvers.reference`).
@@ -75,6 +76,7 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
     pull: ridge towards the start.
     batch: noises a call.
     seed: of the random directions.
+    place: puts a [batch, ...] array on the devices, for example with a sharding over the mesh.
     progress: None, or called after each step with (steps done, steps at most, best held-out error).
 
   Returns:
@@ -94,18 +96,24 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   """
   x = jnp.asarray(x)
   process = jax.tree.map(lambda leaf: float(leaf) if np.ndim(leaf) == 0 else np.asarray(leaf), denoiser.process)
-  _check(table, process, x)
-  coordinates = triangular.of_table(table, process)
+  tables = list(table) if isinstance(table, (list, tuple)) else [table]
+  _check(tables, process, x)
+  coordinates = [triangular.of_table(table, process) for table in tables]
   count = len(x) // 4 if held_out is None else int(held_out)
   if not 1 <= count < len(x):
     raise ValueError(f"a fit needs noises to fit and others to judge: got {len(x)} starts of which {count} are held out")
-  first, last = float(table.t[0]), float(table.t[-1])
-  known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch) if reference is None else reference
+  first, last = (float(tables[0].t[i]) for i in (0, -1))
+  known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch, place=place) if reference is None else reference
   if np.shape(known.end) != x.shape:
     raise ValueError(f"the reference is of starts of shape {list(np.shape(known.end))} and x has {list(x.shape)}: give the reference of x")
-  data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count)
+  data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count, place or (lambda array: array))
   stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
-  search = _Search(data, process, (first, last), coordinates, directions, pull, seed)
+  which = 0
+  if len(tables) > 1:
+    ends = [rms(data.sizes(triangular.steps_of(process, each, first, last), 0.0, 0, data.trained)[1]) for each in coordinates]
+    which = int(np.argmin(ends))
+  table = tables[which]
+  search = _Search(data, process, (first, last), coordinates[which], directions, pull, seed)
   whole, done = sum(stage[3] for stage in stages), 0
   for weight, low, high, share in stages:
     steps = max(1, round(iterations * share / whole))
@@ -128,13 +136,17 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
       float(np.median(held[data.judged])), rms(held[: data.trained]), known.error, tuple(search.history))
 
 
-def _check(table, process, x):
-  if not isinstance(table, Table):
-    raise ValueError(f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, unipc or deis")
-  if table.about.process and process.name and table.about.process != process.name:
-    raise ValueError(
-        f"the table {table.name} was built for the process {table.about.process!r} and the denoiser belongs to {process.name!r}:"
-        " build it with denoiser.process")
+def _check(tables, process, x):
+  for table in tables:
+    if not isinstance(table, Table):
+      raise ValueError(f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, unipc or deis")
+    if table.about.process and process.name and table.about.process != process.name:
+      raise ValueError(
+          f"the table {table.name} was built for the process {table.about.process!r} and the denoiser belongs to {process.name!r}:"
+          " build it with denoiser.process")
+  alike = {(table.nfe, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}
+  if len(alike) != 1:
+    raise ValueError("the tables to start from need as many evaluations and the same first and last time, and at least one is needed")
   if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"x must be a batch of floating point starts [n, ...], got {x.dtype}{list(x.shape)}")
 
@@ -148,6 +160,7 @@ class _Data(NamedTuple):
   known: Reference
   batch: int
   trained: int
+  place: Any
 
   @property
   def judged(self):
@@ -158,12 +171,13 @@ class _Data(NamedTuple):
     known, dtype = self.known, self.x.dtype
     for rows in split(stop - begin, self.batch):
       index = begin + (rows.start + np.arange(self.batch)) % (stop - begin)
-      x, cond = self.x[index], jax.tree.map(lambda leaf, index=index: leaf[index], self.cond)
+      take = lambda leaf, index=index: self.place(jnp.asarray(leaf)[index])
+      x, cond = take(self.x), jax.tree.map(take, self.cond)
       if known.data is None:
         along = (jnp.arange(2, dtype=dtype), jnp.zeros((2, *x.shape), dtype))
       else:
         along = (jnp.asarray(known.clocks, dtype), jnp.asarray(known.data[:, index], dtype))
-      yield rows.stop - rows.start, x, cond, (jnp.asarray(known.end[index], dtype), *along)
+      yield rows.stop - rows.start, x, cond, (take(jnp.asarray(known.end, dtype)), *along)
 
   def on_device(self, steps):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.x.dtype), steps)
@@ -211,8 +225,7 @@ class _Search:
     return triangular.Coordinates(flat[: self.n], flat[self.n :].reshape(self.n, self.n - 1))
 
   def _steps(self, flat):
-    there = self._coordinates(flat)
-    return triangular.steps_at(self.process, triangular.times(there.gaps, *self.ends), there.differences)[0]
+    return triangular.steps_of(self.process, self._coordinates(flat), *self.ends)
 
   def _held(self, flat):
     return self.data.sizes(self._steps(flat), 0.0, self.data.trained, len(self.data.x))[1]

@@ -34,7 +34,7 @@ def fine_grid(process, n, first, last):
   return np.concatenate([[first], process.t_of_log_snr(-2 * np.log(rho)), [last]])
 
 
-def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256) -> Reference:
+def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256, place=None) -> Reference:
   """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and again with half as many.
 
   Args:
@@ -44,7 +44,8 @@ def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=
     cond: None or a dict of arrays with leading axis n.
     steps: evaluations of the finer solution.
     kept: how many of its points are kept with their prediction of the data, or 0.
-    batch: how many starts at a time.
+    batch: how many starts at a time; the last call is filled up.
+    place: puts a [batch, ...] array on the devices.
 
   Returns:
     A `Reference` on the host.
@@ -67,15 +68,17 @@ def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=
   fine, coarse = (lms(process, fine_grid(process, n, first, last), dtype=dtype) for n in (steps, steps // 2))
   at = np.arange(0, steps + 1, steps // kept) if kept else None
   ends, rough, data = [], [], []
+  place, batch = place or (lambda array: array), min(batch, len(x))
   for rows in split(len(x), batch):
-    part, labels = x[rows], jax.tree.map(lambda leaf, rows=rows: leaf[rows], cond)
-    rough.append(np.asarray(sample(denoiser, coarse, part, cond=labels)))
+    index, count = (rows.start + np.arange(batch)) % len(x), rows.stop - rows.start
+    part, labels = jax.tree.map(lambda leaf, index=index: place(jnp.asarray(leaf)[index]), (x, cond))
+    rough.append(np.asarray(sample(denoiser, coarse, part, cond=labels))[:count])
     if not kept:
-      ends.append(np.asarray(sample(denoiser, fine, part, cond=labels)))
+      ends.append(np.asarray(sample(denoiser, fine, part, cond=labels))[:count])
       continue
     states = sample(denoiser, fine, part, cond=labels, trajectory=True)
-    ends.append(np.asarray(states[0]))
-    data.append(np.asarray(_predict(denoiser, jnp.asarray(fine.t[at], dtype), states[1][at], labels)))
+    ends.append(np.asarray(states[0])[:count])
+    data.append(np.asarray(_predict(denoiser, jnp.asarray(fine.t[at], dtype), states[1][at], labels))[:, :count])
   end = np.concatenate(ends)
   error = rms(end - np.concatenate(rough))
   if not kept:

@@ -73,6 +73,11 @@ def steps_at(process, t, differences):
   return Steps(t[:-1], ratio, gain * shares), gain[:, :, None] * np.moveaxis(basis[:, 1:], 1, 2)
 
 
+def steps_of(process, coordinates, first, last) -> Steps:
+  """The sampler of coordinates between two times, in float64."""
+  return steps_at(process, times(coordinates.gaps, first, last), coordinates.differences)[0]
+
+
 def with_derivatives(process, coordinates, first, last, step=1e-5):
   """(`Steps`, [N + N + N^2, P]): the steps and their derivatives by all gaps and all differences, in float64.
 
@@ -81,7 +86,7 @@ def with_derivatives(process, coordinates, first, last, step=1e-5):
   steps, by_differences = steps_at(process, times(coordinates.gaps, first, last), coordinates.differences)
   count = len(coordinates.gaps)
   flat = lambda steps: np.concatenate([np.ravel(leaf) for leaf in steps])
-  moved = lambda gaps: flat(steps_at(process, times(gaps, first, last), coordinates.differences)[0])
+  moved = lambda gaps: flat(steps_of(process, coordinates._replace(gaps=gaps), first, last))
   by_gaps = [(moved(coordinates.gaps + e) - moved(coordinates.gaps - e)) / (2 * step) for e in step * np.eye(count)]
   rest = np.zeros((count, count, count, count - 1))  # weight [i, j] by difference [l, k]: only i = l
   rest[np.arange(count), :, np.arange(count)] = by_differences

@@ -1,0 +1,39 @@
+"""Good samplers to start a fit from: the multistep methods on the spacings that serve few steps."""
+
+import numpy as np
+
+from diffusion.solvers import grids
+from diffusion.solvers.deis import deis, lms
+from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_3m
+from diffusion.solvers.pndm import ipndm
+from diffusion.solvers.unipc import unipc
+
+
+def starts(process, n, dtype=np.float32) -> list:
+  """Deterministic multistep tables of n evaluations, each on each of several grids; `fit` takes such a list.
+
+  They end in clean data where the process does.
+
+  Args:
+    process: the Gaussian process.
+    n: number of evaluations, at least 2.
+    dtype: as in `ddim`.
+
+  >>> from diffusion import processes
+  >>> {table.nfe for table in starts(processes.edm(), 5)}
+  {5}
+  """
+  clean = float(process.marginal(0.0).sigma) == 0
+  ends = dict(t_min=0.0) if clean else {}
+  spacings = [grids.vp_time(process, n, power=power, **ends) for power in (1.5, 2.0, 2.5, 3.0)]
+  spacings += [grids.asinh(process, n, **ends), grids.karras(process, n, clean=clean)]
+  if clean:
+    for level in (0.03, 0.1):  # one denoising from a noise level above EDM's last is often better at few steps
+      low = float(process.t_of_log_snr(-2 * np.log(level)))
+      spacings.append(grids.karras(process, n, t_min=low, clean=True))
+  builders = [
+      dpmpp_2m, dpmpp_3m, ipndm, deis, lms,
+      lambda process, grid, **options: unipc(process, grid, order=2, **options),
+      unipc,
+  ]
+  return [builder(process, grid, dtype=dtype) for builder in builders for grid in spacings]

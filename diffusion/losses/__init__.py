@@ -10,6 +10,9 @@ from diffusion.losses.combination import add, scale
 from diffusion.losses.conditioning import condition_dropout
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.importance import importance
+from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.time_score import time_score_matching
+from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.times import (
     TimeSampler, ladder_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
 from diffusion.losses.uncertainty import uncertainty

@@ -78,7 +78,8 @@ class Objective:
   needs: {role: {name: who needs it}}; process: the forward process, or None; name: for error messages;
   coupled: row i depends on other rows too (MMD, compositional); takes_weight: the derivation contains the
   time weight, so the objective takes it as an argument and `weight_by` raises; bias_order: None if
-  unbiased, else the order of the bias in the objective's own small parameter; parts: the objectives of a sum.
+  unbiased, else the order of the bias in the objective's own small parameter; interval: the times (t_min, t_max) that the
+  derivation integrates over, where it does: the sampler must have the same; parts: the objectives of a sum.
   """
 
   name: str
@@ -91,6 +92,7 @@ class Objective:
   coupled: bool = False
   takes_weight: bool = False
   bias_order: float | None = None
+  interval: tuple | None = None
   parts: tuple = ()
 
   def replace(self, **changes) -> "Objective":

@@ -106,11 +106,23 @@ def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = Fal
                        "pass fields=losses.fields(model=denoiser)")
     check_needs(objective, fields)
     chosen = times.closed(times.uniform_times() if sampler is None else sampler, objective)
+    check_interval(objective, chosen)
     if reweight and getattr(chosen, "discrete", False):
       raise ValueError("reweight=True divides a uniform density on an interval by the sampler's, which a ladder of "
                        "discrete times does not have: use a continuous sampler, or weight_by(...)")
     return Loss(objective, chosen, fields, reweight)
   return close
+
+
+def check_interval(objective: Objective, sampler) -> None:
+  """Raises ValueError where an objective, or a part of a sum, integrates over other times than are sampled."""
+  for part in objective.parts:
+    check_interval(part, sampler)
+  if objective.interval is not None:
+    wanted, got = ([float(end) for end in ends] for ends in (objective.interval, (sampler.t_min, sampler.t_max)))
+    if any(abs(a - b) > 1e-6 * (wanted[1] - wanted[0]) for a, b in zip(wanted, got)):
+      raise ValueError(f"{objective.name} integrates by parts over times {wanted}, but the sampler draws from {got}: leave the "
+                       "sampler's interval open, or give both the same t_min and t_max")
 
 
 def time_dtype(batch):

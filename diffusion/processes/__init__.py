@@ -3,6 +3,7 @@
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
 from diffusion.processes.flow import rectified_flow
 from diffusion.processes.ladders import cosine_betas, ddpm_betas, ddpm_ladder, geometric_sigmas, ncsn_ladder, vp_ladder
+from diffusion.processes.paths import Blend, Path, as_path, from_process, linear, log_variance, spherical, through, trigonometric
 from diffusion.processes.subvp import subvp
 from diffusion.processes.ve import edm, ve
 from diffusion.processes.vp import vp_cosine, vp_linear

@@ -1,0 +1,83 @@
+"""The time score and the data score learned together, on one draw and with one weight."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.losses.base import at_least_single, sum_rows
+from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
+from diffusion.processes.base import expand
+
+DATA_TERMS = ("sliced", "denoising", "exact")
+
+
+def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None, history=None, t_min=None, t_max=None):
+  """Time score matching plus score matching of x, both times the same weight w (arXiv:2111.11010, eq. 13).
+
+  The data term is, in expectation and up to a constant, w ||score - grad log p_t||^2:
+
+    sliced     w (||s||^2 + 2 v^T (ds/dx) v), v of random signs (arXiv:1905.07088, eq. 8, with the exact square)
+    exact      w (||s||^2 + 2 tr ds/dx), D forward passes
+    denoising  w ||s + eps/sigma||^2, of a path with noise; minus nothing, so it is never below zero
+
+  Args:
+    path, weight, history, t_min, t_max: those of `time_score_matching`.
+    data: 'sliced', 'denoising' or 'exact'.
+    balance: factors of the time term and of the data term.
+
+  Fields needed: 'time_score' and 'score' of the model; `losses.select` binds two networks to them.
+
+  Raises:
+    ValueError: another data term, or 'denoising' on a path without Gaussian noise in x_t.
+
+  >>> from diffusion import losses, processes
+  >>> sorted(losses.joint_score_matching(processes.spherical(), "denoising").needs["model"])
+  ['score', 'time_score']
+  """
+  name = "joint_score_matching"
+  if data not in DATA_TERMS:
+    raise ValueError(f"{name} has no data term {data!r}: choose one of {', '.join(DATA_TERMS)}")
+  objective = time_score_matching(path, weight=weight, history=history, t_min=t_min, t_max=t_max)
+  weighting = make_weighting(path, weight, history, t_min, t_max, name)
+  walk = path_of(path)
+  if data == "denoising":
+    middle = 0.5 * (float(weighting.path.t_min) + float(weighting.path.t_max))
+    if walk.decode is not None or not float(walk.blend(middle).variance) > 0:
+      raise ValueError(f"{name}: x_t on {walk.name} has no Gaussian noise of its own to denoise: use data='sliced', or a path with "
+                       "a standard normal end or a bridge")
+
+  def evaluate(fields, draw, state):
+    terms = objective.evaluate(fields, draw, state)
+    factor = weighting(draw.t, state)[0]
+    score = lambda x: fields["model"].score(x, draw.t, draw.cond)
+    if data == "denoising":
+      value = score(draw.x_t)
+      value = value.astype(at_least_single(value.dtype))
+      sigma = jnp.sqrt(jnp.maximum(walk.blend(draw.t).variance, jnp.finfo(draw.t.dtype).tiny)).astype(value.dtype)
+      # w / sigma^2 times the square of sigma s + eps: nothing is divided by a small sigma but the weight.
+      error = expand(sigma, value) * value + draw.eps.astype(value.dtype)
+      term = factor.astype(value.dtype) / jnp.square(sigma) * sum_rows(jnp.square(error))
+    else:
+      square, divergence = _square_and_divergence(score, draw, exact=data == "exact")
+      term = factor.astype(square.dtype) * (square + 2.0 * divergence)
+    time, data_factor = balance
+    return terms.replace(interior=time * terms.interior + data_factor * term, boundary=time * terms.boundary,
+                         metrics={**terms.metrics, "data_score": term})
+
+  return objective.replace(name=name, evaluate=evaluate, needs={"model": {"time_score": name, "score": name}})
+
+
+def _square_and_divergence(score, draw, exact):
+  """(||s||^2, its divergence or an estimate of it), both [B]."""
+  if not exact:
+    shape, dtype = draw.x_t.shape[1:], draw.x_t.dtype
+    signs = jax.vmap(lambda k: jax.random.rademacher(k, shape, dtype))(draw.keys)
+    value, push = jax.jvp(score, (draw.x_t,), (signs,))
+    return sum_rows(jnp.square(value)), sum_rows(signs * push)
+  value, linear = jax.linearize(score, draw.x_t)
+  flat = value[0].size
+  units = jnp.eye(flat, dtype=draw.x_t.dtype).reshape(flat, *draw.x_t.shape[1:])
+
+  def along(total, unit):
+    return total + sum_rows(unit[None] * linear(jnp.broadcast_to(unit[None], draw.x_t.shape))), None
+  divergence, _ = jax.lax.scan(along, jnp.zeros_like(sum_rows(value)), units)
+  return sum_rows(jnp.square(value)), divergence

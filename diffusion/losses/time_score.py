@@ -1,0 +1,152 @@
+"""Time score matching: the slope of log p_t(x) in t, learned without knowing it."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.losses.base import Draw, Objective, at_least_single, example_keys, no_init, no_update, split_keys, terms
+from diffusion.losses.time_weights import LossHistory, Weighting, noise_variance
+from diffusion.losses.weights import check_weight
+from diffusion.processes.paths import Path, as_path
+
+
+def time_score_matching(path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None) -> Objective:
+  """The squared error of the time score d/dt log p_t(x), up to a constant free of the model (arXiv:2111.11010, eq. 11).
+
+  Integrated by parts in t at fixed x, under uniform times on [t_min, t_max] of length T and with w the weight:
+
+    interior = w s^2 + 2 w ds/dt + 2 w' s at x_t,   boundary = (2 w s at t_min - 2 w s at t_max) / T
+
+  so that the mean is that of w (s - d/dt log p_t)^2 - w (d/dt log p_t)^2. The boundary terms are left out where w is zero.
+
+  Args:
+    path: a path, or a Gaussian process (data at t_min, noise at t_max).
+    weight: (path, t [B]) -> [B], differentiable in t: `noise_variance()` (default), `diffusion_coefficient()`, `both_ends()`,
+      `uniform()`, or any other. It is part of the derivation, so `weight_by` raises on this objective.
+    history: `loss_history()` for importance weights by the history of the loss, which is then the objective's state.
+    t_min, t_max: the interval, inside of the path's; the time sampler must have the same.
+
+  The batch is a dict with 'x' [B, ...] where one end of the path is data, and a pair of such dicts, that of p_0 and that of
+  p_1, where both are. Field needed: 'time_score', (x, t, cond) -> [B], whose derivative in t is taken in forward mode.
+
+  Raises:
+    ValueError: something without a path, an interval outside of it, a weight that does not fit, a batch of another form.
+
+  >>> from diffusion import losses, processes
+  >>> objective = losses.time_score_matching(processes.linear(), weight=losses.both_ends())
+  >>> objective.takes_weight, sorted(objective.needs["model"])
+  (True, ['time_score'])
+  """
+  name = "time_score_matching"
+  weighting = make_weighting(path, weight, history, t_min, t_max, name)
+  inner = weighting.path
+
+  def evaluate(fields, draw, state):
+    t, cond = draw.t, draw.cond
+    time_score = lambda x, t: checked(fields["model"].time_score(x, t, cond), t, name)
+    value, slope = jax.jvp(lambda t: time_score(draw.x_t, t), (t,), (jnp.ones_like(t),))
+    value, slope = (a.astype(at_least_single(a.dtype)) for a in (value, slope))
+    objective = lambda w, d_w: w * jnp.square(value) + 2.0 * (w * slope + d_w * value)
+    factor, d_factor = weighting(t, state)
+    interior = objective(factor.astype(value.dtype), d_factor.astype(value.dtype))
+    boundary = jnp.zeros_like(interior)
+    for end, sign in ((inner.t_min, 2.0), (inner.t_max, -2.0)):
+      factor = weighting.at_end(end, t, state)
+      if factor is not None:
+        at = jnp.full_like(t, end)
+        ended = time_score(point(path_of(path), draw, at), at).astype(value.dtype)
+        boundary += sign * factor.astype(value.dtype) * ended / _length(inner, value.dtype)
+    metrics = {"time_score": value}
+    if history is not None:
+      metrics["without_history"] = objective(*(a.astype(value.dtype) for a in weighting.base(t)))
+    return terms(interior, boundary, metrics)
+
+  def init(key):
+    del key
+    return {}, history.init()
+
+  def update(state, t, terms):
+    return history.update(state, weighting.place(t), terms.metrics["without_history"])
+
+  return Objective(
+      name=name, draw=drawing(path_of(path), name), evaluate=evaluate, process=_on_interval(path, inner), takes_weight=True,
+      init=no_init if history is None else init, update=no_update if history is None else update,
+      needs={"model": {"time_score": name}}, interval=(inner.t_min, inner.t_max))
+
+
+def path_of(path) -> Path:
+  """The path itself, or that of a process."""
+  return as_path(path, "time_score_matching")
+
+
+def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
+  """The weight on the interval, checked. Raises ValueError."""
+  inner = as_path(path, name)
+  low, high = (end if given is None else given for end, given in ((inner.t_min, t_min), (inner.t_max, t_max)))
+  if t_min is not None or t_max is not None:
+    if not float(low) < float(high):
+      raise ValueError(f"{name} needs t_min below t_max, got [{low}, {high}]")
+    start = inner.t_min if isinstance(path, Path) else 0.0  # a process is defined below its own t_min
+    if not (float(start) <= float(low) and float(high) <= float(inner.t_max)):
+      raise ValueError(f"{name} got times [{low}, {high}], but {inner.name} runs from {start} to {inner.t_max}: "
+                       "choose t_min and t_max inside of it")
+  if history is not None and not isinstance(history, LossHistory):
+    raise ValueError(f"history is losses.loss_history(...), got {history!r}")
+  weight = noise_variance() if weight is None else weight
+  if not callable(weight):
+    raise ValueError(f"weight is a function (path, t) such as losses.both_ends(), got {weight!r}")
+  inner = inner.replace(t_min=low, t_max=high)
+  check_weight(weight, inner, name)
+  return Weighting(inner, weight, history)
+
+
+def drawing(path: Path, name):
+  """The draw of an objective on a path: x_t between paired examples; those of the second end are in targets['x1']."""
+  pair = path.ends == ("data", "data")
+
+  def draw(key, batch, t, state):
+    del state
+    x0, x1, cond, rows = _ends_of(path, batch, pair, name)
+    like = x1 if x0 is None else x0
+    noise_keys, keys = split_keys(example_keys(key, rows), 2)
+    eps = jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(noise_keys)
+    targets = {} if x1 is None else {"x1": x1}
+    x_t = path.between(x0, x1, eps, t).astype(like.dtype)
+    return Draw(x_t=x_t, t=t, x0=x0, eps=eps, cond=cond, keys=keys, targets=targets)
+  return draw
+
+
+def point(path: Path, draw: Draw, t):
+  """Where the draw's path is at times t: [B, ...], with the same ends and noise."""
+  return path.between(draw.x0, draw.targets.get("x1"), draw.eps, t).astype(draw.x_t.dtype)
+
+
+def checked(value, t, name):
+  """The time score, which is one number an example."""
+  if value.shape != t.shape:
+    raise ValueError(f"{name}: time_score returned shape {value.shape} for times {t.shape}; it is one number per example")
+  return value
+
+
+def _ends_of(path, batch, pair, name):
+  """(x0, x1, cond, the dict with the rows) of a batch. Raises ValueError for another form."""
+  if pair:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, dict) and "x" in b for b in batch):
+      raise ValueError(f"{name} on {path.name}, whose two ends are data, takes a pair of batches ({{'x': of p_0}}, {{'x': of p_1}})")
+    if batch[0]["x"].shape != batch[1]["x"].shape:
+      raise ValueError(f"the two ends of a path are paired row by row, got shapes {batch[0]['x'].shape} and {batch[1]['x'].shape}: "
+                       "draw as many of one as of the other")
+    return batch[0]["x"], batch[1]["x"], batch[0].get("cond"), batch[0]
+  if not isinstance(batch, dict) or "x" not in batch:
+    raise ValueError(f"{name} on {path.name} takes a batch that is a dict with 'x' [B, ...], got "
+                     f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+  x = batch["x"]
+  return (x, None, batch.get("cond"), batch) if path.ends[0] == "data" else (None, x, batch.get("cond"), batch)
+
+
+def _on_interval(path, inner):
+  """What was given, with the objective's interval."""
+  return inner if isinstance(path, Path) else path.replace(t_min=inner.t_min, t_max=inner.t_max)
+
+
+def _length(path, dtype):
+  return jnp.asarray(path.t_max - path.t_min, dtype)

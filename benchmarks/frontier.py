@@ -1,0 +1,170 @@
+"""How accurate a sampler is for its number of denoiser calls, beside every other library that can be installed.
+
+RMSE to the exact probability-flow solution at sigma = 0 (`frontier_problems`: its error is printed), from the same starts for all, on three
+problems whose denoiser is known in closed form, under VP and EDM noise. Every solver is tried on many grids and the best counts, for the
+other libraries (`frontier_peers`) as for ours (`frontier_ours`). Choosing the best of many on the starts it is judged on flatters everybody, so
+each line also says what comes out if the choice is made on one half of the starts and judged on the other.
+Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as many fresh ones (`frontier_stochastic`).
+
+Peers are optional: pip install -e '.[peers]'. A whole run takes about a quarter of an hour on two cores and continues from --cache if it is
+stopped. --only=digits/vp runs that alone; --plot draws the picture, also from an earlier --out with --redraw."""
+
+import json
+import os
+import pathlib
+import sys
+import time
+
+import jax
+import numpy as np
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+jax.config.update("jax_enable_x64", True)
+
+import frontier_fitted as fitted  # pylint: disable=wrong-import-position
+import frontier_ours as ours  # pylint: disable=wrong-import-position
+import frontier_peers as peers  # pylint: disable=wrong-import-position
+import frontier_problems as problems  # pylint: disable=wrong-import-position
+import frontier_stochastic as stochastic  # pylint: disable=wrong-import-position
+import frontier_table as report  # pylint: disable=wrong-import-position
+import timing  # pylint: disable=wrong-import-position
+
+BUDGETS = (5, 6, 8, 10, 12, 15, 20, 30, 50)
+STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
+# From so many evaluations on, a combination whose median error on the first starts is so many times the best's is not tried on all of them.
+MANY, PILOT, WORTH = 15, 16, 4.0
+ROUNDS = 3  # of search around the best, and twice as many where evaluations are few
+QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")
+# Version of the numbers in the cache; part of their names.
+EDITION = 1
+
+
+def judge(end, case):
+  """What a row says of one sampler's ends: over all starts, the median start, and each half of the starts."""
+  half = len(case.exact) // 2
+  return dict(
+      rmse=problems.rmse(end, case.exact), median=problems.median_error(end, case.exact),
+      halves=[problems.rmse(end[:half], case.exact[:half]), problems.rmse(end[half:], case.exact[half:])])
+
+
+def row(case, nfe, solver, owner, grid, end):
+  return dict(problem=case.problem, noise=case.noise, nfe=nfe, solver=solver, owner=owner, grid=grid, **judge(end, case))
+
+
+def first(case, count):
+  """The same case on its first starts."""
+  return case.replace(x=case.x[:count], exact=case.exact[:count])
+
+
+def our_rows(case, nfe, quick):
+  """Rows of our combinations of solver and grid, and of those around the best."""
+  tables = lambda pairs: {pair: table for pair in pairs if (table := ours.table(*pair, case.noise, nfe)) is not None}
+
+  def score(candidates):
+    return dict(zip(candidates, ours.run(case.denoiser, list(candidates.values()), case.x))) if candidates else {}
+
+  begin = tables(ours.combinations(quick))
+  if nfe >= MANY:
+    pilot = first(case, PILOT)
+    typical = [problems.median_error(end, pilot.exact) for end in ours.run(case.denoiser, list(begin.values()), pilot.x)]
+    begin = {pair: table for (pair, table), error in zip(begin.items(), typical) if error < WORTH * min(typical)}
+  ends = score(begin)
+  for _ in range(0 if quick else ROUNDS if nfe >= MANY else 2 * ROUNDS):
+    ranked, grids = sorted(ends, key=lambda pair: problems.rmse(ends[pair], case.exact)), {}
+    for solver, spacing in ranked:
+      grids.setdefault(spacing, []).append(solver)
+    # Around the best grids, each with the solvers that are best on it.
+    near = [(solver, g) for spacing in list(grids)[:5] for solver in grids[spacing][:3] for g in spacing.neighbours()]
+    ends |= score(tables([pair for pair in dict.fromkeys(near) if pair not in ends]))
+  return [row(case, nfe, solver, "ours", str(spacing), end) for (solver, spacing), end in ends.items()]
+
+
+def peer_rows(case, nfe, peer, runs, quick):
+  """Rows of one peer's runs; those that raise, blow up or take more calls than the budget are left out."""
+  process = case.denoiser.process
+  to_y = 1 / float(process.marginal(process.t_max).alpha)
+  candidates = runs(process, nfe)
+  if quick:
+    candidates = [run for run in candidates if run.solver in QUICK]
+  if nfe >= MANY:
+    pilot = first(case, PILOT)
+    ends = [peers.attempt(run, case.denoiser, pilot.x * to_y)[0] for run in candidates]
+    typical = [np.inf if end is None else problems.median_error(end, pilot.exact) for end in ends]
+    candidates = [run for run, error in zip(candidates, typical) if error < WORTH * min(typical)]
+  rows = []
+  for run in candidates:
+    end, calls = peers.attempt(run, case.denoiser, case.x * to_y)
+    if end is not None and calls <= nfe and np.isfinite(problems.rmse(end, case.exact)):
+      rows.append(row(case, nfe, run.solver, peer, run.grid, end))
+  return rows
+
+
+class Cache:
+  """Finished pieces by name, on disk after each, so that a run that was stopped goes on."""
+
+  def __init__(self, path):
+    self.path = path
+    self.pieces = json.loads(pathlib.Path(path).read_text()) if path and os.path.exists(path) else {}
+
+  def __call__(self, name, make):
+    name = f"{EDITION}/{name}"
+    if name not in self.pieces:
+      self.pieces[name] = make()
+      if self.path:
+        temporary = f"{self.path}.new"
+        pathlib.Path(temporary).write_text(json.dumps(self.pieces))
+        os.replace(temporary, self.path)
+    return self.pieces[name]
+
+
+def measure(args, available):
+  """All rows, and the errors of the exact solutions."""
+  cache, rows, errors = Cache(None if args.quick else args.cache), [], {}
+  budgets = args.budgets or ((6, 12) if args.quick else BUDGETS)
+  names = [(p, n) for p in problems.PROBLEMS for n in (("vp",) if args.quick else problems.NOISES) if not args.only or f"{p}/{n}".startswith(args.only)]
+  begun = time.perf_counter()
+  for problem, noise in names:
+    starts = 32 if args.quick else STARTS[problem]
+    case = problems.case(problem, noise, starts, steps=300 if args.quick else 2000)
+    errors[f"{problem}/{noise}"] = case.error
+    print(f"{problem}/{noise}: {starts} starts, exact to {case.error:.1e}", flush=True)
+    for nfe in budgets:
+      name = f"{problem}/{noise}/{starts}/{nfe}"
+      new = list(cache(f"{name}/ours", lambda: our_rows(case, nfe, args.quick)))
+      for peer, runs in available.items():
+        new += cache(f"{name}/{peer}", lambda: peer_rows(case, nfe, peer, runs, args.quick))
+      new += fitted.rows(case, nfe, cache, name, row) if not args.quick and not args.no_fit else []
+      rows += new
+      print(f"  {report.line(new)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
+    rows += stochastic.rows(case, (12,) if args.quick else budgets, cache, f"{problem}/{noise}", available, args.quick)
+    print(f"  stochastic samplers done  [{time.perf_counter() - begun:.0f} s]", flush=True)
+  return rows, errors
+
+
+def main():
+  parser = timing.arguments(__doc__)
+  parser.add_argument("--only", metavar="PROBLEM[/NOISE]", help="for example digits or ring2d/vp")
+  parser.add_argument("--budgets", type=lambda text: tuple(map(int, text.split(","))), metavar="N,N", help="numbers of evaluations")
+  parser.add_argument("--cache", metavar="FILE", default="/tmp/frontier_cache.json", help="finished pieces, to go on from (default: %(default)s)")
+  parser.add_argument("--plot", metavar="FILE", help="write the picture")
+  parser.add_argument("--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out")
+  parser.add_argument("--no-fit", action="store_true", help="leave out fitted tables")
+  args = parser.parse_args()
+  if args.redraw:
+    rows = json.loads(pathlib.Path(args.out).read_text())
+  else:
+    available, missing = peers.available()
+    print("\n".join([*missing, f"peers: {', '.join(available) or 'none'}"]))
+    rows, _ = measure(args, available)
+    rows = report.best_grids(rows)
+    if args.out:
+      pathlib.Path(args.out).write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+  print(report.table(rows))
+  if args.plot:
+    report.plot(rows, args.plot)
+    print(f"wrote {args.plot}")
+
+
+if __name__ == "__main__":
+  main()

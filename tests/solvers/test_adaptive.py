@@ -168,10 +168,10 @@ def test_brownian_increments_are_independent_and_of_the_right_size():
 
 
 def test_the_adaptive_sde_reaches_the_marginals():
-  """Mean and variance of 500 samples in 16 dimensions within 4 standard errors of the oracle's, and 1% for the steps' bias."""
+  """Mean and variance of 250 samples in 16 dimensions within 4 standard errors of the oracle's, and 1% for the steps' bias."""
   process = processes.vp_linear()
   oracle = oracles.gaussian(process, [0.5] * 16, [0.3] * 16)
-  rows, count = 500, 8_000
+  rows, count = 250, 4_000
   solver = solvers.adaptive_sde(process, rtol=0.02, atol=0.005, denoise=False)
   keys = jax.random.split(jax.random.key(4), rows)
   start = oracle.sample(jax.random.key(3), rows, t=1.0)

@@ -23,7 +23,7 @@ TRAIN = HERE.parent.parent / "train.py"
 def start(tmp_path_factory):
   """Starts train.py on the tiny model; the first process compiles for all of them."""
   cache = tmp_path_factory.mktemp("compiled")
-  env = os.environ | dict(JAX_PLATFORMS="cpu", XLA_FLAGS="--xla_backend_optimization_level=0", JAX_COMPILATION_CACHE_DIR=str(cache),
+  env = os.environ | dict(JAX_PLATFORMS="cpu", JAX_COMPILATION_CACHE_DIR=str(cache),
                           JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", PYTHONPATH=str(TRAIN.parent))
 
   def begin(workdir):

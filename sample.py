@@ -26,16 +26,16 @@ DEFAULTS = dict(num=64, first=0, seed=0, batch=64)
 def parser():
   """The command line."""
   p = command.Parser(prog="sample.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-  p.add_argument("--workdir", required=True, metavar="FOLDER", help="folder that train.py wrote")
+  p.add_argument("--workdir", metavar="FOLDER", help="folder that train.py wrote (needed but for --solver=list)")
   p.add_argument("--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: a telling name in FOLDER)")
   p.add_argument("--num", type=int, metavar="N", help="how many samples (default: 64)")
   p.add_argument("--first", type=int, metavar="I", help="index of the first one (default: 0)")
   p.add_argument("--seed", type=int, metavar="S", help="which sequence of samples (default: 0)")
   p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
   p.add_argument("--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
-  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote")
+  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote; list prints all")
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
-  p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, log_snr, karras, quadratic (default: the solver's own)")
+  p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, quadratic, vp_time, asinh, log_snr, karras (default: the solver's own)")
   p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none")
   p.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels sigma/alpha between which to guide")
   p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
@@ -50,6 +50,13 @@ def parser():
 
 def main(argv):
   args = parser().parse_args(argv)
+  if args.solver == "list":
+    from diffusion import solvers
+
+    print(solvers.listing())
+    return
+  if not args.workdir:
+    parser().error("the following arguments are required: --workdir")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "guidance", "interval")}
   if args.fit:

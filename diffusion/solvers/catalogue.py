@@ -2,10 +2,12 @@
 
 import dataclasses
 import difflib
+import inspect
 from typing import Callable
 
 import numpy as np
 
+from diffusion import processes
 from diffusion.solvers import grids
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
@@ -43,6 +45,22 @@ def default_grid(process, n):
   if process.name == "rectified_flow":
     return _to_data(grids.uniform, process, n, 1.0, reaches_data)
   return _to_data(grids.quadratic, process, n, 2.0, reaches_data)
+
+
+def few_step_grid(process, n):
+  """Nodes for multistep samplers of the probability flow, [n+1]: `grids.vp_time`, on every process.
+
+  The best spacing of one shape for all problems of benchmarks/frontier.py; it ends in clean data where the process does, without an evaluation
+  below t_min.
+
+  >>> from diffusion import processes
+  >>> few_step_grid(processes.edm(), 3).round(3).tolist()
+  [80.0, 2.186, 0.353, 0.0]
+  """
+  if float(process.marginal(0.0).sigma) != 0:
+    return grids.vp_time(process, n)
+  grid = grids.vp_time(process, n, t_min=0.0)
+  return grid if grid[-2] >= float(process.t_min) else grids.vp_time(process, n, clean=True)
 
 
 def default_random_grid(process, n):
@@ -93,15 +111,15 @@ SOLVERS = {
     "dpm_solver_fast": Entry(dpm_solver_fast, 2, False, grid=default_levels),
     "exponential_rk3": Entry(exponential_rk3, 3, False),
     "dpmpp_2s": Entry(dpmpp_2s, 2, False),
-    "dpmpp_2m": Entry(dpmpp_2m, 2, False),
-    "dpmpp_3m": Entry(dpmpp_3m, 3, False),
-    "unipc": Entry(unipc, 4, False),
-    "deis": Entry(deis, 4, False),
-    "lms": Entry(lms, 4, False),
-    "ipndm": Entry(ipndm, 2, False),
+    "dpmpp_2m": Entry(dpmpp_2m, 2, False, grid=few_step_grid),
+    "dpmpp_3m": Entry(dpmpp_3m, 3, False, grid=few_step_grid),
+    "unipc": Entry(unipc, 4, False, grid=few_step_grid),
+    "deis": Entry(deis, 4, False, grid=few_step_grid),
+    "lms": Entry(lms, 4, False, grid=few_step_grid),
+    "ipndm": Entry(ipndm, 2, False, grid=few_step_grid),
     "pndm": Entry(pndm, 2, False),
-    "hb": Entry(hb, 1, False),
-    "ghvb": Entry(ghvb, 2, False),
+    "hb": Entry(hb, 1, False, grid=few_step_grid),
+    "ghvb": Entry(ghvb, 2, False, grid=few_step_grid),
     "heun_churn": Entry(heun_churn, 2, True),
     "restart": Entry(restart, 2, True),
     "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
@@ -146,6 +164,24 @@ def build(name, process, n, *, grid=None, **options):
   else:
     times = np.asarray(grid, np.float64)
   return entry.builder(process, times, **options)
+
+
+def listing():
+  """One line a built-in solver: its name, order, equation, evaluations a step on VP, and what it is.
+
+  >>> print(listing().splitlines()[3])
+  heun                      2  ODE    2                   Heun's method on dv/drho = eps, ...
+  """
+  process = processes.vp_linear()
+  lines = [f"{'solver':21}{'order':>6}  {'solves':7}{'evaluations a step':20}what it is"]
+  for name, entry in SOLVERS.items():
+    few, many = (entry.builder(process, grids.uniform(process, n)).nfe for n in (8, 16))
+    each, once = (many - few) // 8, few - many + few
+    cost = f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else "")
+    order = "-" if entry.order is None else str(entry.order)
+    about = inspect.getdoc(entry.builder).splitlines()[0]
+    lines.append(f"{name:21}{order:>6}  {'SDE' if entry.stochastic else 'ODE':7}{cost:20}{about}")
+  return "\n".join(lines)
 
 
 def _lookup(table, what, name):

@@ -18,6 +18,7 @@ LEVEL = {
     "factories": 1,
     "configuration": 2,
     "views": 1,
+    "directional": 1,
     "processes": 1,
     "networks": 1,
     "denoisers": 2,

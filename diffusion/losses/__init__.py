@@ -9,10 +9,14 @@ from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.conditioning import condition_dropout
 from diffusion.losses.denoising import denoising_score_matching
+from diffusion.losses.exact import score_matching
+from diffusion.losses.finite_difference import (
+    finite_difference_denoising_score_matching, finite_difference_sliced_score_matching)
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
+from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.times import (
     TimeSampler, ladder_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
 from diffusion.losses.uncertainty import uncertainty
@@ -26,6 +30,15 @@ OBJECTIVES = {
        for view in ("eps", "x0", "score", "v", "velocity")},
     "denoising_score_matching_per_dimension":
         lambda process: denoising_score_matching(process, per_dimension=True),
+    "score_matching": score_matching,
+    "sliced_score_matching": lambda process: sliced_score_matching(process, variance_reduced=False),
+    "sliced_score_matching_variance_reduced": sliced_score_matching,
+    # Steps at which float32 keeps the digits that the laws ask for; the listed family has no bias at any step.
+    "finite_difference_sliced_score_matching": lambda process: finite_difference_sliced_score_matching(process, step=0.5),
+    "finite_difference_sliced_score_matching_of_score":
+        lambda process: finite_difference_sliced_score_matching(process, step=0.5, field="score"),
+    "finite_difference_denoising_score_matching":
+        lambda process: finite_difference_denoising_score_matching(process, step=0.5),
 }
 TRANSFORMS = {
     "identity": identity,

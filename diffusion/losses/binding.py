@@ -12,8 +12,8 @@ class Field:
   """What a role can compute; None for what it cannot. Everything but `denoise` is (x [B, ...], t [B], cond=None, ...).
 
   denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> the objective's own
-  struct; energy -> [B]; time_score -> [B]; concrete -> [B, neighbours]; context and head: the two halves of an
-  autoregressive field.
+  struct; energy -> [B], with p proportional to exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context
+  and head: the two halves of an autoregressive field.
   """
 
   denoise: Callable | None = None
@@ -54,7 +54,7 @@ class Binder:
   @property
   def provides(self) -> dict[str, frozenset]:
     """{role: names of its functions}."""
-    return {role: frozenset(templates) | ({"score"} if _denoiser_of(templates) is not None else frozenset())
+    return {role: frozenset(templates) | ({"score"} if {"denoise", "energy"} & set(templates) else frozenset())
             for role, templates in self.roles.items()}
 
   @property
@@ -86,15 +86,15 @@ def fields(*, trainable=("model",), **roles) -> Binder:
   Each role (model, ema, teacher, fake, ...) is a denoiser, or a dict of the names of `Field` with, for each, a
   denoiser or a plain function f(params, x, t, cond=None). Parameters are arguments: the binder is called with
   params = {role: parameters, 'loss': loss parameters}; a denoiser is a template whose own parameters are not used.
-  A denoiser also gives `score`. Only trainable roles pass gradients to their parameters and run in training mode;
-  gradients with respect to inputs pass through all.
+  A denoiser also gives `score`, and so does an energy: minus its gradient. Only trainable roles pass gradients to their
+  parameters and run in training mode; gradients with respect to inputs pass through all.
 
   Raises ValueError for a name that no Field has, TypeError for what can not be called.
 
   >>> from diffusion import losses
   >>> binder = losses.fields(model={"energy": lambda params, x, t, cond=None: params * x})
-  >>> binder.provides
-  {'model': frozenset({'energy'})}
+  >>> sorted(binder.provides["model"])
+  ['energy', 'score']
   """
   if "loss" in roles:
     raise ValueError("'loss' is the place of the loss's own parameters, not a role: rename it")
@@ -149,6 +149,8 @@ def _bind(templates, params, collections, train):
     functions[name] = functools.partial(_in_mode, function, train) if name == "denoise" else function
   if "denoise" in functions and "score" not in functions:
     functions["score"] = functools.partial(_score, functions["denoise"])
+  if "energy" in functions and "score" not in functions:
+    functions["score"] = functools.partial(_minus_gradient, functions["energy"])
   return Field(**functions)
 
 
@@ -158,3 +160,7 @@ def _in_mode(denoise, default_train, x, t, cond=None, *, views=("x0", "eps"), ke
 
 def _score(denoise, x, t, cond=None, *, key=None, train=None):
   return denoise(x, t, cond, views=("score",), key=key, train=train).score
+
+
+def _minus_gradient(energy, x, t, cond=None):
+  return -jax.grad(lambda x: energy(x, t, cond).sum())(x)

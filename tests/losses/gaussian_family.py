@@ -39,8 +39,35 @@ def denoiser(process):
   return denoisers.from_function(eps_hat, process, denoisers.eps(), params())
 
 
+def energy(process):
+  """Minus log p_t at parameters zero; of the matrix it sees the symmetric part, and its score is then the denoiser's."""
+  def function(own, x, t, cond=None):
+    del cond
+    m = process.marginal(t)
+    mean, covariance = jnp.asarray(MEAN, x.dtype), jnp.asarray(COVARIANCE, x.dtype)
+    alpha, sigma = m.alpha.astype(x.dtype)[:, None], m.sigma.astype(x.dtype)[:, None]
+    centred = x - alpha * mean[None]
+    a, b = alpha[..., None], sigma[..., None]
+    total = a**2 * covariance[None] + b**2 * jnp.eye(2, dtype=x.dtype)[None]
+    determinant = total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] ** 2
+    adjugate = jnp.stack([jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1),
+                          jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2)
+    precision = adjugate / determinant[:, None, None] + own["matrix"][None] / (b * jnp.sqrt(a**2 + b**2))
+    quadratic = 0.5 * jnp.sum(precision * centred[:, None, :] * centred[:, :, None], (1, 2))
+    linear = jnp.sum(own["offset"][None] * centred / sigma, 1)
+    return quadratic + linear + 0.5 * jnp.log(determinant) + jnp.log(jnp.asarray(2.0 * np.pi, x.dtype))
+  return function
+
+
+def visible(objective):
+  """Directions [n, 6] of the flat parameters that the objective's field depends on: all, or those that keep a symmetric matrix."""
+  if "energy" not in objective.needs["model"]:
+    return np.eye(6)
+  return np.array([[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1.0]])
+
+
 def binder(process):
-  return losses.fields(model=denoiser(process))
+  return losses.fields(model={"denoise": denoiser(process), "energy": energy(process)})
 
 
 def fields(process, own, loss_params=None):
@@ -56,7 +83,10 @@ def batch(size, dtype=jnp.float32, seed=0):
 
 
 def quadrature(objective, process, t):
-  """A draw whose mean over its 16 rows is the expectation over x0 and eps, exact to degree 3 in them."""
+  """A draw whose mean over its rows is the expectation over x0 and eps, exact to degree 3 in them.
+
+  Where the objective projects on random directions, it is exact to degree 3 in these too.
+  """
   signs = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 4, indexing="ij"), -1).reshape(-1, 4)
   x0 = np.asarray(MEAN) + signs[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
   x0, eps = jnp.asarray(x0), jnp.asarray(signs[:, 2:])
@@ -64,4 +94,9 @@ def quadrature(objective, process, t):
   state = objective.init(jax.random.key(0))[1]
   cond = {"label": jnp.zeros(len(signs), jnp.int32)}
   draw = objective.draw(jax.random.key(0), {"x": x0, "cond": cond}, times, state)
-  return draw.replace(eps=eps, x_t=process.perturb(x0, eps, times))
+  draw = draw.replace(eps=eps, x_t=process.perturb(x0, eps, times))
+  if "direction" in draw.targets:
+    corners = jnp.asarray([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # all of norm sqrt(2): E v v^T = I
+    draw = jax.tree.map(lambda leaf: jnp.repeat(leaf, 4, axis=0) if leaf.ndim else leaf, draw)
+    draw = draw.replace(targets={"direction": jnp.tile(corners, (16, 1))[:, None]})
+  return draw

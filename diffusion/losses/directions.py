@@ -1,0 +1,100 @@
+"""Random directions with E v v^T = I, drawn with the noise: what sliced and finite-difference objectives project on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.losses.base import Draw, example_keys, split_keys
+from diffusion.losses.denoising import denoising_score_matching
+
+KINDS = ("rademacher", "gaussian", "sphere")
+
+
+def random_directions(key, shape, kind: str, dtype=jnp.float32):
+  """One array [num, ...] of independent directions: signs, normal, or uniform on the sphere of radius sqrt(D).
+
+  Raises ValueError for another kind.
+
+  >>> random_directions(jax.random.key(0), (2, 3), "rademacher").shape
+  (2, 3)
+  """
+  if kind == "rademacher":
+    return jax.random.rademacher(key, shape, dtype)
+  v = jax.random.normal(key, shape, dtype)
+  if kind == "gaussian":
+    return v
+  check_kind(kind, "random_directions")
+  rows = v.reshape(shape[0], -1)
+  length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True) / rows.shape[1])
+  return (rows / length).reshape(shape)
+
+
+def check_kind(kind, who, num=1):
+  """Raises ValueError for a kind or a number of directions that does not exist."""
+  if kind not in KINDS:
+    raise ValueError(f"{who} has no directions {kind!r}: choose one of {', '.join(KINDS)}")
+  if not isinstance(num, int) or num < 1:
+    raise ValueError(f"{who} projects on num_slices=1 or more directions an example, got {num!r}")
+
+
+def check_process(process, who):
+  """Raises ValueError for what is neither a Gaussian process nor None."""
+  if process is not None and not callable(getattr(process, "perturb", None)):
+    raise ValueError(f"{who} acts on x_t of a Gaussian process such as processes.vp_linear(), or on clean data with "
+                     f"process=None; got {type(process).__name__}")
+
+
+def noised(process, who):
+  """draw(key, batch, t, state) of x_t: the noise of `denoising_score_matching`, or clean data for process None."""
+  check_process(process, who)
+  if process is not None:
+    return denoising_score_matching(process).draw
+
+  def draw(key, batch, t, state):
+    del state
+    if not isinstance(batch, dict) or "x" not in batch:
+      raise ValueError(f"{who} takes a batch that is a dict with 'x' [B, ...], got "
+                       f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+    network_key, key = jax.random.split(key)
+    return Draw(x_t=batch["x"], t=t, x0=batch["x"], cond=batch.get("cond"), keys=example_keys(key, batch), key=network_key)
+  return draw
+
+
+def with_directions(process, who, kind, num):
+  """The draw of x_t with targets['direction'] [B, num, ...], row i from key i alone."""
+  check_kind(kind, who, num)
+  inner = noised(process, who)
+
+  def draw(key, batch, t, state):
+    drawn = inner(key, batch, t, state)
+    own, keys = split_keys(drawn.keys, 2)
+    shape, dtype = (num, *drawn.x_t.shape[1:]), drawn.x_t.dtype
+    v = jax.vmap(lambda k: random_directions(k, shape, kind, dtype))(own)
+    return drawn.replace(keys=keys, targets={"direction": v})
+  return draw
+
+
+def noise_level(process, draw):
+  """sigma(t) [B] in the dtype of x_t, and one for clean data: the unit in which a direction is measured."""
+  if process is None:
+    return jnp.ones(draw.x_t.shape[0], draw.x_t.dtype)
+  return process.marginal(draw.t).sigma.astype(draw.x_t.dtype)
+
+
+def constant(process, draw) -> float:
+  """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for clean data."""
+  return 0.0 if process is None else float(np.prod(draw.x_t.shape[1:]))
+
+
+def predicted_noise(process, fields, draw):
+  """The function x -> (sigma times the score of the model at the draw's t and cond, updated collections)."""
+  model, sigma = fields["model"], noise_level(process, draw)
+  scale = sigma.reshape(-1, *[1] * (draw.x_t.ndim - 1))
+
+  def function(x):
+    if model.denoise is None:
+      return scale * model.score(x, draw.t, draw.cond), None
+    view = "score" if process is None else "eps"
+    prediction = model.denoise(x, draw.t, draw.cond, views=(view,), key=draw.key)
+    return (prediction.score if process is None else -prediction.eps), prediction.collections
+  return function

@@ -1,0 +1,61 @@
+"""Score matching with the exact trace: the reference for every estimate of it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.losses.base import Objective, sum_rows, terms
+from diffusion.losses.directions import constant, noise_level, noised, predicted_noise
+from diffusion.processes.base import expand
+
+# Directional derivatives taken at once.
+WIDTH = 16
+
+
+def score_matching(process=None, *, width: int = WIDTH) -> Objective:
+  """Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives (JMLR 6, 2005, theorem 1).
+
+  On x_t of a process it matches the score of p_t and is stated in units of eps,
+
+      sigma^2 (||s||^2 + 2 tr ds/dx) + D,
+
+  whose expectation is that of `denoising_score_matching`, value and gradient. On clean data (process=None) it is
+  ||s||^2 + 2 tr ds/dx, twice the paper's; the time is passed on to the model and means what the model makes of it.
+  Clean data must have a density that vanishes at the border of its support: a trace of discrete or bounded data
+  diverges, and noise is the cure.
+
+  batch: a dict with 'x' [B, ...]; needs `score`, from a score, a denoiser or an energy. `width` directional
+  derivatives are held in memory at a time. Raises ValueError for what is no process, or width below 1.
+
+  >>> from diffusion import losses, processes
+  >>> sorted(losses.score_matching(processes.edm()).needs["model"])
+  ['score']
+  """
+  name = "score_matching"
+  draw = noised(process, name)
+  if not isinstance(width, int) or width < 1:
+    raise ValueError(f"{name} holds width=1 or more directional derivatives at a time, got {width!r}")
+
+  def evaluate(fields, draw, state):
+    del state
+    x = draw.x_t
+    function = predicted_noise(process, fields, draw)
+    scaled, collections = function(x)
+    sigma = expand(noise_level(process, draw), x)
+    size = int(np.prod(x.shape[1:]))
+
+    @jax.checkpoint  # else the backward pass would keep the residuals of all D derivatives
+    def diagonal(index):
+      unit = jnp.broadcast_to((jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]), x.shape)
+      return sum_rows(unit * jax.jvp(lambda x: function(x)[0], (x,), (sigma * unit,))[1])
+
+    trace = jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)
+    return matching_terms(process, draw, sum_rows(jnp.square(scaled)), trace, collections)
+
+  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
+
+
+def matching_terms(process, draw, square, trace, collections=None):
+  """The terms of every form of score matching, from its square [B] and its trace [B]."""
+  return terms(square + 2.0 * trace + constant(process, draw), metrics={"square": square, "trace": trace},
+               collections=None if collections is None else {"model": collections})

@@ -24,6 +24,7 @@ LEVEL = {
     "denoisers": 2,
     "oracles": 3,
     "losses": 3,
+    "density_ratio": 4,
     "guidance": 4,
     "solvers": 4,
     "metrics": 4,

@@ -14,6 +14,7 @@ from diffusion.losses.finite_difference import (
     finite_difference_denoising_score_matching, finite_difference_sliced_score_matching)
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.sliced import sliced_score_matching

@@ -19,6 +19,9 @@ from diffusion.solvers.table import About
 
 # A step never changes by more than these factors at once, so that neither an error of zero nor one that is not finite ends the run.
 SHRINK, GROW = 0.2, 5.0
+# Steps are powers of 2^(1/8). Another batch size or device rounds errors otherwise, and steps that followed them closely would
+# turn that into differences as large as the tolerance.
+PER_OCTAVE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +117,10 @@ class Adaptive:
     """The state at the start, from x: [B, ...] at t_max."""
     del keys
     u = clock.begin(self.span, denoiser, x, cond)
-    rows = lambda value, dtype=x.dtype: jnp.full(x.shape[:1], value, dtype)
-    path = jnp.zeros_like(x) if self.pair.random else None
+    rows = lambda value, dtype=x.dtype: clock.rows(x, value, dtype)
+    path = expand(rows(0.0), x) * jnp.zeros_like(x) if self.pair.random else None
     count = rows(int(self.span.from_noise), jnp.int32)
-    return State(u, u, rows(self.span.start), rows(self.h_init), path, count, rows(False, bool))
+    return State(u, u, rows(self.span.start), rows(self.h_init), path, count, rows(0) > 0)
 
   def done(self, state):
     """Which samples have arrived or are stuck: [B]."""
@@ -139,7 +142,8 @@ class Adaptive:
     accept = active & (error <= 1)
     change = number(self.safety) * jnp.maximum(error, 1e-20) ** -self.pair.exponent
     change = jnp.where(jnp.isfinite(error), jnp.clip(change, SHRINK, GROW), SHRINK)
-    h = jnp.where(active, (there - state.clock) * change, state.h)
+    h = jnp.exp2(jnp.floor(PER_OCTAVE * jnp.log2((there - state.clock) * change)) / PER_OCTAVE)
+    h = jnp.where(active, h, state.h)
 
     if post_step is not None:
       place = node(there)

@@ -34,7 +34,8 @@ def path(keys, clock, start, end, like):
   True
   """
   dtype = like.dtype
-  start, end = (jnp.full(clock.shape, value, dtype) for value in (start, end))
+  # Everything is made from what is given, so that it is spread over devices alike.
+  start, end = (0 * clock + jnp.asarray(value, dtype) for value in (start, end))
   spread = lambda a, b: jnp.exp(2 * a) * jnp.expm1(2 * (b - a))  # e^2b - e^2a
   draw = lambda index: jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i), like.shape[1:], dtype))(keys, index)
 
@@ -47,7 +48,7 @@ def path(keys, clock, start, end, like):
     pick = lambda x, y: jnp.where(expand(later, x), x, y)
     return pick(m, a), pick(b, m), pick(at_m, at_a), pick(at_b, at_m), 2 * index + later.astype(index.dtype)
 
-  zero = jnp.zeros_like(like)
-  last = expand(jnp.sqrt(spread(start, end)), like) * draw(jnp.zeros(clock.shape, jnp.uint32))
-  a, b, at_a, at_b, _ = jax.lax.fori_loop(0, LEVELS, halve, (start, end, zero, last, jnp.ones(clock.shape, jnp.uint32)))
+  root = (0 * clock).astype(jnp.uint32)
+  last = expand(jnp.sqrt(spread(start, end)), like) * draw(root)
+  a, b, at_a, at_b, _ = jax.lax.fori_loop(0, LEVELS, halve, (start, end, 0 * last, last, root + 1))
   return at_a + expand(spread(a, clock) / spread(a, b), like) * (at_b - at_a)

@@ -83,12 +83,18 @@ def node(span, clock) -> Node:
   return Node(t, norm, m.alpha / norm, m.sigma / norm)
 
 
+def rows(x, value, dtype=None):
+  """[B] copies of a number that are spread over devices as x: [B, ...] is: inside a shard_map, plain constants are not."""
+  nothing = 0 * jnp.sum(jnp.isnan(x.reshape(x.shape[0], -1)), axis=-1)
+  return jnp.asarray(value, dtype or x.dtype) + nothing.astype(dtype or x.dtype)
+
+
 def begin(span, denoiser, x, cond):
   """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no signal."""
-  here = node(span, jnp.full(x.shape[:1], span.start, x.dtype))
+  here = node(span, rows(x, span.start))
   if not span.from_noise:
     return x / expand(here.norm, x)
-  t = jnp.full(x.shape[:1], span.t_max, x.dtype)
+  t = rows(x, span.t_max)
   seen = denoiser(x, t, cond, views=("x0",)).x0.astype(x.dtype)
   return expand(here.a, x) * seen + expand(here.s / span.process.marginal(t).sigma, x) * x
 

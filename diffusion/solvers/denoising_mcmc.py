@@ -113,7 +113,7 @@ def _chain(denoiser, x, t, levels, level_logits, keys, step, clip, cond, *, roun
 
   def a_round(carry, r):
     v, t = carry
-    start = (v, t, v, jnp.full_like(t, jnp.inf))
+    start = (v, t, v, t + jnp.inf)
     (v, t, best_v, best_t), _ = jax.lax.scan(move, start, r * moves + jnp.arange(moves))
     return (v, t), (alpha(best_t) * best_v, best_t)
 

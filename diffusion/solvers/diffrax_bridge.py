@@ -82,9 +82,8 @@ class Diffrax:
   def init(self, denoiser, x, keys, cond=None):
     """u at the start, from x: [B, ...] at t_max."""
     del keys
-    rows = lambda value, dtype: jnp.full(x.shape[:1], value, dtype)
-    u = clock.begin(self.span, denoiser, x, cond)
-    return State(u, rows(int(self.span.from_noise), jnp.int32), rows(False, bool), rows(False, bool))
+    u, never = clock.begin(self.span, denoiser, x, cond), clock.rows(x, 0) > 0
+    return State(u, clock.rows(x, int(self.span.from_noise), jnp.int32), never, never)
 
   def done(self, state):
     """All samples at once: [B]."""
@@ -100,7 +99,7 @@ class Diffrax:
     # diffrax relies on JAX's standard promotion in places.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
       u, count, arrived = jax.vmap(run)(state.u, keys, cond)
-    return State(u, state.evaluations + count, arrived, jnp.ones_like(state.over))
+    return State(u, state.evaluations + count, arrived, ~state.over)
 
   def _one(self, denoiser, u, key, cond):
     """One sample, u: [...]; the batch is vmap's."""
@@ -153,7 +152,7 @@ class Diffrax:
 
   def finish(self, denoiser, state, cond=None):
     """(x [B, ...], evaluations [B]); NaN where a sample did not arrive."""
-    place = clock.node(self.span, jnp.full(state.u.shape[:1], self.span.end, state.u.dtype))
+    place = clock.node(self.span, clock.rows(state.u, self.span.end))
     x, count = expand(place.norm, state.u) * state.u, state.evaluations
     if self.denoise:
       x, count = clock.look(denoiser, state.u, place, cond, "x0"), count + 1

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes import expand
-from diffusion.solvers import randomness
+from diffusion.solvers import clock, randomness
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, row_at
 
@@ -67,7 +67,7 @@ class TimeShift:
   def init(self, denoiser, x, keys, cond=None):
     """The state at the first scheduled time."""
     del denoiser, keys, cond
-    return State(x, jnp.broadcast_to(row_at(self.t, 0, 0, x.dtype), x.shape[:1]))
+    return State(x, clock.rows(x, row_at(self.t, 0, 0, x.dtype)))
 
   def step(self, denoiser, state, i, keys, cond=None, post_step=None):
     """DDIM's step from the shifted time to the next scheduled one, which is then shifted."""

@@ -137,7 +137,27 @@ def test_the_size_of_the_batch_changes_rounding_only(name):
   solver, process = getattr(solvers, name)(VP, rtol=1e-3, atol=1e-3), VP
   x, keys = noise(process, 8), jax.random.split(jax.random.key(3), 8)
   whole, few = (solvers.sample(ring(process), solver, x[rows], keys=keys[rows]) for rows in (slice(None), slice(2, 5)))
-  np.testing.assert_allclose(few, whole[2:5], atol=1e-3)
+  np.testing.assert_allclose(few, whole[2:5], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpm_solver_adaptive", "adaptive_sde"])
+def test_spread_over_devices_and_inside_a_users_own_vmap_and_shard_map(name):
+  """To rounding: it hardly ever reaches the length of a step."""
+  process = processes.vp_linear()
+  solver, oracle = getattr(solvers, name)(process, rtol=1e-3, atol=1e-3), ring(process)
+  x, keys = noise(process, 16), jax.random.split(jax.random.key(3), 16)
+  run = lambda x, keys: solvers.sample(oracle, solver, x, keys=keys)
+  expected, count = solvers.sample(oracle, solver, x, keys=keys, evaluations=True)
+  close = lambda out: np.testing.assert_allclose(np.asarray(out).reshape(16, 2), expected, rtol=1e-4, atol=1e-4)
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  data = jax.sharding.PartitionSpec("data")
+  place = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(mesh, data))
+  spread, spread_count = solvers.sample(oracle, solver, place(x), keys=place(keys), evaluations=True)
+  close(spread)
+  np.testing.assert_array_equal(spread_count, count)
+  close(jax.vmap(run)(x.reshape(4, 4, 2), keys.reshape(4, 4)))
+  close(jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(data, data), out_specs=data))(x, keys))
 
 
 @pytest.mark.slow

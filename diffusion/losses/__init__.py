@@ -40,6 +40,8 @@ OBJECTIVES = {
         lambda process: finite_difference_sliced_score_matching(process, step=0.5, field="score"),
     "finite_difference_denoising_score_matching":
         lambda process: finite_difference_denoising_score_matching(process, step=0.5),
+    "time_score_matching": time_score_matching,
+    "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
 }
 TRANSFORMS = {
     "identity": identity,

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import at_least_single, sum_rows
+from diffusion.losses.base import at_least_single, split_keys, sum_rows
+from diffusion.losses.directions import random_directions
 from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
 from diffusion.processes.base import expand
 
@@ -63,14 +64,20 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
     return terms.replace(interior=time * terms.interior + data_factor * term, boundary=time * terms.boundary,
                          metrics={**terms.metrics, "data_score": term})
 
-  return objective.replace(name=name, evaluate=evaluate, needs={"model": {"time_score": name, "score": name}})
+  def draw_with_signs(key, batch, t, state):
+    drawn = objective.draw(key, batch, t, state)
+    own, keys = split_keys(drawn.keys, 2)
+    shape, dtype = (1, *drawn.x_t.shape[1:]), drawn.x_t.dtype
+    signs = jax.vmap(lambda k: random_directions(k, shape, "rademacher", dtype))(own)
+    return drawn.replace(keys=keys, targets={**drawn.targets, "direction": signs})
+
+  return objective.replace(name=name, evaluate=evaluate, draw=draw_with_signs if data == "sliced" else objective.draw, needs={"model": {"time_score": name, "score": name}})
 
 
 def _square_and_divergence(score, draw, exact):
   """(||s||^2, its divergence or an estimate of it), both [B]."""
   if not exact:
-    shape, dtype = draw.x_t.shape[1:], draw.x_t.dtype
-    signs = jax.vmap(lambda k: jax.random.rademacher(k, shape, dtype))(draw.keys)
+    signs = draw.targets["direction"][:, 0]
     value, push = jax.jvp(score, (draw.x_t,), (signs,))
     return sum_rows(jnp.square(value)), sum_rows(signs * push)
   value, linear = jax.linearize(score, draw.x_t)

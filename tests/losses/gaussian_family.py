@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import denoisers, losses
+from diffusion import denoisers, losses, oracles
 
 MEAN = (0.4, -0.7)
 COVARIANCE = ((0.6, 0.2), (0.2, 0.3))
@@ -59,6 +59,19 @@ def energy(process):
   return function
 
 
+def time_score(process):
+  """d/dt log p_t at parameters zero, plus a quadratic in x whose six coefficients are the parameters."""
+  def function(own, x, t, cond=None):
+    del cond
+    oracle = oracles.gaussian(process, MEAN, COVARIANCE, x.dtype)
+    m = process.marginal(t)
+    unit = x / jnp.sqrt(m.alpha**2 + m.sigma**2).astype(x.dtype)[:, None]
+    first, second = unit[:, 0], unit[:, 1]
+    (a, b), (c, d) = own["matrix"]
+    return oracle.time_score(x, t) + a * first**2 + b * first * second + c * second**2 + d + jnp.sum(own["offset"][None] * unit, 1)
+  return function
+
+
 def visible(objective):
   """Directions [n, 6] of the flat parameters that the objective's field depends on: all, or those that keep a symmetric matrix."""
   if "energy" not in objective.needs["model"]:
@@ -67,7 +80,7 @@ def visible(objective):
 
 
 def binder(process):
-  return losses.fields(model={"denoise": denoiser(process), "energy": energy(process)})
+  return losses.fields(model={"denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process)})
 
 
 def fields(process, own, loss_params=None):
@@ -100,3 +113,31 @@ def quadrature(objective, process, t):
     draw = jax.tree.map(lambda leaf: jnp.repeat(leaf, 4, axis=0) if leaf.ndim else leaf, draw)
     draw = draw.replace(targets={"direction": jnp.tile(corners, (16, 1))[:, None]})
   return draw
+
+
+def expectations(objective, process, times):
+  """Pairs of a draw and its rows' weights: the expectation at each time, or over all times where the objective integrates.
+
+  An objective that integrates by parts is at rest at the oracle over its whole interval alone, and is of degree four in x:
+  Gauss-Hermite of degree five in x0 and eps, Gauss-Legendre between times that are equal in log-SNR.
+  """
+  if objective.interval is None:
+    draws = [quadrature(objective, process, t) for t in times]
+    return [(draw, jnp.full_like(draw.t, 1.0 / draw.t.size)) for draw in draws]
+  low, high = (float(end) for end in objective.interval)
+  inside = process.t_of_log_snr(np.linspace(*np.clip(process.log_snr(np.array([low, high])), -10.0, 14.0), 11))
+  edges = np.unique(np.clip(np.concatenate([[low], inside, [high]]), low, high))
+  u, w = np.polynomial.legendre.leggauss(10)
+  t = (edges[:-1, None] + 0.5 * np.diff(edges)[:, None] * (u + 1.0)).ravel()
+  w = (0.5 * np.diff(edges)[:, None] * w).ravel() / (high - low)
+  z, v = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0
+  points = np.stack(np.meshgrid(z, z, z, z, indexing="ij"), -1).reshape(-1, 4)
+  masses = np.prod(np.stack(np.meshgrid(v, v, v, v, indexing="ij"), -1).reshape(-1, 4), -1)
+  directions = np.array([[1.0, 1.0], [1.0, -1.0]])[:2 if "score" in objective.needs["model"] else 1]  # their negatives give the same
+  rows = np.stack(np.meshgrid(np.arange(81), np.arange(t.size), np.arange(len(directions)), indexing="ij"), -1).reshape(-1, 3)
+  points, t = points[rows[:, 0]], jnp.asarray(t[rows[:, 1]])
+  weights = jnp.asarray(masses[rows[:, 0]] * w[rows[:, 1]] / len(directions))
+  x0 = np.asarray(MEAN) + points[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
+  x0, eps = jnp.asarray(x0), jnp.asarray(points[:, 2:])
+  draw = losses.Draw(x_t=process.perturb(x0, eps, t), t=t, x0=x0, eps=eps, targets={"direction": jnp.asarray(directions[rows[:, 2]])[:, None]})
+  return [(draw, weights)]

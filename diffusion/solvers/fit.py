@@ -12,9 +12,9 @@ from diffusion.solvers.reference import Reference, reference as solve, rms, spli
 from diffusion.solvers.table import About, Table
 
 # Weight of the predictions along the way, robust threshold in medians of the residual at the first and at the last step, share of the steps.
-STAGES = ((1.0, 3.0, 3.0, 0.4), (0.3, 3.0, 3.0, 0.2), (0.0, 3.0, 1000.0, 0.4))
+STAGES = ((1.5, 3.0, 30.0, 0.6), (0.5, 3.0, 30.0, 0.2), (0.0, 3.0, 1000.0, 0.2))
 DAMPINGS = (0.03, 0.3, 3.0)  # tried at each step, times the last good one
-FLAT = 0.005  # a stage is over when its last steps improve by less than this
+FLAT, PATIENCE = 0.003, 5  # a stage is over when each of its last steps improves by less than this
 
 
 class Fitted(NamedTuple):
@@ -48,8 +48,8 @@ class Fitted(NamedTuple):
     return f"{said} (medians {self.median:.3g} and {self.start_median:.3g}; fine solution {self.reference_error:.2g})"
 
 
-def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterations=40, directions=6, guide=1.0, pull=1e-8, batch=256,
-        seed=0, place=None, progress=None) -> Fitted:
+def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterations=40, directions=6, per_step=512, guide=1.0, pull=1e-8,
+        batch=256, seed=0, place=None, progress=None) -> Fitted:
   """The table of as many evaluations whose samples are nearest to the exact probability flow of this very model.
 
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
@@ -58,20 +58,23 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   square. Half-way results are judged on noises that the fit does not see, and the best one is returned: never one
   that is worse there than the start.
 
-  Memory and time go with `batch`: a step costs about 2 + 3 directions denoiser calls for each evaluation and noise, whatever the number of
-  weights. One program is compiled for each (evaluations, batch, shape of x); guidance and parameters are data.
+  A step costs, for each evaluation, one denoiser call for every noise and about 4 + 3 directions for each of `per_step` of them,
+  whatever the number of weights; memory goes with `batch`. One program is compiled for each (evaluations, batch, shape of x);
+  guidance and parameters are data.
 
   Args:
     denoiser: a denoiser, guided or not, whose probability flow is to be followed.
     table: where to start: a deterministic table with strictly decreasing times, such as
       `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which the best on the
       noises of the fit is taken. `solvers.starts` is such a list.
-    x: [n, ...] starts at the table's first time, for example from process.sample_prior; a few hundred, in low dimensions thousands.
+    x: [n, ...] starts at the table's first time, for example from process.sample_prior: thousands where they are cheap. The mean
+      square is ruled by the few that end in another mode, and it takes many noises to meet enough of them.
     cond: None or a dict of arrays with leading axis n.
     reference: the `Reference` of x; by default solved here (`solvers.reference`).
     held_out: how many of the last starts judge only; a quarter by default.
     iterations: Gauss-Newton steps at most.
     directions: derivatives taken for each noise and step.
+    per_step: of how many noises a step takes derivatives; more are drawn anew for each step, the worst most often.
     guide: scales the weight of the predictions along the way; 0 to fit only ends.
     pull: ridge towards the start.
     batch: noises a call.
@@ -110,10 +113,10 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
   which = 0
   if len(tables) > 1:
-    ends = [rms(data.sizes(triangular.steps_of(process, each, first, last), 0.0, 0, data.trained)[1]) for each in coordinates]
+    ends = [rms(data.sizes(triangular.steps_of(process, each, first, last), 0.0, np.arange(min(data.trained, per_step)))[1]) for each in coordinates]
     which = int(np.argmin(ends))
   table = tables[which]
-  search = _Search(data, process, (first, last), coordinates[which], directions, pull, seed)
+  search = _Search(data, process, (first, last), coordinates[which], directions, per_step, pull, seed)
   whole, done = sum(stage[3] for stage in stages), 0
   for weight, low, high, share in stages:
     steps = max(1, round(iterations * share / whole))
@@ -166,11 +169,11 @@ class _Data(NamedTuple):
   def judged(self):
     return slice(self.trained, len(self.x))
 
-  def batches(self, begin, stop):
-    """(rows that count, x, cond, target) of consecutive rows; the last batch is filled up from the first, so all have one shape."""
+  def batches(self, chosen):
+    """(rows that count, x, cond, target) of chosen noises; the last batch is filled up from the first, so all have one shape."""
     known, dtype = self.known, self.x.dtype
-    for rows in split(stop - begin, self.batch):
-      index = begin + (rows.start + np.arange(self.batch)) % (stop - begin)
+    for rows in split(len(chosen), self.batch):
+      index = chosen[(rows.start + np.arange(self.batch)) % len(chosen)]
       take = lambda leaf, index=index: self.place(jnp.asarray(leaf)[index])
       x, cond = take(self.x), jax.tree.map(take, self.cond)
       if known.data is None:
@@ -180,19 +183,20 @@ class _Data(NamedTuple):
       yield rows.stop - rows.start, x, cond, (take(jnp.asarray(known.end, dtype)), *along)
 
   def on_device(self, steps):
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.x.dtype), steps)
+    with np.errstate(over="ignore"):  # a step too far: its loss is not finite either
+      return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.x.dtype), steps)
 
-  def sizes(self, steps, guide, begin, stop):
+  def sizes(self, steps, guide, chosen):
     """(residual, error of the sample) of each noise, float64 on the host."""
     parts = []
-    for kept, *batch in self.batches(begin, stop):
+    for kept, *batch in self.batches(chosen):
       parts.append([np.asarray(part, np.float64)[:kept] for part in gauss_newton.sizes(self.denoiser, self.on_device(steps), *batch, guide)])
     return tuple(np.concatenate(part) for part in zip(*parts))
 
   def table_errors(self, table):
     """The error of each noise's sample by the executor itself, float64 on the host."""
     parts = []
-    for kept, x, cond, (end, *_) in self.batches(0, len(self.x)):
+    for kept, x, cond, (end, *_) in self.batches(np.arange(len(self.x))):
       off = np.asarray(sample(self.denoiser, table, x, cond=cond), np.float64) - np.asarray(end, np.float64)
       parts.append(np.sqrt(np.mean(off.reshape(len(off), -1) ** 2, axis=1))[:kept])
     return np.concatenate(parts)
@@ -201,9 +205,9 @@ class _Data(NamedTuple):
 class _Search:
   """The state of a fit: where it is, its damping, and the best on held-out noises."""
 
-  def __init__(self, data, process, ends, coordinates, directions, pull, seed):
-    self.data, self.process, self.ends, self.directions, self.pull = data, process, ends, directions, pull
-    self.key = jax.random.key(seed)
+  def __init__(self, data, process, ends, coordinates, directions, per_step, pull, seed):
+    self.data, self.process, self.ends, self.directions, self.per_step, self.pull = data, process, ends, directions, per_step, pull
+    self.key, self.rng = jax.random.key(seed), np.random.default_rng(seed)
     n = len(coordinates.gaps)
     self.n = n
     # The first gap follows from the others, and row i has seen i evaluations before its own.
@@ -211,7 +215,7 @@ class _Search:
     self.origin = np.concatenate([coordinates.gaps, coordinates.differences.ravel()])
     self.at, self.best_at = self.origin.copy(), self.origin.copy()
     self.best_error = rms(self._held(self.at))
-    self.history = [self.best_error]
+    self.history, self.known_size = [self.best_error], None
     self.begin_stage()
 
   def begin_stage(self):
@@ -228,44 +232,61 @@ class _Search:
     return triangular.steps_of(self.process, self._coordinates(flat), *self.ends)
 
   def _held(self, flat):
-    return self.data.sizes(self._steps(flat), 0.0, self.data.trained, len(self.data.x))[1]
+    return self.data.sizes(self._steps(flat), 0.0, np.arange(self.data.trained, len(self.data.x)))[1]
 
   def step(self, guide, cut, number):
     """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c = cut medians."""
-    data, count = self.data, self.data.trained
+    data, everyone = self.data, np.arange(self.data.trained)
     steps, by = triangular.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
     by = by[:, self.free]
-    size, _ = data.sizes(steps, guide, 0, count)
+    if self.known_size is None or self.known_size[0] != guide:
+      self.known_size = guide, data.sizes(steps, guide, everyone)[0]
+    size = self.known_size[1]
     c = max(cut * np.median(size), 1e-12)
-    loss = lambda size: float(np.mean(2 * c**2 * (np.sqrt(1 + (size / c) ** 2) - 1)))
+    loss = lambda size: 2 * c**2 * (np.sqrt(1 + (size / c) ** 2) - 1)
+    softened = (1 + (size / c) ** 2) ** -0.25
+    chosen, counts = self._draw(softened * size)
     rows, residual = [], []
-    for part, (kept, *batch) in enumerate(data.batches(0, count)):
+    for part, (kept, *batch) in enumerate(data.batches(chosen)):
       key = jax.random.fold_in(jax.random.fold_in(self.key, number), part)
       found = gauss_newton.derivatives(data.denoiser, data.on_device(steps), *batch, guide, key, directions=self.directions)
       residual.append(np.asarray(found[0], np.float64)[:, :kept])
       rows.append(np.asarray(found[1], np.float64)[:, :kept] @ by)
-    weight = (1 + (size / c) ** 2) ** -0.25 / np.sqrt(count)
+    weight = softened[chosen] * np.sqrt(counts / len(everyone))
     rows = (np.concatenate(rows, axis=1) * weight[None, :, None]).reshape(-1, by.shape[1])
     residual = (np.concatenate(residual, axis=1) * weight[None, :]).ravel()
     self.scale = np.maximum(np.sqrt(np.sum(rows**2, axis=0)), 0.5 * self.scale)
-    before, tried = loss(size), []
+    tried = []
     for factor in DAMPINGS:
       there = self.at.copy()
       there[self.free] += gauss_newton.damped_step(
           rows, residual, self.scale + 1e-12, self.damping * factor, self.pull, (self.at - self.origin)[self.free])
-      after = loss(data.sizes(self._steps(there), guide, 0, count)[0])
+      after = float(np.mean(counts * loss(data.sizes(self._steps(there), guide, chosen)[0])))
       tried.append((after if np.isfinite(after) else np.inf, self.damping * factor, there))
-    after, damping, there = min(tried, key=lambda one: one[0])
-    self.gains.append(1 - after / before if before > 0 else 0.0)
-    if after < before:
-      self.at, self.damping = there, max(damping, 1e-9)
+    _, damping, there = min(tried, key=lambda one: one[0])
+    moved = data.sizes(self._steps(there), guide, everyone)[0]
+    before, after = float(np.mean(loss(size))), float(np.mean(loss(moved)))
+    gained = after < before  # not if after is not finite
+    self.gains.append(1 - after / before if gained else 0.0)
+    if gained:
+      self.at, self.damping, self.known_size = there, max(damping, 1e-9), (guide, moved)
       error = rms(self._held(there))
       self.history.append(error)
       if error < self.best_error:
         self.best_error, self.best_at = error, there
     else:
-      self.damping *= 30
+      self.damping *= 10
+
+  def _draw(self, pull):
+    """(noises, for how many each stands): all of them, or `per_step` by systematic sampling, more likely the more they pull."""
+    count = len(pull)
+    if count <= self.per_step:
+      return np.arange(count), np.ones(count)
+    share = 0.5 * pull**2 / max(np.sum(pull**2), 1e-300) + 0.5 / count
+    marks = (np.arange(self.per_step) + self.rng.random()) / self.per_step
+    chosen = np.minimum(np.searchsorted(np.cumsum(share), marks), count - 1)
+    return chosen, 1 / (self.per_step * share[chosen])
 
   def at_rest(self):
-    """Whether the last four steps hardly gained."""
-    return len(self.gains) >= 4 and max(self.gains[-4:]) < FLAT
+    """Whether the last steps hardly gained."""
+    return len(self.gains) >= PATIENCE and max(self.gains[-PATIENCE:]) < FLAT

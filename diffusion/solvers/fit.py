@@ -11,7 +11,8 @@ from diffusion.solvers.executor import sample
 from diffusion.solvers.reference import Reference, reference as solve, rms, split
 from diffusion.solvers.table import About, Table
 
-# Weight of the predictions along the way, robust threshold in medians of the residual at the first and at the last step, share of the steps.
+# Weight of the predictions along the way, robust threshold in medians of the residual (at the first and at the last step), share of
+# the steps.
 STAGES = ((1.5, 3.0, 30.0, 0.6), (0.5, 3.0, 30.0, 0.2), (0.0, 3.0, 1000.0, 0.2))
 DAMPINGS = (0.03, 0.3, 3.0)  # tried at each step, times the last good one
 FLAT, PATIENCE = 0.003, 5  # a stage is over when each of its last steps improves by less than this
@@ -108,7 +109,7 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   first, last = (float(tables[0].t[i]) for i in (0, -1))
   known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch, place=place) if reference is None else reference
   if np.shape(known.end) != x.shape:
-    raise ValueError(f"the reference is of starts of shape {list(np.shape(known.end))} and x has {list(x.shape)}: give the reference of x")
+    raise ValueError(f"the reference has starts of shape {list(np.shape(known.end))} and x {list(x.shape)}: give the reference of x")
   data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count, place or (lambda array: array))
   stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
   which = 0
@@ -190,7 +191,8 @@ class _Data(NamedTuple):
     """(residual, error of the sample) of each noise, float64 on the host."""
     parts = []
     for kept, *batch in self.batches(chosen):
-      parts.append([np.asarray(part, np.float64)[:kept] for part in gauss_newton.sizes(self.denoiser, self.on_device(steps), *batch, guide)])
+      found = gauss_newton.sizes(self.denoiser, self.on_device(steps), *batch, guide)
+      parts.append([np.asarray(part, np.float64)[:kept] for part in found])
     return tuple(np.concatenate(part) for part in zip(*parts))
 
   def table_errors(self, table):

@@ -128,5 +128,5 @@ def _read(path):
   for name, axes in AXES.items():
     leaf, shape = leaves[name], (*grids, *(sizes[axis] for axis in axes))
     if rows < 1 or leaf.shape != shape or not np.issubdtype(leaf.dtype, np.floating) or not np.isfinite(leaf).all():
-      raise ValueError(f"{foreign}: {name} is {leaf.dtype}{list(leaf.shape)} or not finite, where finite numbers {list(shape)} were expected")
+      raise ValueError(f"{foreign}: {name} is {leaf.dtype}{list(leaf.shape)} or not finite, not finite numbers {list(shape)}")
   return about, leaves

@@ -89,9 +89,9 @@ def _flipped(path):
     "other format": (_described(format="a picture"), "of something else"),
     "later version": (_described(version=99), "version 99"),
     "no weights": (_without("A"), "damaged"),
-    "odd shape": (_with(B=np.zeros((7, 2), np.float32)), "where finite numbers"),
-    "nan": (_with(g=np.full(5, np.nan, np.float32)), "where finite numbers"),
-    "strings": (_with(g=np.array(["a"] * 5)), "where finite numbers"),
+    "odd shape": (_with(B=np.zeros((7, 2), np.float32)), "not finite numbers"),
+    "nan": (_with(g=np.full(5, np.nan, np.float32)), "not finite numbers"),
+    "strings": (_with(g=np.array(["a"] * 5)), "not finite numbers"),
 }.values())
 def test_each_bad_file_is_one_clear_error(tmp_path, change, says):
   path = tmp_path / "table.npz"

@@ -67,7 +67,7 @@ def _taylor(f, x, v, order):
 def differences(f, x, v, order: int = 1, *, step: float):
   """(f, f', ..., f^(order)) at x along v from order + 1 values of f on a symmetric, equally spaced stencil.
 
-  Points are x + step v (j - order / 2), j = 0..order, evaluated together (arXiv:2007.03317, theorem 1). The error of
+  Points are x + step v (j - order / 2), j = 0..order, evaluated together (arXiv:2007.03317). The error of
   each derivative is O(step^2) or better; for an odd order f(x) itself is interpolated. Rounding adds about
   eps_machine |f| / step^k to the k-th: in float32 take steps of 0.05 to 0.1 of the length on which f varies.
 

@@ -32,8 +32,11 @@ LEVEL = {
     "likelihood": 5,
     "data": 5,
     "training": 6,
+    "ledger": 6,
+    "claims": 7,
     "sampling": 6,
     "saved_run": 7,
+    "reproduction": 8,
     "sampling_command": 8,
     "evaluation": 8,
 }

@@ -7,6 +7,7 @@ from diffusion.losses.base import (
 from diffusion.losses.binding import Binder, Field, fields, select
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
+from diffusion.losses.compositional import compositional_likelihood
 from diffusion.losses.conditioning import condition_dropout
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.exact import score_matching
@@ -14,10 +15,12 @@ from diffusion.losses.finite_difference import (
     finite_difference_denoising_score_matching, finite_difference_sliced_score_matching)
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.noise_contrastive import noise_contrastive_estimation
+from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
+from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
-from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.times import (
     TimeSampler, ladder_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
 from diffusion.losses.uncertainty import uncertainty
@@ -40,6 +43,8 @@ OBJECTIVES = {
         lambda process: finite_difference_sliced_score_matching(process, step=0.5, field="score"),
     "finite_difference_denoising_score_matching":
         lambda process: finite_difference_denoising_score_matching(process, step=0.5),
+    "noise_contrastive_estimation": lambda process: noise_contrastive_estimation(process, gaussian_noise(0.0, 1.0)),
+    "compositional_likelihood": lambda process: compositional_likelihood(process, gaussian_noise(0.0, 1.0)),
     "time_score_matching": time_score_matching,
     "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
 }

@@ -16,7 +16,7 @@ FIELDS = ("energy", "score")
 
 def finite_difference_sliced_score_matching(process=None, *, step: float = 0.1, field: str = "energy",
                                             directions: str = "sphere", num_slices: int = 1) -> Objective:
-  """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x (arXiv:2007.03317, eq. 10).
+  """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x (arXiv:2007.03317).
 
   With u of length step sigma(t) along v and f = -energy, the value is sigma^2 times twice the paper's objective
 
@@ -66,7 +66,7 @@ def finite_difference_sliced_score_matching(process=None, *, step: float = 0.1, 
 
 def finite_difference_denoising_score_matching(process, *, step: float = 0.1, directions: str = "sphere",
                                                num_slices: int = 1) -> Objective:
-  """FD-DSM: `denoising_score_matching` along random directions, from two energies (arXiv:2007.03317, section 3.3).
+  """FD-DSM: `denoising_score_matching` along random directions, from two energies (arXiv:2007.03317).
 
   With u of length step sigma(t), e = u / sigma and f = -energy, the value in units of eps is
 

@@ -26,6 +26,8 @@ ROTATION += [(name, "vp_cosine") for name in OBJECTIVES[len(processes.PROCESSES)
 PRODUCT = [
     pytest.param(objective, name, marks=() if objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0 else pytest.mark.slow)
     for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
+# Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the zero gradient here.
+NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood")
 
 
 def make(objective_name, process_name, *transforms):
@@ -105,9 +107,11 @@ def check_rows(objective, process):
   padded = np.concatenate([np.arange(SIZE), np.full(8, 5)])
   permuted = evaluated(objective, process, own, rows=order)
   longer = evaluated(objective, process, own, rows=padded)
-  assert not objective.coupled
-  np.testing.assert_allclose(permuted, whole[order], rtol=1e-6)
-  np.testing.assert_allclose(longer[:SIZE], whole, rtol=1e-6)
+  np.testing.assert_allclose(permuted, whole[order], rtol=1e-5 if objective.coupled else 1e-6)
+  if objective.coupled:
+    assert np.abs(longer[:SIZE] - whole).max() > 1e-4
+  else:
+    np.testing.assert_allclose(longer[:SIZE], whole, rtol=1e-6)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS)
@@ -171,7 +175,7 @@ def test_importance_times_cancel_their_own_weight(process_name):
 # 4. The oracle is where the loss is least.
 
 
-@pytest.mark.parametrize("objective,process_name", PRODUCT)
+@pytest.mark.parametrize("objective,process_name", [case for case in PRODUCT if case.values[0] not in NOT_QUADRATIC])
 def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name, x64):
   """Exact: the loss is of degree two in (x0, eps), and the draw is a quadrature of degree three, in float64."""
   objective, process = make(objective, process_name)
@@ -194,11 +198,14 @@ def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name,
     assert np.abs(np.linalg.solve(hessian, at_oracle)).max() < 1e-7
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS)
-def test_the_gradient_at_the_oracle_is_zero_in_expectation(transform):
+@pytest.mark.parametrize("name,transform", [
+    *(("denoising_score_matching_v", transform) for transform in TRANSFORMS), *((name, "identity") for name in NOT_QUADRATIC)])
+def test_the_gradient_at_the_oracle_is_zero_in_expectation(name, transform):
   """Each component of the gradient of the model within 4.5 standard errors (4e-5 for the six of a case)."""
-  objective, process = make("denoising_score_matching_v", "subvp", losses.TRANSFORMS[transform]())
-  loss = losses.chain(objective, losses.at_times(losses.uniform_times(), fields=family.binder(process)))
+  objective, process = make(name, "subvp", losses.TRANSFORMS[transform]())
+  # Ratios of densities have heavy tails off the oracle where there is next to no noise.
+  times = losses.uniform_times(0.3 if name in NOT_QUADRATIC else None, None)
+  loss = losses.chain(objective, losses.at_times(times, fields=family.binder(process)))
   loss_params, state = loss.init(jax.random.key(0))
 
   @jax.jit
@@ -235,14 +242,14 @@ def test_the_value_is_in_eps_units_whatever_the_target(process_name, x64):
 def test_single_precision_agrees_with_double(objective, process_name, x64):
   """5e-4 relative to 1 + value: an x0 residual times alpha/sigma keeps what float32 left of x0."""
   objective, process = make(objective, process_name)
-  state = objective.init(jax.random.key(0))[1]
+  loss_params, state = objective.init(jax.random.key(0))
   draw = objective.draw(jax.random.key(3), family.batch(SIZE), interior_times(process), state)
   widen = lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
   values = []
   for drawn, dtype in ((draw, jnp.float32), (jax.tree.map(widen, draw), jnp.float64)):
     # x_t again in this precision: its rounding is the data's, not the loss's.
     drawn = drawn.replace(x_t=process.perturb(drawn.x0, drawn.eps, drawn.t))
-    terms = objective.evaluate(family.fields(process, family.params(family.ELSEWHERE, dtype)), drawn, state)
+    terms = objective.evaluate(family.fields(process, family.params(family.ELSEWHERE, dtype), loss_params), drawn, state)
     values.append(np.asarray(terms.interior, np.float64))
     assert terms.interior.dtype == dtype
   np.testing.assert_array_less(np.abs(values[0] - values[1]), 5e-4 * (1.0 + np.abs(values[1])))

@@ -26,11 +26,11 @@ def path(keys, clock, start, end, like):
   Returns:
     [B, ...]; row b depends on keys[b] and clock[b] alone.
 
-  >>> keys = jax.random.split(jax.random.key(0), 20000)
-  >>> read = lambda clock: path(keys, jnp.full(20000, clock), -1.0, 1.0, jnp.zeros((20000, 1)))
+  >>> keys = jax.random.split(jax.random.key(0), 4000)
+  >>> read = lambda clock: path(keys, jnp.full(4000, clock), -1.0, 1.0, jnp.zeros((4000, 1)))
   >>> early, late = read(0.2), read(0.5)
   >>> expected = jnp.exp(1.0) - jnp.exp(0.4)
-  >>> bool(abs(jnp.var(late - early) / expected - 1) < 0.05) and bool(abs(jnp.mean(early * (late - early))) < 0.05)
+  >>> bool(abs(jnp.var(late - early) / expected - 1) < 0.1) and bool(abs(jnp.mean(early * (late - early))) < 0.1)
   True
   """
   dtype = like.dtype

@@ -48,7 +48,7 @@ def test_it_finds_modes_in_few_evaluations():
   assert by_chain > 10 * by_edm and by_chain > 0.3 and variation < 0.1
 
 
-@pytest.mark.parametrize("name", ["edm", "vp_linear"])
+@pytest.mark.parametrize("name", ["vp_linear", pytest.param("edm", marks=pytest.mark.slow)])
 def test_the_joint_law_stays(name):
   """Started in the exact joint law, after 15 small moves levels are still even (chi-square, 0.999) and |v|^2 at each as it should be (4 standard errors)."""
   process = processes.PROCESSES[name]()

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from diffusion import pictures, sampling
+from diffusion import pictures, sampling, solvers
 from diffusion.data import load
 from diffusion.errors import UserError
 from diffusion.saved_run import class_of, make_sampler, open_run
@@ -52,7 +52,7 @@ def run(args, sampler) -> str:
   return (
       f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {samples.nfe} denoiser calls a sample,"
       f" {samples.forward_passes} network evaluations each with guidance counted, {args.num * samples.forward_passes:,} in all;"
-      f" wrote {out}.png and {out}.npz"
+      f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
 
 
@@ -62,6 +62,14 @@ def choose_labels(label, dataset):
     number = class_of(dataset, label)
     return lambda index: np.full_like(index, number)
   return (lambda index: index % dataset.num_classes) if dataset.num_classes else None
+
+
+def _fitted_elsewhere(opened, sampler):
+  """What to know of a saved solver that was fitted at another guidance: it is another model's."""
+  section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
+  solver, guidance = str(section.get("solver", "")), float(section.get("guidance") or 0.0)
+  fitted = solvers.read_notes(solver).get("guidance", guidance) if solver.endswith(".npz") else guidance
+  return "" if fitted == guidance else f"; note that {solver} was fitted at guidance {fitted:g} and sampled at {guidance:g}"
 
 
 def _name(args, opened, sampler):

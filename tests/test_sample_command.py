@@ -167,11 +167,13 @@ def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
   table = solvers.load(path)
   assert table.nfe == 3 and table.about.process == "edm" and (np.diff(table.t) < 0).all()
   status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
-  assert (status, err) == (0, "") and "3 denoiser calls" in said and "6 network evaluations" in said
+  assert (status, err) == (0, "") and "3 denoiser calls" in said and "6 network evaluations" in said and "fitted at" not in said
   default, _ = make_sampler(open_run(str(workdir)))
   x, _ = sampling.draw_noise(default.process, 0, np.arange(8), (8, 8, 1))
   cond = {"label": np.arange(8, dtype=np.int32)}
   np.testing.assert_allclose(np.load(tmp_path / "x.npz")["x"], solvers.sample(default, table, x, cond=cond), atol=1e-4)
+  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", "--guidance=1", f"--out={tmp_path}/y")
+  assert status == 0 and "was fitted at guidance 0.5 and sampled at 1" in said
   # The wrong steps, the wrong process and the wrong file are each one sentence.
   other = tmp_path / "other.npz"
   solvers.save(other, solvers.build("ddim", processes.vp_linear(), 3))

@@ -5,13 +5,17 @@ and EMAs follow one rule, `leaf_spec`. Everything else in the library is written
 and does not know how many devices hold it.
 """
 
+import math
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from diffusion.errors import UserError
 
-LAYOUTS = ("replicated",)
+LAYOUTS = ("replicated", "fsdp")
+SMALLEST = 1024
+"""Leaves with fewer numbers than this stay whole on every device: gathering one costs more than keeping it."""
 
 
 def make_mesh(model: int = 1, devices=None) -> Mesh:
@@ -28,15 +32,48 @@ def make_mesh(model: int = 1, devices=None) -> Mesh:
 
 
 def leaf_spec(shape: tuple[int, ...], layout: str, mesh: Mesh) -> PartitionSpec:
-  """How one leaf of the train state is split; `replicated` keeps a whole copy on each device."""
+  """How one leaf of the train state is split.
+
+  `replicated` keeps a whole copy on each device. `fsdp` splits the longest axis that the number of devices divides (the last of
+  equals) over all of them, so that each holds 1/N; leaves without such an axis, and small ones, stay whole.
+
+  >>> mesh = make_mesh(devices=jax.devices()[:4])
+  >>> tuple(leaf_spec((3, 3, 64, 128), "fsdp", mesh)), tuple(leaf_spec((128,), "fsdp", mesh))
+  ((None, None, None, ('data', 'model')), ())
+  """
   if layout not in LAYOUTS:
     raise UserError(f"config.training.layout='{layout}': the layouts are {', '.join(LAYOUTS)}")
-  return PartitionSpec()
+  fitting = [(size, axis) for axis, size in enumerate(shape) if size % mesh.size == 0]
+  if layout == "replicated" or mesh.size == 1 or math.prod(shape) < SMALLEST or not fitting:
+    return PartitionSpec()
+  _, axis = max(fitting)
+  return PartitionSpec(*[None] * axis, ("data", "model"))
 
 
 def state_sharding(mesh: Mesh, state, layout: str = "replicated"):
   """A NamedSharding for each leaf of a train state (arrays or shapes)."""
   return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, layout, mesh)), state)
+
+
+def whole(params, places, mesh: Mesh):
+  """Parameters gathered to a whole copy for the loss, whose gradient comes back split as they are.
+
+  Said here, the compiler gathers weights and never moves activations, whatever the network: examples stay where they are.
+
+  Args:
+    params: a pytree of arrays, split as `places` says.
+    places: a NamedSharding for each.
+    mesh: of all of them.
+  """
+  @jax.custom_vjp
+  def gather(params):
+    return jax.lax.with_sharding_constraint(params, replicated(mesh))
+
+  def backward(_, gradient):
+    return (jax.lax.with_sharding_constraint(gradient, places),)
+
+  gather.defvjp(lambda params: (gather(params), None), backward)
+  return gather(params)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

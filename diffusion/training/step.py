@@ -35,7 +35,7 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
   def step(state: TrainState, batch):
     key = run_key(seed)
     value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
-    gradient, loss_state, metrics = value(loss, state, key, batch)
+    gradient, loss_state, metrics = value(loss, state, key, batch, lambda params: sharding.whole(params, state_sharding.params, mesh))
     # A network without mutable collections reports an empty set of them: the state keeps its structure.
     kept = {role: loss_state["collections"][role] for role in state.loss_state["collections"]}
     loss_state = {**loss_state, "collections": kept}
@@ -54,15 +54,15 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
                  out_shardings=(state_sharding, sharding.replicated(mesh)))
 
 
-def _value(loss, state, key, batch):
+def _value(loss, state, key, batch, whole):
   """(gradient, loss state, metrics) of the whole batch at once."""
   def of(params):
-    return loss(params, state.loss_state, state.step, key, batch)
+    return loss(whole(params), state.loss_state, state.step, key, batch)
   gradient, (loss_state, metrics) = jax.grad(of, has_aux=True)(state.params)
   return gradient, loss_state, metrics
 
 
-def _accumulated(loss, state, key, batch, accumulate, mesh):
+def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
   """The same in parts. Every example keeps the noise and the time that it has in the whole batch.
 
   Dropout masks belong to a part, not to an example, so they differ from part to part and from the whole.
@@ -84,7 +84,7 @@ def _accumulated(loss, state, key, batch, accumulate, mesh):
     own = _of_part(loss, number)
 
     def of(params):
-      values, terms = own.per_example(params, loss_state, state.step, key, rows, t=t)
+      values, terms = own.per_example(whole(params), loss_state, state.step, key, rows, t=t)
       return jnp.mean(values), terms
 
     (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)

@@ -43,7 +43,7 @@ def parser():
   p.add_argument("--evaluate", action="store_true", help="measure the model on held-out data instead, and write metrics.json and the pictures")
   p.add_argument(
       "--fit", action="store_true",
-      help="fit a sampler of --steps evaluations to the model, from --solver or from the best of several; writes FOLDER/solvers/SOLVER_STEPS.npz")
+      help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num noises; writes FOLDER/solvers/SOLVER_STEPS.npz")
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   return p
 

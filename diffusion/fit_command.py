@@ -10,7 +10,7 @@ from diffusion.errors import UserError
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.sampling_command import choose_labels
 
-NUM = 512  # noises, of which a quarter judges
+NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
 
 
@@ -19,7 +19,8 @@ def run(args, sampler) -> str:
 
   Args:
     args: the parsed command line of sample.py; num, seed and batch may be None.
-    sampler: changes to the config's sampler, None for those not given. Without a solver the best of `solvers.starts` is taken.
+    sampler: changes to the config's sampler, None for those not given. Without a solver and a grid the best of
+      `solvers.starts` is taken.
   """
   num, seed, batch = (default if given is None else given for given, default in ((args.num, NUM), (args.seed, 0), (args.batch, BATCH)))
   if num < 8 or batch < 1:
@@ -36,7 +37,9 @@ def run(args, sampler) -> str:
   denoiser, start = make_sampler(opened, **{**sampler, "solver": sampler["solver"] or "dpmpp_2m", "denoise": False})
   process = denoiser.process
   name, tables = sampler["solver"], start
-  if name is None:
+  if name is None and sampler["grid"]:
+    name = "dpmpp_2m"
+  elif name is None:
     name, tables = "best", solvers.starts(process, start.num_steps)
   labels = choose_labels(args.label, dataset)
   # Samples are drawn from other sequences: no sample that is looked at was fitted.

@@ -156,10 +156,40 @@ def test_missing_and_damaged_runs(workdir, tmp_path):
   assert status == 2 and "damaged" in err and "Traceback" not in err
 
 
+def test_a_saved_solver_samples_with_its_own_steps(workdir, tmp_path):
+  """The file's table is what samples; the wrong steps, process, guidance or file are each said in one sentence."""
+  run = open_run(str(workdir))
+  table = solvers.build("unipc", run.denoiser.process, 4)
+  path = tmp_path / "mine.npz"
+  solvers.save(path, table, run.denoiser.process, notes={"guidance": 0.5})
+  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
+  assert (status, err) == (0, "") and "4 denoiser calls" in said and "8 network evaluations" in said and "fitted at" not in said
+  denoiser, _ = make_sampler(run)
+  x, _ = sampling.draw_noise(denoiser.process, 0, np.arange(8), (8, 8, 1))
+  cond = {"label": np.arange(8, dtype=np.int32)}
+  np.testing.assert_allclose(np.load(tmp_path / "x.npz")["x"], solvers.sample(denoiser, table, x, cond=cond), atol=1e-4)
+  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", "--guidance=1", f"--out={tmp_path}/y")
+  assert status == 0 and "was fitted at guidance 0.5 and sampled at 1" in said
+  other = tmp_path / "other.npz"
+  solvers.save(other, solvers.build("ddim", processes.vp_linear(), 3))
+  (tmp_path / "text.npz").write_text("no table")
+  for flags, words in (
+      ((f"--solver={path}", "--steps=5"), "has 4 evaluations"),
+      ((f"--solver={other}",), "not for 'edm'"),
+      ((f"--solver={tmp_path}/text.npz",), "damaged"),
+      ((f"--solver={tmp_path}/none.npz",), "no saved solver"),
+      (("--fit", "--solver=ancestral", "--steps=3"), "draws noise"),
+      (("--fit", "--num=4"), "at least 8"),
+      (("--fit", "--evaluate"), "--evaluate has no place"),
+  ):
+    status, said, err = sample(f"--workdir={workdir}", *flags)
+    assert status == 2 and said == "" and words in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
 def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
-  """Fitted on the guided model, saved beside the checkpoint, and used by name of its file, from which the steps come."""
-  fit = ("--fit", "--solver=dpmpp_2m", "--steps=3", "--num=32", "--batch=24")
-  status, said, err = sample(f"--workdir={workdir}", *fit)
+  """Fitted on the guided model, saved beside the checkpoint, and used by the name of its file."""
+  status, said, err = sample(f"--workdir={workdir}", "--fit", "--solver=dpmpp_2m", "--steps=3", "--num=32", "--batch=24")
   path = workdir / "solvers" / "dpmpp_2m_3_guidance0.5.npz"
   assert (status, err) == (0, "") and str(path) in said and "held-out error" in said
   notes = solvers.read_notes(path)
@@ -167,25 +197,4 @@ def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
   table = solvers.load(path)
   assert table.nfe == 3 and table.about.process == "edm" and (np.diff(table.t) < 0).all()
   status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
-  assert (status, err) == (0, "") and "3 denoiser calls" in said and "6 network evaluations" in said and "fitted at" not in said
-  default, _ = make_sampler(open_run(str(workdir)))
-  x, _ = sampling.draw_noise(default.process, 0, np.arange(8), (8, 8, 1))
-  cond = {"label": np.arange(8, dtype=np.int32)}
-  np.testing.assert_allclose(np.load(tmp_path / "x.npz")["x"], solvers.sample(default, table, x, cond=cond), atol=1e-4)
-  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", "--guidance=1", f"--out={tmp_path}/y")
-  assert status == 0 and "was fitted at guidance 0.5 and sampled at 1" in said
-  # The wrong steps, the wrong process and the wrong file are each one sentence.
-  other = tmp_path / "other.npz"
-  solvers.save(other, solvers.build("ddim", processes.vp_linear(), 3))
-  (tmp_path / "text.npz").write_text("no table")
-  for flags, words in (
-      ((f"--solver={path}", "--steps=4"), "has 3 evaluations"),
-      ((f"--solver={other}",), "not for 'edm'"),
-      ((f"--solver={tmp_path}/text.npz",), "damaged"),
-      ((f"--solver={tmp_path}/none.npz",), "no saved solver"),
-      (("--fit", "--solver=heun", "--steps=3"), "strictly decrease"),
-      (("--fit", "--num=4"), "at least 8"),
-      (("--fit", "--evaluate"), "--evaluate has no place"),
-  ):
-    status, said, err = sample(f"--workdir={workdir}", *flags)
-    assert status == 2 and said == "" and words in err and err.count("\n") == 1
+  assert (status, err) == (0, "") and "3 denoiser calls" in said and "fitted at" not in said

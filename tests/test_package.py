@@ -38,6 +38,7 @@ LEVEL = {
     "saved_run": 7,
     "reproduction": 8,
     "sampling_command": 8,
+    "fit_command": 9,
     "evaluation": 8,
 }
 

@@ -20,7 +20,6 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-jax.config.update("jax_enable_x64", True)
 
 import frontier_fitted as fitted  # pylint: disable=wrong-import-position
 import frontier_ours as ours  # pylint: disable=wrong-import-position
@@ -32,9 +31,10 @@ import timing  # pylint: disable=wrong-import-position
 
 BUDGETS = (5, 6, 8, 10, 12, 15, 20, 30, 50)
 STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
-# From so many evaluations on, a combination whose median error on the first starts is so many times the best's is not tried on all of them.
-MANY, PILOT, WORTH = 15, 16, 4.0
-ROUNDS = 3  # of search around the best, and twice as many where evaluations are few
+# From so many evaluations on, a combination whose errors on the first starts are so many times the best's is not tried on all of them.
+MANY, PILOT, WORTH = 8, 16, 2.5
+ROUNDS = 3  # of search around the best, and twice as many where evaluations are few, after so many random combinations
+SCATTERED = 400
 QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")
 # Version of the numbers in the cache; part of their names.
 EDITION = 1
@@ -57,6 +57,13 @@ def first(case, count):
   return case.replace(x=case.x[:count], exact=case.exact[:count])
 
 
+def promising(ends, pilot):
+  """Whether each end (None: the run failed) is near the best, by its median error or by its root mean square."""
+  typical = np.array([np.inf if end is None else problems.median_error(end, pilot.exact) for end in ends])
+  total = np.array([np.inf if end is None else problems.rmse(end, pilot.exact) for end in ends])
+  return (typical < WORTH * typical.min()) & np.isfinite(typical) | (total < 0.7 * WORTH * total.min())
+
+
 def our_rows(case, nfe, quick):
   """Rows of our combinations of solver and grid, and of those around the best."""
   tables = lambda pairs: {pair: table for pair in pairs if (table := ours.table(*pair, case.noise, nfe)) is not None}
@@ -67,8 +74,10 @@ def our_rows(case, nfe, quick):
   begin = tables(ours.combinations(quick))
   if nfe >= MANY:
     pilot = first(case, PILOT)
-    typical = [problems.median_error(end, pilot.exact) for end in ours.run(case.denoiser, list(begin.values()), pilot.x)]
-    begin = {pair: table for (pair, table), error in zip(begin.items(), typical) if error < WORTH * min(typical)}
+    chosen = promising(ours.run(case.denoiser, list(begin.values()), pilot.x), pilot)
+    begin = {pair: table for (pair, table), good in zip(begin.items(), chosen) if good}
+  elif not quick:
+    begin |= tables(ours.scattered(SCATTERED))
   ends = score(begin)
   for _ in range(0 if quick else ROUNDS if nfe >= MANY else 2 * ROUNDS):
     ranked, grids = sorted(ends, key=lambda pair: problems.rmse(ends[pair], case.exact)), {}
@@ -90,8 +99,7 @@ def peer_rows(case, nfe, peer, runs, quick):
   if nfe >= MANY:
     pilot = first(case, PILOT)
     ends = [peers.attempt(run, case.denoiser, pilot.x * to_y)[0] for run in candidates]
-    typical = [np.inf if end is None else problems.median_error(end, pilot.exact) for end in ends]
-    candidates = [run for run, error in zip(candidates, typical) if error < WORTH * min(typical)]
+    candidates = [run for run, good in zip(candidates, promising(ends, pilot)) if good]
   rows = []
   for run in candidates:
     end, calls = peers.attempt(run, case.denoiser, case.x * to_y)
@@ -123,11 +131,12 @@ def measure(args, available):
   cache, rows, errors = Cache(None if args.quick else args.cache), [], {}
   budgets = args.budgets or ((6, 12) if args.quick else BUDGETS)
   names = [(p, n) for p in problems.PROBLEMS for n in (("vp",) if args.quick else problems.NOISES) if not args.only or f"{p}/{n}".startswith(args.only)]
-  begun = time.perf_counter()
+  begun, cases = time.perf_counter(), []
   for problem, noise in names:
     starts = 32 if args.quick else STARTS[problem]
     case = problems.case(problem, noise, starts, steps=300 if args.quick else 2000)
     errors[f"{problem}/{noise}"] = case.error
+    cases.append(case)
     print(f"{problem}/{noise}: {starts} starts, exact to {case.error:.1e}", flush=True)
     for nfe in budgets:
       name = f"{problem}/{noise}/{starts}/{nfe}"
@@ -137,8 +146,9 @@ def measure(args, available):
       new += fitted.rows(case, nfe, cache, name, row) if not args.quick and not args.no_fit else []
       rows += new
       print(f"  {report.line(new)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
-    rows += stochastic.rows(case, (12,) if args.quick else budgets, cache, f"{problem}/{noise}", available, args.quick)
-    print(f"  stochastic samplers done  [{time.perf_counter() - begun:.0f} s]", flush=True)
+  for case in [] if args.no_stochastic else cases:
+    rows += stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick)
+    print(f"{case.problem}/{case.noise}: stochastic samplers done  [{time.perf_counter() - begun:.0f} s]", flush=True)
   return rows, errors
 
 
@@ -149,8 +159,10 @@ def main():
   parser.add_argument("--cache", metavar="FILE", default="/tmp/frontier_cache.json", help="finished pieces, to go on from (default: %(default)s)")
   parser.add_argument("--plot", metavar="FILE", help="write the picture")
   parser.add_argument("--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out")
+  parser.add_argument("--no-stochastic", action="store_true", help="leave out the stochastic samplers")
   parser.add_argument("--no-fit", action="store_true", help="leave out fitted tables")
   args = parser.parse_args()
+  jax.config.update("jax_enable_x64", True)
   if args.redraw:
     rows = json.loads(pathlib.Path(args.out).read_text())
   else:

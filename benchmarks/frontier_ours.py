@@ -86,6 +86,17 @@ COARSE = [
 FEW = [Spacing("vp_time", (2.0,)), Spacing("vp_time", (3.0,), 0.03), Spacing("karras", (7.0,), 0.002), Spacing("log_snr", (), 0.03)]
 
 
+def scattered(count, seed=0):
+  """Random combinations: with few evaluations the best one is found nowhere near the regular ones."""
+  rng, names = np.random.default_rng(seed), list(MULTISTEP)
+  found = []
+  for _ in range(count):
+    first, last = (float(rng.uniform(*np.log(span))) for span in ((8.0, 75.0), (0.02, 0.4)))
+    spacing = Spacing("vp_time", (float(rng.uniform(0.8, 3.2)),), None if rng.random() < 0.5 else float(np.exp(last)), None if rng.random() < 0.4 else float(np.exp(first)))
+    found.append((names[rng.integers(len(names))], spacing))
+  return found
+
+
 def combinations(quick):
   """(solver, spacing) pairs to begin with."""
   several = [(solver, spacing) for solver in MULTISTEP for spacing in (COARSE[1:12:5] if quick else COARSE)]
@@ -115,13 +126,13 @@ def table(solver, spacing, process_name, nfe) -> Table | None:
 
 
 @jax.jit
-def _run(denoiser, tables, x):
-  return jax.vmap(lambda table: solvers.sample(denoiser, table, x))(tables)
+def _run(denoiser, tables, x, keys):
+  return jax.vmap(lambda table: solvers.sample(denoiser, table, x, keys=keys))(tables)
 
 
-def padded(table, rows, slots):
-  """With more slots, and with rows that keep the last point: one shape, one program."""
-  table = widen(table, slots, 0)
+def padded(table, rows, slots, noises):
+  """With more slots and noises, and with rows that keep the last point: one shape, one program."""
+  table = widen(table, slots, noises)
   extra = rows - table.num_steps
   if not extra:
     return table
@@ -131,14 +142,14 @@ def padded(table, rows, slots):
       B=long(table.B, 0), C=long(table.C, 0), w=np.concatenate([table.w, np.broadcast_to(table.w[-1], (extra, slots))]), hook=long(table.hook, 0))
 
 
-def run(denoiser, tables, x, chunk=24, slots=6):
-  """The ends of all tables (same budget of rows) from the same starts: list of [B, D]."""
+def run(denoiser, tables, x, keys=None, chunk=24, slots=6):
+  """The ends of all tables (same budget of rows) from the same starts, with the same keys [B] if they draw noise: list of [B, D]."""
   rows, nothing = max(t.num_steps for t in tables), About()
-  tables = [padded(t, rows, slots).replace(about=nothing) for t in tables]
+  tables = [padded(t, rows, slots, 0 if keys is None else 1).replace(about=nothing) for t in tables]
   ends = []
   for i in range(0, len(tables), chunk):
     part = tables[i : i + chunk]
     filled = part + [part[-1]] * (chunk - len(part))
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-    ends += list(np.asarray(_run(denoiser, stacked, x)))[: len(part)]
+    ends += list(np.asarray(_run(denoiser, stacked, x, keys)))[: len(part)]
   return ends

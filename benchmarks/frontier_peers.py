@@ -96,7 +96,7 @@ def scheduler_of(cls, options, process):
   return _schedulers[key]
 
 
-def step_through(scheduler, state, model, y, generator=None):
+def step_through(scheduler, state, model, y):
   """Runs a diffusers scheduler whose timesteps are set; state is 'vp', 've', 'edm', 'ipndm' or 'flow', what its samples are."""
   import torch
 
@@ -123,8 +123,7 @@ def step_through(scheduler, state, model, y, generator=None):
       out = clean if scheduler.config.prediction_type == "sample" else noise
     if hasattr(scheduler, "is_scale_input_called"):
       scheduler.is_scale_input_called = True  # scaled above, exactly
-    extra = {} if generator is None else {"generator": generator}
-    x = scheduler.step(out.to(x.dtype), t, x, **extra).prev_sample
+    x = scheduler.step(out.to(x.dtype), t, x).prev_sample
   last = final_level(scheduler, state)
   return x.numpy().astype(np.float64) / scale_of(state, last)[0]
 

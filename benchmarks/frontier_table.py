@@ -1,6 +1,6 @@
 """The frontier as a table and as a picture."""
 
-OURS = ("ours", "fitted")
+OURS = ("ours", "fitted", "floor")
 
 
 def best_grids(rows):
@@ -37,6 +37,9 @@ def line(rows):
     chosen = [min((r for r in rows if (r["owner"] == "ours") == own and r["owner"] != "fitted"), key=lambda r: r["halves"][0]) for own in (True, False)] if "halves" in peer else None
     if chosen:
       text += f" (chosen on one half of the starts, judged on the other {chosen[0]['halves'][1] / chosen[1]['halves'][1]:.2f})"
+  floor = best(rows, lambda o: o == "floor")
+  if floor:
+    text += f"  |  true samples {value(floor):.3g}"
   if fit:
     text += f"  |  fitted {value(fit):.3g}" + (f", fitted / peer {value(fit) / value(peer):.2f}" if peer else "")
   return text

@@ -4,7 +4,8 @@
 (b) the training step against a minimal step with the same network, loss, optimiser, clipping and average;
 (c) the time to compile each of the four programs.
 
-Each number is a ratio of ours to theirs: the median over interleaved repeats in one process."""
+Each number is a ratio of ours to theirs: the median over interleaved repeats in one process. With --solvers=all, (a) alone for every
+table of the catalogue: its evaluations against as many of the bare network."""
 
 import pathlib
 import sys
@@ -25,17 +26,20 @@ from diffusion.training import ema, model, optimizer, sharding, step as steps  #
 BATCH, STEPS = 64, 50
 
 
-def sampler_pair(parts, params, batch):
-  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays."""
+def sampler_pair(parts, params, batch, name="ddim"):
+  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays; about STEPS evaluations of a solver of the catalogue."""
   network, process = parts.network, parts.process
-  solver = solvers.build("ddim", process, STEPS)
+  solver = solvers.build(name, process, STEPS)
+  if solver.nfe > STEPS:
+    solver = solvers.build(name, process, max(4, STEPS * STEPS // solver.nfe))
+  keys = jax.random.split(jax.random.key(0), BATCH) if solver.stochastic else None
   denoiser = model.denoiser(parts, params)
   x, labels = batch["x"], batch["cond"]["label"]
   times = jnp.asarray(solver.t[:-1])
 
   def ours():
     # A new function each time, so that compiling it again is compiling it anew.
-    return lambda denoiser, solver, x, labels: solvers.sample(denoiser, solver, x, cond={"label": labels})
+    return lambda denoiser, solver, x, labels: solvers.sample(denoiser, solver, x, keys=keys, cond={"label": labels})
 
   def bare():
     def chained(params, times, x, labels):
@@ -48,6 +52,23 @@ def sampler_pair(parts, params, batch):
     return chained
 
   return (ours, (denoiser, solver, x, labels)), (bare, (params, times, x, labels))
+
+
+def every_table(parts, params, batch, quick):
+  """The sampler's ratio for each table of the catalogue: name -> (median, middle half)."""
+  from tqdm import tqdm
+
+  tables = [name for name in solvers.SOLVERS if isinstance(solvers.build(name, parts.process, 8), solvers.Table)]
+  found = {}
+  for name in tqdm(tables, unit="solver"):
+    pair = sampler_pair(parts, params, batch, name)
+    calls = {side: (lambda f=jax.jit(make()), a=arrays: f(*a)) for side, (make, arrays) in zip(("ours", "theirs"), pair)}
+    timing.interleaved(calls, 1)
+    found[name] = (pair[0][1][1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else 9), "ours", "theirs"))
+  print(f"{'solver':24}{'calls':>8}{'ratio':>8}{'middle half':>18}{'aim':>8}")
+  for name, (nfe, (middle, (low, high))) in found.items():
+    print(f"{name:24}{nfe:8}{middle:8.3f}{f'{low:.3f} to {high:.3f}':>18}{'1.03':>8}")
+  return {name: dict(calls=nfe, sampler_ratio=middle) for name, (nfe, (middle, _)) in found.items()}
 
 
 def step_pair(parts, state, batch):
@@ -119,7 +140,9 @@ def compile_both(pair, repeats):
 
 
 def main():
-  args = timing.arguments(__doc__).parse_args()
+  parser = timing.arguments(__doc__)
+  parser.add_argument("--solvers", choices=("ddim", "all"), default="ddim", help="all: the sampler's ratio for every table")
+  args = parser.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
   config = configuration.load(str(ROOT / "configs" / "digits_unet.py"))
   parts = model.assemble(config)
@@ -131,6 +154,9 @@ def main():
   }
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params["model"]))
   print(f"U-Net with {count:,} parameters, batch {BATCH}, on {jax.devices()[0].device_kind}")
+  if args.solvers == "all":
+    timing.write(args.out, {"solvers": every_table(parts, state.params["model"], batch, args.quick), "parameters": count, "batch": BATCH})
+    return
   compiles = 1 if args.quick else 3
 
   sampler = sampler_pair(parts, state.params["model"], batch)

@@ -222,7 +222,7 @@ def _in_rho(process, n, t_max, t_min, clean, spacing):
   count = n + 1 - len(head) - len(tail)
   if count < 1:
     return np.array(head + tail)
-  t = np.atleast_1d(process.t_of_log_snr(-2.0 * np.log(spacing(largest, smallest, count))))
+  t = np.array(process.t_of_log_snr(-2.0 * np.log(spacing(largest, smallest, count))), ndmin=1)
   if not head:
     t[0] = t_max
   if count > 1 and tail != [t_min]:

@@ -1,0 +1,72 @@
+"""The frontier benchmark: its denoisers are the oracles', its exact solution is exact, its rows say what they must."""
+
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
+
+import frontier  # pylint: disable=wrong-import-position
+import frontier_peers as peers  # pylint: disable=wrong-import-position
+import frontier_problems as problems  # pylint: disable=wrong-import-position
+import frontier_table as report  # pylint: disable=wrong-import-position
+from diffusion import oracles  # pylint: disable=wrong-import-position
+
+ROOT = pathlib.Path(__file__).parents[1]
+KEYS = {"problem", "noise", "nfe", "solver", "owner", "rmse"}
+
+
+@pytest.mark.parametrize("name", problems.PROBLEMS)
+def test_denoisers_are_the_oracles(name, x64):
+  """At low, middle and high noise, with the digits thinned out for the oracle's sake."""
+  process = problems.NOISES["vp"]()
+  mixture = problems.PROBLEMS[name](process)
+  if len(mixture.means) > 100:
+    mixture = mixture.replace(means=mixture.means[::60], log_weights=np.full(30, -np.log(30)))
+  covariances = mixture.variances
+  if mixture.basis is not None:
+    covariances = np.einsum("kde,ke,kfe->kdf", mixture.basis, mixture.variances, mixture.basis)
+  oracle = oracles.gaussian_mixture(process, np.exp(mixture.log_weights), mixture.means, covariances)
+  fast = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), mixture)
+  t = np.array([0.02, 0.3, 0.9])
+  m = process.marginal(t)
+  x = m.alpha[:, None] * mixture.draw(0, 3) + m.sigma[:, None] * np.random.default_rng(1).normal(size=mixture.means.shape[1])
+  ours, theirs = jax.jit(lambda *denoisers: [d(jnp.asarray(x), jnp.asarray(t)) for d in denoisers])(fast, oracle)
+  np.testing.assert_allclose(ours.x0, theirs.x0, rtol=1e-8, atol=1e-9)
+  np.testing.assert_allclose(ours.eps, theirs.eps, rtol=1e-8, atol=1e-9)
+
+
+def test_exact_solution_rows_and_table(tmp_path, x64):
+  case = problems.case("ring2d", "edm", 16, steps=400)
+  # Adams-Bashforth of order 4: half the steps, sixteen times the error, so the finer one is much better than what is said.
+  assert case.error < 1e-4
+  # Samples that leave from the prior end where the data are: on the ring.
+  radius = np.linalg.norm(case.exact, axis=1)
+  assert (abs(radius - 2.0) < 1.25).all()
+  rows = report.best_grids(frontier.our_rows(case, 6, quick=True))
+  assert all(KEYS <= set(row) and row["owner"] == "ours" and row["nfe"] == 6 and np.isfinite(row["rmse"]) for row in rows)
+  assert len({row["solver"] for row in rows}) == len(rows) > 15
+  best = min(row["rmse"] for row in rows)
+  assert best < 0.8 * next(row["rmse"] for row in rows if row["solver"] == "ddim")
+  said = report.table(rows)
+  assert "ring2d, edm noise" in said and f"{best:.3g}" in said
+  report.plot(rows, tmp_path / "frontier.png")
+  assert (tmp_path / "frontier.png").stat().st_size > 10_000
+
+
+def test_missing_peers_are_said_in_one_line_each(monkeypatch):
+  monkeypatch.setattr(peers, "PEERS", {"nobody": (("no_such_module",), None)})
+  found, missing = peers.available()
+  assert found == {} and len(missing) == 1 and "nobody is left out" in missing[0] and "\n" not in missing[0]
+
+
+def test_the_published_rows_have_the_published_form():
+  rows = json.loads((ROOT / "docs" / "frontier.json").read_text())
+  for row in rows:
+    assert KEYS - {"rmse"} <= set(row) and ("rmse" in row) != ("metric" in row)
+    assert row.get("metric", "sliced_wasserstein") == "sliced_wasserstein"

@@ -35,8 +35,8 @@ def denoising_mcmc(
 
     v <- v + step/2 score(v, rho) + sqrt(step) z, then a level from p(level | v);
 
-  after `moves` of them the state with the smallest level so far is a start. Mode jumps happen at high levels and detail is left to the solver,
-  so few evaluations a sample are enough. Start from samples of any solver with some noise added.
+  after `moves` of them the state with the smallest level so far is a start. Mode jumps happen at high levels and detail is left
+  to the solver, so few evaluations a sample are enough. Start from samples of any solver with some noise added.
 
   Args:
     denoiser: a denoiser with a process.

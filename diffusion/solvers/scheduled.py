@@ -12,12 +12,14 @@ from diffusion.solvers.table import About, Table, build
 DEPTH = 3
 
 
-def scheduled(process, grid, orders: Sequence[int], predictions: Sequence[str], correctors: Sequence[bool], *, dtype=np.float32) -> Table:
+def scheduled(
+    process, grid, orders: Sequence[int], predictions: Sequence[str], correctors: Sequence[bool], *, dtype=np.float32
+) -> Table:
   """Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise predictions.
 
-  The decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that of DPM-Solver++ multistep, with 'eps' that of
-  DPM-Solver multistep; a corrected step is taken again with the evaluation at its end, which is the next row's own, as in UniPC. All
-  schedules of one length are tables of one shape and so one program.
+  The decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that of DPM-Solver++ multistep,
+  with 'eps' that of DPM-Solver multistep; a corrected step is taken again with the evaluation at its end, which is the next
+  row's own, as in UniPC. All schedules of one length are tables of one shape and so one program.
 
   Args:
     process: the Gaussian process.
@@ -70,7 +72,8 @@ def scheduled(process, grid, orders: Sequence[int], predictions: Sequence[str], 
     rows = [_sum([carried, *seen], [1.0, *(w[i] for w in predict)]), carried, *data[:DEPTH], *eps[:DEPTH]]
     for k, (row, factor) in enumerate(rows):
       A[k, :, i], B[k, i] = row, factor
-  about = About("scheduled(" + " ".join(f"{o}{p[0]}{'c' if c else ''}" for o, p, c in zip(orders, predictions, corrected)) + ")", 1, process.name)
+  rows = " ".join(f"{order}{prediction[0]}{'c' if fix else ''}" for order, prediction, fix in zip(orders, predictions, corrected))
+  about = About(f"scheduled({rows})", 1, process.name)
   return build(
       n.t,
       A=[[A[k, j] for j in range(slots)] for k in range(slots)],

@@ -33,8 +33,8 @@ def search_schedule(
   """The best `scheduled` sampler by evolution (USF and its search S^3, arXiv:2312.07243).
 
   A genome has a row for each step: its time, order 1 to 4, prediction x0 or eps, corrector or not. Times move along
-  the process's default grid. There is no learned predictor of the fitness: all candidates are tables of one shape, which one compiled program
-  runs in numbers, so a true evaluation is cheap.
+  the process's default grid. There is no learned predictor of the fitness: all candidates are tables of one shape, which one
+  compiled program runs in numbers, so a true evaluation is cheap.
 
   Args:
     denoiser: a denoiser with a process.

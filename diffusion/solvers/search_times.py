@@ -79,7 +79,8 @@ def search_times(
   count = int(steps) - 1
   if count < 1 or count > len(times):
     raise ValueError(
-        f"{steps} steps need {steps} - 1 times between the ends, at least one, and the pool has {len(times)}: take fewer steps or a larger pool"
+        f"{steps} steps need {steps} - 1 times between the ends, at least one, and the pool has {len(times)}: take fewer steps or a"
+        " larger pool"
     )
   if not 0 < rate <= 1:
     raise ValueError(f"the rate of mutation is a probability, got {rate}")

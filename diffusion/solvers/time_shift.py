@@ -101,9 +101,9 @@ class TimeShift:
 def time_shift(process, grid, *, window, cutoff, data_variance=0.0, candidates=41, dtype=np.float32) -> TimeShift:
   """TS-DDIM: after each step, take the state to be at the time near the scheduled one whose noise variance is that of its entries.
 
-  The network is asked at that time, and the next step starts from it (arXiv:2305.15583, algorithm 2). It helps where sampled states have more
-  variance than their time says; where they have less it does nothing good. The variance of all entries is that of the
-  noise plus alpha^2 that of the data, which the paper leaves out, so it stops at a cutoff.
+  The network is asked at that time, and the next step starts from it (arXiv:2305.15583, algorithm 2). It helps where sampled
+  states have more variance than their time says; where they have less it does nothing good. The variance of all entries
+  is that of the noise plus alpha^2 that of the data, which the paper leaves out, so it stops at a cutoff.
 
   Args:
     process: the Gaussian process.

@@ -207,7 +207,7 @@ def test_the_adaptive_sde_reaches_the_marginals():
 
 @pytest.mark.slow
 def test_paths_of_the_adaptive_sde_converge(x64):
-  """With one Brownian path a sample, a smaller tolerance is nearer to the limit of that path; fresh noise after a rejection would not be."""
+  """With one Brownian path a sample, a smaller tolerance is nearer to that path's limit; fresh noise after a rejection would not be."""
   process = processes.vp_linear()
   x, keys = noise(process, 8), jax.random.split(jax.random.key(1), 8)
   run = lambda tolerance: np.asarray(

@@ -50,7 +50,7 @@ def test_it_finds_modes_in_few_evaluations():
 
 @pytest.mark.parametrize("name", ["vp_linear", pytest.param("edm", marks=pytest.mark.slow)])
 def test_the_joint_law_stays(name):
-  """Started in the exact joint law, after 15 small moves levels are still even (chi-square, 0.999) and |v|^2 at each as it should be (4 standard errors)."""
+  """From the exact joint law, 15 small moves leave levels even (chi-square, 0.999) and |x|^2 at each right (4 standard errors, 3%)."""
   process = processes.PROCESSES[name]()
   oracle = oracles.gaussian(process, [0.0, 0.0], 0.04)
   levels = process.t_of_log_snr(-2 * np.log(np.geomspace(0.3, 3.0, 8)))

@@ -15,7 +15,9 @@ CASES = [(name, method) for name in ("edm", "vp_linear", "rectified_flow") for m
 
 
 @pytest.mark.parametrize(
-    "name, method", [CASES[0]] + [pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]], ids=lambda v: v if isinstance(v, str) else type(v).__name__
+    "name, method",
+    [CASES[0]] + [pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_error_of_the_flow_follows_the_tolerance(name, method, x64):
   process = processes.PROCESSES[name]()

@@ -1,7 +1,6 @@
 """Annealed Langevin and the predictor-corrector against closed forms of Gaussian data."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 

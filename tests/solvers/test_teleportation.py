@@ -42,7 +42,7 @@ def test_a_subspace_is_enough_where_the_rest_has_one_variance(x64):
 
 @pytest.mark.slow
 def test_it_saves_evaluations_on_digits():
-  """Heun on Karras nodes from sigma = 80, in RMSE to the converged flow (arXiv:2412.09726): 15 evaluations from a jump to 5 do what 25 do."""
+  """Heun on Karras nodes, RMSE to the converged flow (arXiv:2412.09726): 15 evaluations after a jump to sigma = 5 do what 25 do."""
   process = processes.edm()
   denoiser, x = digits_kde.denoiser(process), process.sample_prior(jax.random.key(7), (600, 64))
   fit = solvers.fit_gaussian(digits_kde.points())

@@ -32,7 +32,7 @@ import timing  # pylint: disable=wrong-import-position
 BUDGETS = (5, 6, 8, 10, 12, 15, 20, 30, 50)
 STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
 # From so many evaluations on, a combination whose errors on the first starts are so many times the best's is not tried on all of them.
-MANY, PILOT, WORTH = 8, 16, 2.5
+MANY, PILOT, WORTH = 12, 16, 2.5
 ROUNDS = 3  # of search around the best, and twice as many where evaluations are few, after so many random combinations
 SCATTERED = 400
 QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")

@@ -19,6 +19,7 @@ MULTISTEP = {
     **{f"unipc {p}, final": ("unipc", dict(order=p, lower_order_final=True)) for p in (3, 4)},
     "unipc 3 bh1, final": ("unipc", dict(order=3, variant="bh1", lower_order_final=True)),
     "sa_solver 2 + 2, tau 0, final": ("sa_solver", dict(tau=0.0, predictor=2, corrector=2, lower_order_final=True)),
+    "sa_solver 2 + 1, tau 0, few steps": ("sa_solver", dict(tau=0.0, predictor=2, corrector=1, few_steps=True)),
     "sa_solver 4 + 4, tau 0, final": ("sa_solver", dict(tau=0.0, predictor=4, corrector=4, lower_order_final=True)),
     "deis t 2": ("deis", dict(r=2)),
     "deis t 3": ("deis", dict(r=3)),

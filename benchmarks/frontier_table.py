@@ -66,7 +66,7 @@ def plot(rows, path):
   rows = [row for row in rows if row.get("metric") is None]
   panels = list(dict.fromkeys((row["problem"], row["noise"]) for row in rows))
   noises, names = list(dict.fromkeys(n for _, n in panels)), list(dict.fromkeys(p for p, _ in panels))
-  figure, axes = plt.subplots(len(noises), len(names), figsize=(4.6 * len(names), 3.8 * len(noises)), squeeze=False, sharex=True)
+  figure, axes = plt.subplots(len(noises), len(names), figsize=(4.6 * len(names), 3.8 * len(noises)), squeeze=False)
   styles = {"ours": ("#c1272d", 2.4), "fitted": ("#7b3294", 2.4), "diffusers": ("#0072b2", 1.5), "k-diffusion": ("#009e73", 1.5), "diffrax": ("#8c8c8c", 1.5)}
   for problem, noise in panels:
     axis = axes[noises.index(noise)][names.index(problem)]
@@ -78,14 +78,17 @@ def plot(rows, path):
       axis.loglog(counts, errors, "o-", color=colour, linewidth=width, markersize=4, label=owner)
     axis.set_title(f"{problem}, {noise} noise")
     ticks = sorted({row["nfe"] for row in here})
-    axis.set_xticks(ticks, [str(nfe) for nfe in ticks])
     axis.minorticks_off()
+    axis.set_xticks(ticks, [str(nfe) for nfe in ticks])
+    axis.tick_params(labelbottom=True)
     axis.grid(True, color="0.9")
+  for axis in axes.flat:
+    axis.set_visible(bool(axis.lines))
   for axis in axes[-1]:
     axis.set_xlabel("denoiser calls")
   for row in axes:
     row[0].set_ylabel("RMSE to the exact solution")
-  axes[0][-1].legend(frameon=False)
+  axes[0][0].legend(frameon=False)
   figure.tight_layout()
   figure.savefig(path, dpi=110)
   plt.close(figure)

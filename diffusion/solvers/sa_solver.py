@@ -3,11 +3,12 @@
 import numpy as np
 
 from diffusion.solvers.data_history import data_noise, data_ratio, data_table, data_weights
+from diffusion.solvers.multistep import past
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
+def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=False, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
   """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019, eq. 14 and 17).
 
   b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The corrector has the
@@ -23,6 +24,8 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, lower_order_f
       e.g. `lambda rho: 1.0 * ((0.05 < rho) & (rho < 1))`, the paper's choice on CIFAR-10 at EDM's noise levels.
     predictor: number of evaluations that it uses, 1 to 4.
     corrector: number of past evaluations that it uses beside the new one, 1 to 4, or 0 for none.
+    few_steps: in rules of two evaluations, the weight h^2/2 for the slope in place of its exponential integral, as the authors' code has
+      for few steps; it changes neither order nor, for short steps, much else.
     lower_order_final: as in `unipc`.
     dtype, xp: as in `ddim`.
 
@@ -48,11 +51,25 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, lower_order_f
     raise ValueError(f"tau is an amount of noise and at least 0, got {tau.tolist()}")
   eta = tau**2
   weights, _ = data_weights(n, predictor, xp, eta, lower_order_final=lower_order_final)
+  if few_steps:
+    weights = _bolder(n, weights, past(n.h, 1, xp, np.inf), eta, xp)
   correct = None
   if corrector:
     correct, _ = data_weights(n, corrector, xp, eta, ahead=True, lower_order_final=lower_order_final)
+    if few_steps:
+      correct = _bolder(n, correct, n.h, eta, xp)
   random = xp is not np or bool((tau > 0).any())
   order = min(predictor, corrector) + 1 if corrector else predictor
   about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process.name)
   noise = data_noise(n, xp, eta) if random else None
   return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise, corrector=correct)
+
+
+def _bolder(n, weights, gap, eta, xp):
+  """Where two weights are in use, for points a gap apart in lambda: the slope between them with h^2/2 for its integral."""
+  used = (xp.stack(weights) != 0).sum(axis=0)
+  two = (used == 2) & ~n.long & xp.isfinite(gap)
+  h, rate = xp.where(n.long, 1.0, n.h), 1 + eta
+  extra = n.a1 * rate * (h**2 / 2 - (h * rate - 1 + xp.exp(-rate * h)) / rate**2) / xp.where(two, gap, 1.0)
+  extra = xp.where(two, extra, 0.0)
+  return [weights[0] + extra, weights[1] - extra, *weights[2:]] if len(weights) > 1 else weights

@@ -36,6 +36,7 @@ VARIANTS = [
     *[("unipc", dict(order=p, corrector=False)) for p in (1, 2, 3)],
     ("unipc", dict(order=4)),
     *[("sa_solver", dict(tau=0.0, predictor=p, corrector=q)) for p, q in ((2, 0), (3, 0), (4, 0), (1, 1), (2, 2), (3, 3), (4, 2))],
+    ("sa_solver", dict(tau=0.0, predictor=2, corrector=1, few_steps=True)),
 ]
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def fit(loss, params, transform, batches, *, steps: int, seed: int):
+def fit(loss, params, transform, batches, *, steps: int, seed: int, observe=None):
   """Minimises a closed loss.
 
   Args:
@@ -14,9 +14,10 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int):
     batches: function key -> batch, called inside the scan.
     steps: how many.
     seed: of the batches, the draws and the loss's init.
+    observe: function of the parameters after each step; by default the loss before it is kept.
 
   Returns:
-    (params {'model', 'loss'}, the loss's state, values [steps]).
+    (params {'model', 'loss'}, the loss's state, what was observed [steps, ...]).
 
   >>> import optax
   >>> from diffusion import losses
@@ -34,12 +35,15 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int):
   params = {"model": params, "loss": loss_params}
 
   def step(carry, number):
-    params, state, opt_state = carry
+    params, state, opt_state, data_key, draw_key = carry
     batch = batches(jax.random.fold_in(data_key, number))
     (value, (state, _)), gradient = jax.value_and_grad(loss, has_aux=True)(params, state, number, draw_key, batch)
     updates, opt_state = transform.update(gradient, opt_state, params)
-    return (optax.apply_updates(params, updates), state, opt_state), value
+    params = optax.apply_updates(params, updates)
+    return (params, state, opt_state, data_key, draw_key), value if observe is None else observe(params)
 
-  run = jax.jit(lambda params, state: jax.lax.scan(step, (params, state, transform.init(params)), jnp.arange(steps)))
-  (params, state, _), values = run(params, state)
+  @jax.jit  # the keys are arguments, so every seed is one program
+  def run(*start):
+    return jax.lax.scan(step, start, jnp.arange(steps))
+  (params, state, *_), values = run(params, state, transform.init(params), data_key, draw_key)
   return params, state, values

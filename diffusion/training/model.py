@@ -15,7 +15,7 @@ SECTIONS = ("data", "process", "network", "denoiser", "loss", "optimizer", "trai
 AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
 """Keys of config.loss that are not arguments of the objective's factory."""
 
-TOP_LEVEL = (*SECTIONS, "seed", "sampler", "evaluation", "claim")
+TOP_LEVEL = (*SECTIONS, "seed", "sampler", "evaluation", "claim", "measure")
 SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise")
 
 _INIT = 0x696E6974  # a purpose, folded into the seed's key

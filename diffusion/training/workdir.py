@@ -6,7 +6,7 @@ from diffusion import configuration
 from diffusion.errors import UserError
 
 FREE = ("training.steps", "training.log_every", "training.checkpoint_every", "training.keep", "training.keep_every",
-        "training.layout", "training.model_devices", "sampler", "evaluation", "claim")
+        "training.layout", "training.model_devices", "sampler", "evaluation", "claim", "measure")
 """Keys that may differ between the parts of one run: its length, what it writes, where its arrays lie, how it is sampled."""
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 
 from diffusion import configuration
-from diffusion.training import command
+from diffusion.training import command, distributed
 
 EPILOG = """
 examples:
@@ -35,17 +35,24 @@ def main(argv):
   parser.add_argument("--config.KEY=VALUE", dest="_", nargs="?", metavar="", default=None,
                       help="changes one value of the config, for example --config.training.steps=100; may be given many times")
   parser.add_argument("--no-evaluate", action="store_true", help="only train")
+  distributed.add_flags(parser)
   parser.add_argument("--quiet", action="store_true", help="no progress bar")
   flags = parser.parse_args(rest)
+  distributed.start(flags)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   config = configuration.load(flags.config, overrides)
 
   from diffusion.training import loop
   loop.train(config, flags.workdir, quiet=flags.quiet)
-  if not flags.no_evaluate:
-    from diffusion import evaluation
-    print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
-    print(f"wrote {flags.workdir}/metrics.json and the pictures beside it")
+  if flags.no_evaluate:
+    return
+  if flags.distributed:
+    if distributed.first():
+      print(f"trained; to evaluate it, on one process: python sample.py --workdir={flags.workdir} --evaluate")
+    return
+  from diffusion import evaluation
+  print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
+  print(f"wrote {flags.workdir}/metrics.json and the pictures beside it")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def get_config():
       optimizer=dict(learning_rate=1e-3, schedule="cosine", warmup_steps=500, b1=0.9, b2=0.99, eps=1e-8, clip=1.0, weight_decay=0.0),
       training=dict(
           batch_size=128, steps=20_000, ema_half_life_images=(100_000,), ema_ramp=0.05, accumulate=1,
-          log_every=50, checkpoint_every=1000, keep=3, warm_start=None),
+          log_every=50, checkpoint_every=1000, keep=3, warm_start=None, layout="replicated"),
       sampler=dict(solver="heun", steps=18, grid="", guidance=0.5, interval=(), options=dict(), denoise=True),
       evaluation=dict(num_samples=1000, batch=250, seed=0, held_out=512),
   ))

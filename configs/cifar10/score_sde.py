@@ -96,7 +96,7 @@ def experiment(sde, network, claim, steps=1_300_001):
       loss=loss | sde["loss"],
       optimizer=dict(learning_rate=2e-4, warmup_steps=5000, b1=0.9, b2=0.999, eps=1e-8, clip=1.0, weight_decay=0.0),
       training=dict(
-          batch_size=BATCH, steps=steps, log_every=50, checkpoint_every=10_000, keep=3,
+          batch_size=BATCH, steps=steps, log_every=50, checkpoint_every=10_000, keep=3, layout="replicated",
           # the half-life of a decay of 0.999 (VE) or 0.9999 (VP, sub-VP) a step
           ema_half_life_images=(round(BATCH * math.log(2) / -math.log(decay)),)),
       sampler=dict(guidance=0.0, interval=(), options=dict(), denoise=True) | sde["sampler"],

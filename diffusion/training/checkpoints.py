@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from diffusion.errors import UserError
-from diffusion.training import digests
+from diffusion.training import digests, distributed
 
 
 def steps(folder: str) -> list[int]:
@@ -62,7 +62,7 @@ class Writer:
       raise UserError(f"config.training.keep={keep}: keep at least 1 checkpoint")
     self.folder, self.keep, self.keep_every = os.path.abspath(folder), keep, keep_every
     os.makedirs(self.folder, exist_ok=True)
-    if jax.process_index() == 0:
+    if distributed.first():
       for name in os.listdir(self.folder):
         if name.endswith(".tmp"):  # what a killed run left half-written
           shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
@@ -79,8 +79,10 @@ class Writer:
     step, meta_json = int(meta["step"]), json.dumps(meta)  # now: the caller may change what it gave
     try:
       place = path_of(self.folder, step) + ".tmp"
-      shutil.rmtree(place, ignore_errors=True)
-      os.makedirs(place, exist_ok=True)
+      if distributed.first():
+        shutil.rmtree(place, ignore_errors=True)
+        os.makedirs(place, exist_ok=True)
+      distributed.together(f"checkpoint of step {step}")
       self._orbax.save(os.path.join(place, "state"), state)
       self._pending = step, self._worker.submit(self._finish, place, step, meta_json, config_json)
     except Exception as error:
@@ -88,7 +90,7 @@ class Writer:
 
   def _finish(self, place, number, meta_json, config_json):
     self._orbax.wait_until_finished()
-    if jax.process_index() != 0:
+    if not distributed.first():
       return
     for name, text in (("meta.json", meta_json), ("config.json", config_json)):
       with open(os.path.join(place, name), "w") as file:

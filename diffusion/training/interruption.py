@@ -3,6 +3,10 @@
 import signal
 import threading
 
+import jax
+
+from diffusion.training import distributed
+
 
 class Stopped(Exception):
   """A run that saved and left because it was told to.
@@ -20,6 +24,8 @@ class Stopped(Exception):
 class Watch:
   """Context in which the first SIGTERM or SIGINT is only noted in `signal`; a second one acts as usual.
 
+  With several processes the runtime takes SIGTERM and tells all of them; `ask` then finds one step for all.
+
   >>> import os
   >>> with Watch() as watch:
   ...   os.kill(os.getpid(), signal.SIGTERM)
@@ -32,10 +38,17 @@ class Watch:
     self._before = {}
 
   def __enter__(self):
-    if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+    # Python allows handlers only in the main thread.
+    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._note)
     return self
+
+  def ask(self, step):
+    """The signal to stop for before the next step, or None; every process asks at every step."""
+    if self.signal is None and distributed.told_to_stop(step):
+      self.signal = signal.SIGTERM
+    return self.signal
 
   def _note(self, number, frame):
     self.signal = signal.Signals(number)

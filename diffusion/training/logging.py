@@ -35,6 +35,19 @@ def cut(path: str, step: int) -> None:
   os.replace(path + ".tmp", path)
 
 
+class Silent:
+  """The log of a process that is not the first: it says and writes nothing."""
+
+  def write(self, record: dict) -> None:
+    """Nothing."""
+
+  def say(self, text: str) -> None:
+    """Nothing."""
+
+  def close(self) -> None:
+    """Nothing."""
+
+
 class RunLog:
   """Writes one record at a time; made at the step a run starts or resumes from.
 

@@ -3,6 +3,7 @@
 Between two log lines nothing waits for the device: metrics stay there until a line or a checkpoint needs them.
 """
 
+import os
 import sys
 import time
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import numpy as np
 from diffusion import configuration, data
 from diffusion.errors import UserError
 from diffusion.training import (
-    checkpoints, ema, interruption, logging, model, optimizer, sharding, state as states, step as steps, warm_start, workdir as workdirs)
+    checkpoints, distributed, ema, interruption, logging, model, optimizer, sharding, state as states, step as steps, warm_start, workdir as workdirs)
 
 KEYS = ("batch_size", "steps", "ema_half_life_images", "ema_ramp", "log_every", "checkpoint_every", "keep", "keep_every",
         "accumulate", "warm_start", "layout", "model_devices")
@@ -85,10 +86,10 @@ class _Run:
     total, size = self.section.steps, self.section.batch_size
     count = states.count_parameters(state.params["model"])
     if done >= total:
-      print(f"{self.workdir} is trained already: {done} steps of {total}")
+      _say(f"{self.workdir} is trained already: {done} steps of {total}")
       return Trained(self.parts, state, spent, None, count)
     writer = self.writer = checkpoints.Writer(self.folder, self.section.get("keep", 3), self.section.get("keep_every"))
-    log = logging.RunLog(self.workdir, done, total, self.quiet)
+    log = logging.RunLog(self.workdir, done, total, self.quiet) if distributed.first() else logging.Silent()
     batches = data.stream(self.parts.dataset, size, self.config.get("seed", 0), start=done * size,
                           process_index=jax.process_index(), process_count=jax.process_count())
     begun, first, saved = time.perf_counter() - spent, done, done
@@ -97,9 +98,10 @@ class _Run:
       step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
       compiled = mark = time.perf_counter()
       if not done and not self.quiet:
-        log.say(f"training {count:,} parameters on {self.mesh.size} device(s); data: {self.parts.dataset.split}")
+        processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
+        log.say(f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: {self.parts.dataset.split}")
       ahead = sharding.put_batch(next(batches), self.mesh)
-      while done < total and watch.signal is None:
+      while done < total and watch.ask(done) is None:
         batch, ahead = ahead, None
         state, metrics = step(state, batch)
         done += 1
@@ -133,6 +135,8 @@ class _Run:
   def _begin(self):
     """(state, steps done, seconds spent) from the newest good checkpoint, else from the start."""
     chosen = checkpoints.choose(self.folder, say=_warn)
+    newest = distributed.agreed(-1 if chosen is None else int(os.path.basename(chosen)))  # a file system may show them at different times
+    chosen = None if newest < 0 else checkpoints.path_of(self.folder, newest)
     if chosen is None:
       # Run once: on a CPU its compilation takes far longer than it does, so it is compiled with less care.
       options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
@@ -145,7 +149,7 @@ class _Run:
     if meta["examples"] != meta["step"] * self.section.batch_size:
       raise UserError(f"{chosen} stands at example {meta['examples']}, which is not step {meta['step']} of batches of {self.section.batch_size}")
     self.on_host = meta["unlogged"]
-    print(f"going on from {chosen}")
+    _say(f"going on from {chosen}")
     return state, meta["step"], meta["seconds"]
 
   def _on_mesh(self, shape):
@@ -184,8 +188,14 @@ class _Run:
     writer.save(state, meta, configuration.to_json(self.config))
 
 
+def _say(text):
+  if distributed.first():
+    print(text)
+
+
 def _warn(text):
-  print(text, file=sys.stderr)
+  if distributed.first():
+    print(text, file=sys.stderr)
 
 
 def _close(writer):

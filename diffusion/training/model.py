@@ -75,6 +75,23 @@ def denoiser(parts: Parts, params=None, collections=None):
   return denoisers.from_flax(parts.network, parts.process, parts.parameterization, params, collections)
 
 
+def functions(parts: Parts, collections=None):
+  """What the network can compute, as templates for `losses.fields`: its denoiser, and its energy if it has one.
+
+  A network with a method `energy` (see `networks.Energy`) returns the score, at the time that the parameterisation tells it;
+  UserError if the parameterisation makes something else of it.
+  """
+  if not callable(getattr(parts.network, "energy", None)):
+    return denoiser(parts, collections=collections)
+  p = parts.parameterization
+  if p.kind != "score":
+    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose energy gives the score: set factory='denoisers.score'")
+
+  def energy(params, x, t, cond=None):
+    return parts.network.apply({"params": params}, x, p.clock(parts.process.marginal(t), t), cond, method="energy")
+  return {"denoise": denoiser(parts, collections=collections), "energy": energy}
+
+
 def loss(parts: Parts, collections=None):
   """The closed loss of config.loss.
 
@@ -96,7 +113,7 @@ def loss(parts: Parts, collections=None):
     if section.get("uncertainty"):
       transforms.append(losses.uncertainty())
     times = configuration.build(section["times"], where=f"{where}.times") if section.get("times") else None
-    fields = losses.fields(model=denoiser(parts, collections=collections))
+    fields = losses.fields(model=functions(parts, collections))
     return losses.chain(objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(section.get("reweight"))))
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error

@@ -2,6 +2,8 @@
 
 import os
 
+import jax
+
 from diffusion import configuration
 from diffusion.errors import UserError
 
@@ -20,9 +22,10 @@ def claim(workdir: str, config) -> None:
       shown = "; ".join(f"{key} is {old!r} there and {new!r} here" for key, old, new in different[:3])
       more = f" and {len(different) - 3} more" if len(different) > 3 else ""
       raise UserError(f"{workdir} holds a run of another config: {shown}{more}; give another --workdir, or the same config to go on")
-  with open(path + ".tmp", "w") as file:
-    file.write(configuration.to_json(config))
-  os.replace(path + ".tmp", path)
+  if jax.process_index() == 0:
+    with open(path + ".tmp", "w") as file:
+      file.write(configuration.to_json(config))
+    os.replace(path + ".tmp", path)
 
 
 def read(workdir: str):

@@ -78,6 +78,6 @@ def get_config(variant="plain"):
                 times=dict(factory="losses.log_normal_sigma"), condition_dropout=0.1, uncertainty=True),
       optimizer=dict(learning_rate=1e-2, schedule="cosine", warmup_images=320, clip=1.0),
       training=dict(batch_size=32, steps=200, ema_half_life_images=(500, 2000), log_every=7, checkpoint_every=10, keep=3,
-                    accumulate=1, warm_start=None),
+                    accumulate=1, warm_start=None, layout="replicated"),
       sampler=dict(solver="heun", steps=4, guidance=0.0),
   ))

@@ -1,9 +1,10 @@
 """Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion."""
 
 from diffusion.networks.dit import DiT
+from diffusion.networks.energy import Energy
 from diffusion.networks.examples import Example
 from diffusion.networks.examples import NETWORKS
 from diffusion.networks.mlp import MLP
 from diffusion.networks.unet import UNet
 
-__all__ = ["DiT", "MLP", "NETWORKS", "Example", "UNet"]
+__all__ = ["DiT", "Energy", "MLP", "NETWORKS", "Example", "UNet"]

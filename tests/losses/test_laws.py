@@ -19,13 +19,21 @@ OBJECTIVES = list(losses.OBJECTIVES)
 TRANSFORMS = list(losses.TRANSFORMS)
 # Transforms that raise on an objective whose derivation contains the weight.
 WEIGHTS = ("uncertainty", "weight_by_min_snr")
+# Close relatives of listed ones, which repeat their laws: slow.
+RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score")
+
+
+def case(objective, name, default=True):
+  """A parameter of a test, in the default suite or not."""
+  return pytest.param(objective, name, marks=() if default and objective not in RELATIVES else pytest.mark.slow)
+
+
 # Every objective and every process at least once, where the full product would only repeat itself.
-ROTATION = [(OBJECTIVES[i % len(OBJECTIVES)], name) for i, name in enumerate(processes.PROCESSES)]
-ROTATION += [(name, "vp_cosine") for name in OBJECTIVES[len(processes.PROCESSES):]]
+ROTATION = [case(OBJECTIVES[i % len(OBJECTIVES)], name) for i, name in enumerate(processes.PROCESSES)]
+ROTATION += [case(name, "vp_cosine") for name in OBJECTIVES[len(processes.PROCESSES):]]
 # The views of a denoiser meet each process in their own way; whatever only takes its sigma runs on one, and on all when slow.
-PRODUCT = [
-    pytest.param(objective, name, marks=() if objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0 else pytest.mark.slow)
-    for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
+PRODUCT = [case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
+           for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
 # Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the zero gradient here.
 NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood")
 
@@ -175,7 +183,7 @@ def test_importance_times_cancel_their_own_weight(process_name):
 # 4. The oracle is where the loss is least.
 
 
-@pytest.mark.parametrize("objective,process_name", [case for case in PRODUCT if case.values[0] not in NOT_QUADRATIC])
+@pytest.mark.parametrize("objective,process_name", [one for one in PRODUCT if one.values[0] not in NOT_QUADRATIC])
 def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name, x64):
   """Exact: the loss is of degree two in (x0, eps), and the draw is a quadrature of degree three, in float64."""
   objective, process = make(objective, process_name)
@@ -263,7 +271,7 @@ def closed(objective_name, process_name, transform="identity"):
 
 
 @pytest.mark.parametrize("transform,objective,process_name", [
-    (TRANSFORMS[i % len(TRANSFORMS)], *pair) for i, pair in enumerate(ROTATION)])
+    pytest.param(TRANSFORMS[i % len(TRANSFORMS)], *pair.values, marks=pair.marks) for i, pair in enumerate(ROTATION)])
 def test_jit_grad_and_eight_devices_give_one_value(transform, objective, process_name):
   if losses.OBJECTIVES[objective](processes.PROCESSES[process_name]()).takes_weight and transform in WEIGHTS:
     transform = "identity"

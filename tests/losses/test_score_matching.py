@@ -174,3 +174,31 @@ def test_the_derivative_of_a_denoiser_keeps_its_updated_collections():
 def test_mistakes_raise_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()
+
+
+@pytest.mark.slow
+@pytest.mark.standard_promotion
+def test_configs_train_an_energy_by_each_form(monkeypatch):
+  """From one network and one draw, every form's loss is the same up to its bias and its variance, and has a gradient."""
+  import pathlib
+  from diffusion import configuration
+  from diffusion.errors import UserError
+  from diffusion.training import model
+  root = pathlib.Path(__file__).parents[2]
+  monkeypatch.syspath_prepend(str(root))
+  values, params, batch = {}, None, {"x": jax.random.normal(jax.random.key(0), (512, 2))}
+  for form in ("dsm", "fd_ssm", "fd_dsm", "ssm"):
+    config = configuration.load(f"{root}/configs/finite_difference/toy2d.py:{form}", [("network.network.width", "16"), ("data.size", "64")])
+    parts = model.assemble(config)
+    if params is None:
+      params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
+    loss = model.loss(parts)
+    loss_params, state = loss.init(jax.random.key(0))
+    value = jax.jit(jax.value_and_grad(lambda params: loss({"model": params, "loss": loss_params}, state, 0, jax.random.key(2), batch)[0]))
+    values[form], gradient = value(params)
+    assert sum(float(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(gradient)) > 1e-6
+  np.testing.assert_allclose(list(values.values()), float(values["dsm"]), rtol=0.25)
+  with config.unlocked():
+    config.denoiser = {"factory": "denoisers.eps"}
+  with pytest.raises(UserError, match="denoisers.score"):
+    model.loss(model.assemble(config))

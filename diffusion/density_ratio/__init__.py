@@ -5,6 +5,7 @@ in nats, for a `time_score` (x [B, ...], t [B], cond) -> [B] such as that of an 
 """
 
 from diffusion.density_ratio.divergence import Estimate, kl_divergence
+from diffusion.density_ratio.gaussian_end import gaussian_end, prepare
 from diffusion.density_ratio.line import log_difference, log_ratio_along
 from diffusion.density_ratio.nodes import Nodes, bridges, gauss_legendre
 from diffusion.density_ratio.ode import log_ratio_ode

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import solvers
+from diffusion.errors import UserError
 
 
 class Samples(NamedTuple):
@@ -21,15 +22,15 @@ class Samples(NamedTuple):
   Attributes:
     x: [num, ...] samples in the units of the model.
     labels: [num] int classes, or None.
-    nfe: denoiser calls for each sample.
+    nfe: denoiser calls for each sample; their mean where a solver sizes each sample's steps by itself.
     forward_passes: network evaluations for each sample; twice nfe under classifier-free guidance.
     trajectory: [K, num, ...] states from noise to sample, or None.
   """
 
   x: Any
   labels: Any
-  nfe: int
-  forward_passes: int
+  nfe: int | float
+  forward_passes: int | float
   trajectory: Any = None
 
 
@@ -42,9 +43,9 @@ def draw_noise(process, seed, indices, shape):
   return noise, solver_keys
 
 
-def forward_passes(denoiser, solver) -> int:
-  """Network evaluations for one sample: calls of the denoiser times what one call costs."""
-  passes = solver.nfe
+def forward_passes(denoiser, solver, nfe=None) -> int | float:
+  """Network evaluations for one sample: calls of the denoiser (the solver's own number by default) times what one call costs."""
+  passes = solver.nfe if nfe is None else nfe
   while hasattr(denoiser, "forward_passes"):
     passes *= denoiser.forward_passes
     denoiser = denoiser.denoiser
@@ -72,6 +73,7 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
 
   Raises:
     ValueError: num or batch is not positive.
+    UserError: a sample that is not finite.
 
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm()
@@ -85,7 +87,7 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
   if num < 1 or batch < 1:
     raise ValueError(f"num={num} and batch={batch} must both be at least 1")
   place = place or (lambda array: array)
-  kept, kept_labels, kept_states = [], [], []
+  kept, kept_labels, kept_states, calls = [], [], [], []
   for start in range(0, num, batch):
     indices = first + start + np.arange(batch)
     noise, keys = draw_noise(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
@@ -94,17 +96,27 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
       chosen = np.asarray(labels(indices), np.int32)
       cond = {"label": place(jnp.asarray(chosen))}
       kept_labels.append(chosen)
-    result = solvers.sample(denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory)
-    x, states = result if trajectory else (result, None)
+    x, *states, count = solvers.sample(denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory, evaluations=True)
     kept.append(np.asarray(x))
-    if trajectory:
-      kept_states.append(np.asarray(states))
+    calls.append(np.asarray(count))
+    kept_states.extend(np.asarray(part) for part in states)
+    _check_finite(kept[-1][: num - start], first + start, seed, solver)
     if progress is not None:
       progress(min(batch, num - start))
+  nfe = float(np.mean(np.concatenate(calls)[:num])) if solver.nfe is None else solver.nfe
   return Samples(
       np.concatenate(kept)[:num],
       np.concatenate(kept_labels)[:num] if kept_labels else None,
-      solver.nfe,
-      forward_passes(denoiser, solver),
+      nfe,
+      forward_passes(denoiser, solver, nfe),
       np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
   )
+
+
+def _check_finite(x, first, seed, solver):
+  bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
+  if bad.any():
+    raise UserError(
+        f"{bad.sum()} of {len(x)} samples are not finite, the first of them sample {first + int(np.argmax(bad))} of seed {seed}"
+        f" ({getattr(solver, 'name', type(solver).__name__)}): take more steps or a solver of lower order, less guidance, or a"
+        " checkpoint from before the network itself returned NaN")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import denoisers, guidance, networks, processes, sampling, solvers
+from diffusion.errors import UserError
 from diffusion.training import sharding
 
 SHAPE = (4, 4, 1)
@@ -86,3 +87,20 @@ def test_progress_and_errors(denoiser):
   assert seen == [4, 4, 2]
   with pytest.raises(ValueError, match="at least 1"):
     draw(denoiser, 0)
+
+
+def test_a_sample_that_is_not_finite_is_said():
+  process = processes.edm()
+  blown = denoisers.from_function(lambda params, x, t, cond: jnp.where(x > 40, jnp.nan, x), process, denoisers.x0())
+  with pytest.raises(UserError, match=r"samples are not finite, the first of them sample \d+ of seed 7 .*dpmpp_2m.*: take more steps"):
+    sampling.generate(blown, solvers.build("dpmpp_2m", process, 4), (2,), 8, seed=7, batch=4)
+
+
+def test_an_adaptive_solver_reports_the_mean_of_its_calls():
+  process = processes.vp_linear()
+  # Of N(0, 1), the noise predicted is sigma x.
+  denoiser = denoisers.from_function(lambda params, x, t, cond: process.marginal(t).sigma[:, None] * x, process, denoisers.eps())
+  solver = solvers.dpm_solver_adaptive(process, rtol=0.05, atol=0.01)
+  found = sampling.generate(guidance.classifier_free(1.0)(denoiser), solver, (2,), 6, labels=lambda i: i % 2, batch=4)
+  assert found.x.shape == (6, 2) and 2 < found.nfe < 200
+  assert found.forward_passes == 2 * found.nfe

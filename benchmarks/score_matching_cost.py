@@ -33,9 +33,10 @@ def main():
     programs = {form: score_matching.program(form, dimension, batch, width) for form in FORMS}
     calls = {form: (lambda run=run, arguments=arguments: run(*arguments)) for form, (run, arguments) in programs.items()}
     slow = {"SM"} if dimension > 100 else set()  # hundreds of times the others: once is enough to see it
-    timing.interleaved(calls, 1)
-    times = timing.interleaved({form: call for form, call in calls.items() if form not in slow}, 2 if args.quick else 15)
-    times |= timing.interleaved({form: calls[form] for form in slow}, 1 if args.quick else 3)
+    quick = {form: call for form, call in calls.items() if form not in slow}
+    timing.interleaved(quick, 1)
+    times = timing.interleaved(quick, 2 if args.quick else 15)
+    times |= timing.interleaved({form: calls[form] for form in slow}, 1 if args.quick else 2)
     memory = {form: score_matching.temporary_bytes(run) for form, (run, _) in programs.items()}
     for form in FORMS:
       seconds = float(np.median(times[form]))

@@ -17,8 +17,9 @@ HEAD = """# The ledger
 
 Written by `reproduce.py`, and by nothing else. Each row is one claim of one config, measured on the machine named below it.
 A claim holds if the mean over the seeds is within the tolerance of the true value, or of the reported one where the truth is
-not known; `>=` and `<=` mark claims of one side. Claims that did not hold stay here. `?` marks a number that the paper may
-report and that could not be verified: it decides nothing where a true value or a criterion stands beside it.
+not known; `>=` and `<=` mark claims of one side, where the number under "true" may be a criterion of ours. Claims that did not
+hold stay here. `?` marks a number that the paper may report and that could not be verified: it decides nothing where a true value
+or a criterion stands beside it.
 """
 
 
@@ -154,7 +155,7 @@ def markdown(entries) -> str:
                "yes" if one["reproduced"] else "**no**", f"{one['seconds']:g}", str(one["seeds"]))
       lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     lines.append("")
-    lines += [f"- {one['metric']}: {one['note']}" for one in rows if one["note"]]
+    lines += dict.fromkeys(f"- {one['metric']}: {one['note']}" for one in rows if one["note"])
     machines = sorted({one["machine"] for one in rows if one.get("machine")})
     lines += ["", *(f"Measured on {machine}." for machine in machines), ""]
   return "\n".join(lines).rstrip() + "\n"

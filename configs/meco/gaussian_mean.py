@@ -15,7 +15,7 @@ def get_config(true_mean="4"):
       dict(source=source, metric="meco_error", true=0.0, tolerance=0.06, bound="at_most", unit="2000 steps, noise N(0, R^2)",
            fast=true_mean == "4"),
       dict(source=source, metric="nce_minus_meco_few", true=gap, tolerance=0.0, bound="at_least", unit="of the errors after 200 steps",
-           fast=true_mean == "4", note="flat loss of NCE: " + no_number),
+           fast=true_mean == "4", note="the loss of NCE is flat far from the data; " + no_number),
       dict(source=source, metric="meco_error_narrow_noise", true=0.3, tolerance=0.0, bound="at_least", unit="2000 steps, noise N(0, 1)",
            note="the variance of the weights p/q decides: with a narrow noise MECO does not get there either; " + no_number),
   ]

@@ -26,7 +26,8 @@ def measure(config, seed):
       losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})))
 
   def batches(key):
-    return tuple({"x": drawn(one, config.noise, jax.random.fold_in(key, i), config.batch)} for i, one in enumerate((before["train"], after["train"])))
+    ends = enumerate((before["train"], after["train"]))
+    return tuple({"x": drawn(one, config.noise, jax.random.fold_in(key, i), config.batch)} for i, one in ends)
   params, _, _ = fit(loss, init(jax.random.key(seed)), adam(config.learning_rate, config.steps), batches, steps=config.steps, seed=seed)
   ratio = jax.jit(lambda x: density_ratio.log_ratio(functools.partial(time_score, params["model"]), path, x, nodes=24))
   old, new = (np.asarray(ratio(jnp.asarray(one["test"], jnp.float32))) for one in (before, after))

@@ -71,7 +71,9 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
     signs = jax.vmap(lambda k: random_directions(k, shape, "rademacher", dtype))(own)
     return drawn.replace(keys=keys, targets={**drawn.targets, "direction": signs})
 
-  return objective.replace(name=name, evaluate=evaluate, draw=draw_with_signs if data == "sliced" else objective.draw, needs={"model": {"time_score": name, "score": name}})
+  return objective.replace(
+      name=name, evaluate=evaluate, draw=draw_with_signs if data == "sliced" else objective.draw,
+      needs={"model": {"time_score": name, "score": name}})
 
 
 def _square_and_divergence(score, draw, exact):

@@ -79,7 +79,8 @@ def test_a_path_in_the_log_variance_clock_keeps_its_digits_in_single_precision()
 
 
 def test_nodes_integrate_what_is_smooth_in_their_clock():
-  for path, resolve in ((processes.spherical(), 1e-6), (processes.from_process(processes.ve()), 1e-3), (processes.linear(bridge=1.0), 1e-5)):
+  cases = ((processes.spherical(), 1e-6), (processes.from_process(processes.ve()), 1e-3), (processes.linear(bridge=1.0), 1e-5))
+  for path, resolve in cases:
     nodes = density_ratio.gauss_legendre(path, 60, resolve=resolve)
     np.testing.assert_allclose(nodes.weight.sum(), float(path.t_max) - float(path.t_min), rtol=1e-9)
     fine = density_ratio.gauss_legendre(path, 300, resolve=resolve)

@@ -47,7 +47,7 @@ def test_every_form_has_the_expectation_of_denoising_score_matching(form, x64):
 
     def value(p):
       return jnp.mean(objective.evaluate(family.fields(PROCESS, p), draw, {}).interior)
-    value, slope = jax.value_and_grad(value)(own)
+    value, slope = jax.jit(jax.value_and_grad(value))(own)
     matrix = np.asarray(slope["matrix"])
     return [float(value), *np.asarray(slope["offset"]), *(matrix + matrix.T).reshape(-1)]
   np.testing.assert_allclose(expected(NOISY_FORMS[form](PROCESS)), expected(losses.denoising_score_matching(PROCESS)), rtol=1e-9)
@@ -66,7 +66,7 @@ def test_on_clean_data_the_value_is_the_fisher_divergence_up_to_a_constant(form,
   if "direction" in draw.targets:
     draw = draw.replace(targets={"direction": jnp.asarray(np.tile(signs, (4, 1)))[:, None]})
   fields = losses.fields(model={"energy": energy})({"model": jnp.asarray(centre), "loss": {}}, {})
-  value = float(jnp.mean(objective.evaluate(fields, draw, {}).interior))
+  value = float(jnp.mean(jax.jit(lambda draw: objective.evaluate(fields, draw, {}).interior)(draw)))
   gap = precision - np.linalg.inv(covariance)
   shift = precision @ (mean - centre)
   fisher = np.trace(gap @ covariance @ gap) + shift @ shift
@@ -83,7 +83,8 @@ def test_directions_have_unit_covariance_and_leave_the_trace_unbiased(kind, x64)
   assert np.abs(np.einsum("bki,bkj->bij", v, v) / 4000 - np.eye(3)).max() < 4.5 * np.sqrt(2 / 4000)
   exact = losses.score_matching(PROCESS)
   expected = exact.evaluate(BUMPY, draw, {}).interior
-  each = jax.vmap(lambda v: objective.evaluate(BUMPY, draw.replace(targets={"direction": v[:, None]}), {}).interior, in_axes=1)
+  each = jax.jit(jax.vmap(
+      lambda v: objective.evaluate(BUMPY, draw.replace(targets={"direction": v[:, None]}), {}).interior, in_axes=1))
   values = np.asarray(each(draw.targets["direction"]))
   assert np.all(np.abs(values.mean(0) - expected) < 4.5 * values.std(0) / np.sqrt(4000))
   np.testing.assert_allclose(values.mean(0), objective.evaluate(BUMPY, draw, {}).interior, rtol=1e-9)
@@ -111,8 +112,8 @@ def test_finite_differences_are_of_the_order_they_declare(form, x64):
   for step in (0.1, 0.05, 0.025):
     objective = factory(PROCESS, step=step)
     draw = drawn(objective)
-    value = objective.evaluate(BUMPY, draw, {}).interior
-    errors.append(float(jnp.mean(value - limit_of(form, draw))))
+    value = jax.jit(lambda draw, objective=objective: objective.evaluate(BUMPY, draw, {}).interior - limit_of(form, draw))(draw)
+    errors.append(float(jnp.mean(value)))
   orders = np.log2(np.abs(np.array(errors[:-1]) / np.array(errors[1:])))
   assert objective.bias_order == 2 and np.all(np.abs(orders - 2.0) < 0.1), (errors, orders)
 
@@ -144,7 +145,7 @@ def test_values_are_finite_where_there_is_no_noise(form):
   process = processes.rectified_flow()
   objective = NOISY_FORMS[form](process)
   draw = objective.draw(jax.random.key(0), {"x": jnp.ones((2, 3))}, jnp.array([0.0, 1.0]), {})
-  assert np.all(np.isfinite(objective.evaluate(BUMPY, draw, {}).interior))
+  assert np.all(np.isfinite(jax.jit(lambda draw: objective.evaluate(BUMPY, draw, {}).interior)(draw)))
 
 
 def test_the_derivative_of_a_denoiser_keeps_its_updated_collections():

@@ -25,7 +25,7 @@ def gradient_of(loss, own, loss_params, state, size=200_000, steps=1):
   return float(value), state, metrics, gradient
 
 
-@pytest.mark.parametrize("num_noise", [1, 4])
+@pytest.mark.parametrize("num_noise", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_true_density_and_normaliser_are_where_the_loss_is_least(num_noise):
   """All gradients vanish at the truth, log Z among them (200,000 points: within 0.01), and do not away from it."""
   loss = losses.chain(losses.noise_contrastive_estimation(noise=losses.gaussian_noise(0.0, 2.0), num_noise=num_noise), CLOSING)

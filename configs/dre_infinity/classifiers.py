@@ -13,7 +13,7 @@ def get_config(case="160_nce"):
   claim = {
       "40_nce": dict(true=0.15, bound="at_most", note="one classifier, 2.5 times the examples of the time score; criterion ours"),
       "40_tre": dict(true=0.15, bound="at_most", note="four bridges, 7.5 times the examples of the time score; criterion ours"),
-      "80_nce": dict(true=0.15, bound="at_most", note="as at d = 40; at a rate of 0.002 it stops at 10.8 of 20 nats; the criterion is ours"),
+      "80_nce": dict(true=0.15, bound="at_most", note="as at d = 40; at a rate of 0.002 it stops at 10.8 of 20 nats; criterion ours"),
       "160_nce": dict(true=0.30, bound="at_least", note="one classifier: 25 of 40 nats after 500 steps, 97 after 2000; criterion ours"),
   }[case]
   return ConfigDict(dict(

@@ -98,6 +98,7 @@ def test_evaluate_writes_all_metrics(workdir):
     assert (workdir / picture).stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   """Half of the network drops out in training and none of it in evaluation: the mean over fixed draws says which was run."""
   run = open_run(str(workdir))

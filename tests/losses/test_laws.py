@@ -30,7 +30,7 @@ def case(objective, name, default=True):
 
 # Every objective and every process at least once, where the full product would only repeat itself.
 ROTATION = [case(OBJECTIVES[i % len(OBJECTIVES)], name) for i, name in enumerate(processes.PROCESSES)]
-ROTATION += [case(name, "vp_cosine") for name in OBJECTIVES[len(processes.PROCESSES):]]
+ROTATION += [case(name, "vp_cosine", i % 2 == 0) for i, name in enumerate(OBJECTIVES[len(processes.PROCESSES):])]
 # The views of a denoiser meet each process in their own way; whatever only takes its sigma runs on one, and on all when slow.
 PRODUCT = [case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
            for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]

@@ -19,6 +19,7 @@ def bridge_field(oracle, marks):
   return time_score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num,power", [pytest.param(1, 1.0, marks=pytest.mark.slow), (3, 2.0)])
 def test_the_gradient_is_zero_at_the_exact_ratios(num, power):
   """Along the directions 1 and x, within 4.5 standard errors; off the truth it is far from zero."""

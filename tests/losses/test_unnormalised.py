@@ -94,6 +94,7 @@ def test_the_running_normaliser_lowers_the_variance_and_its_bias_is_of_the_order
   assert 1.7 < gaps[0.2] / gaps[0.1] < 2.5, gaps  # 0.2 / 1.8 over 0.1 / 1.9 is 2.1
 
 
+@pytest.mark.slow
 def test_both_act_on_noised_data_with_a_noise_that_is_noised_alike(x64):
   """At the noised Gaussian's own energy: NCE cannot tell a noise that is the data's own density, and the weights are one."""
   process = processes.vp_cosine()

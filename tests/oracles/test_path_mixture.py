@@ -48,6 +48,7 @@ def test_the_density_is_normalised_and_that_of_the_samples():
   np.testing.assert_allclose(np.cov(drawn.T), cov, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_diffusion_has_the_mixture_oracle_of_its_process(x64):
   process = processes.vp_linear()
   plain = oracles.gaussian_mixture(process, *FIRST[:2], [np.array(FIRST[2][0]), np.diag(FIRST[2][1])])

@@ -55,6 +55,7 @@ def alone(tmp_path_factory):
   return workdir, train(workdir, 1, 4, 6)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_each_takes_up_the_others_run(alone, tmp_path):
   _, log = alone
   agree(log, train(tmp_path, 2, 2, 4) + log[4:])

@@ -24,7 +24,7 @@ NETWORKS = {
     "unet": networks.UNet(width=32, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(4,), num_classes=CLASSES),
     "dit": networks.DiT(width=64, depth=1, num_heads=4, num_classes=CLASSES),
 }
-SHOWN = ["mlp", pytest.param("unet", marks=pytest.mark.slow), "dit"]
+SHOWN = ["mlp", pytest.param("unet", marks=pytest.mark.slow), pytest.param("dit", marks=pytest.mark.slow)]
 SGD = ml_collections.ConfigDict(dict(learning_rate=0.1, schedule="constant", scale=dict(factory="optax.identity")))
 ADAM = ml_collections.ConfigDict(dict(learning_rate=1e-3, schedule="constant"))
 

@@ -9,8 +9,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+LONG = ("estimators.md",)  # trains; CI runs it by name
+RUN = [pytest.param(page, marks=pytest.mark.slow if page.name in LONG else (), id=page.name) for page in PAGES]
+
+
 @pytest.mark.standard_promotion
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", RUN)
 def test_python_blocks_run(page):
   names = {}
   for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):

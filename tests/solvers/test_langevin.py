@@ -54,6 +54,7 @@ def test_samples_of_annealed_langevin_have_the_tables_variance():
   assert abs(out.var() / exact.variance - 1) < 5 * np.sqrt(2 / count)
 
 
+@pytest.mark.slow
 def test_predictor_corrector_reaches_the_data():
   """On N(m, v I) in 64 dimensions the norms hardly vary: samples have its mean and variance, for several predictors and correctors."""
   process = processes.vp_linear()

@@ -9,7 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.precision import sum_rows
+
 METHODS = ("jvp", "jet")
+KINDS = ("rademacher", "gaussian", "sphere")
+WIDTH = 16  # derivatives taken at once
 
 
 def derivatives(f, x, v, order: int = 1, *, method: str = "jvp"):
@@ -89,6 +93,47 @@ def differences(f, x, v, order: int = 1, *, step: float):
   def derivative(k):
     return jax.tree.map(lambda leaf: jnp.tensordot(jnp.asarray(weights[k], leaf.dtype), leaf, 1) / step**k, values)
   return tuple(derivative(k) for k in range(order + 1))
+
+
+def random_directions(key, shape, kind: str, dtype=jnp.float32):
+  """Independent directions with E v v^T = I, [num, ...]: signs, normal, or uniform on the sphere of radius sqrt(D).
+
+  Raises ValueError for another kind.
+
+  >>> random_directions(jax.random.key(0), (2, 3), "rademacher").shape
+  (2, 3)
+  """
+  if kind not in KINDS:
+    raise ValueError(f"there are no directions {kind!r}: choose one of {', '.join(KINDS)}")
+  if kind == "rademacher":
+    return jax.random.rademacher(key, shape, dtype)
+  v = jax.random.normal(key, shape, dtype)
+  if kind == "gaussian":
+    return v
+  rows = v.reshape(shape[0], -1)
+  length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True) / rows.shape[1])
+  return (rows / length).reshape(shape)
+
+
+def trace(derivative, x, *, width: int = WIDTH):
+  """The trace of a linear map given by its action on tangents shaped like x, [B] in at least float32: one derivative a dimension.
+
+  Args:
+    derivative: v [B, ...] -> [B, ...], such as the derivative of a score at x along v.
+    x: [B, ...].
+    width: derivatives held in memory at a time.
+
+  >>> trace(lambda v: v * jnp.array([[1.0, 2.0, 4.0]]), jnp.zeros((2, 3))).tolist()
+  [7.0, 7.0]
+  """
+  size = int(np.prod(x.shape[1:]))
+
+  @jax.checkpoint  # else a backward pass would keep the residuals of all derivatives
+  def diagonal(index):
+    unit = jnp.broadcast_to((jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]), x.shape)
+    return sum_rows(unit * derivative(unit))
+
+  return jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)
 
 
 def stencil(order: int):

@@ -51,6 +51,7 @@ def natural_descent(rate, steps):
 
 
 def adam(rate, steps):
+  """Adam with clipped gradients, whose rate falls over the last three tenths of the steps."""
   return optax.chain(optax.clip_by_global_norm(100.0), optax.adam(falling(rate, steps, 0.3), b2=0.99))
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.density_ratio.nodes import Nodes, gauss_legendre
-from diffusion.density_ratio.quadrature import on_device, single_or_double
+from diffusion.density_ratio.quadrature import on_device
 from diffusion.processes.paths import as_path
+from diffusion.precision import at_least_single
 
 
 def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int = 64, curve=None, cond=None):
@@ -44,7 +45,7 @@ def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int =
       raise ValueError(f"log_difference got the time {t}, but {path.name} runs from {path.t_min} to {path.t_max}")
   if x_start.shape != x_stop.shape:
     raise ValueError(f"a curve joins points of one shape, got {x_start.shape} and {x_stop.shape}")
-  dtype = single_or_double(x_start.dtype)
+  dtype = at_least_single(x_start.dtype)
   moves, waits = curve is not None or x_start is not x_stop, t_start == t_stop
   places, lengths = _places(nodes, path, t_start, t_stop, dtype)
   straight = lambda place: x_start + place.astype(x_start.dtype) * (x_stop - x_start)

@@ -6,7 +6,7 @@ from flax import struct
 import jax.numpy as jnp
 
 from diffusion.density_ratio.nodes import interval
-from diffusion.density_ratio.quadrature import single_or_double
+from diffusion.precision import at_least_single
 from diffusion.processes.paths import as_path
 
 
@@ -38,7 +38,7 @@ def log_ratio_ode(time_score, path, x, *, rtol=1e-6, atol=1e-6, max_steps=4096, 
 
   path = as_path(path, "log_ratio_ode")
   low, high = interval(path)
-  dtype = single_or_double(x.dtype)
+  dtype = at_least_single(x.dtype)
   least = 8.0 * float(jnp.finfo(dtype).eps)
   if not (rtol >= least and atol >= least):
     raise ValueError(f"rtol={rtol} and atol={atol} ask for more than {jnp.dtype(dtype).name} has: raise them to {least:.1e}, or give x "

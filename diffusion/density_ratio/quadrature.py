@@ -6,6 +6,7 @@ import numpy as np
 
 from diffusion.density_ratio.nodes import Nodes, gauss_legendre
 from diffusion.processes.paths import as_path
+from diffusion.precision import at_least_single
 
 
 def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
@@ -32,7 +33,7 @@ def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
   """
   path = as_path(path, "log_ratio")
   nodes = gauss_legendre(path, nodes) if isinstance(nodes, int) else nodes
-  dtype = single_or_double(x.dtype)
+  dtype = at_least_single(x.dtype)
   t, weight = on_device(nodes, path, dtype)
   rows = jnp.zeros(x.shape[:1], dtype)
 
@@ -42,11 +43,6 @@ def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
       raise ValueError(f"time_score returned shape {value.shape} for {x.shape[0]} rows: it is one number per example")
     return total + node[1] * value.astype(dtype), None
   return jax.lax.scan(add, rows, (t, weight))[0]
-
-
-def single_or_double(dtype):
-  """What a ratio of points of this dtype is integrated in."""
-  return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def on_device(nodes, path, dtype):

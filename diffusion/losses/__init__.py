@@ -3,7 +3,7 @@ how times are sampled closes an objective into a loss."""
 
 from diffusion.losses.base import (
     Draw, Objective, Terms, batch_size, chain, compose, example_keys, identity, layer, merge_needs, split_keys,
-    sum_rows, terms, times_of)
+    terms, times_of)
 from diffusion.losses.binding import Binder, Field, fields, select
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
@@ -26,6 +26,7 @@ from diffusion.losses.times import (
 from diffusion.losses.uncertainty import uncertainty
 from diffusion.losses.weights import (
     edm, likelihood, min_snr, native, sigmoid, snr, truncated_snr, uniform, weight_by)
+from diffusion.precision import sum_rows
 
 # Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one here.
 OBJECTIVES = {

@@ -228,13 +228,3 @@ def split_keys(keys, num: int):
   """`num` independent arrays of keys [B] out of one."""
   return jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(keys), 1, 0)
 
-
-def at_least_single(dtype):
-  """float64 for float64, float32 for anything narrower: what losses are reduced in."""
-  return jnp.dtype(jnp.float64) if dtype == jnp.float64 else jnp.dtype(jnp.float32)
-
-
-def sum_rows(values):
-  """The sum over everything but the batch, in at least float32: [B, ...] -> [B]."""
-  values = values.astype(at_least_single(values.dtype))
-  return jnp.sum(values.reshape(values.shape[0], -1), axis=1)

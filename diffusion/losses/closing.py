@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.losses import times
-from diffusion.losses.base import Objective, at_least_single, batch_size
+from diffusion.losses.base import Objective, batch_size
 from diffusion.losses.binding import Binder, check_needs
+from diffusion.precision import at_least_single
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

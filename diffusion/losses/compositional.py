@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, at_least_single, terms
+from diffusion.losses.base import Objective, terms
 from diffusion.losses.reference_noise import check_noise, gaussian_noise, levels, with_normals
+from diffusion.precision import at_least_single
 
 
 def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> Objective:

@@ -3,12 +3,14 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, at_least_single, example_keys, split_keys, sum_rows, terms
+from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
 from diffusion.losses.weights import VIEWS, noise_scale
 from diffusion.processes.base import expand
+from diffusion.precision import at_least_single, sum_rows
 
 
-def denoising_score_matching(process, target: str = "eps", *, per_dimension: bool = False) -> Objective:
+def denoising_score_matching(process, target: str = "eps", *, per_dimension: bool = False,
+                             variance_reduced: bool = False) -> Objective:
   """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456, eq. 7).
 
   The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the view in
@@ -16,6 +18,8 @@ def denoising_score_matching(process, target: str = "eps", *, per_dimension: boo
   For the plain squared error of a view, chain `weight_by(native(view))`.
 
   batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. `per_dimension` divides by the number of dimensions.
+  `variance_reduced` adds 2 eps_hat(alpha x0) . eps + D - ||eps||^2, whose mean is zero, for a second evaluation at the point
+  without noise (arXiv:2111.04726): where the noise is small, nearly all of the gradient's own noise goes.
   Raises ValueError for an unknown target or a batch without 'x'.
 
   >>> from diffusion import losses, processes
@@ -46,12 +50,23 @@ def denoising_score_matching(process, target: str = "eps", *, per_dimension: boo
     prediction = fields["model"].denoise(draw.x_t, draw.t, draw.cond, views=(target,), key=draw.key)
     error = residual(process, target, getattr(prediction, target), draw)
     square = sum_rows(jnp.square(error))
+    if variance_reduced:
+      square = square + control(process, fields, draw)
     mean = square / error[0].size
     collections = None if prediction.collections is None else {"model": prediction.collections}
     return terms(mean if per_dimension else square, metrics={"eps_mse": mean}, collections=collections)
 
   return Objective(
       name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"denoise": name}})
+
+
+def control(process, fields, draw: Draw):
+  """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with where x_t is near alpha x0."""
+  still = process.perturb(draw.x0, jnp.zeros_like(draw.eps), draw.t).astype(draw.x_t.dtype)
+  predicted = fields["model"].denoise(still, draw.t, draw.cond, views=("eps",), key=draw.key).eps
+  wide = at_least_single(predicted.dtype)
+  predicted, eps = predicted.astype(wide), draw.eps.astype(wide)
+  return sum_rows(2.0 * predicted * eps + 1.0 - jnp.square(eps))
 
 
 def residual(process, view: str, predicted, draw: Draw):

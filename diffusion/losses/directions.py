@@ -4,30 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.directional import KINDS, random_directions
 from diffusion.losses.base import Draw, example_keys, split_keys
 from diffusion.losses.denoising import denoising_score_matching
-
-KINDS = ("rademacher", "gaussian", "sphere")
-
-
-def random_directions(key, shape, kind: str, dtype=jnp.float32):
-  """One array [num, ...] of independent directions: signs, normal, or uniform on the sphere of radius sqrt(D).
-
-  Raises ValueError for another kind.
-
-  >>> random_directions(jax.random.key(0), (2, 3), "rademacher").shape
-  (2, 3)
-  """
-  if kind == "rademacher":
-    return jax.random.rademacher(key, shape, dtype)
-  v = jax.random.normal(key, shape, dtype)
-  if kind == "gaussian":
-    return v
-  check_kind(kind, "random_directions")
-  rows = v.reshape(shape[0], -1)
-  length = jnp.sqrt(jnp.sum(rows * rows, axis=1, keepdims=True) / rows.shape[1])
-  return (rows / length).reshape(shape)
-
 
 def check_kind(kind, who, num=1):
   """Raises ValueError for a kind or a number of directions that does not exist."""

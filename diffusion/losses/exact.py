@@ -1,15 +1,12 @@
 """Score matching with the exact trace: the reference for every estimate of it."""
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from diffusion.losses.base import Objective, sum_rows, terms
+from diffusion.directional import WIDTH, trace
+from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import constant, noise_level, noised, predicted_noise
 from diffusion.processes.base import expand
-
-# Directional derivatives taken at once.
-WIDTH = 16
+from diffusion.precision import sum_rows
 
 
 def score_matching(process=None, *, width: int = WIDTH) -> Objective:
@@ -42,15 +39,8 @@ def score_matching(process=None, *, width: int = WIDTH) -> Objective:
     function = predicted_noise(process, fields, draw)
     scaled, collections = function(x)
     sigma = expand(noise_level(process, draw), x)
-    size = int(np.prod(x.shape[1:]))
-
-    @jax.checkpoint  # else the backward pass would keep the residuals of all D derivatives
-    def diagonal(index):
-      unit = jnp.broadcast_to((jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]), x.shape)
-      return sum_rows(unit * jax.jvp(lambda x: function(x)[0], (x,), (sigma * unit,))[1])
-
-    trace = jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)
-    return matching_terms(process, draw, sum_rows(jnp.square(scaled)), trace, collections)
+    slope = lambda v: jax.jvp(lambda x: function(x)[0], (x,), (sigma * v,))[1]
+    return matching_terms(process, draw, sum_rows(scaled**2), trace(slope, x, width=width), collections)
 
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
 

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import directional
-from diffusion.losses.base import Objective, at_least_single, sum_rows, terms
+from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.losses.sliced import mean_projection, projections
 from diffusion.processes.base import expand
+from diffusion.precision import at_least_single, sum_rows
 
 FIELDS = ("energy", "score")
 

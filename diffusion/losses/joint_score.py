@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import at_least_single, split_keys, sum_rows
+from diffusion.losses.base import split_keys
 from diffusion.losses.directions import random_directions
 from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
 from diffusion.processes.base import expand
+from diffusion.precision import at_least_single, sum_rows
 
 DATA_TERMS = ("sliced", "denoising", "exact")
 

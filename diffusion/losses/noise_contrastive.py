@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, at_least_single, terms
+from diffusion.losses.base import Objective, terms
 from diffusion.losses.reference_noise import check_noise, gaussian_noise, levels, with_normals
+from diffusion.precision import at_least_single
 
 
 def noise_contrastive_estimation(process=None, noise=None, *, num_noise: int = 1, learn_normalizer: bool = True) -> Objective:

@@ -6,9 +6,10 @@ from typing import Callable
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import sum_rows
+
 from diffusion.losses.directions import with_directions
 from diffusion.processes.base import expand
+from diffusion.precision import sum_rows
 
 
 @dataclasses.dataclass(frozen=True)

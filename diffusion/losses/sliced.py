@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Objective, at_least_single, sum_rows
+from diffusion.losses.base import Objective
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.processes.base import expand
+from diffusion.precision import at_least_single, sum_rows
 
 
 def sliced_score_matching(process=None, *, variance_reduced: bool = True, directions: str = "rademacher",

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, at_least_single, terms
+from diffusion.losses.base import Objective, terms
 from diffusion.losses.time_score import checked, drawing, point
 from diffusion.processes.paths import as_path
+from diffusion.precision import at_least_single
 
 
 def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objective:

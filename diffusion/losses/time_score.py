@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, at_least_single, example_keys, no_init, no_update, split_keys, terms
+from diffusion.losses.base import Draw, Objective, example_keys, no_init, no_update, split_keys, terms
 from diffusion.losses.time_weights import LossHistory, Weighting, noise_variance
 from diffusion.losses.weights import check_weight
 from diffusion.processes.paths import Path, as_path
+from diffusion.precision import at_least_single
 
 
 def time_score_matching(path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None) -> Objective:

@@ -4,8 +4,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion.networks.layers import wide
 from diffusion.networks.style import Style
+from diffusion.precision import at_least_single
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
@@ -15,7 +15,7 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   >>> attend(q, q, jnp.arange(6.0).reshape(1, 3, 1, 2))[0, 0, 0].tolist()
   [2.0, 3.0]
   """
-  precision = wide(query.dtype)
+  precision = at_least_single(query.dtype)
   logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precision) * query.shape[-1] ** -0.5
   weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
   return jnp.einsum("bhqk,bkhd->bqhd", weights, value)

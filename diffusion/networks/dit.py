@@ -13,8 +13,8 @@ from diffusion.networks.attention import attend
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
 from diffusion.networks.layers import layer_norm
-from diffusion.networks.layers import wide
 from diffusion.networks.sizes import check_divisible
+from diffusion.precision import at_least_single
 
 
 class DiT(nn.Module):
@@ -82,7 +82,7 @@ class DiT(nn.Module):
     scale, shift = modulation(2, self.width, "last_modulation", precision)(embedding)
     h = layer_norm(h, precision["dtype"]) * (1 + scale) + shift
     h = nn.Dense(self.patch ** len(grid) * x.shape[-1], kernel_init=nn.initializers.zeros, name="last", **precision)(h)
-    return from_patches(h, grid, self.patch).astype(wide(self.dtype))
+    return from_patches(h, grid, self.patch).astype(at_least_single(self.dtype))
 
 
 class Block(nn.Module):

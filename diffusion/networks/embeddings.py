@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.networks.layers import fan_average
-from diffusion.networks.layers import wide
+from diffusion.precision import at_least_single
 
 
 def positional(t: jax.Array, size: int, max_period: float = 10000.0) -> jax.Array:
@@ -121,8 +121,8 @@ class NoiseEmbedding(nn.Module):
 
   @nn.compact
   def __call__(self, t: jax.Array, cond: dict[str, jax.Array] | None) -> jax.Array:
-    precision = dict(dtype=wide(self.dtype), param_dtype=self.param_dtype)
-    t = t.astype(wide(self.dtype))
+    precision = dict(dtype=at_least_single(self.dtype), param_dtype=self.param_dtype)
+    t = t.astype(at_least_single(self.dtype))
     if self.kind == "positional":
       h = positional(t, self.size)
     elif self.kind == "fourier":

@@ -6,14 +6,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-
-def wide(dtype: Any) -> jnp.dtype:
-  """The dtype of what must not be computed in half precision: float32, or float64 if `dtype` is.
-
-  >>> wide("bfloat16"), wide("float64")
-  (dtype('float32'), dtype('float64'))
-  """
-  return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
+from diffusion.precision import at_least_single
 
 
 def fan_average(scale: float = 1.0):
@@ -49,7 +42,7 @@ class GroupNorm(nn.Module):
     groups = num_groups(channels)
     scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
     bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
-    h = x.astype(wide(self.dtype)).reshape(x.shape[0], -1, groups, channels // groups)
+    h = x.astype(at_least_single(self.dtype)).reshape(x.shape[0], -1, groups, channels // groups)
     mean = h.mean(axis=(1, 3), keepdims=True)
     h = h - mean
     h = h * jax.lax.rsqrt(jnp.square(h).mean(axis=(1, 3), keepdims=True) + self.epsilon)
@@ -60,7 +53,7 @@ class GroupNorm(nn.Module):
 
 def layer_norm(x: jax.Array, dtype: Any = jnp.float32, epsilon: float = 1e-6) -> jax.Array:
   """Normalises the last axis without learned scale or shift; statistics in float32; result in `dtype`."""
-  h = x.astype(wide(dtype))
+  h = x.astype(at_least_single(dtype))
   h = h - h.mean(axis=-1, keepdims=True)
   h = h * jax.lax.rsqrt(jnp.square(h).mean(axis=-1, keepdims=True) + epsilon)
   return h.astype(dtype)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
 from diffusion.networks.layers import layer_norm
-from diffusion.networks.layers import wide
+from diffusion.precision import at_least_single
 
 
 class MLP(nn.Module):
@@ -67,7 +67,7 @@ class MLP(nn.Module):
       h = block(self.dropout, not train, name=f"block_{i}", **precision)(h, embedding)
     h = nn.swish(layer_norm(h, precision["dtype"]))
     h = nn.Dense(math.prod(x.shape[1:]), kernel_init=nn.initializers.zeros, name="last", **precision)(h)
-    return h.reshape(x.shape).astype(wide(self.dtype))
+    return h.reshape(x.shape).astype(at_least_single(self.dtype))
 
 
 class Block(nn.Module):

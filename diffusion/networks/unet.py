@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from diffusion.networks.attention import SpatialAttention
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
-from diffusion.networks.layers import wide
 from diffusion.networks.levels import Decoder
 from diffusion.networks.levels import Encoder
 from diffusion.networks.resblocks import ResidualBlock
 from diffusion.networks.sizes import check_divisible
 from diffusion.networks.style import Style
+from diffusion.precision import at_least_single
 
 
 class UNet(nn.Module):
@@ -106,7 +106,7 @@ class UNet(nn.Module):
     h = block(widths[-1], style, name="middle_1")(h, embedding)
     h = Decoder(x.shape[-1], widths, self.num_res_blocks, attention, self.progressive, style,
                 name="decoder")(h, skips, embedding)
-    return h.astype(wide(style.dtype))
+    return h.astype(at_least_single(style.dtype))
 
   def _check_options(self):
     allowed = {

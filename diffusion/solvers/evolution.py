@@ -1,6 +1,5 @@
 """Evolutionary search over samplers, with one compiled program for every candidate."""
 
-import functools
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -114,7 +113,7 @@ def evaluator(denoiser, x, fitness, *, keys=None, cond=None, chunk=8) -> Callabl
   return run
 
 
-@functools.partial(jax.jit)
+@jax.jit
 def _fitness(denoiser, solvers, x, keys, cond, fitness):
   values = jax.vmap(lambda solver: fitness(sample(denoiser, solver, x, keys=keys, cond=cond)))(solvers)
   if values.ndim != 1:

@@ -14,11 +14,11 @@ weights; what a fit varies is better conditioned than they are:
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, build
+from diffusion.views import VIEWS
 
 HIGHEST = 4  # backward differences of higher order amplify more than they tell
 LATE, EARLY = 2e-2, 1e-3  # where the clock goes from logarithmic to linear in sigma/alpha, and in alpha/sigma
@@ -157,25 +157,12 @@ def unroll(table, process):
   stack[:, 0] = start[:, 0]
   points = [w[0] @ stack]
   for i in range(len(B)):
-    of_x, of_data = _view(table, m.alpha[i], m.sigma[i], jax.tree.map(lambda leaf: leaf[i], m))
+    of_x, of_data = VIEWS["x0"][table.view](m.alpha[i], m.sigma[i], m.d_alpha[i], m.d_sigma[i], m.d_variance[i])
     prediction = of_x * points[-1]
     prediction[1 + i] += of_data
     stack = A[i] @ stack + np.outer(B[i], g[i] * points[-1] + h[i] * prediction)
     points.append(w[i + 1] @ stack)
   return np.array(points)
-
-
-def _view(table, alpha, sigma, m):
-  """Factors of x and of D that give what the table asks for, from x = alpha D + sigma eps."""
-  if table.view == "x0":
-    return 0.0, 1.0
-  if table.view == "eps":
-    return 1 / sigma, -alpha / sigma
-  if table.view == "score":
-    return -1 / sigma**2, alpha / sigma**2
-  if table.view == "v":
-    return alpha / sigma, -(alpha**2) / sigma - sigma
-  return m.d_sigma / sigma, m.d_alpha - m.d_sigma * alpha / sigma
 
 
 def _basis(s):

@@ -13,11 +13,6 @@ from diffusion.errors import UserError
 HEARTBEAT = 30
 """Seconds without a sign of life after which the others give a process up and stop."""
 
-EPILOG = """
-several processes (all options or none; on a TPU slice or under Slurm --distributed alone finds them):
-  python train.py ... --distributed --coordinator=host0:1234 --processes=2 --process=0
-"""
-
 
 def add_flags(parser) -> None:
   """Adds --distributed and its details to a command line."""

@@ -2,10 +2,9 @@
 
 import os
 
-import jax
-
 from diffusion import configuration
 from diffusion.errors import UserError
+from diffusion.training import distributed
 
 FREE = ("training.steps", "training.log_every", "training.checkpoint_every", "training.keep", "training.keep_every",
         "training.layout", "training.model_devices", "sampler", "evaluation", "claim", "measure")
@@ -22,7 +21,7 @@ def claim(workdir: str, config) -> None:
       shown = "; ".join(f"{key} is {old!r} there and {new!r} here" for key, old, new in different[:3])
       more = f" and {len(different) - 3} more" if len(different) > 3 else ""
       raise UserError(f"{workdir} holds a run of another config: {shown}{more}; give another --workdir, or the same config to go on")
-  if jax.process_index() == 0:
+  if distributed.first():
     with open(path + ".tmp", "w") as file:
       file.write(configuration.to_json(config))
     os.replace(path + ".tmp", path)

@@ -18,23 +18,26 @@ def params(values=None, dtype=jnp.float32):
   return {name: jnp.asarray(value, dtype) for name, value in values.items()}
 
 
+def noised(process, x, t):
+  """Of the data's law at t: alpha and sigma [B, 1], x less the mean [B, 2], inverse covariance [B, 2, 2] and determinant [B]."""
+  m = process.marginal(t)
+  mean, covariance = jnp.asarray(MEAN, x.dtype), jnp.asarray(COVARIANCE, x.dtype)
+  alpha, sigma = m.alpha.astype(x.dtype)[:, None], m.sigma.astype(x.dtype)[:, None]
+  total = alpha[..., None] ** 2 * covariance[None] + sigma[..., None] ** 2 * jnp.eye(2, dtype=x.dtype)[None]
+  # The inverse of a 2 x 2 matrix, by its adjugate.
+  determinant = total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] ** 2
+  adjugate = jnp.stack([jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1),
+                        jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2)
+  return alpha, sigma, x - alpha * mean[None], adjugate / determinant[:, None, None], determinant
+
+
 def denoiser(process):
   """eps_hat = (sigma C(t)^-1 + matrix / std) (x - alpha m) + offset: the oracle's own at parameters zero."""
   def eps_hat(own, x, t, cond):
     del cond
-    m = process.marginal(t)
-    mean, covariance = jnp.asarray(MEAN, x.dtype), jnp.asarray(COVARIANCE, x.dtype)
-    alpha, sigma = m.alpha.astype(x.dtype)[:, None], m.sigma.astype(x.dtype)[:, None]
-    centred = x - alpha * mean[None]
-    a, b = alpha[..., None], sigma[..., None]
-    total = a**2 * covariance[None] + b**2 * jnp.eye(2, dtype=x.dtype)[None]
-    # The inverse of a 2 x 2 matrix, by its adjugate.
-    determinant = total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] ** 2
-    adjugate = jnp.stack([jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1),
-                          jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2)
-    precision = adjugate / determinant[:, None, None]
+    alpha, sigma, centred, precision, _ = noised(process, x, t)
     scale = 1.0 / jnp.sqrt(alpha**2 + sigma**2)
-    matrix = b * precision + scale[..., None] * own["matrix"][None]
+    matrix = sigma[..., None] * precision + scale[..., None] * own["matrix"][None]
     return jnp.sum(matrix * centred[:, None, :], -1) + own["offset"][None]
   return denoisers.from_function(eps_hat, process, denoisers.eps(), params())
 
@@ -43,16 +46,8 @@ def energy(process):
   """Minus log p_t at parameters zero; of the matrix it sees the symmetric part, and its score is then the denoiser's."""
   def function(own, x, t, cond=None):
     del cond
-    m = process.marginal(t)
-    mean, covariance = jnp.asarray(MEAN, x.dtype), jnp.asarray(COVARIANCE, x.dtype)
-    alpha, sigma = m.alpha.astype(x.dtype)[:, None], m.sigma.astype(x.dtype)[:, None]
-    centred = x - alpha * mean[None]
-    a, b = alpha[..., None], sigma[..., None]
-    total = a**2 * covariance[None] + b**2 * jnp.eye(2, dtype=x.dtype)[None]
-    determinant = total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] ** 2
-    adjugate = jnp.stack([jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1),
-                          jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2)
-    precision = adjugate / determinant[:, None, None] + own["matrix"][None] / (b * jnp.sqrt(a**2 + b**2))
+    alpha, sigma, centred, precision, determinant = noised(process, x, t)
+    precision = precision + own["matrix"][None] / (sigma * jnp.sqrt(alpha**2 + sigma**2))[..., None]
     quadratic = 0.5 * jnp.sum(precision * centred[:, None, :] * centred[:, :, None], (1, 2))
     linear = jnp.sum(own["offset"][None] * centred / sigma, 1)
     return quadratic + linear + 0.5 * jnp.log(determinant) + jnp.log(jnp.asarray(2.0 * np.pi, x.dtype))
@@ -72,6 +67,25 @@ def time_score(process):
   return function
 
 
+def hessian(process):
+  """The Hessian of log p_t at parameters zero, plus the symmetric part of the matrix in units of sigma: [B, 2, 2]."""
+  def function(own, x, t, cond=None):
+    del cond
+    _, sigma, _, precision, _ = noised(process, x, t)
+    symmetric = 0.5 * (own["matrix"] + own["matrix"].T)
+    return symmetric[None] / sigma[..., None] ** 2 - precision
+  return function
+
+
+def third_derivative(process):
+  """Zero at parameters zero; the matrix's entries are the four of a symmetric tensor in units of sigma: [B, 2, 2, 2]."""
+  def function(own, x, t, cond=None):
+    del cond
+    entries = own["matrix"].reshape(-1)[jnp.asarray([[[0, 1], [1, 2]], [[1, 2], [2, 3]]])]
+    return entries[None] / (process.marginal(t).sigma.astype(x.dtype) ** 3)[:, None, None, None]
+  return function
+
+
 def visible(objective):
   """Directions [n, 6] of the flat parameters that the objective's field depends on: all, or those that keep a symmetric matrix."""
   if "energy" not in objective.needs["model"]:
@@ -80,7 +94,9 @@ def visible(objective):
 
 
 def binder(process):
-  return losses.fields(model={"denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process)})
+  return losses.fields(model={
+      "denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process), "hessian": hessian(process),
+      "third_derivative": third_derivative(process)})
 
 
 def fields(process, own, loss_params=None):
@@ -115,12 +131,29 @@ def quadrature(objective, process, t):
   return draw
 
 
+def high_order(objective):
+  """Whether the loss has products of scores and of noises: of degree up to six in (x0, eps), and not of degree two in the family."""
+  return "hessian" in objective.needs["model"]
+
+
+def fine_quadrature(process, t):
+  """(draw, weights) at one time, exact to degree seven in x0 and eps: Gauss-Hermite with four nodes, for `high_order` objectives."""
+  nodes, masses = np.polynomial.hermite_e.hermegauss(4)
+  grid = lambda values: np.stack(np.meshgrid(*[values] * 4, indexing="ij"), -1).reshape(-1, 4)
+  points, weights = grid(nodes), np.prod(grid(masses / masses.sum()), -1)
+  x0 = np.asarray(MEAN) + points[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
+  x0, eps, times = jnp.asarray(x0), jnp.asarray(points[:, 2:]), jnp.full(len(points), t)
+  return losses.Draw(x_t=process.perturb(x0, eps, times), t=times, x0=x0, eps=eps), jnp.asarray(weights)
+
+
 def expectations(objective, process, times):
   """Pairs of a draw and its rows' weights: the expectation at each time, or over all times where the objective integrates.
 
   An objective that integrates by parts is at rest at the oracle over its whole interval alone, and is of degree four in x:
   Gauss-Hermite of degree five in x0 and eps, Gauss-Legendre between times that are equal in log-SNR.
   """
+  if high_order(objective):
+    return [fine_quadrature(process, t) for t in times]
   if objective.interval is None:
     draws = [quadrature(objective, process, t) for t in times]
     return [(draw, jnp.full_like(draw.t, 1.0 / draw.t.size)) for draw in draws]

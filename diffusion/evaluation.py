@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import likelihood, metrics, pictures, sampling, solvers
+from diffusion import configuration, likelihood, metrics, pictures, sampling, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.training import logging, model, state as states
 
-EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out")
+EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out", "own")
 # Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says otherwise.
 MOST_HELD_OUT = 512
 # Real images that the metrics are measured against, at the most.
@@ -27,6 +27,9 @@ LOSS_PASSES = 16
 def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) -> dict:
   """Samples from a run, measures them against held-out data and writes `metrics.json` and the pictures.
 
+  The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers, which are kept beside the
+  others as `own`; it may draw pictures too. A run that learned something else than a denoiser has these, its held-out loss and its costs.
+
   Args:
     workdir: folder of the run; gets metrics.json, samples.png, loss.png and, for images, trajectory.png.
     checkpoint, ema: see `open_run`.
@@ -39,6 +42,28 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   run = open_run(workdir, checkpoint, ema)
   section = dict(run.config.get("evaluation", {}))
   model.check_keys(section, EVALUATION_KEYS, "config.evaluation")
+  found = _of_samples(run, workdir, section, quiet, sampler) if run.denoiser is not None else _of_estimator(run, workdir, section, sampler)
+  if section.get("own"):
+    found["own"] = configuration.build(section["own"], run, workdir, where="config.evaluation.own")
+  _write_json(os.path.join(workdir, "metrics.json"), found)
+  return found
+
+
+def _of_estimator(run, workdir, section, sampler) -> dict:
+  """Held-out loss and costs of a run that has no denoiser; draws loss.png."""
+  if any(value is not None for value in sampler.values()):
+    make_sampler(run)  # says why there is nothing to sample with
+  found = dict(step=run.step, num_parameters=states.count_parameters(run.params), **_training_costs(workdir))
+  held = load(run.parts.dataset.held_out, MOST_REAL)
+  most = min(section.get("held_out", MOST_HELD_OUT), len(held["x"]))
+  if most > 1:
+    found["held_out_loss"] = held_out_loss(run, held, most)
+  draw_loss(workdir, run, found)
+  return found
+
+
+def _of_samples(run, workdir, section, quiet, sampler) -> dict:
+  """Metrics of samples, held-out loss, likelihood and costs of a denoiser; draws all pictures."""
   denoiser, solver = make_sampler(run, **sampler)
   dataset = run.parts.dataset
   classes = dataset.num_classes
@@ -66,7 +91,6 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
     found["held_out_loss"] = held_out_loss(run, held, most)
     found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
-  _write_json(os.path.join(workdir, "metrics.json"), found)
   return found
 
 
@@ -84,6 +108,7 @@ def report(found) -> str:
   line("held-out loss         {:.4f}  (training: {:.4f})", "held_out_loss", "train_loss")
   line("bits per dimension    {:.3f} ± {:.3f}", "bits_per_dim", "bits_per_dim_error")
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
+  lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")
   line("training              {:.0f} s, {:,.0f} images/s, {:,} parameters", "train_seconds", "images_per_second", "num_parameters")
   return "\n".join(lines)
@@ -97,7 +122,7 @@ def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
   """
   loss = model.loss(run.parts)
   batch = _model_batch(run, held, most)
-  params = {**run.state.params, "model": run.denoiser.params}
+  params = {**run.state.params, "model": run.params}
 
   @jax.jit
   def value(params, state, batch, passes):
@@ -136,10 +161,7 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
   """samples.png, loss.png and, for images, trajectory.png in the workdir."""
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
-  log = logging.read(path("log.jsonl"))
-  if log:
-    held_out = ([run.step], [found["held_out_loss"]]) if "held_out_loss" in found else None
-    pictures.loss_curve(path("loss.png"), [row["step"] for row in log], [row["loss"] for row in log], held_out)
+  draw_loss(workdir, run, found)
   if len(dataset.shape) != 3:
     pictures.scatter2d(path("samples.png"), stored, held["x"])
   else:
@@ -166,6 +188,14 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
   pictures.trajectory(
       path("trajectory.png"), states, levels, labels=some.labels, class_names=dataset.class_names or None, value_range=(low, 1.0),
       symbol="σ/α" if known else "step")
+
+
+def draw_loss(workdir, run, found):
+  """loss.png in the workdir, from the run's log."""
+  log = logging.read(os.path.join(workdir, "log.jsonl"))
+  if log:
+    held_out = ([run.step], [found["held_out_loss"]]) if "held_out_loss" in found else None
+    pictures.loss_curve(os.path.join(workdir, "loss.png"), [row["step"] for row in log], [row["loss"] for row in log], held_out)
 
 
 def _model_batch(run, held, most):

@@ -15,13 +15,17 @@ class SavedRun(NamedTuple):
   Attributes:
     parts: config, data set, process, network, parameterisation (`training.model.Parts`).
     state: the train state of the checkpoint.
-    denoiser: the network with its averaged weights.
+    params: the averaged weights, or those that were asked for.
+    field: what the network computes with them (`losses.Field`).
+    denoiser: the network with them as a denoiser; None if the run's config makes none of it.
     step: training steps of the checkpoint.
     mesh: the devices it was put on.
   """
 
   parts: Any
   state: Any
+  params: Any
+  field: Any
   denoiser: Any
   step: int
   mesh: Any
@@ -58,8 +62,8 @@ def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
   places = sharding.state_sharding(mesh, shapes)
   template = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
   state = checkpoints.read_state(path, template)
-  denoiser = model.trained_denoiser(parts, state, ema)
-  return SavedRun(parts, state, denoiser, checkpoints.read_meta(path)["step"], mesh)
+  denoiser = None if parts.parameterization is None else model.trained_denoiser(parts, state, ema)
+  return SavedRun(parts, state, model.trained_params(parts, state, ema), model.trained_field(parts, state, ema), denoiser, checkpoints.read_meta(path)["step"], mesh)
 
 
 def make_sampler(run: SavedRun, **changes):
@@ -71,8 +75,11 @@ def make_sampler(run: SavedRun, **changes):
       a factory), guidance, interval, options, denoise; None keeps the config's value.
 
   Raises:
-    UserError: an unknown solver, grid or option, or guidance without a conditional model.
+    UserError: an unknown solver, grid or option, guidance without a conditional model, or a run that learned no denoiser.
   """
+  if run.denoiser is None:
+    raise UserError(f"this run's network gives {', '.join(model.methods(run.parts.network))} and is no denoiser, so no solver samples from it: "
+                    "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and use its field")
   section = dict(run.config.get("sampler", {}))
   section.update({key: value for key, value in changes.items() if value is not None})
   name = section.get("solver", "dpmpp_2m")

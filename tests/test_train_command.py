@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffusion import configuration
+from diffusion import configuration, saved_run
 from diffusion.errors import UserError
 from diffusion.training import checkpoints, command, logging, model, warm_start
 
@@ -213,3 +213,25 @@ def test_every_toy_set_has_a_variant():
   from diffusion.data import TOY2D
   for name in TOY2D:
     assert configuration.load(f"{ROOT / 'configs' / 'toy2d.py'}:{name}").data.name == name
+
+
+def test_a_network_that_is_no_denoiser_is_trained_saved_and_measured(train, tmp_path, capsys):
+  workdir = tmp_path / "run"
+  assert command.run(train, [f"--config={TINY / 'tiny.py'}:time_score", f"--workdir={workdir}", "--quiet"]) == 0
+  found = json.loads((workdir / "metrics.json").read_text())
+  run = saved_run.open_run(str(workdir))
+  # The field is that of the averaged weights, called with t itself.
+  params = run.state.emas["500"]
+  expected = run.parts.network.apply({"params": params}, np.zeros((1, 2), np.float32), np.full(1, 0.5, np.float32), method="time_score")
+  assert found["own"]["centre"] == pytest.approx(2.0 * float(expected[0]), rel=1e-6) and found["own"]["centre"] != 0.0
+  assert found["step"] == 20 and np.isfinite(found["held_out_loss"]) and (workdir / "loss.png").stat().st_size
+  assert "centre" in capsys.readouterr().out
+  # The objective got the weight: both ends have a boundary term less.
+  weighted = model.loss(run.parts).objective
+  assert weighted.takes_weight and weighted.name == "time_score_matching"
+  with pytest.raises(UserError, match="gives time_score and is no denoiser"):
+    saved_run.make_sampler(run)
+
+
+def test_a_network_without_anything_to_learn_is_a_mistake(call, tmp_path):
+  check_sentence(*call(f"--workdir={tmp_path}", "--config.denoiser={}"), ["no section 'denoiser'", "MLP", "denoisers.eps", "time_score"])

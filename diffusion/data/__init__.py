@@ -25,7 +25,7 @@ from diffusion.data.array_files import idx, npz
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
 from diffusion.data.pipeline import Stream, stream
-from diffusion.data.scaling import Scaling, Standardize
+from diffusion.data.scaling import Categories, Scaling, Standardize
 from diffusion.data.sources import Arrays, load
 from diffusion.data.tfds_sets import tfds
 from diffusion.data.toy_sets import TOY2D, toy2d

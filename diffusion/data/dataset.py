@@ -5,7 +5,7 @@ import typing
 
 import numpy as np
 
-from diffusion.data.scaling import Scaling, Standardize
+from diffusion.data.scaling import Categories, Scaling, Standardize
 from diffusion.errors import UserError
 from diffusion.factories import resolve
 
@@ -20,7 +20,7 @@ class Dataset:
     shape: shape of one x: (H, W, C) or (D,).
     num_classes: number of classes, 0 for a data set without labels.
     class_names: their names, () if there are none.
-    scaling: `Scaling` or `Standardize`, between stored and model values.
+    scaling: `Scaling`, `Categories` or `Standardize`, between stored and model values.
     split: one sentence saying what is held out.
     random_flip: whether training images are mirrored left to right with probability 1/2.
     augment: None or a function (record, numpy Generator) -> record on stored values.
@@ -81,7 +81,7 @@ def describe(
     raise UserError(f"{name} has {found} classes, but num_classes={num_classes}: set num_classes={found}, or 0 for no labels")
   if np.issubdtype(first.dtype, np.integer):
     try:
-      scaling = Scaling(levels, centered, dequantization)
+      scaling = Categories(levels) if dequantization == "categories" else Scaling(levels, centered, dequantization)
     except ValueError as error:
       raise UserError(str(error)) from None
   else:

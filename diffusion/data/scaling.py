@@ -7,6 +7,8 @@ Levels (pixels with values v = 0 .. L-1):
   centered=False             x = u          in [0, 1]
   centered=True              x = 2 u - 1    in [-1, 1]
 
+  dequantization='categories'  x = v         whole numbers, for models of p(v) itself
+
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2 |dx/dv|
 (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels, log2(17) in [0, 1] for the digits.
 """
@@ -34,11 +36,13 @@ class Scaling:
   centered: bool = True
   dequantization: str = "none"
 
+  dtype = np.dtype(np.float32)
+
   def __post_init__(self):
     if not 2 <= self.levels <= 65536:
       raise ValueError(f"levels={self.levels}, but a pixel has from 2 to 65536 values")
     if self.dequantization not in ("uniform", "none"):
-      raise ValueError(f"dequantization={self.dequantization!r} is not known: choose 'uniform' or 'none'")
+      raise ValueError(f"dequantization={self.dequantization!r} is not known: choose 'uniform' or 'none', or 'categories' in config.data")
 
   @property
   def uses_noise(self):
@@ -106,6 +110,32 @@ class Scaling:
 
 
 @dataclasses.dataclass(frozen=True)
+class Categories:
+  """Values that are categories 0 .. levels-1 and stay whole numbers, int32 for the model.
+
+  >>> Categories(17).to_model(np.array([0, 16], np.uint8))
+  array([ 0, 16], dtype=int32)
+  """
+
+  levels: int
+
+  dtype = np.dtype(np.int32)
+  uses_noise = False
+
+  def __post_init__(self):
+    if not 2 <= self.levels <= 65536:
+      raise ValueError(f"levels={self.levels}, but there are from 2 to 65536 categories")
+
+  def to_model(self, x, noise=None):
+    """Stored categories [...] as int32; `noise` is not used."""
+    return np.asarray(x).astype(np.int32)
+
+  def to_data(self, x):
+    """int [...] as the smallest unsigned type that holds them."""
+    return np.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+
+@dataclasses.dataclass(frozen=True)
 class Standardize:
   """Real-valued data: one scalar mean and one scalar deviation for all coordinates (the convention of DDIB, arXiv:2203.08382).
 
@@ -117,6 +147,7 @@ class Standardize:
   mean: float = 0.0
   std: float = 1.0
 
+  dtype = np.dtype(np.float32)
   uses_noise = False
 
   def to_model(self, x, noise=None):

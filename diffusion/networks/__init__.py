@@ -5,6 +5,7 @@ from diffusion.networks.energy import Energy
 from diffusion.networks.examples import Example
 from diffusion.networks.examples import NETWORKS
 from diffusion.networks.mlp import MLP
+from diffusion.networks.time_score import TimeScore
 from diffusion.networks.unet import UNet
 
-__all__ = ["DiT", "Energy", "MLP", "NETWORKS", "Example", "UNet"]
+__all__ = ["DiT", "Energy", "MLP", "NETWORKS", "Example", "TimeScore", "UNet"]

@@ -54,7 +54,7 @@ def train(config, workdir: str, quiet: bool = False) -> Trained:
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
   parts = model.assemble(config)
-  if config.get("sampler"):
+  if config.get("sampler") and parts.parameterization is not None:
     model.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)

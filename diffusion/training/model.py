@@ -11,12 +11,15 @@ from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.training import ema, optimizer, state as states
 
-SECTIONS = ("data", "process", "network", "denoiser", "loss", "optimizer", "training")
+SECTIONS = ("data", "process", "network", "loss", "optimizer", "training")
 AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
 """Keys of config.loss that are not arguments of the objective's factory."""
 
-TOP_LEVEL = (*SECTIONS, "seed", "sampler", "evaluation", "claim", "measure")
+TOP_LEVEL = (*SECTIONS, "denoiser", "seed", "sampler", "evaluation", "claim", "measure")
 SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise")
+
+METHODS = tuple(name for name in losses.binding.NAMES if name != "denoise")
+"""Methods by which a network can compute more than its output."""
 
 _INIT = 0x696E6974  # a purpose, folded into the seed's key
 
@@ -29,7 +32,7 @@ class Parts(NamedTuple):
     dataset: `diffusion.data.Dataset`.
     process: the forward process.
     network: a linen module.
-    parameterization: of `diffusion.denoisers`.
+    parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
   """
 
   config: Any
@@ -53,7 +56,11 @@ def assemble(config) -> Parts:
     if section not in config:
       raise UserError(f"the config has no section '{section}'; it needs {', '.join(SECTIONS)}")
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  parts = Parts(config, make("data"), make("process"), make("network"), make("denoiser"))
+  parts = Parts(config, make("data"), make("process"), make("network"), make("denoiser") if config.get("denoiser") else None)
+  if parts.parameterization is None and not methods(parts.network):
+    raise UserError(
+        f"the config has no section 'denoiser', and {type(parts.network).__name__} has no method that a loss could call: add "
+        f"denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the network one of {', '.join(METHODS)}")
   classes = getattr(parts.network, "num_classes", None)
   if classes is not None and classes != parts.dataset.num_classes:
     raise UserError(
@@ -64,7 +71,7 @@ def assemble(config) -> Parts:
 
 def example_batch(parts: Parts, size: int):
   """Shapes of a global batch, as `jax.ShapeDtypeStruct`."""
-  batch = {"x": jax.ShapeDtypeStruct((size, *parts.dataset.shape), jnp.float32)}
+  batch = {"x": jax.ShapeDtypeStruct((size, *parts.dataset.shape), parts.dataset.scaling.dtype)}
   if parts.dataset.num_classes:
     batch["cond"] = {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
   return batch
@@ -75,21 +82,44 @@ def denoiser(parts: Parts, params=None, collections=None):
   return denoisers.from_flax(parts.network, parts.process, parts.parameterization, params, collections)
 
 
-def functions(parts: Parts, collections=None):
-  """What the network can compute, as templates for `losses.fields`: its denoiser, and its energy if it has one.
+def methods(network) -> tuple[str, ...]:
+  """The methods of a network that are named like a field of `losses.Field`: what it computes besides its output.
 
-  A network with a method `energy` (see `networks.Energy`) returns the score, at the time that the parameterisation tells it;
-  UserError if the parameterisation makes something else of it.
+  >>> from diffusion import networks
+  >>> methods(networks.Energy(networks.MLP(width=8, depth=1))), methods(networks.MLP(width=8, depth=1))
+  (('energy',), ())
   """
-  if not callable(getattr(parts.network, "energy", None)):
-    return denoiser(parts, collections=collections)
-  p = parts.parameterization
-  if p.kind != "score":
-    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose energy gives the score: set factory='denoisers.score'")
+  return tuple(name for name in METHODS if callable(getattr(type(network), name, None)))
 
-  def energy(params, x, t, cond=None):
-    return parts.network.apply({"params": params}, x, p.clock(parts.process.marginal(t), t), cond, method="energy")
-  return {"denoise": denoiser(parts, collections=collections), "energy": energy}
+
+def functions(parts: Parts, collections=None):
+  """What the network can compute, as templates for `losses.fields`.
+
+  With a parameterisation, its denoiser. Besides, each of its methods that is named like a field: `energy`, `score`, `hessian`, `time_score`,
+  `concrete` and `context` take (x, t, cond), `head` takes (context, x, t, cond). Initialising the network by calling it
+  has to make the parameters of its methods too. They see the time that the parameterisation tells them; without one, t itself.
+
+  Raises UserError for a network with an energy of which the parameterisation makes something else than its score.
+  """
+  p = parts.parameterization
+  if p is not None and "energy" in methods(parts.network) and p.kind != "score":
+    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose energy gives the score: set factory='denoisers.score'")
+  templates = {name: _method(parts, name) for name in methods(parts.network)}
+  if p is None:
+    return templates
+  return {"denoise": denoiser(parts, collections=collections), **templates}
+
+
+def _method(parts, name):
+  """A method of the network as a function of (params, x, t, cond), or (params, context, x, t, cond) of a head."""
+  p, count = parts.parameterization, 2 if name == "head" else 1
+
+  def call(params, *inputs):
+    inputs, t, cond = inputs[:count], inputs[count], inputs[count + 1:]
+    if p is not None:
+      t = p.clock(parts.process.marginal(t), t)
+    return parts.network.apply({"params": params}, *inputs, t, *cond, method=name)
+  return call
 
 
 def loss(parts: Parts, collections=None):
@@ -97,24 +127,27 @@ def loss(parts: Parts, collections=None):
 
   The section's `factory` makes the objective from the process; around it come, in this order, `condition_dropout`
   (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty` (true or false), and the
-  section `times` with `reweight`.
+  section `times` with `reweight`. Of these, what the factory has an argument of that name for goes to the factory.
   """
   section = parts.config.loss
   where = "config.loss"
-  objective = configuration.build(section, parts.process, where=where, without=AROUND_THE_OBJECTIVE)
+  factory = configuration.resolve(section["factory"], where) if "factory" in section else None
+  own = configuration.arguments(factory) if callable(factory) else {}
+  around = {key: section.get(key) for key in AROUND_THE_OBJECTIVE if key not in own}  # a weight that is part of a derivation is an argument
+  objective = configuration.build(section, parts.process, where=where, without=around)
   transforms = []
   try:
-    if section.get("condition_dropout") and parts.dataset.num_classes:
+    if around.get("condition_dropout") and parts.dataset.num_classes:
       transforms.append(losses.condition_dropout(section["condition_dropout"]))
-    for index, transform in enumerate(section.get("transforms") or ()):
+    for index, transform in enumerate(around.get("transforms") or ()):
       transforms.append(configuration.build(transform, where=f"{where}.transforms[{index}]"))
-    if section.get("weight"):
-      transforms.append(losses.weight_by(configuration.build(section["weight"], where=f"{where}.weight")))
-    if section.get("uncertainty"):
+    if around.get("weight"):
+      transforms.append(losses.weight_by(configuration.build(around["weight"], where=f"{where}.weight")))
+    if around.get("uncertainty"):
       transforms.append(losses.uncertainty())
-    times = configuration.build(section["times"], where=f"{where}.times") if section.get("times") else None
+    times = configuration.build(around["times"], where=f"{where}.times") if around.get("times") else None
     fields = losses.fields(model=functions(parts, collections))
-    return losses.chain(objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(section.get("reweight"))))
+    return losses.chain(objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(around.get("reweight"))))
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
 
@@ -148,7 +181,7 @@ def solver(section, process):
 def init_network(parts: Parts, key):
   """(parameters, mutable collections) of a new network."""
   shapes = example_batch(parts, 1)
-  x, cond = jnp.zeros(shapes["x"].shape, jnp.float32), None
+  x, cond = jnp.zeros(shapes["x"].shape, shapes["x"].dtype), None
   if "cond" in shapes:
     cond = {"label": jnp.zeros((1,), jnp.int32)}
   variables = dict(parts.network.init(key, x, jnp.zeros((1,), jnp.float32), cond))
@@ -174,19 +207,29 @@ def shape_state(parts: Parts) -> states.TrainState:
     raise UserError(f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}") from error
 
 
-def trained_denoiser(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """The denoiser of a train state: with one of its averages, or with the parameters themselves if it has none.
+def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None):
+  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has none.
 
   Args:
     ema_name: half-life in images, as text; None takes the first of the config, '0' or 'none' the parameters.
   """
   if ema_name in ("0", "none") and ema_name not in state.emas:
-    params = state.params["model"]
-  elif ema_name is None:
+    return state.params["model"]
+  if ema_name is None:
     names = [name for name in ema.half_lives(parts.config.training.get("ema_half_life_images", ())) if name in state.emas]
-    params = state.emas[names[0]] if names else state.params["model"]
-  elif ema_name in state.emas:
-    params = state.emas[ema_name]
-  else:
-    raise UserError(f"this run has no average of half-life {ema_name} images; it has {', '.join(state.emas) or 'none'}")
-  return denoiser(parts, params, state.loss_state["collections"].get("model"))
+    return state.emas[names[0]] if names else state.params["model"]
+  if ema_name in state.emas:
+    return state.emas[ema_name]
+  raise UserError(f"this run has no average of half-life {ema_name} images; it has {', '.join(state.emas) or 'none'}")
+
+
+def trained_denoiser(parts: Parts, state: states.TrainState, ema_name: str | None = None):
+  """The denoiser of a train state, with the parameters of `trained_params`."""
+  return denoiser(parts, trained_params(parts, state, ema_name), state.loss_state["collections"].get("model"))
+
+
+def trained_field(parts: Parts, state: states.TrainState, ema_name: str | None = None):
+  """Everything that the network of a train state computes, as a `losses.Field` with the parameters of `trained_params`."""
+  binder = losses.fields(model=functions(parts))
+  params = {"model": trained_params(parts, state, ema_name), "loss": state.params["loss"]}
+  return binder(params, state.loss_state["collections"])["model"]

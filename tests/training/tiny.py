@@ -64,7 +64,28 @@ def failing(process, at=None):
                       update=lambda state, t, terms: {"count": state["count"] + 1})
 
 
+def at_the_centre(run, workdir, *, scale):
+  """An evaluation of one's own: the time score at x = 0 and t = 1/2, times scale."""
+  del workdir
+  return {"centre": scale * float(run.field.time_score(jnp.zeros((1, 2)), jnp.full(1, 0.5))[0])}
+
+
+def time_score():
+  """A run whose network is no denoiser, and whose weight is an argument of the objective."""
+  config = get_config()
+  del config.denoiser, config.sampler
+  config.data = dict(factory="tiny.ring", classes=0)
+  config.process = dict(factory="processes.spherical")
+  config.network = dict(factory="networks.TimeScore", network=dict(factory="networks.MLP", width=16, depth=1, num_classes=0))
+  config.loss = dict(factory="losses.time_score_matching", weight=dict(factory="losses.both_ends"))
+  config.evaluation = dict(held_out=64, own=dict(factory="tiny.at_the_centre", scale=2.0))
+  config.training.steps = 20
+  return config
+
+
 def get_config(variant="plain"):
+  if variant == "time_score":
+    return time_score()
   network = dict(factory="networks.MLP", width=16, depth=1, num_classes=3) if variant == "plain" else dict(factory="tiny.Net")
   if variant not in ("plain", "everything"):
     raise ValueError(f"no variant '{variant}': there are plain, everything")

@@ -8,6 +8,7 @@ from diffusion.losses.binding import Binder, Field, fields, select
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
+from diffusion.losses.concrete import balanced, concrete_score_matching, denoising_concrete_score_matching
 from diffusion.losses.conditioning import condition_dropout
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.exact import score_matching
@@ -48,6 +49,13 @@ OBJECTIVES = {
     "compositional_likelihood": lambda process: compositional_likelihood(process, gaussian_noise(0.0, 1.0)),
     "time_score_matching": time_score_matching,
     "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
+}
+# Every objective of whole numbers, of a discrete process and a neighbourhood.
+DISCRETE_OBJECTIVES = {
+    "concrete_score_matching": concrete_score_matching,
+    "concrete_score_matching_of_one_neighbour":
+        lambda process, neighbourhood: concrete_score_matching(process, neighbourhood, num_reverse=1),
+    "denoising_concrete_score_matching": denoising_concrete_score_matching,
 }
 TRANSFORMS = {
     "identity": identity,

@@ -1,9 +1,12 @@
 """How data becomes noise: x_t = alpha_t x_0 + sigma_t eps, one schedule a file."""
 
+from diffusion.processes import neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
+from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
 from diffusion.processes.ladders import cosine_betas, ddpm_betas, ddpm_ladder, geometric_sigmas, ncsn_ladder, vp_ladder
 from diffusion.processes.paths import Blend, Path, as_path, from_process, linear, log_variance, spherical, through, trigonometric
+from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp
 from diffusion.processes.ve import edm, ve
 from diffusion.processes.vp import vp_cosine, vp_linear
@@ -17,5 +20,7 @@ PROCESSES = {
     "edm": edm,
     "rectified_flow": rectified_flow,
 }
+# Processes of whole numbers, (sizes, shape) -> process, for the tests that hold for all of them.
+DISCRETE = {"uniform_resample": uniform_resample, "discretised_gaussian": discretised_gaussian}
 # The discrete ladders seen as processes.
 LADDERS = {"ddpm_ladder": ddpm_ladder, "ncsn_ladder": ncsn_ladder}

@@ -191,7 +191,7 @@ def build(process, pair, name, order, *, rtol, atol, h_init, h_max, safety, t_ma
         f"the first step must be positive and at most the longest, and safety in (0, 1), got h_init={h_init}, h_max={h_max} and"
         f" safety={safety}"
     )
-  return Adaptive(span, rtol, atol, h_init, h_max, safety, int(max_steps), pair, denoise, About(name, order, process.name))
+  return Adaptive(span, rtol, atol, h_init, h_max, safety, int(max_steps), pair, denoise, About(name, order, process))
 
 
 def check_tolerances(rtol, atol, max_steps):

@@ -28,7 +28,7 @@ def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Ta
   noise = n.s1 / n.s * xp.sqrt(added)
   if variance == "large":
     noise = xp.where(n.long, noise, xp.sqrt(added))
-  about = About(f"ancestral({variance})" if variance != "small" else "ancestral", 1, process.name)
+  about = About(f"ancestral({variance})" if variance != "small" else "ancestral", 1, process)
   return build(
       n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[noise]], about=about, dtype=dtype, xp=xp
   )

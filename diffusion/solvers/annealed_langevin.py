@@ -49,5 +49,5 @@ def annealed_langevin(process, grid, *, steps_per_level=5, step=None, denoise=Tr
   ratio = repeat(1.0 + 0.0 * size, 1.0 / alpha[..., -1:])
   weight = repeat(size, last / alpha[..., -1:])
   noise = repeat(xp.sqrt(2 * size), zero)
-  about = About(f"annealed_langevin(T={steps_per_level})", None, process.name)
+  about = About(f"annealed_langevin(T={steps_per_level})", None, process)
   return build(times, A=[[ratio]], B=[weight], C=[[noise]], view="score", about=about, dtype=dtype, xp=xp)

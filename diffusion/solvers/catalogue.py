@@ -9,11 +9,14 @@ import numpy as np
 
 from diffusion import processes
 from diffusion.solvers import grids
+from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
+from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
+from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
@@ -133,29 +136,68 @@ SOLVERS = {
 }
 
 
-def build(name, process, n, *, grid=None, **options):
-  """A solver by name, for n steps, on a good grid for the process.
+@dataclasses.dataclass(frozen=True)
+class AdaptiveEntry:
+  """A built-in solver that sizes its own steps, each sample's by itself.
+
+  Attributes:
+    builder: (process, **options) -> solver; rtol and atol are among the options.
+    order: of the result that is kept at the default options (weak if stochastic).
+    stochastic: whether it draws noise.
+    evaluations: denoiser calls of one attempt at a step.
+  """
+
+  builder: Callable
+  order: int
+  stochastic: bool
+  evaluations: int
+
+
+ADAPTIVE = {
+    "dpm_solver_adaptive": AdaptiveEntry(dpm_solver_adaptive, 3, False, 3),
+    "adaptive_sde": AdaptiveEntry(adaptive_sde, 1, True, 2),
+    "diffrax_ode": AdaptiveEntry(diffrax_ode, 5, False, 6),
+    "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
+}
+
+
+def build(name, process, n=None, *, grid=None, tolerance=None, **options):
+  """A solver by name: for n steps, on a good grid for the process, or with steps as long as a tolerance lets them be.
 
   Args:
-    name: a key of `SOLVERS`.
+    name: a key of `SOLVERS` or of `ADAPTIVE`.
     process: the Gaussian process of the denoiser.
-    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take.
-    grid: None for the solver's default, a key of `GRIDS`, or an array of times.
+    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take. None for an
+      adaptive solver.
+    grid: None for the solver's default, a key of `GRIDS`, or an array of times. None for an adaptive solver.
+    tolerance: of an adaptive solver, both rtol and atol; None for its own.
     **options: of the builder, for example eta=0.5.
 
   Raises:
-    ValueError: an unknown solver or grid, with the allowed ones and the closest.
+    ValueError: an unknown solver or grid, with the allowed ones and the closest; steps or a grid for a solver that chooses them,
+      none or a tolerance for one that does not.
     TypeError: an option that the builder does not have.
 
   >>> from diffusion import processes
   >>> build("heun", processes.edm(), 18).nfe
   35
+  >>> build("adaptive_sde", processes.edm(), tolerance=0.02).name
+  'adaptive_sde'
   >>> build("dpmp_2m", processes.edm(), 18)
   Traceback (most recent call last):
   ...
   ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpm_solver, ...
   """
-  entry = _lookup(SOLVERS, "solver", name)
+  entry = _lookup(SOLVERS | ADAPTIVE, "solver", name)
+  if isinstance(entry, AdaptiveEntry):
+    if n is not None or grid is not None:
+      raise ValueError(
+          f"{name} chooses its own steps, got {f'{n} of them' if n is not None else f'the grid {grid!r}'}: leave that out and give a tolerance")
+    return entry.builder(process, **({} if tolerance is None else dict(rtol=tolerance, atol=tolerance)) | options)
+  if tolerance is not None:
+    raise ValueError(f"{name} takes the steps it is given, and a tolerance of {tolerance} says nothing to it: {', '.join(ADAPTIVE)} have one")
+  if n is None:
+    raise ValueError(f"{name} needs a number of steps: only {', '.join(ADAPTIVE)} choose their own")
   grids.check_steps(n)
   if grid is None:
     times = entry.grid(process, n)
@@ -174,13 +216,18 @@ def listing():
   """
   process = processes.vp_linear()
   lines = [f"{'solver':21}{'order':>6}  {'solves':7}{'evaluations a step':20}what it is"]
-  for name, entry in SOLVERS.items():
-    few, many = (entry.builder(process, grids.uniform(process, n)).nfe for n in (8, 16))
-    each, once = (many - few) // 8, few - many + few
-    cost = f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else "")
+
+  def line(name, entry, cost):
     order = "-" if entry.order is None else str(entry.order)
     about = inspect.getdoc(entry.builder).splitlines()[0]
     lines.append(f"{name:21}{order:>6}  {'SDE' if entry.stochastic else 'ODE':7}{cost:20}{about}")
+
+  for name, entry in SOLVERS.items():
+    few, many = (entry.builder(process, grids.uniform(process, n)).nfe for n in (8, 16))
+    each, once = (many - few) // 8, few - many + few
+    line(name, entry, f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else ""))
+  for name, entry in ADAPTIVE.items():
+    line(name, entry, f"{entry.evaluations}, steps by error")
   return "\n".join(lines)
 
 

@@ -46,6 +46,6 @@ def ddim(process, grid, *, eta=0.0, view="x0", dtype=np.float32, xp=np) -> Table
     ratio, weight = n.a1 / n.a, kept - n.s * n.a1 / n.a
   else:
     raise ValueError(f"ddim asks the network for 'x0' or 'eps', got view={view!r}")
-  about = About("ddim" if not eta else f"ddim(eta={eta:g})", 1, process.name)
+  about = About("ddim" if not eta else f"ddim(eta={eta:g})", 1, process)
   C = [[noise]] if eta else ()
   return build(n.t, A=[[ratio]], B=[weight], C=C, view=view, about=about, dtype=dtype, xp=xp)

@@ -45,7 +45,7 @@ def with_denoising(solver, process):
   A = joined(solver.A, np.outer(first, of_x * point))
   B = joined(solver.B, of_view * first)
   C = joined(solver.C, np.zeros(solver.C.shape[1:]))
-  table = solver.replace(about=About(f"{solver.name} + denoising", solver.order, process.name))
+  table = solver.replace(about=About(f"{solver.name} + denoising", solver.order, process))
   leaves = dict(
       t=np.append(t, t[-1]), g=np.append(solver.g, 0.0), h=np.append(solver.h, 1.0), A=A, B=B, C=C,
       w=joined(solver.w, first), hook=joined(solver.hook, first))

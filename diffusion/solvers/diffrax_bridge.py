@@ -223,7 +223,7 @@ def _build(process, method, random, rtol, atol, h_init, t_max, t_min, denoise, m
     raise ValueError(f"the first step must be positive, got h_init={h_init}")
   order = 1 if random else method.order(None)
   name = f"diffrax_{'sde' if random else 'ode'}({type(method).__name__})"
-  return Diffrax(span, rtol, atol, h_init, method, int(max_steps), random, denoise, About(name, order, process.name))
+  return Diffrax(span, rtol, atol, h_init, method, int(max_steps), random, denoise, About(name, order, process))
 
 
 def _stages(method):

@@ -40,7 +40,7 @@ def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.
   fractions = [(), (r1,), (r1, r2)][order - 1]
   _check(fractions)
   tableau = (_first, _second, _third)[order - 1]
-  about = About(f"dpm_solver(order={order})", order, process.name)
+  about = About(f"dpm_solver(order={order})", order, process)
   return exponential_runge_kutta(process, grid, fractions, tableau, "eps", about, view, dtype)
 
 
@@ -77,7 +77,7 @@ def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> 
   head = orders.count(3)
   pieces = [(3, grid[..., : head + 1])] * (head > 0) + [(k, grid[..., i : i + 2]) for i, k in enumerate(orders) if k < 3]
   parts = [dpm_solver(process, piece, order=order, view=view, dtype=dtype) for order, piece in pieces]
-  return join(parts, About(f"dpm_solver_fast({', '.join(map(str, orders))})", 2, process.name))
+  return join(parts, About(f"dpm_solver_fast({', '.join(map(str, orders))})", 2, process))
 
 
 def dpmpp_2s(process, grid, *, r=0.5, dtype=np.float32) -> Table:
@@ -104,7 +104,7 @@ def dpmpp_2s(process, grid, *, r=0.5, dtype=np.float32) -> Table:
   """
   _check((r,))
   name = "dpmpp_2s" if r == 0.5 else f"dpmpp_2s(r={r:g})"
-  return exponential_runge_kutta(process, grid, (r,), _second, "x0", About(name, 2, process.name), "x0", dtype)
+  return exponential_runge_kutta(process, grid, (r,), _second, "x0", About(name, 2, process), "x0", dtype)
 
 
 def _check(fractions):

@@ -26,7 +26,7 @@ def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
   row 2  t=1   S0 <- E; S1 <- E
   output t=0   S0
   """
-  return _two_step(process, grid, 0.0, About("dpmpp_2m", 2, process.name), dtype, xp)
+  return _two_step(process, grid, 0.0, About("dpmpp_2m", 2, process), dtype, xp)
 
 
 def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
@@ -44,7 +44,7 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
     dtype, xp: as in `ddim`.
   """
   _check_eta(eta)
-  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process.name), dtype, xp)
+  return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process), dtype, xp)
 
 
 def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
@@ -69,7 +69,7 @@ def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) 
   row 2  t=1   S0 <- E; S1 <- E; S2 <- S1
   output t=0   S0
   """
-  return _three_step(process, grid, 0.0, lower_order_final, About("dpmpp_3m", 3, process.name), dtype, xp)
+  return _three_step(process, grid, 0.0, lower_order_final, About("dpmpp_3m", 3, process), dtype, xp)
 
 
 def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
@@ -88,7 +88,7 @@ def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.flo
     ValueError: a bad grid or eta.
   """
   _check_eta(eta)
-  about = About(f"dpmpp_3m_sde(eta={eta:g})", 2 if eta else 3, process.name)
+  about = About(f"dpmpp_3m_sde(eta={eta:g})", 2 if eta else 3, process)
   return _three_step(process, grid, eta, lower_order_final, about, dtype, xp)
 
 

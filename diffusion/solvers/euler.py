@@ -28,4 +28,4 @@ def euler(process, grid, *, dtype=np.float32, xp=np) -> Table:
   d_alpha, d_sigma = n.marginal.d_alpha[..., :-1], n.marginal.d_sigma[..., :-1]
   ratio = 1 + step * d_sigma / n.s
   weight = step * (d_alpha - n.a * d_sigma / n.s)
-  return build(n.t, A=[[ratio]], B=[weight], about=About("euler", 1, process.name), dtype=dtype, xp=xp)
+  return build(n.t, A=[[ratio]], B=[weight], about=About("euler", 1, process), dtype=dtype, xp=xp)

@@ -36,4 +36,4 @@ def from_moments(n, ratio, weight, variance, name, process, denoise, dtype, xp):
   noise = xp.where(no_signal, n.s1, xp.sqrt(xp.where(no_signal, 1.0, variance)))
   if denoise:
     noise = xp.where(np.arange(n.s.shape[-1]) == n.s.shape[-1] - 1, 0.0, noise)
-  return build(n.t, A=[[ratio]], B=[weight], C=[[noise]], about=About(name, 1, process.name), dtype=dtype, xp=xp)
+  return build(n.t, A=[[ratio]], B=[weight], C=[[noise]], about=About(name, 1, process), dtype=dtype, xp=xp)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.solvers import belonging
+
 
 class Solver(Protocol):
   """What the executor runs: a pytree with these methods. A `Table` is one.
@@ -175,12 +177,12 @@ def _check_fits(denoiser, solver, x):
   table = getattr(solver, "table", solver)
   times = getattr(table, "t", None)
   if times is None:
-    _check_process(getattr(getattr(solver, "about", None), "process", ""), denoiser)
+    _check_process(solver, denoiser)
     return
   if times.ndim == 2 and times.shape[0] != x.shape[0]:
     raise ValueError(f"the solver has {times.shape[0]} grids and x has {x.shape[0]} rows: give one grid a row, or one for all")
   process = getattr(denoiser, "process", None)
-  _check_process(getattr(getattr(table, "about", None), "process", ""), denoiser)
+  _check_process(table, denoiser)
   network = denoiser
   while not hasattr(network, "parameterization") and hasattr(network, "denoiser"):
     network = network.denoiser  # below guidance
@@ -197,10 +199,7 @@ def _check_fits(denoiser, solver, x):
       )
 
 
-def _check_process(built_for, denoiser):
-  name = getattr(getattr(denoiser, "process", None), "name", "")
-  if built_for and name and built_for != name:
-    raise ValueError(
-        f"the solver was built for the process {built_for!r} and the denoiser belongs to {name!r}: build the solver with"
-        " denoiser.process"
-    )
+def _check_process(solver, denoiser):
+  wrong = belonging.difference(getattr(solver, "about", None), getattr(denoiser, "process", None))
+  if wrong:
+    raise ValueError(f"the solver {wrong}: build the solver with denoiser.process")

@@ -29,7 +29,7 @@ def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table
   """
   if not 0 < c2 < min(c3, 2 / 3) or c3 > 1:
     raise ValueError(f"the stages of exponential_rk3 need 0 < c2 < c3 <= 1 and c2 < 2/3, got c2={c2} and c3={c3}")
-  about = About("exponential_rk3" if (c2, c3) == (0.5, 1.0) else f"exponential_rk3(c2={c2:g}, c3={c3:g})", 3, process.name)
+  about = About("exponential_rk3" if (c2, c3) == (0.5, 1.0) else f"exponential_rk3(c2={c2:g}, c3={c3:g})", 3, process)
   return exponential_runge_kutta(process, grid, (c2, c3), stiff_third, "x0", about, "x0", dtype)
 
 

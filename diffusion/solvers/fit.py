@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.solvers import gauss_newton, triangular
+from diffusion.solvers import belonging, gauss_newton, triangular
 from diffusion.solvers.executor import sample
 from diffusion.solvers.reference import Reference, reference as solve, rms, split
 from diffusion.solvers.table import About, Table
@@ -131,7 +131,7 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
       if search.at_rest():
         break
     done += steps
-  about = About(f"fitted {table.name}", None, process.name)
+  about = About(f"fitted {table.name}", None, process)
   fitted = triangular.to_table(process, search.best, first, last, about, np.asarray(table.t).dtype)
   errors = {name: data.table_errors(which) for name, which in (("start", table), ("fitted", fitted))}
   improved = rms(errors["fitted"][data.judged]) < rms(errors["start"][data.judged])
@@ -145,10 +145,9 @@ def _check(tables, process, x):
   for table in tables:
     if not isinstance(table, Table):
       raise ValueError(f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, unipc or deis")
-    if table.about.process and process.name and table.about.process != process.name:
-      raise ValueError(
-          f"the table {table.name} was built for the process {table.about.process!r} and the denoiser belongs to {process.name!r}:"
-          " build it with denoiser.process")
+    wrong = belonging.difference(table.about, process)
+    if wrong:
+      raise ValueError(f"the table {table.name} {wrong}: build it with denoiser.process")
   alike = {(table.nfe, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}
   if len(alike) != 1:
     raise ValueError("the tables to start from need as many evaluations and the same first and last time, and at least one is needed")

@@ -26,7 +26,7 @@ def heun(process, grid, *, dtype=np.float32, xp=np) -> Table:
   output t=0   S0
   """
   n = nodes(process, grid, dtype, xp)
-  return _steps(n, n.t[..., :-1], None, About("heun", 2, process.name), dtype, xp)
+  return _steps(n, n.t[..., :-1], None, About("heun", 2, process), dtype, xp)
 
 
 def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=1.0, dtype=np.float32) -> Table:
@@ -72,7 +72,7 @@ def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=
   m = process.marginal(t)
   added = np.where(churned, m.sigma**2 - (m.alpha / np.where(churned, n.a, 1.0) * n.s) ** 2, 0.0)
   lift = np.where(churned, m.alpha / np.where(churned, n.a, 1.0), 1.0)
-  about = About(f"heun_churn({s_churn:g})", 2, process.name)
+  about = About(f"heun_churn({s_churn:g})", 2, process)
   noise = s_noise * np.sqrt(np.maximum(added, 0.0))
   return _steps(n._replace(a=m.alpha, s=m.sigma), t, (lift, noise), about, dtype, np)
 

@@ -36,4 +36,4 @@ def late_start(solver, process, std=1.0) -> Table:
     raise ValueError(f"{solver.name} draws noise before its first row: it has to start where x is drawn")
   scale = first.alpha / last.alpha * np.sqrt((std**2 + first.noise_to_signal**2) / (std**2 + last.noise_to_signal**2))
   start = np.asarray(solver.start, np.float64) * np.asarray(scale)[..., None, None]
-  return solver.replace(start=start.astype(np.asarray(solver.start).dtype), about=About(f"{solver.name}, late start", None, process.name))
+  return solver.replace(start=start.astype(np.asarray(solver.start).dtype), about=About(f"{solver.name}, late start", None, process))

@@ -38,7 +38,7 @@ def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) 
   # Slots: x, vel, past eps.
   gain = np.where(first, 1.0, beta)
   velocity = [1.0 - gain] + [gain * c for c in slopes]  # of vel, E, past eps
-  about = About(f"hb(order={order}, beta={beta:g})", min(order, 2) if beta == 1 else 1, process.name)
+  about = About(f"hb(order={order}, beta={beta:g})", min(order, 2) if beta == 1 else 1, process)
   return _along(n, velocity, velocity, order - 1, False, view, about, dtype, xp)
 
 
@@ -71,7 +71,7 @@ def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np
   velocity = [1.0 - gain, gain]
   older = (rules + [np.zeros(rows)])[1:]
   slope = [rules[0] * velocity[0] + older[0], rules[0] * gain, *older[1 : max(order - 1, 1)]]
-  about = About(f"ghvb(order={order}, beta={beta:g})", min(order, 2), process.name)
+  about = About(f"ghvb(order={order}, beta={beta:g})", min(order, 2), process)
   return _along(n, slope, velocity, max(order - 2, 0), True, view, about, dtype, xp)
 
 

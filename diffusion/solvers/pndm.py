@@ -49,7 +49,7 @@ def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Tabl
   n = nodes(process, grid, dtype, xp)
   _, step = move(n, n.a <= 0, xp)
   weights = [c * step for c in warming(ADAMS, order, n.s.shape[-1])]
-  return noise_table(n, weights, view, About(f"ipndm(order={order})", min(order, 2), process.name), dtype, xp)
+  return noise_table(n, weights, view, About(f"ipndm(order={order})", min(order, 2), process), dtype, xp)
 
 
 def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
@@ -116,7 +116,7 @@ def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
       h=along([pair[1] for pair in kept]),
       hook=[along(done)] + [0.0] * 5,
       view=view,
-      about=About("pndm", 2, process.name),
+      about=About("pndm", 2, process),
       dtype=dtype,
       xp=xp,
   )

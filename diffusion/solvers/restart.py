@@ -67,4 +67,4 @@ def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=
     tables.append(solver(process, grid[at:], dtype=dtype))
     jumps.append((1.0, 0.0))
   name = f"restart({whole.name}, {', '.join(f'{low:g}-{high:g} x{count:g}' for low, high, count in intervals)})"
-  return join(tables, About(name, whole.order, process.name), jumps[1:])
+  return join(tables, About(name, whole.order, process), jumps[1:])

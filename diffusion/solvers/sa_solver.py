@@ -60,7 +60,7 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=Fal
       correct = _bolder(n, correct, n.h, eta, xp)
   random = xp is not np or bool((tau > 0).any())
   order = min(predictor, corrector) + 1 if corrector else predictor
-  about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process.name)
+  about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process)
   noise = data_noise(n, xp, eta) if random else None
   return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise, corrector=correct)
 

@@ -40,7 +40,8 @@ def save(path, table, process=None, notes=None):
     raise ValueError(f"the table belongs to the process {table.about.process!r} and {process.name!r} was given")
   about = dict(
       format=FORMAT, version=VERSION, name=table.name, order=table.order, view=table.view, process=table.about.process,
-      parameters=None if process is None else _parameters(process), notes=notes or {})
+      parameters=None if process is None else _parameters(process),
+      numbers=table.about.numbers, notes=notes or {})
   text = np.frombuffer(json.dumps(about).encode(), np.uint8)
   folder = os.path.dirname(os.path.abspath(path))
   handle, temporary = tempfile.mkstemp(suffix=".npz", dir=folder)
@@ -86,7 +87,7 @@ def load(path, process=None) -> Table:
       if key not in given or not np.allclose(np.asarray(value), np.asarray(given[key]), rtol=1e-6, atol=0):
         raise ValueError(
             f"{path} holds {name} for the process {known!r} with {key} = {value}, and here it is {given.get(key)}: fit or build one for it")
-  return Table(**leaves, view=about["view"], about=About(name, about["order"], known))
+  return Table(**leaves, view=about["view"], about=About(name, about["order"], known, tuple(map(tuple, about.get("numbers", ())))))
 
 
 def read_notes(path) -> dict:

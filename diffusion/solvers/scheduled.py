@@ -73,7 +73,7 @@ def scheduled(
     for k, (row, factor) in enumerate(rows):
       A[k, :, i], B[k, i] = row, factor
   rows = " ".join(f"{order}{prediction[0]}{'c' if fix else ''}" for order, prediction, fix in zip(orders, predictions, corrected))
-  about = About(f"scheduled({rows})", 1, process.name)
+  about = About(f"scheduled({rows})", 1, process)
   return build(
       n.t,
       A=[[A[k, j] for j in range(slots)] for k in range(slots)],

@@ -48,7 +48,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes import expand
-from diffusion.solvers import randomness
+from diffusion.solvers import belonging, randomness
 from diffusion.solvers.describe import describe
 
 
@@ -59,12 +59,19 @@ class About:
   Attributes:
     name: with the arguments that matter, e.g. 'ddim(eta=0.5)'.
     order: observed order of convergence (weak order if there is noise); None if it has no such order.
-    process: name of the process that the coefficients belong to.
+    process: the process that the coefficients belong to, or its name; kept as the name.
+    numbers: some of the process's levels (`belonging.levels`), which `sample` compares with the denoiser's.
   """
 
   name: str = ""
   order: int | None = None
-  process: str = ""
+  process: Any = ""
+  numbers: tuple = ()
+
+  def __post_init__(self):
+    if not isinstance(self.process, str):
+      object.__setattr__(self, "numbers", belonging.levels(self.process))
+      object.__setattr__(self, "process", self.process.name)
 
   def __eq__(self, other):
     return isinstance(other, About)

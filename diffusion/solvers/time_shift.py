@@ -127,7 +127,7 @@ def time_shift(process, grid, *, window, cutoff, data_variance=0.0, candidates=4
         f" window={window}, cutoff={cutoff}, data_variance={data_variance} and candidates={candidates}"
     )
   n = nodes(process, grid, dtype)
-  about = About(f"time_shift(window={window:g}, cutoff={cutoff:g})", None, process.name)
+  about = About(f"time_shift(window={window:g}, cutoff={cutoff:g})", None, process)
   array = lambda leaf: np.asarray(leaf, dtype)
   return TimeShift(
       process, array(n.t), array(n.a1), array(n.s1), array(window), array(cutoff), array(data_variance), int(candidates), about

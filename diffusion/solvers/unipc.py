@@ -60,5 +60,5 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_
     correct[0] = xp.where(one, half, correct[0])
     correct[1] = xp.where(one, full - half, correct[1])
   name = f"unipc(order={order}, {variant})" if corrector else f"unip(order={order}, {variant})"
-  about = About(name, order + bool(corrector), process.name)
+  about = About(name, order + bool(corrector), process)
   return data_table(n, data_ratio(n, xp), predict, about, dtype, xp, corrector=correct)

@@ -272,6 +272,47 @@ def test_mistakes_are_named():
   assert bool(jnp.isnan(inside).all())
 
 
+# One by default: each is a program that takes seconds to compile.
+BY_NAME = [name if name == "dpm_solver_adaptive" else pytest.param(name, marks=pytest.mark.slow) for name in solvers.ADAPTIVE]
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_what_the_catalogue_says_of_each(name):
+  """Order, noise and calls an attempt; a tolerance in place of steps; the Gaussian's mean and variance, or its very flow."""
+  process, entry = processes.vp_linear(), solvers.ADAPTIVE[name]
+  tolerance = 0.01 if entry.stochastic else 1e-3
+  solver = solvers.build(name, process, tolerance=tolerance, denoise=False, **(dict(h_max=0.3) if name == "adaptive_sde" else {}))
+  assert (solver.order, solver.stochastic, float(solver.rtol), float(solver.atol)) == (entry.order, entry.stochastic, tolerance, tolerance)
+  oracle = oracles.gaussian(process, [0.5] * 16, 0.3)
+  x, keys = noise(process, 250, 16), jax.random.split(jax.random.key(1), 250)
+  out, count = solvers.sample(oracle, solver, x, keys=keys, evaluations=True)
+  once = int(name == "diffrax_ode")  # the last stage of a step is the first of the next
+  assert np.all((np.asarray(count) - once) % entry.evaluations == 0)
+  m = process.marginal(process.t_min)
+  if entry.stochastic:
+    out, exact = np.asarray(out, np.float64), m.alpha**2 * 0.3 + m.sigma**2
+    # 4 standard errors over 4,000 numbers, and 2% for the steps' own bias.
+    assert abs(out.mean() - 0.5 * m.alpha) < 4 * np.sqrt(exact / 4000) + 0.02 * np.sqrt(exact)
+    assert abs(out.var() / exact - 1) < 4 * np.sqrt(2 / 4000) + 0.02
+  else:
+    assert float(abs(out - oracle.flow(x, jnp.ones(250), jnp.full(250, process.t_min))).max()) < 100 * tolerance
+
+
+def test_steps_and_tolerances_have_their_solvers():
+  process = processes.vp_linear()
+  listed = [line.split()[0] for line in solvers.listing().splitlines()[1:]]
+  assert listed == [*solvers.SOLVERS, *solvers.ADAPTIVE]
+  for wrong, says in (
+      (lambda: solvers.build("dpm_solver_adaptive", process, 12), "chooses its own steps, got 12"),
+      (lambda: solvers.build("adaptive_sde", process, grid="karras"), "the grid 'karras'"),
+      (lambda: solvers.build("dpmpp_2m", process, 12, tolerance=0.1), "a tolerance of 0.1 says nothing"),
+      (lambda: solvers.build("dpmpp_2m", process), "needs a number of steps"),
+      (lambda: solvers.build("dpm_solver_adaptiv", process), "did you mean 'dpm_solver_adaptive'"),
+  ):
+    with pytest.raises(ValueError, match=says):
+      wrong()
+
+
 def test_evaluations_of_a_table_are_what_it_says():
   process = processes.vp_linear()
   oracle, x = oracles.gaussian(process, [0.5, 0.1], 0.3), noise(process, 4)

@@ -139,6 +139,19 @@ def silent(params, x, t, cond):
   return params * PROCESS.marginal(t).sigma[:, None] * x
 
 
+def test_a_process_of_the_same_numbers_fits_wherever_they_are():
+  """In float32 on a device, and cut short at either end; a table says so without being another program."""
+  x, _ = inputs()
+  table = solvers.build("ddim", PROCESS, STEPS)
+  out = solvers.sample(denoiser(), table, x)
+  traces.clear()
+  for process in (PROCESS.replace(t_max=0.8), PROCESS.replace(t_min=0.01)):
+    solvers.sample(denoiser(), solvers.build("ddim", process, STEPS), x)
+  assert not traces
+  on_device = denoisers.from_function(network, jax.tree.map(jnp.float32, PROCESS), denoisers.eps(), jnp.float32(1.0))
+  np.testing.assert_allclose(solvers.sample(on_device, table, x), out, rtol=1e-6)
+
+
 def test_no_trajectory_unless_asked_for():
   """The scan carries the state and stacks nothing; asked for, the stack starts at the noise and ends at the sample."""
   x, keys = inputs()
@@ -241,6 +254,9 @@ def test_batch_norm_of_the_corrector_couples_samples_and_is_the_papers():
         (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x, keys=k[:2]), "one a sample"),
         (lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 3), x, keys=jax.random.PRNGKey(0)), "typed keys"),
         (lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.edm(), 3), x), "built for the process 'edm'"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.vp_linear(beta_max=5.0), 3), x), "alpha = 0.717568 at t = 0.5005.* 0.280477 there"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("predictor_corrector", processes.vp_linear(beta_max=5.0), 3), x, keys=k), "built for a process 'vp_linear'"),
+        (lambda d, x, k: solvers.sample(d, solvers.build("dpm_solver_adaptive", processes.vp_linear(beta_max=5.0)), x), "built for a process 'vp_linear'"),
         (
             lambda d, x, k: solvers.sample(
                 denoisers.from_function(silent, processes.vp_cosine(), denoisers.eps(), 1.0),

@@ -1,6 +1,7 @@
 """Samples from a trained model, or evaluates it. `python sample.py --help` lists the options."""
 
 import argparse
+import ast
 import os
 import sys
 
@@ -12,6 +13,7 @@ Samples from the newest (or a named) checkpoint of a run, or evaluates it.
 
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
+  python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
   python sample.py --workdir=runs/digits --evaluate
   python sample.py --workdir=runs/digits --fit --steps=8
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
@@ -36,6 +38,9 @@ def parser():
   p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote; list prints all")
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
   p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, quadratic, vp_time, asinh, log_snr, karras (default: the solver's own)")
+  p.add_argument("--tolerance", type=float, metavar="T", help="how exact an adaptive solver is, relative and absolute; it takes no --steps")
+  p.add_argument(
+      "--option", type=option, action="append", metavar="NAME=VALUE", help="of the solver, for example eta=0.5 or order=2; may be given several times")
   p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none")
   p.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels sigma/alpha between which to guide")
   p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
@@ -48,6 +53,17 @@ def parser():
   return p
 
 
+def option(text):
+  """('eta', 0.5) of 'eta=0.5'; what is no Python literal is text."""
+  name, equals, value = text.partition("=")
+  if not equals or not name.isidentifier():
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as eta=0.5")
+  try:
+    return name, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return name, value
+
+
 def main(argv):
   args = parser().parse_args(argv)
   if args.solver == "list":
@@ -58,7 +74,8 @@ def main(argv):
   if not args.workdir:
     parser().error("the following arguments are required: --workdir")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
-  sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "guidance", "interval")}
+  sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")}
+  sampler["options"] = dict(args.option) if args.option else None
   if args.fit:
     given = [name for name in ("first", "evaluate") if getattr(args, name)]
     if given:

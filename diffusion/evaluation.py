@@ -158,7 +158,7 @@ def held_out_likelihood(run, held, most=MOST_HELD_OUT) -> dict:
 
 
 def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, found):
-  """samples.png, loss.png and, for images, trajectory.png in the workdir."""
+  """samples.png, loss.png and, for images (not if the solver is adaptive), trajectory.png in the workdir."""
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
   draw_loss(workdir, run, found)
@@ -170,7 +170,7 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
     pictures.sample_grid(
         path("samples.png"), stored[shown], None if labels is None else labels[shown], neighbours=np.asarray(train["x"])[nearest],
         class_names=dataset.class_names or None, value_range=(0, dataset.scaling.levels - 1))
-  if len(dataset.shape) != 3:
+  if len(dataset.shape) != 3 or solver.nfe is None:  # nor has an adaptive solver states to show
     return
   classes = dataset.num_classes
   number = classes or 8

@@ -25,6 +25,7 @@ class Samples(NamedTuple):
     nfe: denoiser calls for each sample; their mean where a solver sizes each sample's steps by itself.
     forward_passes: network evaluations for each sample; twice nfe under classifier-free guidance.
     trajectory: [K, num, ...] states from noise to sample, or None.
+    evaluations: [num] denoiser calls of each sample, all nfe unless a solver sizes each sample's steps by itself.
   """
 
   x: Any
@@ -32,6 +33,7 @@ class Samples(NamedTuple):
   nfe: int | float
   forward_passes: int | float
   trajectory: Any = None
+  evaluations: Any = None
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
@@ -103,13 +105,15 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
     _check_finite(kept[-1][: num - start], first + start, seed, solver)
     if progress is not None:
       progress(min(batch, num - start))
-  nfe = float(np.mean(np.concatenate(calls)[:num])) if solver.nfe is None else solver.nfe
+  evaluations = np.concatenate(calls)[:num]
+  nfe = float(np.mean(evaluations)) if solver.nfe is None else solver.nfe
   return Samples(
       np.concatenate(kept)[:num],
       np.concatenate(kept_labels)[:num] if kept_labels else None,
       nfe,
       forward_passes(denoiser, solver, nfe),
       np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
+      evaluations,
   )
 
 

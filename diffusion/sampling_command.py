@@ -49,9 +49,11 @@ def run(args, sampler) -> str:
     pictures.scatter2d(out + ".png", stored, load(dataset.held_out, 2000)["x"])
   else:
     pictures.image_grid(stored, out + ".png", value_range=(0, dataset.scaling.levels - 1))
+  some = samples.evaluations
+  calls = f"{samples.nfe}" if solver.nfe is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   return (
-      f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {samples.nfe} denoiser calls a sample,"
-      f" {samples.forward_passes} network evaluations each with guidance counted, {args.num * samples.forward_passes:,} in all;"
+      f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser calls a sample,"
+      f" {samples.forward_passes:.4g} network evaluations each with guidance counted, {round(args.num * samples.forward_passes):,} in all;"
       f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
 
@@ -77,7 +79,12 @@ def _name(args, opened, sampler):
   section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
   solver = section.get("solver", "dpmpp_2m")
   saved = solver.endswith(".npz")
-  pieces = [f"samples_{os.path.basename(solver)[:-4] if saved else solver + str(section.get('steps', 20))}"]
+  if solver in solvers.ADAPTIVE:
+    long = f"{args.tolerance:g}" if args.tolerance is not None else ""
+  else:
+    long = str(section.get("steps", 20))
+  pieces = [f"samples_{os.path.basename(solver)[:-4] if saved else solver + long}"]
+  pieces += [f"{name}{value}" for name, value in args.option or ()]
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
   pieces += [f"label{args.label}"] if args.label is not None else []
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])

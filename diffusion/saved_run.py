@@ -72,7 +72,8 @@ def make_sampler(run: SavedRun, **changes):
   Args:
     run: the opened run.
     **changes: solver (a name, or the .npz of a saved table, which has its own steps), steps, grid (a name, or a section with
-      a factory), guidance, interval, options, denoise; None keeps the config's value.
+      a factory), tolerance (of an adaptive solver, in place of steps and grid), guidance, interval, options (added to the
+      config's own where the solver is the config's), denoise; None keeps the config's value.
 
   Raises:
     UserError: an unknown solver, grid or option, guidance without a conditional model, or a run that learned no denoiser.
@@ -80,11 +81,15 @@ def make_sampler(run: SavedRun, **changes):
   if run.denoiser is None:
     raise UserError(f"this run's network gives {', '.join(model.methods(run.parts.network))} and is no denoiser, so no solver samples from it: "
                     "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and use its field")
-  section = dict(run.config.get("sampler", {}))
-  section.update({key: value for key, value in changes.items() if value is not None})
-  name = section.get("solver", "dpmpp_2m")
-  if name != dict(run.config.get("sampler", {})).get("solver") and "options" not in changes:
-    section.pop("options", None)  # they belong to the config's own solver
+  own = dict(run.config.get("sampler", {}))
+  name = changes.get("solver") or own.get("solver", "dpmpp_2m")
+  if name != own.get("solver"):
+    # These belong to the config's own solver.
+    adaptive = name in solvers.ADAPTIVE
+    own = {key: value for key, value in own.items() if key not in ("options", "tolerance", *(("steps", "grid") if adaptive else ()))}
+  section = own | {key: value for key, value in changes.items() if value is not None}
+  if own.get("options") and changes.get("options"):
+    section["options"] = {**own["options"], **changes["options"]}
   process, denoiser = run.denoiser.process, run.denoiser
   solver = _saved_solver(name, process, changes) if str(name).endswith(".npz") else model.solver(section, process)
   weight, interval = section.get("guidance", 0.0), section.get("interval")
@@ -104,6 +109,8 @@ def _saved_solver(path, process, changes):
     table = solvers.load(path, process)
   except ValueError as error:
     raise UserError(f"--solver: {error}") from error
+  if changes.get("options") or changes.get("tolerance") is not None:
+    raise UserError(f"{path} is a finished table: leave out options and a tolerance")
   if changes.get("grid") or changes.get("steps") not in (None, table.nfe):
     raise UserError(f"{path} has {table.nfe} evaluations at times of its own: leave out --steps and --grid, or fit another with them")
   return table

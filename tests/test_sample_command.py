@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -65,6 +66,17 @@ def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):
   assert np.asarray(Image.open(f"{out}.png")).std() > 0
 
 
+def test_a_solver_that_chooses_its_steps_and_options_by_flag(workdir, tmp_path):
+  common = (f"--workdir={workdir}", "--num=8", "--batch=8")
+  status, said, err = sample(*common, "--solver=dpm_solver_adaptive", "--tolerance=0.2", "--option", "order=2", f"--out={tmp_path}/adaptive")
+  assert (status, err) == (0, "")
+  mean, low, high = map(float, re.search(r"(\S+) \((\d+) to (\d+)\) denoiser calls a sample", said).groups())
+  # Two calls an attempt and one that removes the last noise; with guidance the network runs twice as often.
+  assert low % 2 == high % 2 == 1 and 3 <= low <= mean <= high and f"{2 * mean:.4g} network evaluations" in said
+  status, said, err = sample(*common, "--solver=ddim", "--steps=3", "--option=eta=0.5")
+  assert (status, err) == (0, "") and "samples_ddim3_eta0.5_" in said and "3 denoiser calls" in said
+
+
 def test_a_part_equals_the_whole(workdir, tmp_path):
   common = (f"--workdir={workdir}", "--batch=16", "--steps=4", "--solver=ancestral", "--seed=5")
   assert sample(*common, "--num=32", f"--out={tmp_path}/whole")[0] == 0
@@ -122,6 +134,11 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
 @pytest.mark.parametrize("flags, words", [
     (("--solver=dpmpp2m",), "did you mean 'dpmpp_2m'"),
     (("--grid=karas",), "did you mean 'karras'"),
+    (("--solver=adaptive_sde", "--steps=5"), "chooses its own steps"),
+    (("--solver=ddim", "--tolerance=0.1"), "a tolerance of 0.1 says nothing"),
+    (("--solver=adaptive_sde", "--tolerance=-1"), "tolerances must be positive"),
+    (("--solver=ddim", "--option=etta=1"), "etta"),
+    (("--option=eta",), "NAME=VALUE"),
     (("--label=12",), "give 0 to 9"),
     (("--num=0",), "at least 1"),
     (("--batch=12",), "multiple of 8"),

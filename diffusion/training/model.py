@@ -16,7 +16,7 @@ AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "
 """Keys of config.loss that are not arguments of the objective's factory."""
 
 TOP_LEVEL = (*SECTIONS, "denoiser", "seed", "sampler", "evaluation", "claim", "measure")
-SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise")
+SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise", "tolerance")
 
 METHODS = tuple(name for name in losses.binding.NAMES if name != "denoise")
 """Methods by which a network can compute more than its output."""
@@ -158,23 +158,29 @@ def solver(section, process):
   Args:
     section: `solver` (a name of `solvers.SOLVERS`), `steps`, `grid` (a name, a section with a factory such as
       solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true by default):
-      on a process with noise at t = 0, whether one more evaluation removes it.
+      on a process with noise at t = 0, whether one more evaluation removes it. A name of `solvers.ADAPTIVE` has `tolerance`
+      in place of steps and grid.
     process: the process of the model.
 
   Raises UserError for a key, a name or an option that does not exist.
   """
   check_keys(section, SAMPLER_KEYS, "config.sampler")
-  name, steps, grid = section.get("solver", "dpmpp_2m"), section.get("steps", 20), plain(section.get("grid")) or None
+  name, grid = section.get("solver", "dpmpp_2m"), plain(section.get("grid")) or None
+  adaptive = name in solvers.ADAPTIVE
+  steps = section.get("steps", None if adaptive else 20)
   options = dict(plain(section.get("options")) or {})
   try:
+    if adaptive:
+      options.setdefault("denoise", bool(section.get("denoise", True)))
+      return solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
     if isinstance(grid, Mapping):
       grid = configuration.build(grid, process, steps, where="config.sampler.grid")
     cleans = section.get("denoise", True) and name != "annealed_langevin" and float(process.marginal(0.0).sigma) > 0
     if cleans and name in ("predictor_corrector", "euler_maruyama", "reverse_diffusion"):
       options.setdefault("denoise", False)  # the last evaluation does it
-    built = solvers.build(name, process, steps, grid=grid, **options)
+    built = solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
     return solvers.with_denoising(built, process) if cleans else built
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, ImportError) as error:
     raise UserError(f"config.sampler: {error}") from error
 
 

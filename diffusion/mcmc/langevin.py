@@ -1,0 +1,122 @@
+"""Langevin dynamics, dx = score(x) dt / 2 + dw, by Euler's rule: unadjusted (ULA), and corrected by Metropolis (MALA)."""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from diffusion.mcmc.base import fold
+from diffusion.mcmc.target import as_data, check_step_size
+
+NOISE, ACCEPT = 0, 1  # purposes of a step's keys
+
+
+@struct.dataclass
+class Position:
+  """The state of a chain that remembers nothing else, x: [C, ...]."""
+
+  x: Any
+
+
+@struct.dataclass
+class Langevin:
+  """See `langevin`."""
+
+  score: Any
+  step_size: Any
+
+  def init(self, x):
+    """The chains at x: [C, ...]."""
+    return Position(x)
+
+  def step(self, state, keys):
+    """One step of every chain; nothing to report."""
+    x = state.x
+    size = self.step_size.astype(x.dtype)
+    return Position(x + 0.5 * size * self.score(x) + jnp.sqrt(size) * noise(keys, x)), {}
+
+
+def langevin(score, step_size) -> Langevin:
+  """ULA: x <- x + step_size / 2 score(x) + sqrt(step_size) z (arXiv:2111.04726, there epsilon).
+
+  Its stationary law is not the target's: for N(0, v) it has variance v / (1 - step_size / (4 v)), and diverges from step_size 4 v on.
+
+  Args:
+    score: x [C, ...] -> [C, ...]; see `at_time` for one that takes times.
+    step_size: positive, data of the program.
+
+  Raises ValueError for a step size that is not positive, TypeError for what can not be called.
+
+  >>> from diffusion import mcmc
+  >>> kernel = mcmc.langevin(lambda x: -x, 0.1)
+  >>> mcmc.run(kernel, jnp.zeros((4, 2)), jax.random.key(0), 50).x.shape
+  (4, 2)
+  """
+  return Langevin(as_data(score, "langevin"), check_step_size(step_size, "langevin"))
+
+
+@struct.dataclass
+class Weighed:
+  """The state of a chain that is accepted or not: x [C, ...], log_prob [C], score [C, ...]."""
+
+  x: Any
+  log_prob: Any
+  score: Any
+
+
+@struct.dataclass
+class Mala:
+  """See `mala`."""
+
+  log_prob: Any
+  step_size: Any
+
+  def init(self, x):
+    """The chains at x: [C, ...]."""
+    return Weighed(x, *self._weigh(x))
+
+  def step(self, state, keys):
+    """One proposal of every chain; info: `accepted` [C], 0 or 1."""
+    size = self.step_size.astype(state.x.dtype)
+    proposed = state.x + 0.5 * size * state.score + jnp.sqrt(size) * noise(keys, state.x)
+    new = Weighed(proposed, *self._weigh(proposed))
+    forth = _square(new.x - state.x - 0.5 * size * state.score)
+    back = _square(state.x - new.x - 0.5 * size * new.score)
+    log_ratio = new.log_prob - state.log_prob + 0.5 * (forth - back) / size
+    uniform = jax.vmap(jax.random.uniform)(fold(keys, ACCEPT))
+    # A proposal without a density (NaN) is refused.
+    accepted = jnp.log(uniform).astype(log_ratio.dtype) < log_ratio
+    keep = lambda a, b: jnp.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+    return jax.tree.map(keep, new, state), {"accepted": accepted.astype(jnp.float32)}
+
+  def _weigh(self, x):
+    """(log_prob [C], its gradient [C, ...])."""
+    value, pull = jax.vjp(self.log_prob, x)
+    return value, pull(jnp.ones_like(value))[0]
+
+
+def mala(log_prob, step_size) -> Mala:
+  """MALA: the same step as a proposal, accepted with the Metropolis-Hastings probability, so that the target is stationary exactly.
+
+  Args:
+    log_prob: x [C, ...] -> [C], up to a constant, differentiable.
+    step_size: positive, data of the program.
+
+  Raises ValueError for a step size that is not positive, TypeError for what can not be called.
+
+  >>> from diffusion import mcmc
+  >>> done = mcmc.run(mcmc.mala(lambda x: -0.5 * jnp.sum(x**2, axis=1), 0.1), jnp.zeros((4, 2)), jax.random.key(0), 50)
+  >>> bool(done.info["accepted"].mean() > 0.9)
+  True
+  """
+  return Mala(as_data(log_prob, "mala"), check_step_size(step_size, "mala"))
+
+
+def noise(keys, x):
+  """Standard normal noise like x, row c from keys[c] alone."""
+  return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(fold(keys, NOISE))
+
+
+def _square(x):
+  return jnp.sum(jnp.square(x).reshape(x.shape[0], -1), axis=1)

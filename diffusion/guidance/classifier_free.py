@@ -4,10 +4,10 @@ from typing import Any
 
 from flax import struct
 import jax
-import jax.numpy as jnp
 
 from diffusion.denoisers import null_condition
-from diffusion.processes.base import expand
+from diffusion.guidance.interval import active_weight, check_interval, extrapolated
+from diffusion.guidance.rows import as_rows
 
 
 @struct.dataclass
@@ -18,12 +18,14 @@ class ClassifierFree:
     denoiser: the conditional denoiser; it must have seen null conditions in training.
     weight: w in (1 + w) conditional - w unconditional; a scalar or one a sample, [B].
     low, high: noise levels sigma/alpha between which w acts; elsewhere it is 0.
+    negative: the condition to move away from; None for no condition at all.
   """
 
   denoiser: Any
   weight: Any
   low: Any
   high: Any
+  negative: Any = None
 
   # Network evaluations for one call, for the count of forward passes.
   forward_passes = 2
@@ -44,20 +46,11 @@ class ClassifierFree:
           " conditional model, or leave guidance out"
       )
     call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
-    conditional, unconditional = call(cond), call(null_condition(cond))
-    level = self.process.marginal(t).noise_to_signal
-    active = (level >= self.low) & (level <= self.high)
-    weight = jnp.where(active, jnp.asarray(self.weight, t.dtype), jnp.zeros_like(t))
-
-    def guide(towards, away):
-      w = expand(weight, towards).astype(towards.dtype)
-      return towards + w * (towards - away)
-
-    # Every view is linear in x0 at fixed x_t with factors that add to one, so the rule is the same for all.
-    return jax.tree.map(guide, conditional, unconditional)
+    away = null_condition(cond) if self.negative is None else as_rows(self.negative, t.shape[0])
+    return extrapolated(call(cond), call(away), active_weight(self.process, t, self.weight, self.low, self.high))
 
 
-def classifier_free(weight, interval=None):
+def classifier_free(weight, interval=None, negative=None):
   """Classifier-free guidance: (1 + w) conditional - w unconditional (arXiv:2207.12598, eq. 6).
 
   w = 0 is the conditional model and w = -1 the unconditional one; the other convention in use,
@@ -66,6 +59,7 @@ def classifier_free(weight, interval=None):
   Args:
     weight: w, a number or one a sample, [B]. Changing it does not recompile.
     interval: (low, high) noise levels sigma/alpha between which to guide (arXiv:2404.07724), or None for all.
+    negative: a condition to move away from in place of none, such as {'label': 3}, for all samples or one a sample.
 
   Returns:
     A function from denoiser to guided denoiser.
@@ -73,6 +67,7 @@ def classifier_free(weight, interval=None):
   Raises:
     ValueError: an interval that is not low < high.
 
+  >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, guidance, processes
   >>> model = lambda params, x, t, cond: cond['label'][:, None].astype(x.dtype)
   >>> denoiser = denoisers.from_function(model, processes.edm(), denoisers.x0())
@@ -80,7 +75,5 @@ def classifier_free(weight, interval=None):
   >>> float(guided(jnp.zeros((1, 1)), jnp.ones(1), {'label': jnp.array([3])}).x0[0, 0])   # 1.5 * 3 - 0.5 * (-1)
   5.0
   """
-  low, high = (0.0, float("inf")) if interval is None else interval
-  if not low < high:
-    raise ValueError(f"interval ({low}, {high}) is empty: give (low, high) noise levels sigma/alpha with low < high")
-  return lambda denoiser: ClassifierFree(denoiser, weight, low, high)
+  low, high = check_interval(interval)
+  return lambda denoiser: ClassifierFree(denoiser, weight, low, high, negative)

@@ -5,8 +5,8 @@ from typing import Any
 from flax import struct
 import jax.numpy as jnp
 
+from diffusion.guidance.moving import moved, only, with_view
 from diffusion.processes.base import expand
-from diffusion.views import VIEWS
 
 
 @struct.dataclass
@@ -31,17 +31,11 @@ class EpsilonScaling:
 
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
     """As a denoiser: x: [B, ...] and t: [B] give a `Prediction` with the views asked for."""
-    prediction = self.denoiser(x, t, cond, views=tuple(dict.fromkeys((*views, "eps"))), key=key, train=train)
+    prediction = self.denoiser(x, t, cond, views=with_view(views, "eps"), key=key, train=train)
     eps = prediction.eps
     scale = self.constant + self.slope * t
     change = eps * expand((1 / scale - 1).astype(eps.dtype), eps)
-    m = self.process.marginal(t)
-    # Each view changes as it does with the output of a network that predicts eps.
-    factor = lambda view: VIEWS["eps"][view](m.alpha, m.sigma, m.d_alpha, m.d_sigma, m.d_variance)[1]
-    moved = {
-        view: getattr(prediction, view) + expand(jnp.asarray(factor(view), eps.dtype), eps) * change for view in views
-    }
-    return prediction.replace(**{"eps": None, **moved})
+    return only(moved(self.process, prediction, t, "eps", change), views)
 
 
 def epsilon_scaling(constant, slope=0.0):

@@ -1,0 +1,126 @@
+"""Several conditions at once: all of them, none of some (negative weights), or any of them."""
+
+from typing import Any, Callable
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from diffusion.denoisers import null_condition
+from diffusion.guidance.rows import as_rows
+from diffusion.processes.base import expand
+
+
+@struct.dataclass
+class Conjunction:
+  """A denoiser of p(x) prod_i (p(x | c_i) / p(x))^w_i at each noise level; see `conjunction`."""
+
+  denoiser: Any
+  conditions: tuple
+  weights: tuple
+
+  @property
+  def process(self):
+    return self.denoiser.process
+
+  @property
+  def forward_passes(self):
+    """Network evaluations for one call: one a condition, and one without."""
+    return len(self.conditions) + 1
+
+  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+    """As a denoiser; `cond` is not used, the conditions are the transform's own."""
+    del cond
+    rows = [as_rows(one, t.shape[0]) for one in self.conditions]
+    call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
+    nothing = call(null_condition(rows[0]))
+    total = nothing
+    for condition, weight in zip(rows, self.weights):
+      w = jnp.broadcast_to(jnp.asarray(weight, x.dtype), t.shape)
+      total = jax.tree.map(lambda sum_, one, none: sum_ + expand(w, one).astype(one.dtype) * (one - none), total, call(condition), nothing)
+    return total
+
+
+def conjunction(conditions, weights=None):
+  """AND, with weights, and NOT: unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714, eqs. 11 and 13).
+
+  This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or an ancestral
+  sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of `solvers.predictor_corrector`, make the
+  product right (arXiv:2302.11552).
+
+  Args:
+    conditions: a sequence of conditions, such as {'label': 3}; each of one number for all or [B] of them.
+    weights: w_i, one a condition, each a number or [B]; 1 by default. A negative one steers away: NOT.
+
+  Raises:
+    ValueError: no conditions, or as many weights as there are not conditions.
+
+  >>> from diffusion import guidance, oracles, processes
+  >>> two = oracles.gaussian_mixture(processes.edm(), None, [[-1.0], [1.0]], 1.0, labels=[0, 1])
+  >>> both = guidance.conjunction([{"label": 0}, {"label": 1}])(two)
+  >>> float(both(jnp.zeros((1, 1)), jnp.ones(1), views=("score",)).score[0, 0])
+  0.0
+  """
+  conditions = tuple(conditions)
+  weights = (1.0,) * len(conditions) if weights is None else tuple(weights)
+  if not conditions or len(weights) != len(conditions):
+    raise ValueError(f"conjunction got {len(conditions)} conditions and {len(weights)} weights: give at least one condition, and a weight for each")
+  return lambda denoiser: Conjunction(denoiser, conditions, weights)
+
+
+@struct.dataclass
+class Disjunction:
+  """A denoiser of the mixture of p(x | c_i) at each noise level; see `disjunction`."""
+
+  denoiser: Any
+  conditions: tuple
+  params: Any
+  log_weights: Callable[..., Any] = struct.field(pytree_node=False)
+
+  @property
+  def process(self):
+    return self.denoiser.process
+
+  @property
+  def forward_passes(self):
+    """Network evaluations for one call: one a condition; those of the weights are not among them."""
+    return len(self.conditions)
+
+  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+    """As a denoiser; `cond` goes to the weights alone."""
+    logits = self.log_weights(self.params, x, t, cond)
+    if jnp.shape(logits) != (t.shape[0], len(self.conditions)):
+      raise ValueError(f"log_weights returned shape {jnp.shape(logits)}: it is one number a row and condition, {(t.shape[0], len(self.conditions))}")
+    weights = jax.nn.softmax(logits, axis=1)
+    parts = [self.denoiser(x, t, as_rows(one, t.shape[0]), views=views, key=key, train=train) for one in self.conditions]
+    return jax.tree.map(lambda *views: sum(expand(w, view).astype(view.dtype) * view for w, view in zip(weights.T, views)), *parts)
+
+
+def disjunction(conditions, log_weights, params=None):
+  """OR: the conditional predictions weighted by the posterior of their conditions at x_t, which is exact for a mixture.
+
+  A score alone can not tell how probable a condition is at x_t, so this needs log pi_i + log p_t(x | c_i), up to a
+  number that is the same for all i: from densities, from energies, or as the logits of a noise-conditional classifier.
+
+  Args:
+    conditions: a sequence of conditions, such as {'label': 3}.
+    log_weights: pure function (params, x [B, ...], t [B], cond) -> [B, number of conditions]. Build it once.
+    params: its first argument, a leaf.
+
+  Raises:
+    ValueError: no conditions. TypeError: log_weights that can not be called.
+
+  >>> from diffusion import guidance, oracles, processes
+  >>> three = oracles.gaussian_mixture(processes.edm(), None, [[-1.0], [1.0], [9.0]], 0.1, labels=[0, 1, 2])
+  >>> logits = lambda oracle, x, t, cond: jnp.log(oracle.responsibilities(x, t)[:, :2])
+  >>> either = guidance.disjunction([{"label": 0}, {"label": 1}], logits, three)(three)
+  >>> x, t = jnp.zeros((1, 1)), jnp.ones(1)
+  >>> float(either(x, t).x0[0, 0])
+  0.0
+  """
+  conditions = tuple(conditions)
+  if not conditions:
+    raise ValueError("disjunction needs at least one condition, such as {'label': 3}")
+  if not callable(log_weights):
+    raise TypeError(f"log_weights is a function (params, x, t, cond) -> [B, conditions], got {type(log_weights).__name__}")
+  return lambda denoiser: Disjunction(denoiser, conditions, params, log_weights)

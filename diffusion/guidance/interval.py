@@ -1,0 +1,31 @@
+"""A guidance weight that acts between two noise levels, and the extrapolation that it is the weight of."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.processes.base import expand
+
+
+def check_interval(interval):
+  """(low, high) noise levels sigma/alpha of an interval, or of all for None. Raises ValueError for an empty one."""
+  low, high = (0.0, float("inf")) if interval is None else interval
+  if not low < high:
+    raise ValueError(f"interval ({low}, {high}) is empty: give (low, high) noise levels sigma/alpha with low < high")
+  return low, high
+
+
+def active_weight(process, t, weight, low, high):
+  """The weight [B] where the noise level of t [B] lies between low and high, else 0."""
+  level = process.marginal(t).noise_to_signal
+  return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
+
+
+def extrapolated(towards, away, weight):
+  """towards + weight (towards - away) of two predictions, for a weight [B].
+
+  Every view is linear in x0 at fixed x_t with factors that add to one, so the rule is the same for all.
+  """
+  def guide(towards, away):
+    w = expand(weight, towards).astype(towards.dtype)
+    return towards + w * (towards - away)
+  return jax.tree.map(guide, towards, away)

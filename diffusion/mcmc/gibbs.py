@@ -79,7 +79,7 @@ def gibbs(concrete, neighbourhood, t=0.0, cond=None) -> Gibbs:
   >>> from diffusion import mcmc, processes
   >>> concrete = lambda x, t, cond: jnp.where(x == 0, 2.0, -2.0 / 3.0)            # p = (1/4, 3/4)
   >>> kernel = gibbs(concrete, processes.neighbourhoods.bit_flips(1))
-  >>> print(jnp.exp(jax.nn.log_softmax(kernel.log_conditional(jnp.zeros((1, 1), jnp.int32), 0))).round(3))
+  >>> print(np.exp(jax.nn.log_softmax(kernel.log_conditional(jnp.zeros((1, 1), jnp.int32), 0))).round(3))
   [[0.25 0.75]]
   """
   coordinate, target = np.asarray(neighbourhood.coordinate), np.asarray(neighbourhood.target)

@@ -1,5 +1,7 @@
 """Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion."""
 
+from diffusion.networks.concrete import ConcreteFlips
+from diffusion.networks.concrete import ConcreteMLP
 from diffusion.networks.dit import DiT
 from diffusion.networks.energy import Energy
 from diffusion.networks.examples import Example
@@ -8,4 +10,4 @@ from diffusion.networks.mlp import MLP
 from diffusion.networks.time_score import TimeScore
 from diffusion.networks.unet import UNet
 
-__all__ = ["DiT", "Energy", "MLP", "NETWORKS", "Example", "TimeScore", "UNet"]
+__all__ = ["ConcreteFlips", "ConcreteMLP", "DiT", "Energy", "MLP", "NETWORKS", "Example", "TimeScore", "UNet"]

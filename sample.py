@@ -6,7 +6,7 @@ import os
 import sys
 
 from diffusion.errors import UserError
-from diffusion.training import command
+from diffusion.training import command, distributed
 
 DESCRIPTION = """\
 Samples from the newest (or a named) checkpoint of a run, or evaluates it.
@@ -14,15 +14,19 @@ Samples from the newest (or a named) checkpoint of a run, or evaluates it.
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
   python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
+  python sample.py --workdir=runs/digits --num=1000000 --shards=runs/million --processes=4 --process=0
   python sample.py --workdir=runs/digits --evaluate
   python sample.py --workdir=runs/digits --fit --steps=8
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
 Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64.
+With --shards the same command goes on where it stopped. Processes write each their own shards and need not know of each other:
+start N of them with --processes=N --process=0 ... N-1, or let the cluster say with --distributed.
 What is not given comes from the run's config."""
 
 
 DEFAULTS = dict(num=64, first=0, seed=0, batch=64)
+SHARD_SIZE = 8192
 
 
 def parser():
@@ -35,6 +39,9 @@ def parser():
   p.add_argument("--seed", type=int, metavar="S", help="which sequence of samples (default: 0)")
   p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
   p.add_argument("--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
+  p.add_argument("--shards", metavar="FOLDER", help="writes the samples to FOLDER as NPZ files of a fixed number each, without pictures")
+  p.add_argument("--shard-size", type=int, metavar="N", help=f"samples in one file (default: {SHARD_SIZE}); best a multiple of --batch")
+  distributed.add_flags(p)
   p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote; list prints all")
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
   p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, quadratic, vp_time, asinh, log_snr, karras (default: the solver's own)")
@@ -76,7 +83,20 @@ def main(argv):
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")}
   sampler["options"] = dict(args.option) if args.option else None
-  if args.fit:
+  many = ("distributed", "coordinator", "processes", "process", "shard_size")
+  given = [name for name in many if getattr(args, name) not in (None, False)]
+  if given and not args.shards:
+    raise UserError(f"--{given[0].replace('_', '-')} only means something together with --shards: add it, or leave it out")
+  if args.shards:
+    given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
+    if given:
+      raise UserError(f"--shards writes samples to its folder, so --{given[0]} has no place beside it")
+    process, processes = distributed.share(args)
+    from diffusion import shards_command
+
+    _set_defaults(args, shard_size=SHARD_SIZE, **DEFAULTS)
+    print(shards_command.run(args, sampler, process, processes))
+  elif args.fit:
     given = [name for name in ("first", "evaluate") if getattr(args, name)]
     if given:
       raise UserError(f"--fit only fits, so --{given[0]} has no place beside it")
@@ -95,10 +115,14 @@ def main(argv):
   else:
     from diffusion import sampling_command
 
-    for name, value in DEFAULTS.items():
-      if getattr(args, name) is None:
-        setattr(args, name, value)
+    _set_defaults(args, **DEFAULTS)
     print(sampling_command.run(args, sampler))
+
+
+def _set_defaults(args, **defaults):
+  for name, value in defaults.items():
+    if getattr(args, name) is None:
+      setattr(args, name, value)
 
 
 if __name__ == "__main__":

@@ -18,27 +18,20 @@ def run(args, sampler) -> str:
     args: the parsed command line of sample.py.
     sampler: changes to the config's sampler, None for those not given.
   """
-  for name in ("num", "batch"):
-    if getattr(args, name) < 1:
-      raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
-  if args.first < 0 or args.first + args.num > 2**31:
-    raise UserError(f"--first={args.first} and --num={args.num}: indices run from 0 to {2**31 - 1}")
-  if not 0 <= args.seed < 2**31:
-    raise UserError(f"--seed={args.seed} must be from 0 to {2**31 - 1}")
+  check_numbers(args)
   opened = open_run(args.workdir, args.checkpoint, args.ema)
-  dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
-  if args.batch % devices:
-    raise UserError(f"--batch={args.batch} does not divide over {devices} devices: use a multiple of {devices}")
+  dataset = opened.parts.dataset
+  check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
   labels = choose_labels(args.label, dataset)
   out = args.out or os.path.join(args.workdir, _name(args, opened, sampler))
   out = out.removesuffix(".png").removesuffix(".npz")
   os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
   begun = time.perf_counter()
-  with _bar(args.num, args.quiet) as bar:
+  with bar(args.num, args.quiet) as shown:
     samples = sampling.generate(
         denoiser, solver, dataset.shape, args.num, seed=args.seed, first=args.first, labels=labels, batch=args.batch,
-        place=opened.place, progress=bar.update)
+        place=opened.place, progress=shown.update)
   seconds = time.perf_counter() - begun
   stored = dataset.scaling.to_data(samples.x)
   arrays = {"x": samples.x, "stored": stored, "index": args.first + np.arange(args.num)}
@@ -56,6 +49,24 @@ def run(args, sampler) -> str:
       f" {samples.forward_passes:.4g} network evaluations each with guidance counted, {round(args.num * samples.forward_passes):,} in all;"
       f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
+
+
+def check_numbers(args):
+  """UserError for a number on the command line that is out of range."""
+  for name in ("num", "batch"):
+    if getattr(args, name) < 1:
+      raise UserError(f"--{name}={getattr(args, name)} must be at least 1")
+  if args.first < 0 or args.first + args.num > 2**31:
+    raise UserError(f"--first={args.first} and --num={args.num}: indices run from 0 to {2**31 - 1}")
+  if not 0 <= args.seed < 2**31:
+    raise UserError(f"--seed={args.seed} must be from 0 to {2**31 - 1}")
+
+
+def check_batch(batch, opened):
+  """UserError unless the devices share a batch evenly."""
+  devices = opened.mesh.shape["data"]
+  if batch % devices:
+    raise UserError(f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices}")
 
 
 def choose_labels(label, dataset):
@@ -90,7 +101,8 @@ def _name(args, opened, sampler):
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])
 
 
-def _bar(total, quiet):
+def bar(total, quiet, done=0):
+  """A progress bar over images, of which some are done already."""
   from tqdm import tqdm
 
-  return tqdm(total=total, disable=quiet, unit="image", desc="sampling", dynamic_ncols=True)
+  return tqdm(total=total, initial=done, disable=quiet, unit="image", desc="sampling", dynamic_ncols=True)

@@ -81,15 +81,8 @@ def make_sampler(run: SavedRun, **changes):
   if run.denoiser is None:
     raise UserError(f"this run's network gives {', '.join(model.methods(run.parts.network))} and is no denoiser, so no solver samples from it: "
                     "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and use its field")
-  own = dict(run.config.get("sampler", {}))
-  name = changes.get("solver") or own.get("solver", "dpmpp_2m")
-  if name != own.get("solver"):
-    # These belong to the config's own solver.
-    adaptive = name in solvers.ADAPTIVE
-    own = {key: value for key, value in own.items() if key not in ("options", "tolerance", *(("steps", "grid") if adaptive else ()))}
-  section = own | {key: value for key, value in changes.items() if value is not None}
-  if own.get("options") and changes.get("options"):
-    section["options"] = {**own["options"], **changes["options"]}
+  section = sampler_section(run, changes)
+  name = section.get("solver", "dpmpp_2m")
   process, denoiser = run.denoiser.process, run.denoiser
   solver = _saved_solver(name, process, changes) if str(name).endswith(".npz") else model.solver(section, process)
   weight, interval = section.get("guidance", 0.0), section.get("interval")
@@ -101,6 +94,19 @@ def make_sampler(run: SavedRun, **changes):
     except ValueError as error:
       raise UserError(str(error)) from error
   return denoiser, solver
+
+
+def sampler_section(run: SavedRun, changes) -> dict:
+  """The config's `sampler` section with changes; None keeps a value, and what belongs to the config's own solver goes with it."""
+  own = dict(run.config.get("sampler", {}))
+  name = changes.get("solver") or own.get("solver", "dpmpp_2m")
+  if name != own.get("solver"):
+    adaptive = name in solvers.ADAPTIVE
+    own = {key: value for key, value in own.items() if key not in ("options", "tolerance", *(("steps", "grid") if adaptive else ()))}
+  section = own | {key: value for key, value in changes.items() if value is not None}
+  if own.get("options") and changes.get("options"):
+    section["options"] = {**own["options"], **changes["options"]}
+  return section
 
 
 def _saved_solver(path, process, changes):

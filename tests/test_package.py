@@ -42,6 +42,8 @@ LEVEL = {
     "saved_run": 7,
     "reproduction": 8,
     "sampling_command": 8,
+    "shards": 1,
+    "shards_command": 9,
     "fit_command": 9,
     "evaluation": 8,
 }

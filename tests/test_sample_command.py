@@ -4,15 +4,17 @@ import contextlib
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
+import signal
 
 import jax
 import numpy as np
 import pytest
 
-from diffusion import configuration, evaluation, processes, sampling, solvers
+from diffusion import configuration, evaluation, processes, sampling, shards, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.training import command, loop, model
@@ -216,3 +218,85 @@ def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
   assert table.nfe == 3 and table.about.process == "edm" and (np.diff(table.t) < 0).all()
   status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
   assert (status, err) == (0, "") and "3 denoiser calls" in said and "fitted at" not in said
+
+
+SHARDS = ("--num=40", "--shard-size=16", "--batch=16", "--solver=ancestral", "--steps=3", "--seed=7")
+
+
+def files(folder):
+  return {path.name: path.read_bytes() for path in sorted(folder.glob("*.npz"))}
+
+
+@pytest.fixture(scope="module")
+def sharded(workdir, tmp_path_factory):
+  """The shards that one process writes."""
+  folder = tmp_path_factory.mktemp("shards")
+  status, said, err = sample(f"--workdir={workdir}", *SHARDS, f"--shards={folder}")
+  assert (status, err) == (0, "") and "3 shards written" in said and "3 of the 3 shards of 40 samples" in said
+  return folder
+
+
+def test_shards_are_the_samples_of_one_call_whoever_writes_them(workdir, sharded, tmp_path):
+  status, said, err = sample(f"--workdir={workdir}", *(flag for flag in SHARDS if "shard" not in flag), f"--out={tmp_path}/whole")
+  assert (status, err) == (0, "")
+  whole, found = np.load(tmp_path / "whole.npz"), list(shards.read(sharded))
+  for name in ("stored", "label", "index"):
+    np.testing.assert_array_equal(np.concatenate([shard[name] for shard in found]), whole[name])
+  for process in (2, 0, 1):
+    status, said, err = sample(f"--workdir={workdir}", *SHARDS, f"--shards={tmp_path}/three", "--processes=3", f"--process={process}")
+    assert (status, err) == (0, "") and f"process {process} of 3: 1 shards written" in said
+  assert files(tmp_path / "three") == files(sharded)
+  assert list(files(sharded)) == ["000000000-000000015.npz", "000000016-000000031.npz", "000000032-000000039.npz"]
+
+
+def test_shards_go_on_after_a_stop_and_damaged_ones_are_made_again(workdir, sharded, tmp_path, monkeypatch):
+  write = shards.write
+
+  def stopped(path, *args, **arrays):
+    write(path, *args, **arrays)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  monkeypatch.setattr(shards, "write", stopped)
+  flags = (f"--workdir={workdir}", *SHARDS, f"--shards={tmp_path}")
+  status, said, err = sample(*flags)
+  assert status == 143 and said == "" and "1 shards were written" in err and "2 are left" in err and err.count("\n") == 1
+  assert len(files(tmp_path)) == 1
+  monkeypatch.undo()
+  # What a kill leaves behind, a file cut short, and one of the right range with a flipped byte.
+  (tmp_path / "000000016-000000031.npz.tmp").write_bytes(b"half")
+  (tmp_path / "000000016-000000031.npz").write_bytes(files(sharded)["000000016-000000031.npz"][:-100])
+  content = bytearray(files(sharded)["000000032-000000039.npz"])
+  content[300] ^= 4
+  (tmp_path / "000000032-000000039.npz").write_bytes(content)
+  status, said, err = sample(*flags)
+  assert status == 0 and "2 shards written" in said and "1 were there" in said
+  assert files(tmp_path) == files(sharded) and not list(tmp_path.glob("*.tmp"))
+  status, said, _ = sample(*flags)
+  assert status == 0 and "0 shards written" in said and "3 were there" in said
+
+
+@pytest.mark.parametrize("flags, words", [
+    (("--seed=8",), "seed is 7 there and 8 here"),
+    (("--guidance=2",), "sampler is"),
+    (("--label=3",), "label is null there"),
+    (("--checkpoint=10",), "checkpoint is 20 there and 10 here"),
+    (("--ema=none",), "ema is"),
+    (("--shard-size=8",), "size is 16 there and 8 here"),
+    (("--num=56",), "000000032-000000039.npz is no shard"),
+    (("--process=1",), "--processes=N"),
+    (("--processes=2", "--process=2"), "counted from 0"),
+    (("--coordinator=localhost:1",), "--distributed"),
+    (("--out=x",), "--out has no place"),
+    (("--shard-size=0",), "at least 1"),
+], ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "")
+def test_a_folder_of_another_command_is_one_sentence(workdir, sharded, flags, words):
+  before = files(sharded)
+  status, said, err = sample(f"--workdir={workdir}", *SHARDS, f"--shards={sharded}", *flags)
+  assert status == 2 and said == "" and words in err and err.count("\n") == 1
+  assert files(sharded) == before
+
+
+def test_flags_of_shards_alone_are_one_sentence(workdir):
+  for flag in ("--processes=2", "--distributed", "--shard-size=8"):
+    status, _, err = sample(f"--workdir={workdir}", flag)
+    assert status == 2 and "together with --shards" in err and err.count("\n") == 1

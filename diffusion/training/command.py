@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 
 from diffusion import configuration
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, interruption
+from diffusion.training import checkpoints, distributed, interruption
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,7 +22,8 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[list[str]], None], argv=None) -> int:
   """Calls main(argv) and returns the exit status.
 
-  0: done; 2: the caller can mend it (UserError, full disk); 143 or 130: stopped by SIGTERM or Ctrl-C after saving.
+  0: done; 2: the caller can mend it (UserError, full disk); 143 or 130: stopped by SIGTERM or Ctrl-C after saving; 75: another
+  process of the run is gone.
   Anything else is a bug here or in the caller's code and keeps its traceback.
 
   >>> def main(argv):
@@ -29,17 +31,28 @@ def run(main: Callable[[list[str]], None], argv=None) -> int:
   >>> run(main, [])
   2
   """
+  status, with_all = 0, True
   try:
     main(sys.argv[1:] if argv is None else argv)
-    return 0
-  except UserError as error:
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    return 2
   except interruption.Stopped as stopped:
     print(" ".join(str(stopped).split()), file=sys.stderr)
-    return stopped.status
-  except OSError as error:
-    if not checkpoints.disk_full(error):
-      raise
+    status, with_all = stopped.status, not stopped.alone
+  except Exception as error:
+    status, with_all = _failure(error), False
+  return distributed.leave(status, with_all)
+
+
+def _failure(error):
+  """Says what went wrong; the exit status. A bug keeps its traceback."""
+  if isinstance(error, UserError):
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+  elif distributed.joined() and distributed.lost_another(error):
+    return distributed.LOST
+  elif isinstance(error, OSError) and checkpoints.disk_full(error):
     print(f"error: the disk is full ({error}); what was saved is kept; free some space and run the same command again", file=sys.stderr)
-    return 2
+  elif distributed.joined():  # the others must not wait for this one
+    traceback.print_exception(error)
+    return 1
+  else:
+    raise error
+  return 2

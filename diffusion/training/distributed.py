@@ -5,13 +5,26 @@ checkpoints, and the first one alone writes what is not an array: the config, th
 """
 
 import os
+import sys
 
 import jax
 
 from diffusion.errors import UserError
+from diffusion.training.last_words import LastWords
 
 HEARTBEAT = 30
 """Seconds without a sign of life after which the others give a process up and stop."""
+
+PATIENCE = 24 * 3600
+"""Seconds for which a process that is done waits for the others: a dead one is noticed by its heartbeat, a slow one has its time."""
+
+LOST = 75
+"""Exit status of a process that stops because another one is gone ("try again"); 134 where the runtime itself aborts it."""
+
+BROKEN = ("Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "coordination", "heartbeat", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+"""Words of errors that mean that another process does not answer."""
+
+_words = None  # what is said for this process if it is aborted
 
 
 def add_flags(parser) -> None:
@@ -45,11 +58,76 @@ def start(flags) -> None:
   if all(known) and not 0 <= process < processes:
     raise UserError(f"--process={process} of --processes={processes}: they are counted from 0")
   try:
-    jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT)
+    jax.distributed.initialize(
+        coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=PATIENCE)
   except (RuntimeError, ValueError) as error:
     raise UserError(
         f"the processes did not find each other ({str(error).splitlines()[0]}): check that all run the same command with --process from 0,"
         " that the first one's address can be reached, or leave out --distributed") from error
+  if jax.process_count() > 1:
+    global _words
+    _words = LastWords(
+        f"process {jax.process_index()} of {jax.process_count()} ended before its work was done: it was killed, or another process of this run"
+        " died or could not be reached (the output of the first to end says why). What was saved is whole: start all of them again with the"
+        " same command, and they go on from there")
+
+
+def share(flags) -> tuple[int, int]:
+  """(which, of how many) for work whose parts need nothing of each other: as `start`, or by --processes and --process alone.
+
+  Raises:
+    UserError: flags that do not go together.
+  """
+  if flags.distributed:
+    start(flags)
+    return jax.process_index(), jax.process_count()
+  if flags.coordinator:
+    raise UserError("--coordinator only means something together with --distributed: add it, or leave it out")
+  if (flags.process is None) != (flags.processes is None):
+    raise UserError("--processes=N says of how many and --process=I which one this is, from 0: give both, or neither")
+  process, processes = flags.process or 0, 1 if flags.processes is None else flags.processes
+  if not 0 <= process < processes:
+    raise UserError(f"--process={process} of --processes={processes}: they are counted from 0")
+  return process, processes
+
+
+def joined() -> bool:
+  """Whether this process is one of several that are in touch with each other."""
+  return _words is not None
+
+
+def lost_another(error: BaseException) -> bool:
+  """Whether an error of the runtime, or what it came from, says that another process does not answer.
+
+  >>> lost_another(ValueError("UNKNOWN: Gloo all-reduce failed: Connection reset by peer")), lost_another(ValueError("shapes differ"))
+  (True, False)
+  """
+  while error is not None:
+    if isinstance(error, (RuntimeError, ValueError)) and any(word in str(error) for word in BROKEN):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def leave(status: int, with_all: bool = True) -> int:
+  """The end of a process that joined others; called last, with its exit status.
+
+  Args:
+    status: of the command.
+    with_all: the others come here too, so it waits for them. Otherwise it ends at once, and they stop within the heartbeat; with the
+      status LOST the last words say why.
+  """
+  if not joined():
+    return status
+  sys.stdout.flush()
+  if with_all:
+    jax.distributed.shutdown()
+  if status != LOST:
+    _words.take_back()
+  if not with_all:
+    sys.stderr.flush()
+    os._exit(status)  # the runtime's own end would wait for the others
+  return status
 
 
 def first() -> bool:

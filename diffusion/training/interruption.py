@@ -14,17 +14,22 @@ class Stopped(Exception):
   Attributes:
     status: the exit status, 128 + the signal (143 for SIGTERM, 130 for Ctrl-C): not zero, so that a script
       does not take the half-trained model for a finished one.
+    alone: whether it stopped without the other processes of its run.
   """
 
-  def __init__(self, message: str, status: int):
+  def __init__(self, message: str, status: int, alone: bool = False):
     super().__init__(message)
     self.status = status
+    self.alone = alone
 
 
 class Watch:
   """Context in which the first SIGTERM or SIGINT is only noted in `signal`; a second one acts as usual.
 
   With several processes the runtime takes SIGTERM and tells all of them; `ask` then finds one step for all.
+
+  Args:
+    alone: whether this process may stop without the others; the runtime is then not asked.
 
   >>> import os
   >>> with Watch() as watch:
@@ -33,13 +38,14 @@ class Watch:
   True
   """
 
-  def __init__(self):
+  def __init__(self, alone: bool = False):
     self.signal = None
+    self._alone = alone
     self._before = {}
 
   def __enter__(self):
     # Python allows handlers only in the main thread.
-    if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+    if (self._alone or jax.process_count() == 1) and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._note)
     return self

@@ -1,0 +1,98 @@
+"""What `sample.py --shards` does: one process's part of many samples, as files, going on where it or another process stopped."""
+
+import hashlib
+import json
+import os
+import time
+
+import jax
+import numpy as np
+
+from diffusion import sampling, shards
+from diffusion.errors import UserError
+from diffusion.factories import plain
+from diffusion.saved_run import make_sampler, open_run, sampler_section
+from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
+from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
+
+
+def run(args, sampler, process: int = 0, processes: int = 1) -> str:
+  """Writes the shards of one process that are not there yet; returns the sentence that says what was done.
+
+  Args:
+    args: the parsed command line of sample.py.
+    sampler: changes to the config's sampler, None for those not given.
+    process, processes: which of how many this is. They say nothing to each other: each takes every `processes`-th shard, on its own
+      devices.
+
+  Raises:
+    UserError: numbers out of range, a folder of another command.
+    interruption.Stopped: SIGTERM or Ctrl-C; whole shards are kept.
+  """
+  check_numbers(args)
+  if args.shard_size < 1:
+    raise UserError(f"--shard-size={args.shard_size} must be at least 1")
+  opened = open_run(args.workdir, args.checkpoint, args.ema, mesh=sharding.make_mesh(devices=jax.local_devices()))
+  check_batch(args.batch, opened)
+  denoiser, solver = make_sampler(opened, **sampler)
+  labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
+  digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
+  mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
+  path = lambda shard: os.path.join(args.shards, shards.name(*shard))
+  missing, notes = [], []
+  for shard in mine:
+    wrong = shards.problem(path(shard), *shard, digest)
+    if wrong:
+      missing.append(shard)
+      notes += [f"{path(shard)} is made again: {wrong}"] if wrong != "missing" else []
+  kept = sum(count for _, count in mine) - sum(count for _, count in missing)
+  begun, made, passes = time.perf_counter(), 0, 0
+  with interruption.Watch(alone=True) as watch, bar(sum(count for _, count in mine), args.quiet, kept) as shown:
+    for note in notes:
+      shown.write(note)
+
+    def progress(number):
+      shown.update(number)
+      if watch.signal is not None:
+        raise interruption.Stopped(
+            f"{watch.signal.name}: {made} shards were written to {args.shards} and {len(missing) - made} are left; run the same command to go on",
+            128 + watch.signal, alone=True)
+
+    for first, count in missing:
+      samples = sampling.generate(
+          denoiser, solver, dataset.shape, count, seed=args.seed, first=first, labels=labels, batch=args.batch, place=opened.place,
+          progress=progress)
+      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": first + np.arange(count)}
+      if samples.labels is not None:
+        arrays["label"] = samples.labels
+      shards.write(path((first, count)), digest, **arrays)
+      made, passes = made + 1, passes + count * samples.forward_passes
+  seconds = time.perf_counter() - begun
+  whole = shards.plan(args.first, args.num, args.shard_size)
+  there = sum(os.path.exists(path(shard)) for shard in whole)
+  part = f"process {process} of {processes}: " if processes > 1 else ""
+  return (f"{part}{made} shards written in {seconds:.1f} s (compilation included), {len(mine) - len(missing)} were there; {round(passes):,} network"
+          f" evaluations; {there} of the {len(whole)} shards of {args.num:,} samples are in {args.shards}")
+
+
+def command_of(args, sampler, opened) -> dict:
+  """All that decides the samples: which weights, which sampler, which sequence, in files of which size."""
+  folder = checkpoints.path_of(workdirs.checkpoints(args.workdir), opened.step)
+  with open(os.path.join(folder, "digests.json")) as file:
+    weights = json.load(file)["sha256"]
+  section = {key: plain(value) for key, value in sampler_section(opened, sampler).items()}
+  solver = str(section.get("solver", ""))
+  if solver.endswith(".npz"):  # what is in the file counts, not its name
+    with open(solver, "rb") as file:
+      section["solver"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
+  averages = list(opened.state.emas)
+  return {
+      "checkpoint": opened.step,
+      "weights": weights,
+      "ema": args.ema or (averages[0] if averages else "none"),
+      "sampler": section,
+      "label": args.label,
+      "seed": args.seed,
+      "first": args.first,
+      "size": args.shard_size,
+  }

@@ -6,6 +6,7 @@ against the true answer in a second.
 
 from diffusion.oracles.atoms import Atoms, atoms
 from diffusion.oracles.categorical import UniformResampleCategorical, uniform_resample_categorical
+from diffusion.oracles.conditioned import conditioned
 from diffusion.oracles.gaussian import Gaussian, gaussian
 from diffusion.oracles.mixture import GaussianMixture, gaussian_mixture
 from diffusion.oracles.path_mixture import PathMixture, path_mixture

@@ -1,0 +1,101 @@
+"""Denoising diffusion restoration: each spectral component of x follows y as closely as its noise level allows."""
+
+from typing import Any
+
+from flax import struct
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.processes.base import expand
+from diffusion.solvers import randomness
+from diffusion.solvers.nodes import nodes
+from diffusion.tasks.measurement import Measurement
+
+
+@struct.dataclass
+class Ddrm:
+  """A solver; see `ddrm`."""
+
+  process: Any
+  measurement: Measurement
+  y: Any
+  eta: Any
+  eta_b: Any
+  t: Any  # [N + 1]
+  stochastic: bool = struct.field(pytree_node=False, default=True)
+
+  @property
+  def num_steps(self):
+    return self.t.shape[-1] - 1
+
+  @property
+  def nfe(self):
+    """Denoiser calls for one sample."""
+    return self.num_steps
+
+  def init(self, denoiser, x, keys, cond=None):
+    del denoiser, keys, cond
+    self.measurement.check(x.shape, self.y.shape)
+    return x
+
+  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+    times = jnp.asarray(self.t, state.dtype)
+    t, t_next = (jnp.full(state.shape[:1], 1.0, state.dtype) * times[j] for j in (i, i + 1))
+    prediction = denoiser(state, t, cond, views=("x0", "eps"))
+    x0, eps = prediction.x0, prediction.eps
+    m = self.process.marginal(t_next)
+    level = expand(m.noise_to_signal, x0)  # sigma/alpha at the end of the step
+    z = randomness.normal(keys, i + 1, 0, state)
+    eta, eta_b, gram = (jnp.asarray(value, state.dtype) for value in (self.eta, self.eta_b, self.measurement.gram))
+    project = lambda v: self.measurement.adjoint(self.measurement(v)) / gram
+    known = self.measurement.adjoint(self.y.astype(state.dtype)) / gram  # y in the space of x, with noise s/sqrt(gram)
+    noise = jnp.asarray(self.measurement.noise, state.dtype) / jnp.sqrt(gram)
+    # Where nothing is measured: DDIM with eta.
+    free = x0 + level * (jnp.sqrt(1 - eta**2) * eps + eta * z)
+    # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is noisier: towards y.
+    towards = x0 + eta_b * (known - project(x0))
+    clear = towards + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
+    unit = (known - project(x0)) / jnp.maximum(noise, jnp.finfo(state.dtype).tiny)
+    faint = x0 + level * (jnp.sqrt(1 - eta**2) * unit + eta * z)
+    measured = jnp.where(level >= noise, clear, faint)
+    x = expand(m.alpha, x0) * (free + project(measured - free))
+    return x if post_step is None else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
+
+  def output(self, state):
+    return state
+
+
+def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32) -> Ddrm:
+  """DDRM in the spectral space of the operator (arXiv:2201.11793, eqs. 7 and 8), for operators with A A^T = c times the identity.
+
+  The measured components have one singular value, sqrt(c): they take y where it is less noisy than the level, and lean towards
+  it where it is not; the others follow DDIM with `eta`. Deterministic in nothing but its settings: samples are spread
+  less than the posterior where the data have modes of their own.
+
+  Args:
+    process: the Gaussian process.
+    grid: [n + 1] decreasing times.
+    measurement: linear with a gram: inpainting, super_resolution, colorization, compressed_sensing.
+    y: [B, *measured].
+    eta, eta_b: the paper's defaults; leaves.
+    dtype: of the times.
+
+  Raises:
+    ValueError: another measurement, or a bad grid.
+
+  >>> from diffusion import oracles, processes, solvers, tasks
+  >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
+  >>> exact = tasks.ddrm(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
+  >>> import jax
+  >>> x = solvers.sample(prior, exact, prior.process.sample_prior(jax.random.key(0), (1, 2)), keys=jax.random.split(jax.random.key(1), 1))
+  >>> float(x[0, 0])
+  3.0
+  """
+  measurement.check_linear("ddrm")
+  if measurement.gram is None:
+    raise ValueError(f"ddrm needs an operator with A A^T = c times the identity, and {measurement.name} has none: take pigdm or daps")
+  grid = np.asarray(grid, np.float64)
+  if grid.ndim != 1:
+    raise ValueError(f"ddrm takes one grid for all samples, got shape {grid.shape}")
+  nodes(process, grid, dtype)
+  return Ddrm(process, measurement, jnp.asarray(y), eta, eta_b, grid.astype(dtype))

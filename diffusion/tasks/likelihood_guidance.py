@@ -1,0 +1,119 @@
+"""Posterior sampling by a likelihood added to the score: DPS for any measurement, PiGDM for linear ones."""
+
+from typing import Any
+
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from diffusion.guidance.moving import moved, only, with_view
+from diffusion.processes.base import expand
+from diffusion.tasks.measurement import Measurement
+
+
+@struct.dataclass
+class LikelihoodGuidance:
+  """A denoiser of p(x | y) at each noise level, approximately; see `dps` and `pigdm`.
+
+  Attributes:
+    denoiser: of the prior.
+    measurement, y: what was measured, [B, *measured].
+    scale: factor of the likelihood's score.
+    data_variance: variance of the data that decides the spread of x0 given x_t, or None: no spread.
+    through_operator: whether the spread goes through a linear operator (PiGDM), or widens the noise of y (DPS).
+  """
+
+  denoiser: Any
+  measurement: Measurement
+  y: Any
+  scale: Any
+  data_variance: Any = None
+  through_operator: bool = struct.field(pytree_node=False, default=False)
+
+  # Forward passes for one call; the pass back through the network costs about two more.
+  forward_passes = 1
+
+  @property
+  def process(self):
+    return self.denoiser.process
+
+  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+    """As a denoiser; row i sees y[i]."""
+    self.measurement.check(x.shape, self.y.shape)
+
+    def forward(x):
+      prediction = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
+      return prediction.x0, prediction
+    x0, back, prediction = jax.vjp(forward, x, has_aux=True)
+    y = self.y.astype(x.dtype)
+    spread = None if self.data_variance is None else posterior_spread(self.process, t, self.data_variance)
+    if self.through_operator:
+      pull = self.measurement.adjoint(self.measurement.solve(spread, y - self.measurement(x0)))
+    else:
+      noise = jnp.asarray(self.measurement.noise, y.dtype)
+      wider = self.measurement if spread is None else self.measurement.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype)), y))
+      pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
+    scale = jnp.asarray(self.scale, x.dtype)
+    return only(moved(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]), views)
+
+
+def posterior_spread(process, t, data_variance):
+  """Variance of x0 given x_t of data N(m, v I): v sigma^2 / (alpha^2 v + sigma^2), [B]."""
+  m = process.marginal(t)
+  v = jnp.asarray(data_variance, t.dtype)
+  return v * m.sigma**2 / (m.alpha**2 * v + m.sigma**2)
+
+
+def dps(measurement, y, scale=1.0, data_std=None):
+  """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq. 11).
+
+  The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too sharp, and so
+  stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is widened by the spread that x0
+  has given x_t for data N(m, data_std^2 I), times one for the operator's norm: stable with any number of steps.
+
+  Args:
+    measurement: with a noise above zero, unless a data_std is given.
+    y: [B, *measured], one a sample.
+    scale: factor; changing it does not recompile.
+    data_std: standard deviation of the data in the units of the model, or None for the paper's likelihood.
+
+  Raises:
+    ValueError: a likelihood without a width.
+
+  >>> from diffusion import oracles, processes, tasks
+  >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
+  >>> first = tasks.inpainting([1, 0], noise=0.5)
+  >>> guided = tasks.dps(first, jnp.array([[1.0, 0.0]]))(prior)
+  >>> x0 = guided(jnp.zeros((1, 2)), jnp.full(1, 0.1)).x0
+  >>> bool(x0[0, 0] > 0), float(x0[0, 1])
+  (True, 0.0)
+  """
+  if data_std is None and not isinstance(measurement.noise, jax.core.Tracer) and not jnp.all(jnp.asarray(measurement.noise) > 0):
+    raise ValueError("dps needs a measurement with noise above zero, which is the width of the likelihood: give it one, such as "
+                     "noise=0.05, or give data_std")
+  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, None if data_std is None else data_std**2)
+
+
+def pigdm(measurement, y, data_std=1.0, scale=1.0):
+  """score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's Jacobian (PiGDM, Song et al., ICLR 2023, eq. 7).
+
+  r^2 is the variance of x0 given x_t as it is for data N(m, data_std^2 I), for which this is exact. Data of several modes
+  have another, so their posterior is approximated.
+
+  Args:
+    measurement: a linear one, with or without noise.
+    y: [B, *measured].
+    data_std: standard deviation of the data in the units of the model.
+    scale: factor; 1 is the formula.
+
+  Raises:
+    ValueError: a measurement that is not linear.
+
+  >>> from diffusion import oracles, processes, tasks
+  >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
+  >>> guided = tasks.pigdm(tasks.inpainting([1, 0], noise=1.0), jnp.array([[1.0, 0.0]]))(prior)
+  >>> guided(jnp.zeros((1, 2)), jnp.full(1, 1e3)).x0.round(3).tolist()     # the posterior mean, with next to no x_t
+  [[0.5, 0.0]]
+  """
+  measurement.check_linear("pigdm")
+  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, data_std**2, True)

@@ -1,0 +1,166 @@
+"""Measurements and posterior sampling against dense linear algebra and posteriors known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion import oracles, processes, solvers, tasks
+
+IMAGE = (4, 6, 2)
+LINEAR = {
+    "inpainting": lambda noise: tasks.inpainting(np.random.default_rng(0).integers(0, 2, IMAGE), noise),
+    "super_resolution": lambda noise: tasks.super_resolution(IMAGE, 2, noise),
+    "blur": lambda noise: tasks.blur(IMAGE, 0.7, noise),
+    "colorization": lambda noise: tasks.colorization(IMAGE, noise),
+    "compressed_sensing": lambda noise: tasks.compressed_sensing(IMAGE, 7, jax.random.key(0), noise),
+    "linear": lambda noise: tasks.linear(np.random.default_rng(1).normal(size=(5, 48)) / 7.0, IMAGE, noise),
+}
+
+
+def dense(measurement):
+  """The matrix [M, D] of a linear measurement, column by column."""
+  size = int(np.prod(measurement.event))
+  return np.asarray(measurement(jnp.eye(size).reshape(size, *measurement.event)), np.float64).reshape(size, -1).T
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_adjoint_and_solve_are_those_of_the_matrix(name, x64):
+  measurement = LINEAR[name](0.3)
+  matrix = dense(measurement)
+  rng = np.random.default_rng(2)
+  y = measurement.seen(jnp.asarray(rng.normal(size=(3, *measurement.measured))))
+  flat = np.asarray(y).reshape(3, -1)
+  np.testing.assert_allclose(np.asarray(measurement.adjoint(y)).reshape(3, -1), flat @ matrix, atol=1e-6)
+  spread = np.array([0.01, 1.0, 4.0])
+  expected = np.stack([np.linalg.solve(s * matrix @ matrix.T + 0.09 * np.eye(len(matrix)), row) for s, row in zip(spread, flat)])
+  np.testing.assert_allclose(np.asarray(measurement.solve(jnp.asarray(spread), y)).reshape(3, -1), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_noise_of_a_measurement_has_its_size_and_is_each_rows_own():
+  measurement = tasks.super_resolution((4, 4, 1), 2, 0.5)
+  keys = jax.random.split(jax.random.key(0), 4000)
+  noise = measurement.observe(jnp.zeros((4000, 4, 4, 1)), keys)
+  assert abs(float(noise.std()) - 0.5) < 4.5 * 0.5 / np.sqrt(2 * 16000)
+  np.testing.assert_array_equal(measurement.observe(jnp.zeros((1, 4, 4, 1)), keys[7:8])[0], noise[7])
+  # Magnitudes of a Fourier transform do not see a shift in a circle of the frame's size.
+  magnitudes, x = tasks.phase_retrieval((4, 4, 1)), jax.random.normal(jax.random.key(1), (1, 4, 4, 1))
+  framed = jnp.pad(x, ((0, 0), (0, 4), (0, 4), (0, 0)))
+  expected = np.abs(np.fft.fft2(np.roll(framed[0, :, :, 0], (2, 3), (0, 1)))) / 4.0
+  np.testing.assert_allclose(magnitudes(x)[0, :, :, 0], expected, atol=1e-3)
+
+
+MEANS, WEIGHTS = np.array([[1.0, 0.0, -1.0], [-1.0, 0.5, 0.3]]), np.array([0.3, 0.7])
+COVARIANCES = [np.diag([0.2, 0.4, 0.1]), np.array([[0.5, 0.2, 0.0], [0.2, 0.4, 0.1], [0.0, 0.1, 0.3]])]
+MATRIX, Y, NOISE = np.array([[1.0, 1.0, 0.0], [0.0, 0.5, -1.0]]), np.array([0.4, 0.9]), 0.3
+
+
+def test_the_conditioned_mixture_obeys_bayes(x64):
+  """log p(x | y) - log p(x) - log p(y | x) is the same number at every x."""
+  process = processes.edm()
+  prior = oracles.gaussian_mixture(process, WEIGHTS, MEANS, COVARIANCES)
+  posterior = oracles.conditioned(process, WEIGHTS, MEANS, COVARIANCES, MATRIX, Y, NOISE)
+  x, t = jnp.asarray(np.random.default_rng(0).normal(size=(50, 3))), jnp.zeros(50)
+  likelihood = tasks.linear(MATRIX, noise=NOISE).log_likelihood(jnp.asarray(Y)[None], x)
+  constant = posterior.log_prob(x, t) - prior.log_prob(x, t) - likelihood
+  np.testing.assert_allclose(constant, constant[0], atol=1e-4)  # the operator is in single precision
+
+
+@pytest.mark.parametrize("name", ["vp_cosine", *(pytest.param(n, marks=pytest.mark.slow) for n in ("edm", "vp_linear", "subvp", "rectified_flow", "ve"))])
+def test_pigdm_is_exact_for_isotropic_gaussian_data(name, x64):
+  """Its score is that of the noised posterior at every level, and DPS's is not."""
+  process, std, mean = processes.PROCESSES[name](), 0.8, np.array([0.5, -1.0, 0.2])
+  prior = oracles.gaussian(process, mean, std**2 * np.eye(3))
+  posterior = oracles.conditioned(process, None, mean[None], [std**2 * np.eye(3)], MATRIX, Y, NOISE)
+  t = jnp.asarray([0.02, 0.2, 0.5, 0.9]) * min(process.t_max, 1.0)
+  x, y = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))), jnp.broadcast_to(jnp.asarray(Y), (4, 2))
+  measurement = tasks.linear(MATRIX, noise=NOISE)
+  truth = posterior(x, t, views=("score", "x0"))
+  found = tasks.pigdm(measurement, y, std)(prior)(x, t, views=("score", "x0"))
+  np.testing.assert_allclose(found.score, truth.score, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(found.x0, truth.x0, rtol=1e-4, atol=1e-4)
+  assert np.abs(tasks.dps(measurement, y)(prior)(x, t).x0 - truth.x0)[-1].max() > 0.1
+
+
+def moments(x):
+  return np.asarray(x, np.float64).mean(0), np.cov(np.asarray(x, np.float64).T)
+
+
+@pytest.mark.parametrize("linear", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_daps_samples_the_posterior_of_gaussian_data(linear):
+  """Each level draws from the exact p(x0 | x_t, y): mean and covariance within 4.5 standard errors; with Langevin moves within a tenth."""
+  process, std, mean, count = processes.edm(sigma_min=0.01, sigma_max=20.0), 0.8, np.array([0.5, -1.0, 0.2]), 8192
+  prior = oracles.gaussian(process, mean, std**2 * np.eye(3), dtype=jnp.float32)
+  posterior = oracles.conditioned(process, None, mean[None], [std**2 * np.eye(3)], MATRIX, Y, NOISE)
+  measurement = tasks.measurement(tasks.operators.projected, (3,), params=jnp.asarray(MATRIX, jnp.float32), noise=NOISE, linear=linear)
+  y = jnp.broadcast_to(jnp.asarray(Y, jnp.float32), (count, 2))
+  grid = solvers.grids.karras(process, 12, clean=True)
+  solver = tasks.daps(process, grid, measurement, y, data_std=std, moves=100)
+  x = solvers.sample(prior, solver, process.sample_prior(jax.random.key(0), (count, 3)), keys=jax.random.split(jax.random.key(1), count))
+  centre, covariance = moments(x)
+  basis, eigenvalues = np.asarray(posterior.basis[0], np.float64), np.asarray(posterior.eigenvalues[0], np.float64)
+  truth = basis @ np.diag(eigenvalues) @ basis.T
+  slack = 1.0 if linear else 3.0
+  assert np.all(np.abs(centre - np.asarray(posterior.means[0])) < slack * 4.5 * np.sqrt(np.diag(truth) / count))
+  scale = np.sqrt((np.outer(np.diag(truth), np.diag(truth)) + truth**2) / count)
+  assert np.all(np.abs(covariance - truth) < 4.5 * scale + (0.0 if linear else 0.1) * np.diag(truth).max())
+
+
+def test_ddrm_keeps_the_noise_level_of_every_component():
+  """For one possible x0 its steps are draws of N(alpha x0, sigma^2), where y is clearer than the level and where it is not.
+
+  Over x_t and y: variances within 4.5 standard errors, for 16,384 rows and every component.
+  """
+  process, count, x0 = processes.vp_cosine(), 16_384, np.array([0.7, -0.4, 1.1])
+  point = oracles.atoms(process, x0[None], dtype=jnp.float32)
+  measurement = tasks.inpainting([1, 0, 1], noise=0.5)
+  keys = jax.random.split(jax.random.key(0), count)
+  truth = jnp.broadcast_to(jnp.asarray(x0, jnp.float32), (count, 3))
+  y = measurement.observe(truth, keys)
+  for high, low in ((0.9, 0.6), (0.3, 0.1)):  # noise levels above and below that of y
+    solver = tasks.ddrm(process, [high, low], measurement, y, eta=0.6, eta_b=0.8)
+    t = jnp.full(count, high)
+    x = process.perturb(truth, jax.random.normal(jax.random.key(1), truth.shape), t)
+    out = solvers.sample(point, solver, x, keys=jax.random.split(jax.random.key(2), count))
+    m = process.marginal(np.float64(low))
+    unit = (np.asarray(out, np.float64) - m.alpha * x0) / m.sigma
+    assert np.all(np.abs(unit.mean(0)) < 4.5 / np.sqrt(count))
+    assert np.all(np.abs(unit.var(0) - 1.0) < 4.5 * np.sqrt(2.0 / count))
+
+
+@pytest.mark.parametrize("name", ["inpainting", *(pytest.param(n, marks=pytest.mark.slow) for n in ("super_resolution", "colorization", "compressed_sensing"))])
+def test_replacement_ends_in_the_measured_values(name):
+  measurement = LINEAR[name](0.0)
+  process = processes.edm(sigma_min=0.01, sigma_max=20.0)
+  prior = oracles.gaussian(process, np.zeros(IMAGE), np.full(48, 0.5), dtype=jnp.float32)
+  y = measurement(jax.random.normal(jax.random.key(0), (2, *IMAGE)))
+  keys = jax.random.split(jax.random.key(2), 2)
+  x = solvers.sample(prior, solvers.build("dpmpp_2m", process, 6), process.sample_prior(jax.random.key(1), (2, *IMAGE)), keys=keys,
+                     post_step=tasks.replacement(process, measurement, y))
+  np.testing.assert_allclose(measurement(x), y, atol=1e-4)
+  assert np.abs(x - measurement.adjoint(y)).max() > 0.1
+
+
+@pytest.mark.parametrize("make,words", [
+    (lambda: tasks.inpainting([0.5, 1.0]), "a mask is 1"),
+    (lambda: tasks.super_resolution((9, 8, 1), 2), "no whole blocks"),
+    (lambda: tasks.super_resolution((8,), 2), "images of shape"),
+    (lambda: tasks.blur((4, 4, 1), 0.0), "above 0"),
+    (lambda: tasks.compressed_sensing((4,), 5, jax.random.key(0)), "1 to 4 independent"),
+    (lambda: tasks.linear(np.ones((2, 3)), (4,)), r"\[M, 4\]"),
+    (lambda: tasks.measurement(lambda params, x: x**2, (3,), linear=True), "was called linear"),
+    (lambda: tasks.measurement(lambda params, x: x[:, :2] * jnp.array([[1.0, 2.0]]), (3,), linear=True, gram=1.0), "leave gram out"),
+    (lambda: tasks.measurement(lambda params, x: x.sum(), (3,)), "first axis is the batch's"),
+    (lambda: tasks.measurement(lambda params, x: x.reshape(-1, 7), (3,)), "does not take data"),
+    (lambda: tasks.inpainting([1, 0], noise=-1.0), "0 or more"),
+    (lambda: tasks.pigdm(tasks.phase_retrieval((4, 4, 1)), jnp.zeros((1, 8, 8, 1))), "linear operator"),
+    (lambda: tasks.ddrm(processes.edm(), [1.0, 0.0], tasks.blur((4, 4, 1), 1.0), jnp.zeros((1, 4, 4, 1))), "take pigdm or daps"),
+    (lambda: tasks.dps(tasks.inpainting([1, 0]), jnp.zeros((1, 2))), "noise above zero"),
+    (lambda: tasks.dps(tasks.inpainting([1, 0], 0.1), jnp.zeros((1, 3)))(oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0]))(jnp.zeros((1, 2)), jnp.ones(1)),
+     "one measurement a sample"),
+    (lambda: tasks.dps(tasks.inpainting([1, 0, 1], 0.1), jnp.zeros((1, 3)))(oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0]))(jnp.zeros((1, 2)), jnp.ones(1)),
+     "make it for their shape"),
+])
+def test_mistakes_are_named(make, words):
+  with pytest.raises(ValueError, match=words):
+    make()

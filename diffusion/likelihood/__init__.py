@@ -1,5 +1,6 @@
 """Log-likelihoods of data under a trained model: by the probability flow, or bounded from below."""
 
+from diffusion.likelihood.annealed_importance import LogNormalizer, annealed_importance
 from diffusion.likelihood.concrete import annealed_log_prob, log_prob_of_states
 from diffusion.likelihood.decoders import gaussian_decoder, level_decoder
 from diffusion.likelihood.dequantization import bits_per_dim, dequantize, log_likelihood_of_values, uniform_noise

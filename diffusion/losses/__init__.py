@@ -17,13 +17,14 @@ from diffusion.losses.finite_difference import (
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
+from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
 from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.times import (
-    TimeSampler, ladder_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
+    TimeSampler, ladder_times, level_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
 from diffusion.losses.uncertainty import uncertainty
 from diffusion.losses.weights import (
     edm, likelihood, min_snr, native, sigmoid, snr, truncated_snr, uniform, weight_by)
@@ -47,6 +48,7 @@ OBJECTIVES = {
         lambda process: finite_difference_denoising_score_matching(process, step=0.5),
     "noise_contrastive_estimation": lambda process: noise_contrastive_estimation(process, gaussian_noise(0.0, 1.0)),
     "compositional_likelihood": lambda process: compositional_likelihood(process, gaussian_noise(0.0, 1.0)),
+    "recovery_likelihood": lambda process: recovery_likelihood(process, 6, steps=20, step=0.5, adjusted=True),
     "time_score_matching": time_score_matching,
     "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
 }

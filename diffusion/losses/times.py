@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.losses.weights import bounded_log_snr, likelihood
+from diffusion.processes.recovery import recovery_levels
 
 
 class TimeSampler(Protocol):
@@ -160,6 +161,32 @@ class Ladder:
 
 
 @struct.dataclass
+class Listed:
+  """Uniform on listed times: see `level_times`."""
+
+  times: Any  # [N] ascending
+  discrete: bool = struct.field(pytree_node=False, default=True)
+
+  sample = by_inverse_cdf
+
+  @property
+  def t_min(self):
+    return self.times[0]
+
+  @property
+  def t_max(self):
+    return self.times[-1]
+
+  def quantile(self, u):
+    times = jnp.asarray(self.times, u.dtype)
+    return times[jnp.minimum(jnp.floor(u * len(times)).astype(jnp.int32), len(times) - 1)]
+
+  def log_density(self, t):
+    on = jnp.any(t[:, None] == jnp.asarray(self.times, t.dtype)[None, :], axis=1)
+    return jnp.where(on, -jnp.log(jnp.full_like(t, len(self.times))), -jnp.inf)
+
+
+@struct.dataclass
 class Open:
   """A sampler that waits for the objective's process; `closed` gives it one."""
 
@@ -257,3 +284,15 @@ def ladder_times(num_steps: int, t_max=None) -> TimeSampler:
   if t_max is None:
     return Open(lambda process: Ladder(num_steps, process.t_max))
   return Ladder(num_steps, t_max)
+
+
+def level_times(levels=10, process=None) -> TimeSampler:
+  """Uniform on the levels that `recovery_likelihood` recovers: all but the noisiest; `levels` as there.
+
+  >>> from diffusion import processes
+  >>> level_times([0.1, 0.5, 1.0], processes.vp_linear()).quantile(jnp.array([0.0, 0.4, 0.6])).tolist()
+  [0.10000000149011612, 0.10000000149011612, 0.5]
+  """
+  if process is None:
+    return Open(lambda process: level_times(levels, process))
+  return Listed(recovery_levels(process, levels).t[:-1])

@@ -5,6 +5,7 @@ from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
 from diffusion.processes.ladders import cosine_betas, ddpm_betas, ddpm_ladder, geometric_sigmas, ncsn_ladder, vp_ladder
+from diffusion.processes.recovery import T6_TIMES, RecoveryLevels, published_step, recovery_levels
 from diffusion.processes.paths import Blend, Path, as_path, from_process, linear, log_variance, spherical, through, trigonometric
 from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp

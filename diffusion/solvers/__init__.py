@@ -26,6 +26,7 @@ from diffusion.solvers.late_start import late_start
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
+from diffusion.solvers.recovery_langevin import recovery_langevin
 from diffusion.solvers.reference import Reference, reference
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.restart import restart

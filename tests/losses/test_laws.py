@@ -19,8 +19,8 @@ OBJECTIVES = list(losses.OBJECTIVES)
 TRANSFORMS = list(losses.TRANSFORMS)
 # Transforms that raise on an objective whose derivation contains the weight.
 WEIGHTS = ("uncertainty", "weight_by_min_snr")
-# Close relatives of listed ones, which repeat their laws: slow.
-RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score")
+# Close relatives of listed ones, which repeat their laws, and what takes long to compile: slow.
+RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score", "recovery_likelihood")
 
 
 def case(objective, name, default=True):
@@ -35,7 +35,7 @@ ROTATION += [case(name, "vp_cosine", i % 2 == 0) for i, name in enumerate(OBJECT
 PRODUCT = [case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
            for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
 # Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the zero gradient here.
-NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood")
+NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood", "recovery_likelihood")
 
 
 def make(objective_name, process_name, *transforms):

@@ -1,0 +1,67 @@
+"""Short Langevin chains, one an example, from which no gradient comes back: the negatives of contrastive objectives."""
+
+import jax
+import jax.numpy as jnp
+
+from diffusion.precision import sum_rows
+
+
+def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None):
+  """The end of a Langevin chain in exp(-energy - known) from x, with its gradient stopped.
+
+    x <- x - size/2 (energy' + known') + sqrt(size) z
+
+  Args:
+    energy: x [B, ...] -> [B], each entry of its own row; parameters that it closes over get no gradient, and the chain no tangents.
+    known: the rest of the target's energy, without parameters.
+    x: [B, ...] where the chains start.
+    keys: [B] typed keys.
+    size: squared steps, shaped to multiply x.
+    steps: how many.
+    adjusted: whether each is accepted or rejected by Metropolis' rule (MALA), which leaves the target as it is.
+    first: None, or standard deviations v^0.5 shaped to multiply x: the chain then starts from a draw of N(x - v energy'(x), v).
+
+  Returns:
+    (the end [B, ...], share of accepted steps [B]).
+  """
+  energy, held = jax.closure_convert(energy, x)
+  held = jax.lax.stop_gradient(held)
+  x = jax.lax.stop_gradient(x)
+  # In float32 whatever the precision of x, so that both see the same noise.
+  normal = lambda key: jax.random.normal(key, x.shape[1:], jnp.float32).astype(x.dtype)
+
+  def slope_of(function):
+    def both(x):
+      values = function(x)
+      return jnp.sum(values), values
+    return lambda x: jax.grad(both, has_aux=True)(x)
+
+  given = slope_of(lambda x: energy(x, *held))
+  target = slope_of(lambda x: energy(x, *held) + known(x).astype(x.dtype))
+  fold = lambda number: jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+  if first is not None:
+    x = x - jnp.square(first) * given(x)[0] + first * jax.vmap(normal)(fold(steps))
+  if not steps:
+    return x, jnp.ones(x.shape[0], jnp.float32)
+
+  def plain(carry, number):
+    x, slope, value, share = carry
+    x = x - 0.5 * size * slope + jnp.sqrt(size) * jax.vmap(normal)(fold(number))
+    return (x, *target(x), share), None
+
+  def metropolis(carry, number):
+    x, slope, value, share = carry
+    noise_keys, uniform_keys = (keys for keys in jnp.moveaxis(jax.vmap(jax.random.split)(fold(number)), 1, 0))
+    z = jax.vmap(normal)(noise_keys)
+    proposed = x - 0.5 * size * slope + jnp.sqrt(size) * z
+    new_slope, new_value = target(proposed)
+    back = (x - proposed + 0.5 * size * new_slope) / jnp.sqrt(size)
+    log_ratio = value - new_value + 0.5 * (sum_rows(jnp.square(z)) - sum_rows(jnp.square(back)))
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, minval=1e-30))(uniform_keys)
+    taken = jnp.log(uniform).astype(log_ratio.dtype) < log_ratio  # a proposal that is not finite is refused
+    choose = lambda new, old: jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    return (choose(proposed, x), choose(new_slope, slope), choose(new_value, value), share + taken.astype(jnp.float32)), None
+
+  start = (x, *target(x), jnp.zeros(x.shape[0], jnp.float32))
+  (x, _, _, share), _ = jax.lax.scan(metropolis if adjusted else plain, start, jnp.arange(steps))
+  return x, share / steps if adjusted else jnp.ones_like(share)

@@ -19,8 +19,10 @@ from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
+from diffusion.losses.second_order import second_order, second_order_score_matching
 from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio
+from diffusion.losses.third_order import third_order, third_order_score_matching
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.times import (
@@ -51,6 +53,10 @@ OBJECTIVES = {
     "recovery_likelihood": lambda process: recovery_likelihood(process, 6, steps=20, step=0.5, adjusted=True),
     "time_score_matching": time_score_matching,
     "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
+    "denoising_score_matching_variance_reduced":
+        lambda process: denoising_score_matching(process, variance_reduced=True),
+    "second_order_score_matching": second_order_score_matching,
+    "third_order_score_matching": third_order_score_matching,
 }
 # Every objective of whole numbers, of a discrete process and a neighbourhood.
 DISCRETE_OBJECTIVES = {
@@ -65,6 +71,8 @@ TRANSFORMS = {
     "condition_dropout": lambda: condition_dropout(0.3),
     "uncertainty": uncertainty,
     "weight_by_min_snr": lambda: weight_by(min_snr(5.0)),
+    "second_order": lambda: second_order(weight=0.5),
+    "third_order": lambda: third_order(weight=0.1),
 }
 WEIGHTS = {
     "uniform": uniform,

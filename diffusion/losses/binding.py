@@ -11,14 +11,15 @@ import jax
 class Field:
   """What a role can compute; None for what it cannot. Everything but `denoise` is (x [B, ...], t [B], cond=None, ...).
 
-  denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> the objective's own
-  struct; energy -> [B], with p proportional to exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context
-  and head: the two halves of an autoregressive field.
+  denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> that of log p_t, [B, D, D] or
+  a form of `diffusion.symmetric`; third_derivative -> that of log p_t, [B, D, D, D]; energy -> [B], with p proportional to
+  exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context and head: the two halves of an autoregressive field.
   """
 
   denoise: Callable | None = None
   score: Callable | None = None
   hessian: Callable | None = None
+  third_derivative: Callable | None = None
   energy: Callable | None = None
   time_score: Callable | None = None
   concrete: Callable | None = None

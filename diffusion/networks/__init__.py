@@ -8,7 +8,8 @@ from diffusion.networks.examples import Example
 from diffusion.networks.examples import NETWORKS
 from diffusion.networks.mlp import MLP
 from diffusion.networks.potential import Potential
+from diffusion.networks.second_order import SecondOrder
 from diffusion.networks.time_score import TimeScore
 from diffusion.networks.unet import UNet
 
-__all__ = ["ConcreteFlips", "ConcreteMLP", "DiT", "Energy", "MLP", "NETWORKS", "Example", "Potential", "TimeScore", "UNet"]
+__all__ = ["ConcreteFlips", "ConcreteMLP", "DiT", "Energy", "MLP", "NETWORKS", "Example", "Potential", "SecondOrder", "TimeScore", "UNet"]

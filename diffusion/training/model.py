@@ -99,11 +99,12 @@ def functions(parts: Parts, collections=None):
   `concrete` and `context` take (x, t, cond), `head` takes (context, x, t, cond). Initialising the network by calling it
   has to make the parameters of its methods too. They see the time that the parameterisation tells them; without one, t itself.
 
-  Raises UserError for a network with an energy of which the parameterisation makes something else than its score.
+  Raises UserError for a network with an energy or a score of which the parameterisation makes something else than the score.
   """
   p = parts.parameterization
-  if p is not None and "energy" in methods(parts.network) and p.kind != "score":
-    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose energy gives the score: set factory='denoisers.score'")
+  stated = [name for name in ("energy", "score") if name in methods(parts.network)]
+  if p is not None and stated and p.kind != "score":
+    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose {stated[0]} gives the score: set factory='denoisers.score'")
   templates = {name: _method(parts, name) for name in methods(parts.network)}
   if p is None:
     return templates

@@ -6,8 +6,9 @@ other libraries (`frontier_peers`) as for ours (`frontier_ours`). Choosing the b
 each line also says what comes out if the choice is made on one half of the starts and judged on the other.
 Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as many fresh ones (`frontier_stochastic`).
 
-Peers are optional: pip install -e '.[peers]'. A whole run takes about a quarter of an hour on two cores and continues from --cache if it is
-stopped. --only=digits/vp runs that alone; --plot draws the picture, also from an earlier --out with --redraw."""
+Peers are optional: pip install -e '.[peers]'. A whole run takes hours on one core and continues from --cache if it is stopped. Its parts can be run
+one by one and add up in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out, stochastic ones to the same name with
+`_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
 
 import json
 import os
@@ -126,30 +127,59 @@ class Cache:
     return self.pieces[name]
 
 
-def measure(args, available):
-  """All rows, and the errors of the exact solutions."""
-  cache, rows, errors = Cache(None if args.quick else args.cache), [], {}
+def measure(args, available, keep):
+  """Measures what is asked for and hands each piece's rows to keep as soon as they are there."""
+  cache = Cache(None if args.quick else args.cache)
   budgets = args.budgets or ((6, 12) if args.quick else BUDGETS)
   names = [(p, n) for p in problems.PROBLEMS for n in (("vp",) if args.quick else problems.NOISES) if not args.only or f"{p}/{n}".startswith(args.only)]
   begun, cases = time.perf_counter(), []
   for problem, noise in names:
     starts = 32 if args.quick else STARTS[problem]
     case = problems.case(problem, noise, starts, steps=300 if args.quick else 2000)
-    errors[f"{problem}/{noise}"] = case.error
     cases.append(case)
     print(f"{problem}/{noise}: {starts} starts, exact to {case.error:.1e}", flush=True)
     for nfe in budgets:
       name = f"{problem}/{noise}/{starts}/{nfe}"
-      new = list(cache(f"{name}/ours", lambda: our_rows(case, nfe, args.quick)))
-      for peer, runs in available.items():
-        new += cache(f"{name}/{peer}", lambda: peer_rows(case, nfe, peer, runs, args.quick))
-      new += fitted.rows(case, nfe, cache, name, row) if not args.quick and not args.no_fit else []
-      rows += new
-      print(f"  {report.line(new)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
-  for case in [] if args.no_stochastic else cases:
-    rows += stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick)
+      new = []
+      if "flow" in args.kinds:
+        new += cache(f"{name}/ours", lambda: our_rows(case, nfe, args.quick))
+        for peer, runs in available.items():
+          new += cache(f"{name}/{peer}", lambda: peer_rows(case, nfe, peer, runs, args.quick))
+      if "fitted" in args.kinds:
+        new += fitted.rows(case, nfe, cache, name, row)
+      said = keep(new, problem, noise, nfe)
+      print(f"  {report.line(said)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
+  for case in cases if "stochastic" in args.kinds else []:
+    keep(stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick), case.problem, case.noise)
     print(f"{case.problem}/{case.noise}: stochastic samplers done  [{time.perf_counter() - begun:.0f} s]", flush=True)
-  return rows, errors
+
+
+class Rows:
+  """All rows, each solver's best grid, in two files: RMSE rows in `path`, stochastic ones beside it; written after every piece.
+
+  New rows take the place of earlier ones of the same problem, noise, budget, metric and owner, so runs of parts add up.
+  """
+
+  def __init__(self, path, take_over):
+    self.path, self.rows = path and pathlib.Path(path), []
+    for file in self._files() if take_over else ():
+      self.rows += json.loads(file.read_text()) if file.exists() else []
+
+  def _files(self):
+    return (self.path, self.path.with_name(f"{self.path.stem}_stochastic{self.path.suffix}")) if self.path else ()
+
+  def keep(self, new, problem, noise, nfe=None):
+    """Adds rows; returns all that are known of one cell."""
+    place = lambda row: tuple(row.get(name) for name in ("problem", "noise", "nfe", "metric", "owner"))
+    replaced = {place(row) for row in new}
+    self.rows = [row for row in self.rows if place(row) not in replaced] + report.best_grids(new)
+    orders = dict(problem=list(problems.PROBLEMS), noise=list(problems.NOISES))
+    self.rows.sort(key=lambda row: (*(order.index(row[name]) for name, order in orders.items()), row["nfe"], row["owner"]))
+    for file, wanted in zip(self._files(), (False, True)):
+      chosen = [row for row in self.rows if ("metric" in row) == wanted]
+      if chosen:
+        file.write_text("[\n" + ",\n".join(json.dumps(row) for row in chosen) + "\n]\n")
+    return [row for row in self.rows if (row["problem"], row["noise"], row["nfe"]) == (problem, noise, nfe) and "metric" not in row]
 
 
 def main():
@@ -159,22 +189,24 @@ def main():
   parser.add_argument("--cache", metavar="FILE", default="/tmp/frontier_cache.json", help="finished pieces, to go on from (default: %(default)s)")
   parser.add_argument("--plot", metavar="FILE", help="write the picture")
   parser.add_argument("--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out")
-  parser.add_argument("--no-stochastic", action="store_true", help="leave out the stochastic samplers")
-  parser.add_argument("--no-fit", action="store_true", help="leave out fitted tables")
+  parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), metavar="KIND,KIND", default=("flow", "fitted", "stochastic"),
+                      help="what to measure: flow (deterministic samplers), fitted (tables fitted to the problem), stochastic (default: all)")
   args = parser.parse_args()
+  if unknown := set(args.kinds) - {"flow", "fitted", "stochastic"}:
+    parser.error(f"--kinds: {unknown.pop()!r} is none of flow, fitted, stochastic")
+  if args.redraw and not args.out:
+    parser.error("--redraw needs the --out of an earlier run")
   jax.config.update("jax_enable_x64", True)
-  if args.redraw:
-    rows = json.loads(pathlib.Path(args.out).read_text())
-  else:
+  known = Rows(args.out, take_over=args.redraw or not args.quick)
+  if not args.redraw:
     available, missing = peers.available()
     print("\n".join([*missing, f"peers: {', '.join(available) or 'none'}"]))
-    rows, _ = measure(args, available)
-    rows = report.best_grids(rows)
-    if args.out:
-      pathlib.Path(args.out).write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
-  print(report.table(rows))
+    if args.quick:
+      args.kinds = [kind for kind in args.kinds if kind != "fitted"]
+    measure(args, available, known.keep)
+  print(report.table(known.rows))
   if args.plot:
-    report.plot(rows, args.plot)
+    report.plot(known.rows, args.plot)
     print(f"wrote {args.plot}")
 
 

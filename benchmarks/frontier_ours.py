@@ -70,7 +70,7 @@ class Spacing:
 
   def neighbours(self):
     """Members nearby, for a search around a good one."""
-    moved = [dataclasses.replace(self, shape=(*self.shape[:-1], self.shape[-1] + step)) for step in (-0.25, -0.1, 0.1, 0.25)] if self.family != "log_snr" else []
+    moved = [dataclasses.replace(self, shape=(*self.shape[:-1], self.shape[-1] + step)) for step in (-0.25, -0.1, -0.03, 0.03, 0.1, 0.25)] if self.family != "log_snr" else []
     raised = [dataclasses.replace(self, last=self.last * factor) for factor in (0.7, 1.4)] if self.last else []
     later = [self.first * factor for factor in (0.75, 0.9, 1.1, 1.33)] if self.first else (40.0, 20.0, 10.0)
     later = [dataclasses.replace(self, first=first) for first in later if first < 70]

@@ -65,8 +65,27 @@ def test_missing_peers_are_said_in_one_line_each(monkeypatch):
   assert found == {} and len(missing) == 1 and "nobody is left out" in missing[0] and "\n" not in missing[0]
 
 
+def test_parts_of_a_run_add_up(tmp_path):
+  """A later part takes the place of its own cells and owners; deterministic and stochastic rows have a file each."""
+  row = lambda noise, nfe, owner, rmse: dict(problem="ring2d", noise=noise, nfe=nfe, solver="s", owner=owner, grid="g", rmse=rmse)
+  path = tmp_path / "rows.json"
+  first = frontier.Rows(path, take_over=True)
+  first.keep([row("edm", 5, "ours", 2.0), row("edm", 5, "ours", 1.0), row("edm", 5, "peer", 3.0)], "ring2d", "edm", 5)
+  second = frontier.Rows(path, take_over=True)
+  here = second.keep([row("edm", 5, "ours", 1.5)], "ring2d", "edm", 5)
+  assert [(r["owner"], r["rmse"]) for r in here] == [("ours", 1.5), ("peer", 3.0)]
+  second.keep([row("vp", 5, "ours", 4.0)], "ring2d", "vp", 5)
+  random = {**row("vp", 5, "ours", 0.0), "metric": "sliced_wasserstein", "sliced_wasserstein": 0.1}
+  del random["rmse"]
+  second.keep([random], "ring2d", "vp")
+  assert [(r["noise"], r["rmse"]) for r in json.loads(path.read_text())] == [("vp", 4.0), ("edm", 1.5), ("edm", 3.0)]
+  assert json.loads((tmp_path / "rows_stochastic.json").read_text()) == [random]
+  assert len(frontier.Rows(path, take_over=True).rows) == 4 and not frontier.Rows(path, take_over=False).rows
+
+
 def test_the_published_rows_have_the_published_form():
-  rows = json.loads((ROOT / "docs" / "frontier.json").read_text())
-  for row in rows:
-    assert KEYS - {"rmse"} <= set(row) and ("rmse" in row) != ("metric" in row)
-    assert row.get("metric", "sliced_wasserstein") == "sliced_wasserstein"
+  for row in json.loads((ROOT / "docs" / "frontier.json").read_text()):
+    assert KEYS <= set(row) and "metric" not in row and np.isfinite(row["rmse"])
+  stochastic = ROOT / "docs" / "frontier_stochastic.json"
+  for row in json.loads(stochastic.read_text()) if stochastic.exists() else ():
+    assert KEYS - {"rmse"} <= set(row) and row["metric"] == "sliced_wasserstein" and np.isfinite(row["sliced_wasserstein"])

@@ -1,9 +1,12 @@
 """What a trained model is used for: short compositions of the parts below."""
 
 from diffusion.tasks import operators, posterior_covariance
+from diffusion.tasks.classification import Classified, classify
 from diffusion.tasks.daps import Daps, daps
 from diffusion.tasks.ddrm import Ddrm, ddrm
+from diffusion.tasks.editing import Edited, edit, start_at
 from diffusion.tasks.likelihood_guidance import LikelihoodGuidance, dps, pigdm
 from diffusion.tasks.measurement import Measurement, measurement
 from diffusion.tasks.operators import blur, colorization, compressed_sensing, inpainting, linear, phase_retrieval, super_resolution
 from diffusion.tasks.replacement import Replacement, replacement
+from diffusion.tasks.translation import Translated, check_shared, ddim_encoder, translate

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-LONG = ("estimators.md", "uses.md")  # one trains, one compiles a dozen samplers; CI runs them by name
+LONG = ("estimators.md", "uses.md", "likelihood.md")  # one trains, two compile a dozen programs; CI runs them by name
 RUN = [pytest.param(page, marks=pytest.mark.slow if page.name in LONG else (), id=page.name) for page in PAGES]
 
 

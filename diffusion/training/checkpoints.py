@@ -9,10 +9,12 @@ A save goes to `00000200.tmp` and is renamed when all of it, digests included, i
 with a plain name is complete. Restoring takes the newest whose files are as they were written.
 """
 
+import contextlib
 import errno
 import json
 import os
 import shutil
+import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +23,9 @@ import numpy as np
 
 from diffusion.errors import UserError
 from diffusion.training import digests, distributed
+
+PATIENCE = 10**9
+"""Seconds that a save may take: Orbax measures them by the wall clock, and one that is set forward should end no save."""
 
 
 def steps(folder: str) -> list[int]:
@@ -56,8 +61,6 @@ class Writer:
   """
 
   def __init__(self, folder: str, keep: int = 3, keep_every: int | None = None):
-    import orbax.checkpoint as ocp  # heavy, and only training and sampling need it
-
     if keep < 1:
       raise UserError(f"config.training.keep={keep}: keep at least 1 checkpoint")
     self.folder, self.keep, self.keep_every = os.path.abspath(folder), keep, keep_every
@@ -66,7 +69,7 @@ class Writer:
       for name in os.listdir(self.folder):
         if name.endswith(".tmp"):  # what a killed run left half-written
           shutil.rmtree(os.path.join(self.folder, name), ignore_errors=True)
-    self._orbax = ocp.StandardCheckpointer()
+    self._orbax = _orbax_writer()
     self._worker = ThreadPoolExecutor(1)
     self._pending: tuple[int, Future] | None = None
 
@@ -113,14 +116,27 @@ class Writer:
                       f"steps are kept ({kept}); free some space and run the same command again to go on") from error
     raise error
 
-  def wait(self) -> None:
-    """Returns when the save under way is complete; raises what went wrong with it."""
+  def wait(self) -> bool:
+    """Returns when the save under way is complete, and whether it is; raises what went wrong with it.
+
+    It is not, and that is only said, if Orbax gave it up by the wall clock, which something set forward: the next one will be.
+    """
     if self._pending is not None:
       (step, future), self._pending = self._pending, None
       try:
         future.result()
+      except TimeoutError as error:
+        if jax.process_count() > 1:  # then it may well be another process
+          self._refuse(step, error)
+        shutil.rmtree(path_of(self.folder, step) + ".tmp", ignore_errors=True)
+        with contextlib.suppress(Exception):
+          self._orbax.close()
+        self._orbax = _orbax_writer()
+        print(f"the checkpoint of step {step} is left out, for its time was over at once: was the clock set? ({error})", file=sys.stderr)
+        return False
       except Exception as error:
         self._refuse(step, error)
+    return True
 
   def close(self) -> None:
     """Waits for the save under way and ends the background thread."""
@@ -129,6 +145,12 @@ class Writer:
     finally:
       self._worker.shutdown()
       self._orbax.close()
+
+
+def _orbax_writer():
+  import orbax.checkpoint as ocp  # heavy, and only training and sampling need it
+
+  return ocp.StandardCheckpointer(async_options=ocp.options.AsyncOptions(timeout_secs=PATIENCE))
 
 
 def _discard(path):

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 
 TIMED = ("seconds", "images_per_second")
 """Fields that depend on the clock; all others are the same in a run that was interrupted and one that was not."""
@@ -48,6 +49,39 @@ class Silent:
     """Nothing."""
 
 
+class Events:
+  """TensorBoard's file of scalars, written at once and in this thread.
+
+  tensorboardX's own writer has a thread that a full disk or a clock set back by weeks ends, after which the run waits for it forever.
+
+  Args:
+    folder: gets a file of its own.
+    purge: the step from which TensorBoard hides what older files say; None for a run that starts.
+  """
+
+  def __init__(self, folder: str, purge: int | None = None):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
+
+    os.makedirs(folder, exist_ok=True)
+    self._event = event_pb2.Event
+    self._file = EventsWriter(os.path.join(folder, "events"), f".{os.getpid()}.{purge or 0}")
+    if purge is not None:
+      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._file.write_event(self._event(step=purge, wall_time=time.time(), session_log=start))
+
+  def write(self, step: int, scalars: dict) -> None:
+    """All scalars of one step."""
+    from tensorboardX import summary
+
+    for name, value in scalars.items():
+      self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary.scalar(name, value)))
+    self._file.flush()
+
+  def close(self) -> None:
+    self._file.close()
+
+
 class RunLog:
   """Writes one record at a time; made at the step a run starts or resumes from.
 
@@ -59,13 +93,12 @@ class RunLog:
   """
 
   def __init__(self, workdir: str, step: int, total: int, quiet: bool = False):
-    from tensorboardX import SummaryWriter
     from tqdm import tqdm
 
     path = os.path.join(workdir, "log.jsonl")
     cut(path, step)
     self._file = open(path, "a")
-    self._events = SummaryWriter(os.path.join(workdir, "tensorboard"), purge_step=step + 1 if step else None)
+    self._events = Events(os.path.join(workdir, "tensorboard"), purge=step + 1 if step else None)
     self._bar = tqdm(total=total, initial=step, unit="step", disable=quiet, dynamic_ncols=True, file=sys.stderr,
                      bar_format="{desc}{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}, {remaining} left]")
 
@@ -74,9 +107,7 @@ class RunLog:
     self._file.write(json.dumps(record) + "\n")
     self._file.flush()
     os.fsync(self._file.fileno())
-    for name, value in record.items():
-      if name != "step":
-        self._events.add_scalar(name, value, record["step"])
+    self._events.write(record["step"], {name: value for name, value in record.items() if name != "step"})
     self._bar.set_postfix_str(f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s", refresh=False)
     self._bar.update(record["step"] - self._bar.n)
     self._bar.refresh()

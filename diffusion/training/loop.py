@@ -120,7 +120,12 @@ class _Run:
       now = time.perf_counter()
       if done > saved:
         self._save(writer, state, done, now - begun)
-      writer.wait()
+      for _ in range(5):
+        if writer.wait():
+          break
+        self._save(writer, state, done, now - begun)
+      else:
+        raise UserError(f"step {done} could not be saved, for the clock of this machine jumps; {self._kept()}; set the clock and run the same command")
       if watch.signal is not None:
         if not done:
           raise interruption.Stopped(f"{watch.signal.name}: stopped before the first step, so there is nothing to save", 128 + watch.signal)

@@ -132,6 +132,24 @@ def test_another_shape_is_refused_with_its_name(tmp_path):
     checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(1.0, size=7)))
 
 
+def test_a_save_that_the_wall_clock_ends_is_left_out_and_said(tmp_path, monkeypatch, capsys):
+  save(tmp_path, 1)
+  writer = checkpoints.Writer(str(tmp_path))
+
+  def late(_):
+    raise TimeoutError("timed out after 5028943.89 seconds")
+
+  monkeypatch.setattr(digests, "write", late)  # the last thing before a save is complete
+  writer.save(make_state(2.0), {"step": 2}, "{}")
+  assert not writer.wait() and "step 2 is left out" in capsys.readouterr().err
+  monkeypatch.undo()
+  writer.save(make_state(3.0), {"step": 3}, "{}")
+  assert writer.wait()
+  writer.close()
+  assert checkpoints.steps(str(tmp_path)) == [1, 3] and len(os.listdir(tmp_path)) == 2
+  assert same(checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(3.0))
+
+
 @pytest.mark.parametrize("where", ["digests", "orbax"])
 def test_full_disk_keeps_what_is_saved(tmp_path, monkeypatch, where):
   save(tmp_path, 1)

@@ -28,6 +28,7 @@ LEVEL = {
     "oracles": 3,
     "losses": 3,
     "density_ratio": 4,
+    "autoregressive": 4,
     "guidance": 4,
     "solvers": 4,
     "metrics": 4,

@@ -1,6 +1,7 @@
 """The loss algebra: an objective is a draw and an evaluate, a transform maps objectives to objectives, and choosing
 how times are sampled closes an objective into a loss."""
 
+from diffusion.losses.autoregressive import autoregressive_denoising_score_matching, autoregressive_score_matching
 from diffusion.losses.base import (
     Draw, Objective, Terms, batch_size, chain, compose, example_keys, identity, layer, merge_needs, split_keys,
     terms, times_of)
@@ -57,6 +58,8 @@ OBJECTIVES = {
         lambda process: denoising_score_matching(process, variance_reduced=True),
     "second_order_score_matching": second_order_score_matching,
     "third_order_score_matching": third_order_score_matching,
+    "autoregressive_score_matching": autoregressive_score_matching,
+    "autoregressive_denoising_score_matching": autoregressive_denoising_score_matching,
 }
 # Every objective of whole numbers, of a discrete process and a neighbourhood.
 DISCRETE_OBJECTIVES = {

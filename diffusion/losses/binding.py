@@ -9,11 +9,13 @@ import jax
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Field:
-  """What a role can compute; None for what it cannot. Everything but `denoise` is (x [B, ...], t [B], cond=None, ...).
+  """What a role can compute; None for what it cannot. Everything but `denoise` and `head` is (x [B, ...], t [B], cond=None, ...).
 
   denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> that of log p_t, [B, D, D] or
   a form of `diffusion.symmetric`; third_derivative -> that of log p_t, [B, D, D, D]; energy -> [B], with p proportional to
-  exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context and head: the two halves of an autoregressive field.
+  exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context and head: the two halves of an
+  autoregressive field, context(x, t, cond) -> [B, ..., C], one vector a coordinate of what comes before it, and
+  head(context, x, t, cond) -> [B, ...], each coordinate alone with its context, any number of them.
   """
 
   denoise: Callable | None = None

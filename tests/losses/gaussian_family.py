@@ -86,8 +86,33 @@ def third_derivative(process):
   return function
 
 
+def context(process):
+  """Of each conditional p_t(x_d | x_<d), linear in x_d: the intercept and slope of its score, with the lower triangle of the matrix: [B, 2, 2]."""
+  def function(own, x, t, cond=None):
+    del cond
+    alpha, sigma, centred, precision, determinant = noised(process, x, t)
+    unit = 1.0 / (sigma * jnp.sqrt(alpha**2 + sigma**2))
+    first = centred[:, :1]
+    own_slope = jnp.concatenate([-1.0 / (precision[:, 1:, 1] * determinant[:, None]), -precision[:, 1:, 1]], 1) - unit * jnp.diag(own["matrix"])[None]
+    of_first = jnp.concatenate([jnp.zeros_like(first), -precision[:, 1:, 0] - unit * own["matrix"][1, 0]], 1)
+    intercept = of_first * first - own_slope * (x - centred) - own["offset"][None] / sigma
+    return jnp.stack([intercept, own_slope], -1)
+  return function
+
+
+def head(own, context, x, t, cond=None):
+  """The score that a context of `context` says."""
+  del own, t, cond
+  return context[..., 0] + context[..., 1] * x
+
+
 def visible(objective):
-  """Directions [n, 6] of the flat parameters that the objective's field depends on: all, or those that keep a symmetric matrix."""
+  """Directions [n, 6] of the flat parameters that the objective's field depends on.
+
+  All, or those that keep a symmetric matrix, or those of a matrix without its upper triangle.
+  """
+  if "context" in objective.needs["model"]:
+    return np.delete(np.eye(6), 1, axis=0)
   if "energy" not in objective.needs["model"]:
     return np.eye(6)
   return np.array([[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1.0]])
@@ -96,7 +121,7 @@ def visible(objective):
 def binder(process):
   return losses.fields(model={
       "denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process), "hessian": hessian(process),
-      "third_derivative": third_derivative(process)})
+      "third_derivative": third_derivative(process), "context": context(process), "head": head})
 
 
 def fields(process, own, loss_params=None):

@@ -21,7 +21,8 @@ TRANSFORMS = list(losses.TRANSFORMS)
 WEIGHTS = ("uncertainty", "weight_by_min_snr")
 # Close relatives of listed ones, which repeat their laws, and what takes long to compile: slow.
 RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score", "denoising_score_matching_variance_reduced",
-             "second_order_score_matching", "third_order_score_matching", "third_order", "recovery_likelihood")
+             "second_order_score_matching", "third_order_score_matching", "third_order", "recovery_likelihood",
+             "autoregressive_denoising_score_matching")
 
 
 def case(objective, name, default=True):

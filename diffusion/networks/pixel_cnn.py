@@ -1,0 +1,119 @@
+"""A small PixelCNN (arXiv:1606.05328, 1701.05517): convolutions over the rows above and the pixels to the left, as a context."""
+
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffusion.networks.embeddings import NoiseEmbedding
+from diffusion.networks.layers import check_inputs
+from diffusion.networks.made import MaskedDense
+from diffusion.networks.scalar_head import ScalarHead
+
+
+def down(x):
+  """Every row moved down by one, zeros on top: row i has what was in row i - 1. x [B, H, W, F].
+
+  >>> down(jnp.arange(3.0).reshape(1, 3, 1, 1)).reshape(-1).tolist()
+  [0.0, 0.0, 1.0]
+  """
+  return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+
+
+def right(x):
+  """Every column moved right by one, zeros at the left. x [B, H, W, F]."""
+  return jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+
+
+class Above(nn.Module):
+  """A convolution over this row and size - 1 rows above it, 2 size - 1 wide: x [B, H, W, F] -> [B, H, W, features]."""
+
+  features: int
+  size: int = 2
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    padding = ((self.size - 1, 0), (self.size - 1, self.size - 1))
+    return nn.Conv(self.features, (self.size, 2 * self.size - 1), padding=padding, name="conv")(x)
+
+
+class Left(nn.Module):
+  """A convolution over this pixel, those to its left and above: size x size, x [B, H, W, F] -> [B, H, W, features]."""
+
+  features: int
+  size: int = 2
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    padding = ((self.size - 1, 0), (self.size - 1, 0))
+    return nn.Conv(self.features, (self.size, self.size), padding=padding, name="conv")(x)
+
+
+class PixelCNN(nn.Module):
+  """Scores of all conditionals of an image, x [B, H, W, C] and t [B] -> like x: row by row, pixel by pixel, channel by channel.
+
+  Methods `context` (x, t, cond) -> [B, H, W, C, features] and `head` (context, x, t, cond) -> [B, H, W, C]; calling it is one after the
+  other. Two streams of residual blocks: one sees the rows above, one also the pixels to the left, so that nothing before a pixel is
+  hidden from it (a single masked convolution is blind to the upper right). Both are moved by one pixel on entry; no layer normalises over
+  space, which would let a pixel see all others. A new network is the score of N(0, std^2 I), and smooth in x.
+
+  Attributes:
+    width, depth: channels and number of residual blocks of each stream; each block reaches one pixel further.
+    features: of the context of a coordinate.
+    head_width, head_depth, frequencies, std: see `ScalarHead`.
+    num_classes, vector_size: sizes of the conditions 'label' and 'vector'; 0 for none.
+
+  Raises ValueError for an x that is no batch of images, a t that is not [B] or a condition that the network was not built for.
+
+  >>> net, x, t = PixelCNN(width=8, depth=1, features=4), jnp.ones((2, 3, 3, 1)), jnp.zeros(2)
+  >>> jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, t, method="context")[0]).shape
+  (2, 3, 3, 1, 4)
+  """
+
+  width: int = 32
+  depth: int = 3
+  features: int = 16
+  head_width: int = 64
+  head_depth: int = 2
+  frequencies: tuple = ()
+  std: float = 1.0
+  num_classes: int = 0
+  vector_size: int = 0
+
+  def setup(self):
+    self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)
+
+  @nn.compact
+  def context(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+    """[B, H, W, C, features], for each entry a function of those before it, of t and of the condition."""
+    del train
+    check_inputs(x, t, (4,), "PixelCNN")
+    embedding = nn.swish(NoiseEmbedding(64, 16, "fourier", 1.0, self.num_classes, self.vector_size, name="noise")(t, cond)).astype(x.dtype)
+    edge = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # where the image ends
+    above = down(Above(self.width, name="above")(edge))
+    left = above + right(Left(self.width, name="left")(edge))
+    for i in range(self.depth):
+      above = above + self._block(above, embedding, Above, f"above_{i}")
+      left = left + self._block(jnp.concatenate([left, above], axis=-1), embedding, Left, f"left_{i}")
+    # Within a pixel, channel c sees the channels before it.
+    channels, hidden = x.shape[-1], self.head_width
+    groups = tuple(c for c in range(channels) for _ in range(hidden))
+    h = nn.Dense(channels * hidden, name="pixel")(nn.swish(left))
+    if channels > 1:
+      h = h + MaskedDense(tuple(range(1, channels + 1)), groups, name="channels")(x)
+    return nn.Dense(self.features, name="last")(nn.swish(h.reshape(*x.shape, hidden)))
+
+  def _block(self, h, embedding, convolution, name):
+    conv = functools.partial(convolution, self.width)
+    inner = conv(name=f"{name}_conv_0")(nn.swish(h))
+    inner = inner + nn.Dense(self.width, name=f"{name}_time")(embedding)[:, None, None, :]
+    return conv(name=f"{name}_conv_1")(nn.swish(inner))
+
+  def head(self, context: jax.Array, x: jax.Array, t: jax.Array, cond=None) -> jax.Array:
+    """The conditional scores, like x; t and the condition are in the context."""
+    del t, cond
+    return self.scalar_head(context, x)
+
+  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+    return self.head(self.context(x, t, cond, train), x, t, cond)

@@ -36,6 +36,7 @@ def main(argv):
   parser.add_argument("--config.KEY=VALUE", dest="_", nargs="?", metavar="", default=None,
                       help="changes one value of the config, for example --config.training.steps=100; may be given many times")
   parser.add_argument("--no-evaluate", action="store_true", help="only train")
+  parser.add_argument("--profile", action="store_true", help="record a few steps into DIR/profile, for TensorBoard or Perfetto")
   distributed.add_flags(parser)
   parser.add_argument("--quiet", action="store_true", help="no progress bar")
   flags = parser.parse_args(rest)
@@ -44,7 +45,7 @@ def main(argv):
   config = configuration.load(flags.config, overrides)
 
   from diffusion.training import loop
-  loop.train(config, flags.workdir, quiet=flags.quiet)
+  loop.train(config, flags.workdir, quiet=flags.quiet, profile=flags.profile)
   if flags.no_evaluate:
     return
   if flags.distributed:

@@ -5,8 +5,12 @@ import os
 import sys
 import time
 
-TIMED = ("seconds", "images_per_second")
-"""Fields that depend on the clock; all others are the same in a run that was interrupted and one that was not."""
+TIMED = ("seconds", "images_per_second", "data_wait")
+"""Fields that depend on the clock (the last is the share of it that went into waiting for data); all others are the same in a run that
+was interrupted and one that was not."""
+
+STARVED = 0.02
+"""Share of the time from which on the bar says that the data, not the device, is what takes long."""
 
 
 def read(path: str) -> list[dict]:
@@ -108,7 +112,9 @@ class RunLog:
     self._file.flush()
     os.fsync(self._file.fileno())
     self._events.write(record["step"], {name: value for name, value in record.items() if name != "step"})
-    self._bar.set_postfix_str(f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s", refresh=False)
+    starved = record.get("data_wait", 0.0)
+    slow = f", waiting for data {starved:.0%} of the time" if starved > STARVED else ""
+    self._bar.set_postfix_str(f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s{slow}", refresh=False)
     self._bar.update(record["step"] - self._bar.n)
     self._bar.refresh()
 

@@ -14,7 +14,8 @@ import numpy as np
 from diffusion import configuration, data
 from diffusion.errors import UserError
 from diffusion.training import (
-    checkpoints, distributed, ema, interruption, logging, model, optimizer, sharding, state as states, step as steps, warm_start, workdir as workdirs)
+    checkpoints, distributed, ema, interruption, logging, model, optimizer, profiling, sharding, state as states, step as steps, warm_start,
+    workdir as workdirs)
 
 KEYS = ("batch_size", "steps", "ema_half_life_images", "ema_ramp", "log_every", "checkpoint_every", "keep", "keep_every",
         "accumulate", "warm_start", "layout", "model_devices")
@@ -40,8 +41,13 @@ class Trained(NamedTuple):
   num_parameters: int
 
 
-def train(config, workdir: str, quiet: bool = False) -> Trained:
+def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> Trained:
   """Trains to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
+
+  Args:
+    config, workdir: of the run.
+    quiet: no progress bar.
+    profile: whether to record a few steps into workdir/profile.
 
   Raises:
     UserError: whatever the caller can mend: a config that does not fit, another run's workdir, a full disk,
@@ -66,13 +72,13 @@ def train(config, workdir: str, quiet: bool = False) -> Trained:
       mesh=mesh, state_sharding=places, seed=config.get("seed", 0), accumulate=section.get("accumulate", 1), ramp=section.get("ema_ramp"))
   workdirs.claim(workdir, config)
   with interruption.Watch() as watch:
-    return _Run(parts, workdir, mesh, shapes, places, quiet).go(step, watch)
+    return _Run(parts, workdir, mesh, shapes, places, quiet, profile).go(step, watch)
 
 
 class _Run:
   """One process's part of a run: what it has yet to write and where."""
 
-  def __init__(self, parts, workdir, mesh, shapes, places, quiet):
+  def __init__(self, parts, workdir, mesh, shapes, places, quiet, profile):
     self.parts, self.config, self.section = parts, parts.config, parts.config.training
     self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
     self.folder = workdirs.checkpoints(workdir)
@@ -80,6 +86,7 @@ class _Run:
     self.places = places
     self.on_device = []  # (step, metrics) not yet fetched
     self.on_host = []  # metrics as numbers, not yet logged
+    self.profile, self.waited = profile, 0.0  # seconds that the loop waited for data since the last log line
 
   def go(self, step, watch) -> Trained:
     state, done, spent = self._begin()
@@ -93,6 +100,7 @@ class _Run:
     batches = data.stream(self.parts.dataset, size, self.config.get("seed", 0), start=done * size,
                           process_index=jax.process_index(), process_count=jax.process_count())
     begun, first, saved = time.perf_counter() - spent, done, done
+    profile = profiling.Profile(profiling.folder_of(self.workdir) if self.profile and distributed.first() else None, first)
     try:
       shape = model.example_batch(self.parts, size)
       step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
@@ -100,19 +108,22 @@ class _Run:
       if not done and not self.quiet:
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
         log.say(f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: {self.parts.dataset.split}")
-      ahead = sharding.put_batch(next(batches), self.mesh)
+      ahead = self._take(batches)
       while done < total and watch.ask(done) is None:
         batch, ahead = ahead, None
+        said = profile.step(done, state)
+        if said:
+          log.say(said)
         state, metrics = step(state, batch)
         done += 1
         if done < total:
-          ahead = sharding.put_batch(next(batches), self.mesh)  # while the device works
+          ahead = self._take(batches)  # while the device works
         self.on_device.append((done, metrics))
         if done % self.section.get("log_every", 100) == 0 or done == total:
           self._fetch()
           now = time.perf_counter()
-          log.write(self._record(done, now - begun, len(self.on_host) * size / (now - mark)))
-          mark = now
+          log.write(self._record(done, now - begun, len(self.on_host) * size / (now - mark), self.waited / (now - mark)))
+          mark, self.waited = now, 0.0
         if done % self.section.get("checkpoint_every", 1000) == 0 and done < total:
           self._save(writer, state, done, time.perf_counter() - begun)
           saved = done
@@ -133,6 +144,7 @@ class _Run:
             f"{watch.signal.name}: saved step {done} of {total} in {self.folder}; run the same command to go on", 128 + watch.signal)
       return Trained(self.parts, state, now - begun, (done - first) * size / (now - compiled), count)
     finally:
+      profile.close()
       log.close()
       batches.close()
       _close(writer)
@@ -157,6 +169,13 @@ class _Run:
     _say(f"going on from {chosen}")
     return state, meta["step"], meta["seconds"]
 
+  def _take(self, batches):
+    """The next batch, on its way to the devices."""
+    begun = time.perf_counter()
+    batch = next(batches)
+    self.waited += time.perf_counter() - begun
+    return sharding.put_batch(batch, self.mesh)
+
   def _on_mesh(self, shape):
     return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding.batch_sharding(self.mesh))
 
@@ -179,10 +198,11 @@ class _Run:
     good = checkpoints.steps(self.folder)
     return f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet"
 
-  def _record(self, done, seconds, speed):
+  def _record(self, done, seconds, speed, waited):
     rows, self.on_host = self.on_host, []
     means = {name: rows[-1][name] if name in LAST else float(np.mean([row[name] for row in rows])) for name in rows[-1]}
-    return {"step": done, "images": done * self.section.batch_size, **means, "seconds": seconds, "images_per_second": speed}
+    return {"step": done, "images": done * self.section.batch_size, **means, "seconds": seconds,
+            "images_per_second": speed, "data_wait": waited}
 
   def _save(self, writer, state, done, seconds):
     self._fetch()

@@ -13,7 +13,7 @@ def levels(process) -> tuple:
   >>> levels(processes.edm())
   ((0.002, 1.0, 0.002), (40.001, 1.0, 40.001), (80.0, 1.0, 80.0))
   """
-  if not _readable(process):
+  if not hasattr(process, "marginal") or not _readable(process):
     return ()
   times = np.array([process.t_min, 0.5 * (process.t_min + process.t_max), process.t_max], np.float64)
   return tuple(zip(times.tolist(), *_alpha_sigma(process, times.tolist())))

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion.processes import GaussianProcess, expand
 from diffusion.solvers.grids import LARGEST_RHO
+from diffusion.solvers.nodes import require_log_snr
 
 
 @struct.dataclass
@@ -59,11 +60,7 @@ def span(process, t_max=None, t_min=None) -> Span:
   >>> bool(abs(s.end - s.start - np.log(16)) < 1e-6)
   True
   """
-  if not hasattr(process, "log_snr") or not hasattr(process, "t_of_log_snr"):
-    raise TypeError(
-        f"steps in log-SNR need a process with log_snr and t_of_log_snr, got {type(process).__name__}: use a Gaussian process of"
-        " diffusion.processes"
-    )
+  require_log_snr(process)
   t_max = float(process.t_max if t_max is None else t_max)
   t_min = float(process.t_min if t_min is None else t_min)
   if not 0 <= t_min < t_max:

@@ -63,6 +63,6 @@ def lms(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Table:
 
 
 def _adams(process, grid, order, clock, view, name, dtype, xp):
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, order, name)
   weights = noise_weights(process, n, order, clock, xp)
   return noise_table(n, weights, view, About(name, order, process), dtype, xp)

@@ -93,7 +93,7 @@ def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.flo
 
 
 def _three_step(process, grid, eta, lower_order_final, about, dtype, xp):
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, 3, about.name)
   weights, _ = data_weights(n, 3, xp, eta, lower_order_final=lower_order_final)
   noise = data_noise(n, xp, eta) if eta else None
   return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise)
@@ -105,7 +105,7 @@ def _check_eta(eta):
 
 
 def _two_step(process, grid, eta, about, dtype, xp):
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, 2, about.name)
   extra = eta * n.h if eta else 0.0 * n.s
   previous = xp.concatenate([xp.full_like(n.h[..., :1], np.inf), n.h[..., :-1]], axis=-1)
   low = n.long | ~xp.isfinite(previous)

@@ -10,7 +10,7 @@ They compose: `concatenate` puts one spacing after another, `truncate` ends a gr
 import numpy as np
 
 from diffusion.processes import vp_linear
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.nodes import nodes, require_log_snr
 
 # Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from pure noise
 # lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine process), the last
@@ -196,6 +196,7 @@ def check_steps(n):
 def _interval(process, n, t_max, t_min, clean):
   """The ends of the interval and the number of nodes in it, checked."""
   check_steps(n)
+  require_log_snr(process)
   t_max = float(process.t_max if t_max is None else t_max)
   t_min = float(process.t_min if t_min is None else t_min)
   if not 0 <= t_min < t_max:

@@ -32,7 +32,7 @@ def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) 
   output t=1   S0
   """
   _check("hb", order, beta)
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, order, f"hb of order {order}")
   slopes = warming(ADAMS, order, n.s.shape[-1])
   first = np.arange(n.s.shape[-1]) == 0
   # Slots: x, vel, past eps.
@@ -63,7 +63,7 @@ def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np
   (3, 2, 2)
   """
   _check("ghvb", order, beta, 5)
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, order, f"ghvb of order {order}")
   rows = n.s.shape[-1]
   rules = warming(mixers(beta), order, rows)
   gain = np.where(np.arange(rows) == 0, 1.0, beta)

@@ -32,7 +32,7 @@ class Nodes(NamedTuple):
   marginal: Any
 
 
-def nodes(process, grid, dtype=np.float32, xp=np) -> Nodes:
+def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> Nodes:
   """Checks a grid, rounds it to the run-time precision and evaluates the process on it in float64.
 
   The network is handed the rounded times, so the coefficients belong to them and not to the times that
@@ -43,15 +43,19 @@ def nodes(process, grid, dtype=np.float32, xp=np) -> Nodes:
     grid: [n+1] times from noise to data, or [B, n+1], one grid a sample.
     dtype: precision at run time.
     xp: numpy, or jax.numpy under x64 where nodes are differentiated.
+    at_least: steps that the solver needs: a multistep method combines so many evaluations and never has its order in fewer.
+    of: the solver's name with its order, for the message.
 
   Raises:
-    ValueError: a grid that does not strictly decrease, leaves [0, inf), or has a node without signal
+    TypeError: a process without log-SNR.
+    ValueError: too few steps, or a grid that does not strictly decrease, leaves [0, inf), or has a node without signal
       before its first or without noise before its last.
 
   >>> from diffusion import processes
   >>> nodes(processes.edm(), [2.0, 1.0, 0.0]).h
   array([0.69314718,        inf])
   """
+  require_log_snr(process)
   traced = isinstance(grid, jax.core.Tracer)
   t = xp.asarray(grid, dtype=np.float64)
   if t.ndim not in (1, 2) or t.shape[-1] < 2:
@@ -63,12 +67,24 @@ def nodes(process, grid, dtype=np.float32, xp=np) -> Nodes:
   from_noise = to_data = None
   if not traced:
     from_noise, to_data = _check_ends(process, np.asarray(m.alpha), np.asarray(m.sigma))
+  if t.shape[-1] <= at_least:
+    raise ValueError(
+        f"{of} combines {at_least} evaluations and needs at least as many steps, got {t.shape[-1] - 1}: take more steps or a lower order")
   # log(alpha/sigma) with the ends masked before the logarithm, so that gradients are finite as well.
   clock = xp.log(xp.where(m.alpha > 0, m.alpha, 1.0)) - xp.log(xp.where(m.sigma > 0, m.sigma, 1.0))
   long = (m.alpha[..., :-1] <= 0) | (m.sigma[..., 1:] <= 0)
   h = xp.where(long, np.inf, clock[..., 1:] - clock[..., :-1])
   ends = (m.alpha[..., :-1], m.sigma[..., :-1], m.alpha[..., 1:], m.sigma[..., 1:])
   return Nodes(t, *ends, h, long, from_noise, to_data, m)
+
+
+def require_log_snr(process):
+  """Raises TypeError unless a process has alpha, sigma and log-SNR, which all solver tables and adaptive steps are made of."""
+  missing = [name for name in ("marginal", "log_snr", "t_of_log_snr") if not hasattr(process, name)]
+  if missing:
+    raise TypeError(
+        f"samplers need a process with log-SNR, and {type(process).__name__} has no {', '.join(missing)}: use a Gaussian process of"
+        " diffusion.processes")
 
 
 def _check_times(asked, rounded):

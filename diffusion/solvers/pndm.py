@@ -46,7 +46,7 @@ def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Tabl
   """
   if order not in ADAMS:
     raise ValueError(f"the order of ipndm is 1, 2, 3 or 4, got {order}")
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, order, f"ipndm of order {order}")
   _, step = move(n, n.a <= 0, xp)
   weights = [c * step for c in warming(ADAMS, order, n.s.shape[-1])]
   return noise_table(n, weights, view, About(f"ipndm(order={order})", min(order, 2), process), dtype, xp)

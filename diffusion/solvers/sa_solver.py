@@ -41,7 +41,7 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=Fal
   """
   if predictor not in (1, 2, 3, 4) or corrector not in (0, 1, 2, 3, 4):
     raise ValueError(f"sa_solver uses 1 to 4 evaluations to predict and 0 to 4 to correct, got {predictor} and {corrector}")
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, max(predictor, corrector), f"sa_solver with predictor {predictor} and corrector {corrector}")
   named = f"{tau:g}" if np.ndim(tau) == 0 and not callable(tau) else "per step"
   if callable(tau):
     with np.errstate(divide="ignore"):

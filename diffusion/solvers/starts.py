@@ -31,9 +31,7 @@ def starts(process, n, dtype=np.float32) -> list:
     for level in (0.03, 0.1):  # one denoising from a noise level above EDM's last is often better at few steps
       low = float(process.t_of_log_snr(-2 * np.log(level)))
       spacings.append(grids.karras(process, n, t_min=low, clean=True))
-  builders = [
-      dpmpp_2m, dpmpp_3m, ipndm, deis, lms,
-      lambda process, grid, **options: unipc(process, grid, order=2, **options),
-      unipc,
-  ]
-  return [builder(process, grid, dtype=dtype) for builder in builders for grid in spacings]
+  # Methods of an order that so many steps can have.
+  builders = [(dpmpp_2m, {}), (dpmpp_3m, {}), (ipndm, dict(order=min(n, 4))), (deis, dict(r=min(n, 4) - 1)), (lms, dict(order=min(n, 4))), (unipc, dict(order=2))]
+  builders += [(unipc, {})] if n > 2 else []
+  return [builder(process, grid, dtype=dtype, **options) for builder, options in builders if n > 2 or builder is not dpmpp_3m for grid in spacings]

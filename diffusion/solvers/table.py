@@ -71,7 +71,7 @@ class About:
   def __post_init__(self):
     if not isinstance(self.process, str):
       object.__setattr__(self, "numbers", belonging.levels(self.process))
-      object.__setattr__(self, "process", self.process.name)
+      object.__setattr__(self, "process", getattr(self.process, "name", ""))
 
   def __eq__(self, other):
     return isinstance(other, About)

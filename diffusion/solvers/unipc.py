@@ -43,7 +43,7 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_
     raise ValueError(f"the order of unipc is 1, 2, 3 or 4, got {order}")
   if variant not in ("bh1", "bh2"):
     raise ValueError(f"the variant of unipc is 'bh1' or 'bh2', got {variant!r}")
-  n = nodes(process, grid, dtype, xp)
+  n = nodes(process, grid, dtype, xp, order, f"unipc of order {order}")
   h = xp.where(n.long, 1.0, n.h)
   full = -n.a1 * xp.expm1(-h)  # weight of a constant D
   half = (n.a1 * h if variant == "bh1" else full) / 2

@@ -33,7 +33,7 @@ def built(name, process, grid=GRID, **options):
         (("dpm_solver", dict(order=1)), ("ddim", {})),
         (("unipc", dict(order=1, corrector=False)), ("ddim", {})),
         (("sa_solver", dict(tau=0.0, predictor=1, corrector=0)), ("ddim", {})),
-        (("sa_solver", dict(tau=1.0, predictor=1, corrector=0)), ("dpmpp_3m_sde", None)),
+        (("sa_solver", dict(tau=1.0, predictor=1, corrector=0)), ("ddim", dict(eta=1.0))),
         (("hb", dict(order=1, beta=1.0)), ("ddim", {})),
         (("lms", dict(order=3)), ("deis", dict(r=2, clock="rho"))),
         # UniP-2 with B2 is DPM-Solver++ 2M, UniP-3 the full 3M but for its second step, and SA-Solver without noise UniPC.
@@ -56,8 +56,6 @@ def built(name, process, grid=GRID, **options):
 def test_two_samplers_that_are_one(first, second, name):
   process = processes.PROCESSES[name]()
   grid = GRID * process.t_max
-  if second[1] is None:  # the exponential step of the SDE with one evaluation, which is that of 3M-SDE where it starts
-    grid, second = grid[:2], (second[0], {})
   same(built(first[0], process, grid, **first[1]), built(second[0], process, grid, **second[1]), process, grid)
 
 
@@ -303,7 +301,7 @@ def test_restart_contracts_the_error_of_a_wrong_start():
 def test_joined_tables_run_one_after_the_other():
   process = processes.vp_linear()
   grid = solvers.grids.quadratic(process, 8)
-  parts = [built("unipc", process, grid[:4]), built("heun", process, grid[3:7]), built("sa_solver", process, grid[6:])]
+  parts = [built("unipc", process, grid[:4]), built("heun", process, grid[3:7]), built("sa_solver", process, grid[6:], predictor=2, corrector=2)]
   start = marginal_moments(process, 0.5, 0.3, grid[0])
   step = start
   for part in parts:

@@ -103,7 +103,7 @@ def test_weak_order_of_sde_solvers(name, solver):
 def test_a_table_reports_the_catalogue_order():
   process = processes.edm()
   for name, entry in solvers.SOLVERS.items():
-    solver = solvers.build(name, process, 3)
+    solver = solvers.build(name, process, 4)
     assert solver.order == entry.order and solver.stochastic == entry.stochastic, name
 
 

@@ -53,7 +53,7 @@ def test_grids_are_equal_steps_of_their_clock():
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
 def test_default_grids_make_no_evaluation_below_t_min(name, solver):
   process = processes.PROCESSES[name]()
-  for n in (3, 20, 200):
+  for n in (4, 20, 200):
     built = solvers.build(solver, process, n)
     table = getattr(built, "table", built)
     assert table.t[:-1].min() >= process.t_min * (1 - 1e-6)
@@ -125,7 +125,7 @@ def test_other_mistakes_are_named():
   with pytest.raises(ValueError, match="already ends"):
     solvers.grids.uniform(vp, 3, t_min=0.0, clean=True)
   with pytest.raises(ValueError, match="2 slots"):
-    solvers.predictor_corrector(vp, np.array([1.0, 0.5]), predictor=solvers.dpmpp_2m)
+    solvers.predictor_corrector(vp, np.array([1.0, 0.5, 0.2]), predictor=solvers.dpmpp_2m)
   for name, options, says in (
       ("deis", dict(r=4), "degree r"),
       ("deis", dict(clock="lambda"), "clock"),
@@ -234,3 +234,30 @@ def test_samples_are_differentiable_in_the_nodes_and_coefficients(x64):
   np.testing.assert_allclose(by_nodes[0], (value(inner + step, B) - value(inner - step, B)) / 2e-6, rtol=1e-5)
   step = jnp.zeros((3, 2)).at[1, 0].set(1e-6)
   np.testing.assert_allclose(by_b[1, 0], (value(inner, B + step) - value(inner, B - step)) / 2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name, options, needs", [
+    ("dpmpp_2m", {}, 2), ("dpmpp_2m_sde", {}, 2), ("dpmpp_3m", {}, 3), ("dpmpp_3m_sde", {}, 3), ("unipc", {}, 3), ("unipc", dict(order=4), 4),
+    ("deis", {}, 4), ("deis", dict(r=1), 2), ("lms", dict(order=3), 3), ("ipndm", {}, 4), ("hb", {}, 4), ("ghvb", dict(order=3), 3),
+    ("sa_solver", {}, 3), ("sa_solver", dict(predictor=1, corrector=2), 2)])
+def test_too_few_steps_for_an_order(name, options, needs):
+  process = processes.vp_linear()
+  assert solvers.build(name, process, needs, **options).num_steps == needs
+  with pytest.raises(ValueError, match=f"combines {needs} evaluations and needs at least as many steps, got {needs - 1}"):
+    solvers.build(name, process, needs - 1, **options)
+
+
+@pytest.mark.parametrize("name", [*solvers.SOLVERS, *solvers.ADAPTIVE])
+def test_a_process_without_log_snr_is_named(name):
+  """A path between two data sets, or any object, has no noise to remove."""
+
+  class Bridge:
+    t_min, t_max, name = 0.0, 1.0, "bridge"
+
+  with pytest.raises(TypeError, match="need a process with log-SNR, and Bridge has no marginal, log_snr, t_of_log_snr"):
+    if name in solvers.ADAPTIVE:
+      solvers.build(name, Bridge())
+    else:
+      solvers.build(name, Bridge(), 4, grid=[1.0, 0.6, 0.3, 0.1, 0.01])
+  with pytest.raises(TypeError, match="need a process with log-SNR"):
+    solvers.grids.vp_time(Bridge(), 4)

@@ -13,7 +13,7 @@ from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
 def second_order_score_matching(process, rank: int | None = None, *, variance_reduced: bool = True, frozen_score: bool = False,
-                                score_role: str = "model") -> Objective:
+                                residual: bool = False, score_role: str = "model") -> Objective:
   """D2SM alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t = alpha x0 + sigma z (arXiv:2111.04726).
 
   Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the paper's, which makes its
@@ -29,6 +29,9 @@ def second_order_score_matching(process, rank: int | None = None, *, variance_re
     variance_reduced: evaluate at mirrored noise and at the point without noise (D2SM-VR): the same expectation, three evaluations,
       and a gradient whose noise is smaller by a factor of order (sigma / alpha)^2 where the noise is small.
     frozen_score: no gradient through s1, which the derivation does not need; else both learn from it (joint training).
+    residual: || sigma^2 s2 + I - r r^T ||^2 with the residual r = z + sigma s1 of the first order, and no gradient through s1. The
+      minimiser is the same at the true score, and where s1 is off by d it is off by d d^T in place of -(s1 d^T + d s1^T): in many
+      dimensions, where the norm of s1 is large, that decides (arXiv:2206.07309, there for variances).
     score_role: whose score is s1: 'model', or 'teacher' for one that was trained before.
 
   batch: a dict with 'x' [B, ...]. Raises ValueError for what is no Gaussian process, a rank above the dimension (as soon as the
@@ -40,7 +43,7 @@ def second_order_score_matching(process, rank: int | None = None, *, variance_re
   """
   name = "second_order_score_matching"
   check_gaussian(process, name, f"a {kind_of(process)}")
-  squared = squared_error(process, rank, variance_reduced, frozen_score, score_role, name)
+  squared = squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, name)
 
   def evaluate(fields, draw, state):
     del state
@@ -52,11 +55,11 @@ def second_order_score_matching(process, rank: int | None = None, *, variance_re
 
 
 def second_order(rank: int | None = None, weight=1.0, *, variance_reduced: bool = True, frozen_score: bool = False,
-                 score_role: str = "model"):
+                 residual: bool = False, score_role: str = "model"):
   """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same x_t and noise.
 
   Args:
-    rank, variance_reduced, frozen_score, score_role: see `second_order_score_matching`.
+    rank, variance_reduced, frozen_score, residual, score_role: see `second_order_score_matching`.
     weight: a number, or a weight of times such as `snr(2.0)`, by which VE has the paper's own scale.
 
   Raises ValueError on an objective whose noise is not Gaussian, where the weight does not fit, and as there.
@@ -69,12 +72,12 @@ def second_order(rank: int | None = None, weight=1.0, *, variance_reduced: bool 
 
   def transform(objective):
     check_gaussian(objective.process, name, objective.name)
-    squared = squared_error(objective.process, rank, variance_reduced, frozen_score, score_role, name)
+    squared = squared_error(objective.process, rank, variance_reduced, frozen_score, residual, score_role, name)
     return plus(objective, squared, weight, name, needs_of(score_role, "hessian", name))
   return transform
 
 
-def squared_error(process, rank, variance_reduced, frozen_score, score_role, who):
+def squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, who):
   """(fields, draw) -> [B]: the value above."""
   if rank is not None:
     check_rank(rank, np.inf, who)
@@ -84,26 +87,26 @@ def squared_error(process, rank, variance_reduced, frozen_score, score_role, who
     sigma = process.marginal(draw.t).sigma.astype(z.dtype)
     if rank is not None:
       check_rank(rank, z.shape[1], who)
-    scaled_score = score_of(process, fields, draw, score_role, frozen_score)
+    scaled_score = score_of(process, fields, draw, score_role, frozen_score or residual)
 
-    def moment(x):
-      """sigma^2 (s2 + s1 s1^T), the model's E[z z^T - I | x_t]."""
+    def at(x, noise):
+      """(the squared error, what varies with the noise in it, the same with no model, its mean), each [B], at x with its noise."""
       value = fields["model"].hessian(x, draw.t, draw.cond)
       hessian = as_symmetric(jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}")
       check_form(hessian, rank, who)
-      return hessian.rescaled(sigma).plus_outer(scaled_score(x))
+      model, score = hessian.rescaled(sigma), scaled_score(x)
+      model, noise = (model, noise + score) if residual else (model.plus_outer(score), noise)
+      error = lambda model, noise: model.plus_outer(noise, -1).plus_identity(1.0).square_norm()
+      constant = jnp.full_like(sigma, model.expected_target_square())
+      return error(model, noise), model.trace() - model.quadratic(z), error(model.rescaled(0.0), z), constant
 
     if not variance_reduced:
-      return moment(draw.x_t).plus_outer(z, -1).plus_identity(1.0).square_norm()
-
-    def parts(x):
-      value = moment(x)
-      return value.square_norm(), value.trace() - value.quadratic(z), jnp.full_like(sigma, value.expected_target_square())
-
+      return at(draw.x_t, z)[0]
     mirrored, still = (process.perturb(x0, noise, draw.t).astype(draw.x_t.dtype) for noise in (-draw.eps, jnp.zeros_like(draw.eps)))
-    square, product, constant = jax.vmap(parts)(jnp.stack([draw.x_t, mirrored, still]))
+    points, noises = jnp.stack([draw.x_t, mirrored, still]), jnp.stack([z, -z, jnp.zeros_like(z)])
+    square, product, target, constant = jax.vmap(at)(points, noises)
     # E(I - z z^T) = 0, so the still point changes no mean: it takes away what both mirrored ones have in common.
-    return 0.5 * (square[0] + square[1]) + product[0] + product[1] - 2.0 * product[2] + constant[0]
+    return 0.5 * (square[0] + square[1]) - 2.0 * product[2] + constant[2] - target[2]
   return squared
 
 

@@ -42,6 +42,7 @@ def test_the_minimisers_are_the_derivatives_of_log_p(x64):
   truth = dict(zip(("score", "hessian", "third_derivative"), jax.jit(derivatives_of(oracle))(x, t)))
   np.testing.assert_allclose(truth["hessian"], oracle.hessian(x, t), atol=1e-10)
   for objective, name in [(losses.second_order_score_matching(PROCESS, variance_reduced=False), "hessian"),
+                          (losses.second_order_score_matching(PROCESS, variance_reduced=False, residual=True), "hessian"),
                           (losses.third_order_score_matching(PROCESS), "third_derivative")]:
     def expected(shift, objective=objective, name=name):
       given = {**truth, name: truth[name] + shift}
@@ -93,13 +94,29 @@ def over_noise(t=0.3):
   return losses.Draw(x_t=PROCESS.perturb(x0, eps, t), t=t, x0=x0, eps=eps), jnp.asarray(weights)
 
 
+def test_an_error_of_the_score_biases_the_hessian_as_stated(x64):
+  """By d d^T from the residuals, by -(s d^T + d s^T + d d^T) from the noise: there the posterior mean of the error vanishes."""
+  oracle, draw, weights, x = noised_atoms()
+  t, d = jnp.asarray(TIMES), jnp.array([[0.5, -0.3]])
+  score, hessian = oracle.score(x, t), oracle.hessian(x, t)
+  outer = lambda a, b: a[:, :, None] * b[:, None, :]
+  for residual, bias in ((True, outer(d, d)), (False, -(outer(score, d) + outer(d, score) + outer(d, d)))):
+    objective = losses.second_order_score_matching(PROCESS, variance_reduced=False, residual=residual, frozen_score=True)
+    def expected(shift, objective=objective):
+      fields = losses.fields(model={"score": lambda _, x, t, cond=None: jnp.repeat(score + d, 3, axis=0),
+                                    "hessian": lambda _, x, t, cond=None: jnp.repeat(hessian + shift, 3, axis=0)})
+      return jnp.sum(weights * objective.evaluate(fields({"model": {}, "loss": {}}, {}), draw, {}).interior)
+    assert np.abs(jax.jit(jax.grad(expected))(jnp.broadcast_to(bias, hessian.shape))).max() < 1e-11
+
+
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("form", FORMS)
-def test_variance_reduction_leaves_the_expectation(form, x64):
+def test_variance_reduction_leaves_the_expectation(form, residual, x64):
   """For every x0, over the noise: value and gradient, by a quadrature that is exact to 1e-10 on these fields."""
   draw, weights = over_noise()
   values = []
   for reduced in (False, True):
-    objective = losses.second_order_score_matching(PROCESS, variance_reduced=reduced)
+    objective = losses.second_order_score_matching(PROCESS, variance_reduced=reduced, residual=residual)
     fields = lambda own: losses.fields(model={"score": smooth, "hessian": FORMS[form]})({"model": own, "loss": {}}, {})
     mean = lambda own, objective=objective: jnp.sum(weights * objective.evaluate(fields(own), draw, {}).interior)
     values.append(jax.jit(jax.value_and_grad(mean))(jnp.asarray(0.7)))
@@ -139,10 +156,12 @@ def test_the_noise_of_the_gradient_falls_by_the_order_that_is_stated(x64):
   for name, objective in {
       "1": losses.denoising_score_matching(process), "1 reduced": losses.denoising_score_matching(process, variance_reduced=True),
       "2": losses.second_order_score_matching(process, variance_reduced=False, frozen_score=True),
-      "2 reduced": losses.second_order_score_matching(process, frozen_score=True)}.items():
+      "2 reduced": losses.second_order_score_matching(process, frozen_score=True),
+      "residual": losses.second_order_score_matching(process, variance_reduced=False, residual=True),
+      "residual reduced": losses.second_order_score_matching(process, residual=True)}.items():
     orders[name] = float(jnp.log2(spread(objective, jnp.asarray(0.02)) / spread(objective, jnp.asarray(0.01))))
   # d value / d own is sigma^k d s_k times the residual, whose noise is of order one in the plain forms.
-  for name, order in {"1": 1.0, "1 reduced": 2.0, "2": 2.0, "2 reduced": 4.0}.items():
+  for name, order in {"1": 1.0, "1 reduced": 2.0, "2": 2.0, "2 reduced": 4.0, "residual": 2.0, "residual reduced": 4.0}.items():
     assert abs(orders[name] - order) < 0.1, orders
 
 

@@ -2,7 +2,7 @@
 
 A config names one of the factories by its dotted path and gives its arguments; each returns a `Dataset`:
 
-  data.digits()                       the 8x8 handwritten digits of scikit-learn
+  data.digits()                       the 8x8 handwritten digits of scikit-learn; data.binary_digits() in black and white
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
   data.npz(path), data.idx(path)      arrays in a file
@@ -22,6 +22,7 @@ Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is neede
 """
 
 from diffusion.data.array_files import idx, npz
+from diffusion.data.binary_digits import binary_digits
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
 from diffusion.data.pipeline import Stream, stream

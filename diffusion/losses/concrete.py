@@ -80,7 +80,7 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
 
   One call of the model an example; the minimiser is the concrete score of p_t, since the posterior mean of the kernel's ratios is the
   ratio of p_t. Times drawn over an interval train all noise levels at once. Under resampling the targets are of order s/m,
-  which grows without bound as the noise vanishes: chain `weight_by(balanced())` (m/s), and keep t_min away from 0.
+  which grows without bound as the noise vanishes: chain `weight_by(balanced())`, which is m/s there, and keep t_min away from 0.
 
   Args:
     process: a discrete process: `processes.uniform_resample`, `processes.discretised_gaussian`, or any object with their methods.
@@ -112,13 +112,14 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
 
 
 def balanced():
-  """The weight that a discrete process finds right for its own targets: m/s under uniform resampling, see `balance` of each.
+  """The weight under which every noise level pulls alike: see `balance` of each process; m/s under resampling with little noise.
 
-  With resampling a target is s/m with probability of order m, so that its mean square is of order s/m.
+  There a target is s/m with probability of order m, so that its mean square is of order s/m; and it is next to nothing where
+  the noise is nearly all.
 
   >>> from diffusion import processes
-  >>> round(float(balanced()(processes.uniform_resample(2), jnp.array([0.5]))[0]), 4)     # 0.25 / 0.75
-  0.3333
+  >>> print(np.asarray(balanced()(processes.uniform_resample(2), jnp.array([0.01, 0.5, 1.0]))).round(4))
+  [5.1e-03 7.5e-01 1.0e+02]
   """
   return lambda process, t: process.balance(t)
 

@@ -10,29 +10,27 @@ import numpy as np
 
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
-from diffusion.networks.layers import layer_norm
-from diffusion.networks.mlp import Block
 from diffusion.precision import at_least_single
 
 
 class ConcreteMLP(nn.Module):
-  """Residual MLP over embedded coordinates: x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in float32.
+  """MLP over embedded coordinates: x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in float32.
 
   Each coordinate enters as a learned vector for each of its values beside sines and cosines of the value, which tell neighbours from
-  the start. The output is exp(u) - 1 with u = exp(a(t)) times the MLP's: ratios are positive, a new network says that all states are
-  equally likely, and a(t) follows how the ratios shrink as noise grows. The method `concrete` is the same.
+  the start; time and condition enter as one more vector. The output is exp(u) - 1 with u = exp(a(t)) times the MLP's: ratios are
+  positive, a new network says that all states are equally likely, and a(t) follows how the ratios shrink as noise grows. The method
+  `concrete` is the same.
 
   Attributes:
     num_values: K; coordinates with fewer take the first of them.
     num_neighbours: N of the neighbourhood.
-    width, depth: of the residual MLP, as in `MLP`.
-    embedding_size: of the learned vector of a value.
+    width, depth: features of each hidden layer, and how many there are; all but the first are residual.
+    embedding_size: of the learned vector of a value, and of time and condition.
     frequencies: sines and cosines of 1 to this many turns.
     wrap: whether the values lie around a circle; on a line the turns are half ones, even at both ends.
     resampled: whether t is the probability that a coordinate was drawn anew among K values; ratios then keep within m/s and s/m.
     fourier_scale: of the embedding of t, in cycles per unit of t; num_classes: of the condition 'label'.
-    dropout: rate, drawn from the rng 'dropout' when train=True.
-    dtype, param_dtype: of the computation and of the parameters.
+    dtype, param_dtype: of the computation and of the parameters; the output stays in float32.
 
   >>> net = ConcreteMLP(num_values=16, num_neighbours=1, width=8, depth=1)
   >>> x, t = jnp.zeros((4, 1), jnp.int32), jnp.zeros(4)
@@ -50,26 +48,26 @@ class ConcreteMLP(nn.Module):
   resampled: bool = False
   fourier_scale: float = 1.0
   num_classes: int = 0
-  dropout: float = 0.0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False) -> jax.Array:
+    del train
     check_inputs(x, t, (2, 3, 4, 5), "ConcreteMLP")
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = nn.swish(NoiseEmbedding(
-        self.width, max(self.width // 4, 4), "fourier", self.fourier_scale, self.num_classes, name="noise", **precision)(t, cond))
+        self.embedding_size, 16, "fourier", self.fourier_scale, self.num_classes, name="noise", **precision)(t, cond))
     flat = x.reshape(x.shape[0], -1)
-    place = np.arange(flat.shape[1], dtype=np.int32) * self.num_values
+    first = np.arange(flat.shape[1]) * self.num_values
     table = self.param("values", nn.initializers.normal(1.0 / math.sqrt(self.embedding_size)),
                        (flat.shape[1] * self.num_values, self.embedding_size), self.param_dtype)
-    learned = table.astype(precision["dtype"])[flat + place.astype(flat.dtype)[None]]
+    learned = table.astype(precision["dtype"])[flat + jnp.asarray(first, flat.dtype)[None]]
     features = jnp.concatenate([learned, self._waves(precision["dtype"])[flat]], axis=2).reshape(x.shape[0], -1)
-    h = nn.Dense(self.width, name="first", **precision)(features)
+    h = jnp.concatenate([features, embedding.astype(precision["dtype"])], axis=1)
     for i in range(self.depth):
-      h = Block(self.dropout, not train, name=f"block_{i}", **precision)(h, embedding.astype(precision["dtype"]))
-    h = nn.swish(layer_norm(h, precision["dtype"]))
+      new = nn.swish(nn.Dense(self.width, name=f"dense_{i}", **precision)(h))
+      h = h + new if i else new
     u = nn.Dense(self.num_neighbours, kernel_init=nn.initializers.zeros, name="last", **precision)(h).astype(at_least_single(self.dtype))
     scale = nn.Dense(1, kernel_init=nn.initializers.zeros, name="log_scale", dtype=u.dtype, param_dtype=precision["param_dtype"])(embedding)
     return ratio_less_one(jnp.exp(scale) * u, t, self.num_values if self.resampled else 0)

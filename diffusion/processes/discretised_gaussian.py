@@ -35,8 +35,11 @@ class DiscretisedGaussian:
     values = jnp.arange(max(self.sizes), dtype=x0.dtype)
     logits = self._log_weight(values[None, None, :] - flat[:, :, None], sizes[None, :, None], t[:, None, None])
     logits = jnp.where(values[None, None, :] < sizes[None, :, None], logits, -jnp.inf)
-    drawn = jax.vmap(lambda key, row: jax.random.categorical(key, row, axis=1))(keys, logits)
-    return drawn.astype(x0.dtype).reshape(x0.shape)
+    # By the inverse of the distribution function, which takes one random number a coordinate.
+    below = jnp.cumsum(jnp.exp(logits - jnp.max(logits, axis=2, keepdims=True)), axis=2)
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, flat.shape[1:], below.dtype))(keys)
+    drawn = jnp.sum(below <= (uniform * below[:, :, -1])[:, :, None], axis=2, dtype=x0.dtype)
+    return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 
   def ratio(self, x0, old, new, size, t):
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls out."""
@@ -45,8 +48,8 @@ class DiscretisedGaussian:
     return jnp.exp(log_weight(new) - log_weight(old))
 
   def balance(self, t):
-    """1 / (exp(1/sigma^2) - 1), [B]: the inverse of the mean square of (ratio of adjacent values - 1) on a line without ends."""
-    return 1.0 / jnp.expm1(self.sigma(t) ** -2)
+    """sigma^2 [B]: concrete scores of adjacent values are of order 1/sigma, as scores are."""
+    return self.sigma(t) ** 2
 
   def sample_prior(self, key, n):
     """Uniform states [n, ...] int32, which stand for those at t_max; sample i from (key, i) alone."""

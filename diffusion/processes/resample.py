@@ -61,9 +61,15 @@ class UniformResample:
     return of
 
   def balance(self, t):
-    """m/s [B], of the coordinate with most values: a weight under which heavy tails of order s/m weigh as much at every t."""
-    stay, jump = self.odds(t)(np.array([max(self.sizes)]))
-    return (jump / stay)[:, 0]
+    """The inverse mean square of (ratio - 1) over x_t, of the coordinate with most values: [B], at most 100.
+
+    With K values it is s^2/m + m^2/s + (K - 2) m - 1 between any two of them, so that the balance is m/s as the noise vanishes and
+    holds the tails of order s/m, and grows where noise leaves ratios near one, so that these levels are learned as well.
+    """
+    size = max(self.sizes)
+    stay, jump = (p[:, 0] for p in self.odds(t)(np.array([size])))
+    square = stay**2 / jump + jump**2 / stay + (size - 2) * jump - 1.0
+    return 1.0 / jnp.maximum(square, 0.01)
 
   def sample_prior(self, key, n):
     """States of pure noise [n, ...] int32, sample i from (key, i) alone."""

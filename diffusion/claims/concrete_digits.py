@@ -1,0 +1,83 @@
+"""Binarised digits drawn from a concrete score that `train.py` learned: class-conditional samples, judged by an independent classifier."""
+
+import functools
+import os
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import configuration, mcmc, metrics
+from diffusion.claims.concrete import apply
+from diffusion.data import load
+from diffusion.pictures import image_grid
+from diffusion.training import loop, model
+
+
+def evaluate(run, workdir, *, picture="samples.png", **options) -> dict:
+  """The `quality` of a run of `saved_run.open_run`; the first hundred samples are drawn into workdir/picture, a row a class."""
+  x, labels, found = quality(run.parts, run.params, **options)
+  sheet = np.argsort(labels[:100], kind="stable")
+  image_grid(x[:100][sheet], os.path.join(workdir, picture), columns=10, value_range=(0.0, 1.0), scale=6)
+  return found
+
+
+def measure(config, seed):
+  """The `quality` of a run of config, trained as `train.py` trains it."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.seed = seed
+  with tempfile.TemporaryDirectory() as workdir:
+    done = loop.train(config, workdir, quiet=True)
+  options = {key: value for key, value in config.evaluation.own.items() if key not in ("factory", "picture")}
+  return quality(done.parts, model.trained_params(done.parts, done.state), **{**options, "seed": seed})[2]
+
+
+def quality(parts, params, *, samples=300, levels=16, lowest=0.01, sweeps=1, seed=0):
+  """(x [samples, 8, 8, 1], their labels, numbers) of class-conditional draws, as many of each class.
+
+  accuracy: share that a support vector machine, trained on the real training images, puts in the class asked for; held_out_accuracy: the
+  same of real images. distance, held_out_distance: mean number of pixels between a sample, or a held-out image, and the nearest
+  training image; copies, held_out_copies: share that is a training image.
+
+  Args:
+    parts, params: of a run with a field `concrete` of bits under `processes.uniform_resample`.
+    levels, lowest, sweeps: Gibbs sweeps at each of so many noise levels, geometric from t_max down to `lowest`.
+  """
+  labels = np.arange(samples) % parts.dataset.num_classes
+  x = draw(parts, params, labels, np.geomspace(float(parts.process.t_max), lowest, levels), sweeps, seed)
+  train, held = load(parts.dataset.train), load(parts.dataset.held_out)
+  judge = metrics.fit_classifier(train["x"], train["label"])
+  found, real = (metrics.class_accuracy(judge, images, of).value for images, of in ((x, labels), (held["x"], held["label"])))
+  distance, held_distance = (nearest(images, train["x"]) for images in (x, held["x"]))
+  return x, labels, {
+      "accuracy": found, "held_out_accuracy": real, "distance": float(np.mean(distance)), "held_out_distance": float(np.mean(held_distance)),
+      "copies": float(np.mean(distance == 0)), "held_out_copies": float(np.mean(held_distance == 0))}
+
+
+def draw(parts, params, labels, times, sweeps, seed):
+  """Annealed Gibbs samples of the given classes: [n, 8, 8, 1] uint8; sample i depends on (seed, i) and its label alone."""
+  of = configuration.build(parts.config.loss.neighbourhood, where="config.loss.neighbourhood")
+  concrete = jax.tree_util.Partial(functools.partial(apply, parts.network), params)
+  kernel = mcmc.gibbs(concrete, of, cond={"label": jnp.asarray(labels, jnp.int32)})
+  start_key, key = jax.random.split(jax.random.key(seed))
+  start = parts.process.sample_prior(start_key, len(labels))
+  return np.asarray(mcmc.anneal(kernel, start, key, times, sweeps).x).astype(np.uint8)
+
+
+def nearest(images, others):
+  """Pixels that differ from the nearest of the others: [n]."""
+  a, b = (np.asarray(one).reshape(len(one), -1).astype(np.int32) for one in (images, others))
+  return (a @ (1 - b.T) + (1 - a) @ b.T).min(axis=1)
+
+
+def measure(config, seed):
+  """`evaluate` of a run of config, trained as `train.py` trains it."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.seed = seed
+  with tempfile.TemporaryDirectory() as workdir:
+    loop.train(config, workdir, quiet=True)
+    own = {key: value for key, value in config.evaluation.own.items() if key != "factory"}
+    return evaluate(saved_run.open_run(workdir), workdir, **{**own, "seed": seed, "picture": ""})

@@ -5,7 +5,7 @@
 (c) the time to compile each of the four programs.
 
 Each number is a ratio of ours to theirs: the median over interleaved repeats in one process. With --solvers=all, (a) alone for every
-table of the catalogue: its evaluations against as many of the bare network."""
+table of the catalogue: its evaluations against as many of the bare network (8 or so with --quick)."""
 
 import pathlib
 import sys
@@ -26,12 +26,12 @@ from diffusion.training import ema, model, optimizer, sharding, step as steps  #
 BATCH, STEPS = 64, 50
 
 
-def sampler_pair(parts, params, batch, name="ddim"):
-  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays; about STEPS evaluations of a solver of the catalogue."""
+def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
+  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays; about so many evaluations of a solver of the catalogue."""
   network, process = parts.network, parts.process
-  solver = solvers.build(name, process, STEPS)
-  if solver.nfe > STEPS:
-    solver = solvers.build(name, process, max(4, STEPS * STEPS // solver.nfe))
+  solver = solvers.build(name, process, calls)
+  if solver.nfe > calls:
+    solver = solvers.build(name, process, max(4, calls * calls // solver.nfe))
   keys = jax.random.split(jax.random.key(0), BATCH) if solver.stochastic else None
   denoiser = model.denoiser(parts, params)
   x, labels = batch["x"], batch["cond"]["label"]
@@ -58,13 +58,16 @@ def every_table(parts, params, batch, quick):
   """The sampler's ratio for each table of the catalogue: name -> (median, middle half)."""
   from tqdm import tqdm
 
+  # Tables of as many rows, slots and noises share a program, and chains of as many calls do.
+  chain = None
   tables = [name for name in solvers.SOLVERS if isinstance(solvers.build(name, parts.process, 8), solvers.Table)]
   found = {}
   for name in tqdm(tables, unit="solver"):
-    pair = sampler_pair(parts, params, batch, name)
-    calls = {side: (lambda f=jax.jit(make()), a=arrays: f(*a)) for side, (make, arrays) in zip(("ours", "theirs"), pair)}
+    (ours, arrays), (bare, bare_arrays) = sampler_pair(parts, params, batch, name, 8 if quick else STEPS)
+    chain = chain or jax.jit(bare())
+    calls = {"ours": lambda run=ours(), a=arrays: run(*a), "theirs": lambda a=bare_arrays: chain(*a)}
     timing.interleaved(calls, 1)
-    found[name] = (pair[0][1][1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else 9), "ours", "theirs"))
+    found[name] = (arrays[1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else 9), "ours", "theirs"))
   print(f"{'solver':24}{'calls':>8}{'ratio':>8}{'middle half':>18}{'aim':>8}")
   for name, (nfe, (middle, (low, high))) in found.items():
     print(f"{name:24}{nfe:8}{middle:8.3f}{f'{low:.3f} to {high:.3f}':>18}{'1.03':>8}")

@@ -51,6 +51,7 @@ def test_the_objective_by_parts_is_the_squared_error_up_to_a_constant(name, x64)
     np.testing.assert_allclose(value(jnp.asarray(c)), np.sum(p[:, None] * square), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_field_that_nothing_changes_leaves_nothing_to_chance(x64):
   """With the same output at a state and its reverse neighbours, every choice of them gives the exact value."""
   of, x = processes.neighbourhoods.grid([4, 5, 3], (1,)), jnp.array([[1, 4, 2]] * 3, jnp.int32)
@@ -125,6 +126,7 @@ def test_the_objective_goes_to_score_matching_with_the_step(x64):
   np.testing.assert_allclose(order(errors), 1.0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_the_denoising_target_averages_to_the_oracles_ratios(x64):
   """Over the posterior of the clean state, the kernel's ratios are those of p_t: bits and other sizes, jumps to every value."""
   sizes, t = (2, 3), 0.4

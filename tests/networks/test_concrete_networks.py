@@ -59,6 +59,7 @@ def test_waves_close_around_a_circle_and_are_even_at_the_ends_of_a_line():
   np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_new_network_finds_all_states_equally_likely():
   flips = networks.ConcreteFlips(networks.MLP(width=8, depth=1))
   x, t = jnp.zeros((2, 3, 2, 1), jnp.int32), jnp.full(2, 0.3)

@@ -55,7 +55,7 @@ def annealed_importance(energy, x, keys, *, std=1.0, scale=None, num_steps=1000,
       1 / length^2 = (1 - b) / std^2 + b / scale^2.
     num_steps: moves, each with `leapfrog` gradients.
     step: the squared length of a leapfrog step as a share of that length squared; stable below 4 on a Gaussian.
-    leapfrog: steps of a move.
+    leapfrog: steps of a move. A move of leapfrog step^0.5 = 1.5 lengths mixes best on a Gaussian; one of 3 only turns it over.
     power: how slowly b starts.
     reverse: see above.
     params: None, or a pytree of arrays: data, so that other parameters compile nothing.

@@ -11,6 +11,9 @@ def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None
 
     x <- x - size/2 (energy' + known') + sqrt(size) z
 
+  The kernels of `diffusion.mcmc` have one step for all chains; here each row has its own, the noise is the same in every precision, and
+  the parameters that the energy closes over are held still.
+
   Args:
     energy: x [B, ...] -> [B], each entry of its own row; parameters that it closes over get no gradient, and the chain no tangents.
     known: the rest of the target's energy, without parameters.

@@ -104,7 +104,7 @@ def functions(parts: Parts, collections=None):
   p = parts.parameterization
   stated = [name for name in ("energy", "score") if name in methods(parts.network)]
   if p is not None and stated and p.kind != "score":
-    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose {stated[0]} gives the score: set factory='denoisers.score'")
+    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose method {stated[0]} gives the score: set factory='denoisers.score'")
   templates = {name: _method(parts, name) for name in methods(parts.network)}
   if p is None:
     return templates

@@ -16,7 +16,9 @@ def net(form="low_rank", **changes):
 X, T = jax.random.normal(jax.random.key(0), (4, 3, 1, 2)), jnp.array([-1.0, 0.0, 0.5, 2.0])
 
 
-@pytest.mark.parametrize("form,kind", [("low_rank", symmetric.LowRank), ("diagonal", symmetric.Diagonal), ("full", symmetric.Full)])
+@pytest.mark.parametrize("form,kind", [
+    ("low_rank", symmetric.LowRank), pytest.param("diagonal", symmetric.Diagonal, marks=pytest.mark.slow),
+    pytest.param("full", symmetric.Full, marks=pytest.mark.slow)])
 def test_forms_are_symmetric_and_every_parameter_is_reached_from_the_start(form, kind):
   module = net(form)
   params = jax.jit(module.init)(jax.random.key(1), X, T)["params"]
@@ -38,6 +40,7 @@ def test_forms_are_symmetric_and_every_parameter_is_reached_from_the_start(form,
       assert np.abs(slopes[name][layer]["kernel"]).max() > 1e-5, (name, layer)
 
 
+@pytest.mark.slow
 def test_the_scale_of_the_hessian_is_that_of_the_score_squared():
   module = net()
   params = jax.jit(module.init)(jax.random.key(1), X, T)["params"]
@@ -59,3 +62,31 @@ def test_signs_are_shared_out():
 def test_mistakes_raise_a_sentence_when_it_is_initialised(changes, words):
   with pytest.raises(ValueError, match=words):
     jax.eval_shape(net(**changes).init, jax.random.key(0), X, T)
+
+
+@pytest.mark.slow
+@pytest.mark.standard_promotion
+@pytest.mark.parametrize("form", ["low_rank", "diagonal", "full"])
+def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch):
+  import pathlib
+  from diffusion import configuration
+  from diffusion.errors import UserError
+  from diffusion.training import model
+  root = pathlib.Path(__file__).parents[2]
+  monkeypatch.syspath_prepend(str(root))
+  sizes = [("network.network.width", "8"), ("network.width", "8"), ("data.size", "64"), ("data.held_out_size", "8")]
+  config = configuration.load(f"{root}/configs/high_order/toy2d.py:{form}", sizes)
+  parts = model.assemble(config)
+  params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
+  loss = model.loss(parts)
+  loss_params, state = loss.init(jax.random.key(0))
+  batch = {"x": jax.random.normal(jax.random.key(0), (64, 2))}
+  value = lambda params: loss({"model": params, "loss": loss_params}, state, 0, jax.random.key(2), batch)
+  (_, (_, metrics)), slopes = jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+  assert {"eps_mse", "second_order"} <= set(metrics)
+  for part in ("curvature", "network"):
+    assert sum(float(jnp.sum(jnp.abs(leaf))) for leaf in jax.tree.leaves(slopes[part])) > 1e-6
+  with config.unlocked():
+    config.denoiser = {"factory": "denoisers.eps"}
+  with pytest.raises(UserError, match="whose method score gives the score: set factory='denoisers.score'"):
+    model.loss(model.assemble(config))

@@ -12,42 +12,31 @@ from diffusion.networks.made import MaskedDense
 from diffusion.networks.scalar_head import ScalarHead
 
 
-def down(x):
-  """Every row moved down by one, zeros on top: row i has what was in row i - 1. x [B, H, W, F].
+def moved(x, rows: int, columns: int):
+  """x [B, H, W, F] moved down by `rows` and right by `columns` (left where negative), with zeros behind it.
 
-  >>> down(jnp.arange(3.0).reshape(1, 3, 1, 1)).reshape(-1).tolist()
-  [0.0, 0.0, 1.0]
+  >>> moved(jnp.arange(1.0, 4.0).reshape(1, 1, 3, 1), 0, 1).reshape(-1).tolist()
+  [0.0, 1.0, 2.0]
   """
-  return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+  height, width = x.shape[1:3]
+  x = jnp.pad(x, ((0, 0), (rows, 0), (max(columns, 0), max(-columns, 0)), (0, 0)))
+  return x[:, :height, max(-columns, 0):max(-columns, 0) + width]
 
 
-def right(x):
-  """Every column moved right by one, zeros at the left. x [B, H, W, F]."""
-  return jnp.pad(x, ((0, 0), (0, 0), (1, 0), (0, 0)))[:, :, :-1]
+# Which pixels a convolution sees, as moves: of the rows above with this one, and of the pixels to the left and above with this one.
+ABOVE = tuple((rows, columns) for rows in (0, 1) for columns in (-1, 0, 1))
+LEFT = tuple((rows, columns) for rows in (0, 1) for columns in (0, 1))
 
 
-class Above(nn.Module):
-  """A convolution over this row and size - 1 rows above it, 2 size - 1 wide: x [B, H, W, F] -> [B, H, W, features]."""
+class Convolution(nn.Module):
+  """A dense layer of the pixels at some moves: x [B, H, W, F] -> [B, H, W, features]."""
 
   features: int
-  size: int = 2
+  moves: tuple
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    padding = ((self.size - 1, 0), (self.size - 1, self.size - 1))
-    return nn.Conv(self.features, (self.size, 2 * self.size - 1), padding=padding, name="conv")(x)
-
-
-class Left(nn.Module):
-  """A convolution over this pixel, those to its left and above: size x size, x [B, H, W, F] -> [B, H, W, features]."""
-
-  features: int
-  size: int = 2
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    padding = ((self.size - 1, 0), (self.size - 1, 0))
-    return nn.Conv(self.features, (self.size, self.size), padding=padding, name="conv")(x)
+    return nn.Dense(self.features, name="dense")(jnp.concatenate([moved(x, *move) for move in self.moves], axis=-1))
 
 
 class PixelCNN(nn.Module):
@@ -91,11 +80,11 @@ class PixelCNN(nn.Module):
     check_inputs(x, t, (4,), "PixelCNN")
     embedding = nn.swish(NoiseEmbedding(64, 16, "fourier", 1.0, self.num_classes, self.vector_size, name="noise")(t, cond)).astype(x.dtype)
     edge = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # where the image ends
-    above = down(Above(self.width, name="above")(edge))
-    left = above + right(Left(self.width, name="left")(edge))
+    above = moved(Convolution(self.width, ABOVE, name="above")(edge), 1, 0)
+    left = above + moved(Convolution(self.width, LEFT, name="left")(edge), 0, 1)
     for i in range(self.depth):
-      above = above + self._block(above, embedding, Above, f"above_{i}")
-      left = left + self._block(jnp.concatenate([left, above], axis=-1), embedding, Left, f"left_{i}")
+      above = above + self._block(above, embedding, ABOVE, f"above_{i}")
+      left = left + self._block(jnp.concatenate([left, above], axis=-1), embedding, LEFT, f"left_{i}")
     # Within a pixel, channel c sees the channels before it.
     channels, hidden = x.shape[-1], self.head_width
     groups = tuple(c for c in range(channels) for _ in range(hidden))
@@ -104,8 +93,8 @@ class PixelCNN(nn.Module):
       h = h + MaskedDense(tuple(range(1, channels + 1)), groups, name="channels")(x)
     return nn.Dense(self.features, name="last")(nn.swish(h.reshape(*x.shape, hidden)))
 
-  def _block(self, h, embedding, convolution, name):
-    conv = functools.partial(convolution, self.width)
+  def _block(self, h, embedding, moves, name):
+    conv = functools.partial(Convolution, self.width, moves)
     inner = conv(name=f"{name}_conv_0")(nn.swish(h))
     inner = inner + nn.Dense(self.width, name=f"{name}_time")(embedding)[:, None, None, :]
     return conv(name=f"{name}_conv_1")(nn.swish(inner))

@@ -14,15 +14,15 @@ def get_config():
       data=dict(factory="data.binary_digits"),
       process=dict(factory="processes.uniform_resample", sizes=2, shape=shape, t_min=0.01),
       network=dict(factory="networks.ConcreteFlips", resampled=True, network=dict(
-          factory="networks.MLP", width=256, depth=3, num_classes=10, fourier_scale=1.0)),
+          factory="networks.MLP", width=192, depth=2, num_classes=10, fourier_scale=1.0)),
       loss=dict(
           factory="losses.denoising_concrete_score_matching", neighbourhood=dict(factory="processes.neighbourhoods.bit_flips", shape=shape),
           weight=dict(factory="losses.balanced"),
           times=dict(factory="losses.low_discrepancy", base=dict(factory="losses.logit_normal", mean=-1.0, std=1.5))),
       optimizer=dict(learning_rate=1e-3, schedule="cosine", warmup_steps=100, b1=0.9, b2=0.99, eps=1e-8, clip=1.0, weight_decay=0.0),
       training=dict(
-          batch_size=256, steps=1500, ema_half_life_images=(25_000,), ema_ramp=0.05, accumulate=1,
-          log_every=100, checkpoint_every=1500, keep=1, warm_start=None, layout="replicated"),
+          batch_size=256, steps=1000, ema_half_life_images=(25_000,), ema_ramp=0.05, accumulate=1,
+          log_every=100, checkpoint_every=1000, keep=1, warm_start=None, layout="replicated"),
       evaluation=dict(held_out=256, own=dict(
           factory="claims.concrete_digits.evaluate", samples=300, levels=16, lowest=0.01, sweeps=1, seed=0, picture="samples.png")),
       measure="claims.concrete_digits.measure",

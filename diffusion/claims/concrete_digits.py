@@ -14,12 +14,18 @@ from diffusion.data import load
 from diffusion.pictures import image_grid
 from diffusion.training import loop, model
 
+EACH = 6
+"""Real images, and samples, of each class in the picture."""
+
 
 def evaluate(run, workdir, *, picture="samples.png", **options) -> dict:
-  """The `quality` of a run of `saved_run.open_run`; the first hundred samples are drawn into workdir/picture, a row a class."""
+  """The `quality` of a run of `saved_run.open_run`; workdir/picture shows a row a class, held-out images to the left of samples."""
   x, labels, found = quality(run.parts, run.params, **options)
-  sheet = np.argsort(labels[:100], kind="stable")
-  image_grid(x[:100][sheet], os.path.join(workdir, picture), columns=10, value_range=(0.0, 1.0), scale=6)
+  held = load(run.parts.dataset.held_out)
+  gap = np.full((1, *x.shape[1:]), 0.5)
+  rows = [part for label in range(run.parts.dataset.num_classes)
+          for part in (held["x"][held["label"] == label][:EACH], gap, x[labels == label][:EACH])]
+  image_grid(np.concatenate(rows), os.path.join(workdir, picture), columns=2 * EACH + 1, value_range=(0.0, 1.0), scale=6)
   return found
 
 

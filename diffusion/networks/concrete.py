@@ -86,7 +86,9 @@ class ConcreteMLP(nn.Module):
 class ConcreteFlips(nn.Module):
   """The concrete score of bits, one neighbour a bit, out of any network whose output is like its input: x [B, ...] in {0, 1} -> [B, D].
 
-  The network sees -1 and 1, and its output is the log of the ratio; see `ConcreteMLP` for the rest. The method `concrete` is the same.
+  The network sees -1 and 1, and its output is for each bit the log-odds g of a one, whatever the bit is now, which no product with
+  the bit has to be learned for; the log ratio is then g for a bit that is zero and -g for one that is one. See `ConcreteMLP` for the
+  rest. The method `concrete` is the same.
 
   Attributes:
     network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable collections.
@@ -108,7 +110,8 @@ class ConcreteFlips(nn.Module):
 
   def concrete(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
     """[B, D]: an estimate of p_t(x with one bit turned over) / p_t(x) - 1."""
-    u = self.network(2.0 * x.astype(jnp.float32) - 1.0, t, cond, train).reshape(x.shape[0], -1)
+    sign = 2.0 * x.astype(jnp.float32) - 1.0
+    u = (-sign * self.network(sign, t, cond, train)).reshape(x.shape[0], -1)
     return ratio_less_one(u, t, 2 if self.resampled else 0)
 
   def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:

@@ -15,6 +15,7 @@ CORE = ("processes", "networks", "denoisers", "oracles", "losses", "guidance", "
 # A part may import from its own level or below. Equal numbers are siblings.
 LEVEL = {
     "errors": 0,
+    "activations": 0,
     "precision": 0,
     "factories": 1,
     "configuration": 2,

@@ -4,6 +4,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion.activations import placed
 from diffusion.networks.style import Style
 from diffusion.precision import at_least_single
 
@@ -36,4 +37,4 @@ class SpatialAttention(nn.Module):
         style.dense(channels, name, scale=0.1)(h).reshape(*h.shape[:2], heads, channels // heads)
         for name in ("query", "key", "value"))
     h = attend(query, key, value).reshape(h.shape)
-    return style.merge(x, style.dense(channels, "out", scale=style.init_scale)(h).reshape(x.shape))
+    return placed(style.merge(x, style.dense(channels, "out", scale=style.init_scale)(h).reshape(x.shape)))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.activations import placed
 from diffusion.networks.attention import attend
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
@@ -75,7 +76,7 @@ class DiT(nn.Module):
     grid = tuple(size // self.patch for size in sizes)
     tokens = nn.Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches",
                       **precision)(to_patches(x, self.patch))
-    h = tokens + jnp.asarray(positions(grid, self.width), tokens.dtype)[None]
+    h = placed(tokens + jnp.asarray(positions(grid, self.width), tokens.dtype)[None])
     block = nn.remat(Block) if self.remat else Block
     for i in range(self.depth):
       h = block(self.num_heads, self.mlp_ratio, self.dropout, not train, name=f"block_{i}", **precision)(h, embedding)
@@ -105,11 +106,11 @@ class Block(nn.Module):
     inner = layer_norm(h, self.dtype) * (1 + scale_a) + shift_a
     inner = dense(3 * width, "query_key_value")(inner).reshape(*h.shape[:2], 3, self.num_heads, width // self.num_heads)
     inner = attend(inner[:, :, 0], inner[:, :, 1], inner[:, :, 2]).reshape(h.shape)
-    h = h + gate_a * drop(dense(width, "out")(inner))
+    h = placed(h + gate_a * drop(dense(width, "out")(inner)))
 
     inner = layer_norm(h, self.dtype) * (1 + scale_m) + shift_m
     inner = drop(nn.gelu(dense(round(self.mlp_ratio * width), "dense_0")(inner)))
-    return h + gate_m * dense(width, "dense_1")(inner)
+    return placed(h + gate_m * dense(width, "dense_1")(inner))
 
 
 def modulation(count: int, width: int, name: str, precision: dict[str, Any]):

@@ -4,6 +4,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion.activations import placed
 from diffusion.networks.attention import SpatialAttention
 from diffusion.networks.resblocks import Resample
 from diffusion.networks.resblocks import ResidualBlock
@@ -30,7 +31,7 @@ class Encoder(nn.Module):
   def __call__(self, x: jax.Array, embedding: jax.Array) -> list[jax.Array]:
     style = self.style
     block, attention = style.stored(ResidualBlock), style.stored(SpatialAttention)
-    image, skips = x, [style.conv(self.stem, "first")(x)]
+    image, skips = x, [placed(style.conv(self.stem, "first")(x))]
     for level, width in enumerate(self.widths):
       for i in range(self.num_blocks):
         h = block(width, style, name=f"block_{level}_{i}")(skips[-1], embedding)

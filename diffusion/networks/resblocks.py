@@ -3,6 +3,7 @@
 from flax import linen as nn
 import jax
 
+from diffusion.activations import placed
 from diffusion.networks import resampling
 from diffusion.networks.style import Style
 
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
       x = style.dense(self.features, "shortcut", scale=0.1)(x)
     elif style.block == "biggan" and (x.shape[-1] != self.features or self.resample is not None):
       x = style.conv(self.features, "shortcut", size=1)(x)
-    return style.merge(x, h)
+    return placed(style.merge(x, h))
 
 
 class Resample(nn.Module):

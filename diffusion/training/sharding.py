@@ -27,6 +27,9 @@ def make_mesh(model: int = 1, devices=None) -> Mesh:
   devices = jax.devices() if devices is None else devices
   if model < 1 or len(devices) % model:
     raise UserError(f"config.training.model_devices={model} does not divide the {len(devices)} devices; choose a divisor")
+  if jax.process_count() > 1 and jax.local_device_count() % model:
+    raise UserError(f"config.training.model_devices={model} does not divide the {jax.local_device_count()} devices of a process, "
+                    "whose part of the batch is its own; choose a divisor")
   grid = np.asarray(devices).reshape(len(devices) // model, model)
   return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -74,6 +77,20 @@ def whole(params, places, mesh: Mesh):
 
   gather.defvjp(lambda params: (gather(params), None), backward)
   return gather(params)
+
+
+def activations(mesh: Mesh):
+  """The rule for h [B, ..., C] inside a network: examples along `data`, channels along `model`, as far as these divide them.
+
+  With one device to a model nothing moves: each keeps its examples. With more, each computes its share of the channels of every layer.
+  """
+  def rule(h):
+    if mesh.size == 1 or h.ndim < 2 or h.shape[0] % mesh.shape["data"]:
+      return h
+    channels = "model" if h.shape[-1] % mesh.shape["model"] == 0 else None
+    return jax.lax.with_sharding_constraint(h, NamedSharding(mesh, PartitionSpec("data", *[None] * (h.ndim - 2), channels)))
+
+  return rule
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion import activations
 from diffusion.errors import UserError
 from diffusion.training import ema, sharding
 from diffusion.training.state import TrainState, run_key
@@ -35,7 +36,8 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
   def step(state: TrainState, batch):
     key = run_key(seed)
     value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
-    gradient, loss_state, metrics = value(loss, state, key, batch, lambda params: sharding.whole(params, state_sharding.params, mesh))
+    with activations.placing(sharding.activations(mesh)):
+      gradient, loss_state, metrics = value(loss, state, key, batch, lambda params: sharding.whole(params, state_sharding.params, mesh))
     # A network without mutable collections reports an empty set of them: the state keeps its structure.
     kept = {role: loss_state["collections"][role] for role in state.loss_state["collections"]}
     loss_state = {**loss_state, "collections": kept}

@@ -30,10 +30,10 @@ ADAM = ml_collections.ConfigDict(dict(learning_rate=1e-3, schedule="constant"))
 
 
 @functools.cache
-def program(name, layout, accumulate=1, adam=True):
+def program(name, layout, accumulate=1, adam=True, model=1):
   """(compiled step, initial state in its place, mesh) over eight devices."""
   network, process, section = NETWORKS[name], processes.edm(), ADAM if adam else SGD
-  mesh, transform = sharding.make_mesh(), optimizer.direction(section)
+  mesh, transform = sharding.make_mesh(model), optimizer.direction(section)
   fields = losses.fields(model=denoisers.from_flax(network, process, denoisers.edm(), None))
   loss = losses.chain(losses.denoising_score_matching(process), losses.weight_by(losses.edm(0.5)),
                       losses.at_times(losses.log_normal_sigma(process=process), fields=fields))
@@ -98,9 +98,9 @@ def test_a_device_holds_one_part_in_eight_of_the_state(name):
   assert held["fsdp"] < held["replicated"] / 6
 
 
-def run(name, layout, accumulate=1):
+def run(name, layout, accumulate=1, model=1):
   """(parameters after one step of SGD, loss)."""
-  compiled, initial, mesh = program(name, layout, accumulate, adam=False)
+  compiled, initial, mesh = program(name, layout, accumulate, adam=False, model=model)
   rng = np.random.default_rng(0)
   batch = {"x": rng.standard_normal((BATCH, *SHAPE)).astype(np.float32), "cond": {"label": np.arange(BATCH, dtype=np.int32) % CLASSES}}
   state, metrics = compiled(initial(), sharding.put_batch(batch, mesh))
@@ -114,6 +114,21 @@ def test_layouts_and_parts_of_a_batch_give_one_loss_and_one_step():
     assert value == pytest.approx(loss, rel=1e-5)
     for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(other)):
       assert np.linalg.norm(one - two) <= 1e-5 * np.linalg.norm(one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_two_devices_to_a_model_share_its_channels_and_give_the_same_step(name):
+  """Half the examples' arithmetic each, but for what is summed or attended over channels; unconstrained, both would do all of it."""
+  flops = lambda compiled: compiled.cost_analysis()["flops"]
+  params, loss = run(name, "replicated")
+  other, value = run(name, "fsdp", model=2)
+  assert value == pytest.approx(loss, rel=1e-5)
+  for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(other)):
+    assert np.linalg.norm(one - two) <= 1e-5 * np.linalg.norm(one) + 1e-7
+  single, shared = program(name, "replicated", adam=False)[0], program(name, "replicated", adam=False, model=2)[0]
+  print(f"{name}: {flops(shared) / flops(single):.2f} of the arithmetic of eight devices with a model each; all of it twice would be 2")
+  assert flops(shared) < 1.6 * flops(single)
 
 
 def test_sampling_has_no_collective():

@@ -186,6 +186,7 @@ def denoising():
 @pytest.mark.parametrize("build,words", [
     (lambda: losses.chain(denoising(), losses.weight_by(losses.min_snr())), "this weight do not fit"),
     (lambda: losses.chain(denoising(), losses.weight_by(losses.likelihood())), "on the process of denoising_concrete_score_matching (uniform_resample)"),
+    (lambda: losses.chain(denoising(), losses.second_order()), "second_order does not fit denoising_concrete_score_matching"),
     (lambda: losses.chain(denoising(), losses.uncertainty()), "its process (UniformResample) has none"),
     (lambda: losses.chain(losses.denoising_score_matching(processes.edm()), losses.weight_by(losses.balanced())), "do not fit"),
     (lambda: losses.denoising_score_matching(family.process("uniform_resample")), "needs a Gaussian process"),

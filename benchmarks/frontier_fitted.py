@@ -14,8 +14,8 @@ from diffusion import solvers
 
 LARGEST = 15  # evaluations
 # Noises for the fit, of which a quarter chooses between its steps; the error is ruled by the few that end in another mode.
-STARTS = {"ring2d": 8192, "gmm64": 4096, "digits": 4096}
-ITERATIONS = {"ring2d": 60, "gmm64": 30, "digits": 30}
+STARTS = {"ring2d": 4096, "gmm64": 2048, "digits": 2048}
+ITERATIONS = {"ring2d": 40, "gmm64": 30, "digits": 25}
 FIRST = (None, 40.0, 20.0, 13.0)  # noise levels to start from; None is the process's largest
 SCREENED = 256  # noises that choose the start
 

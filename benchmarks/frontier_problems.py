@@ -43,8 +43,9 @@ class Mixture:
     columns = jnp.moveaxis(self.basis, 0, 1).reshape(size, count * size)
     precision = 1 / (self.variances[None, :, :] + (rho**2)[:, None, None])
     centred = (y @ columns).reshape(-1, count, size) - jnp.einsum("kd,kde->ke", self.means, self.basis)[None, :, :]
-    # One logarithm of a product: 64 variances of at most 2.4e4 stay below float64's limit.
-    log_normal = 0.5 * (jnp.log(jnp.prod(precision, axis=2)) - jnp.sum(centred**2 * precision, axis=2))
+    # Few logarithms, of products: 64 variances of at most 2.4e4 stay below float64's limit, 4 of them below float32's.
+    parts = precision.reshape(-1, count, 1 if precision.dtype == np.float64 else size // 4, size if precision.dtype == np.float64 else 4)
+    log_normal = 0.5 * (jnp.sum(jnp.log(jnp.prod(parts, axis=3)), axis=2) - jnp.sum(centred**2 * precision, axis=2))
     weights = jax.nn.softmax(self.log_weights[None, :] + log_normal, axis=1)
     pulled = weights[:, :, None] * self.variances[None, :, :] * precision * centred
     return weights @ self.means + pulled.reshape(-1, count * size) @ columns.T

@@ -18,13 +18,16 @@ BUDGETS = (5, 10, 20)
 SOLVERS = {
     "dpmpp_2m_sde": ("dpmpp_2m_sde", {}),
     "dpmpp_2m_sde, eta 0.5": ("dpmpp_2m_sde", dict(eta=0.5)),
+    "dpmpp_2m_sde, eta 0.25": ("dpmpp_2m_sde", dict(eta=0.25)),
     "dpmpp_3m_sde": ("dpmpp_3m_sde", {}),
+    "dpmpp_3m_sde, eta 0.25": ("dpmpp_3m_sde", dict(eta=0.25)),
     "sa_solver 3 + 3, tau 1": ("sa_solver", {}),
     "sa_solver 3 + 3, tau 0.5": ("sa_solver", dict(tau=0.5)),
+    "sa_solver 3 + 3, tau 0.25": ("sa_solver", dict(tau=0.25)),
     "ancestral": ("ancestral", {}),
     "ddim, eta 0.5": ("ddim", dict(eta=0.5)),
 }
-SPACINGS = [ours.Spacing("vp_time", (power,), last) for power in (1.5, 2.0, 3.0) for last in (None, 0.06)]
+SPACINGS = [ours.Spacing("vp_time", (power,), last) for power in (1.5, 2.0, 3.0) for last in (None, 0.03, 0.06)]
 
 
 def diffusers_runs(process, nfe):

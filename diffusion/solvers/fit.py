@@ -87,7 +87,7 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
     `Fitted`.
 
   Raises:
-    ValueError: a table that cannot be a start, another process, or too few starts.
+    ValueError: a table that cannot be a start, another process, too few starts, or a fine solution that is not finite.
 
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.vp_linear()
@@ -111,6 +111,8 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch, place=place) if reference is None else reference
   if np.shape(known.end) != x.shape:
     raise ValueError(f"the reference has starts of shape {list(np.shape(known.end))} and x {list(x.shape)}: give the reference of x")
+  if not np.isfinite(known.end).all() or not (known.data is None or np.isfinite(known.data).all()):
+    raise ValueError("the fine solution is not finite: look for a denoiser that returns NaN or overflows in the precision of x")
   data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count, place or (lambda array: array))
   stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
   which = 0

@@ -147,6 +147,13 @@ def test_nothing_worse_than_the_start_is_returned(problem):
   assert "the start, which is kept" in str(found)
 
 
+def test_a_fine_solution_that_is_not_finite_is_said(problem):
+  oracle, x, known, start = problem
+  bad = known._replace(end=np.where(np.arange(384)[:, None] == 7, np.nan, known.end))
+  with pytest.raises(ValueError, match="fine solution is not finite"):
+    solvers.fit(oracle, start, x, reference=bad)
+
+
 def test_few_directions_have_the_exact_gradient(problem, fitted):
   """J^T r from six directions a noise of ten, against central differences of the sum of squares in float32."""
   del fitted

@@ -41,7 +41,7 @@ def measure(config, seed):
       found.setdefault(name, []).append((-np.mean(log_p[number(choose)]), -np.mean(log_p[number(test)]), t, total))
   best = {name: min(levels) for name, levels in found.items()}
   return {**{name: float(one[1]) for name, one in best.items()}, "log_normalizer": float(best["nll"][3]), "level": float(best["nll"][2]),
-          "gain_nats": float(best["nll_independent"][1] - best["nll"][1])}
+          "gain_nats": float(best["nll_independent"][1] - best["nll"][1]), "over_smoothed_nats": float(best["nll"][1] - best["nll_smoothed"][1])}
 
 
 def table(config):

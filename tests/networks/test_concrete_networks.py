@@ -70,3 +70,16 @@ def test_a_new_network_finds_all_states_equally_likely():
 def test_a_batch_is_needed():
   with pytest.raises(ValueError, match="batch first"):
     jax.eval_shape(network().init, jax.random.key(0), jnp.zeros(3, jnp.int32), jnp.zeros(3))
+
+
+@pytest.mark.slow
+def test_half_precision_is_near_and_double_is_double_to_the_end(x64):
+  x, t = INPUTS[0], INPUTS[1].astype(jnp.float32)
+  params = randomised(network())
+  y, half = (np.asarray(jax.jit(network(dtype=dtype).apply)(params, x, t)) for dtype in ("float32", "bfloat16"))
+  assert y.dtype == half.dtype == np.float32
+  assert 1e-5 < np.sqrt(np.mean((half - y) ** 2) / np.mean(y**2)) < 0.04
+  net = network(dtype="float64", param_dtype="float64")
+  wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
+  program = jax.make_jaxpr(net.apply)(wide, x, t.astype(jnp.float64))
+  assert program.out_avals[0].dtype == jnp.float64 and "f32[" not in str(program)

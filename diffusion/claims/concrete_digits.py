@@ -76,14 +76,3 @@ def nearest(images, others):
   """Pixels that differ from the nearest of the others: [n]."""
   a, b = (np.asarray(one).reshape(len(one), -1).astype(np.int32) for one in (images, others))
   return (a @ (1 - b.T) + (1 - a) @ b.T).min(axis=1)
-
-
-def measure(config, seed):
-  """`evaluate` of a run of config, trained as `train.py` trains it."""
-  config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.seed = seed
-  with tempfile.TemporaryDirectory() as workdir:
-    loop.train(config, workdir, quiet=True)
-    own = {key: value for key, value in config.evaluation.own.items() if key != "factory"}
-    return evaluate(saved_run.open_run(workdir), workdir, **{**own, "seed": seed, "picture": ""})

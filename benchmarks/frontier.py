@@ -6,9 +6,9 @@ other libraries (`frontier_peers`) as for ours (`frontier_ours`). Choosing the b
 each line also says what comes out if the choice is made on one half of the starts and judged on the other.
 Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as many fresh ones (`frontier_stochastic`).
 
-Peers are optional: pip install -e '.[peers]'. A whole run takes hours on one core and continues from --cache if it is stopped. Its parts can be run
-one by one and add up in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out, stochastic ones to the same name with
-`_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
+Peers are optional: pip install -e '.[peers]'. A whole run takes some two hours of one core's own time, a third of it the fits, and continues from
+--cache if it is stopped. Its parts can be run one by one and add up in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out,
+stochastic ones to the same name with `_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
 
 import json
 import os

@@ -26,7 +26,7 @@ def get_config(variant="64"):
     ]
   if variant != "64":
     claims = [{**claim, "seeds": 1} for claim in claims]
-  size = dict(dimension=784, steps=800, jacobians=64) if variant == "784" else dict(dimension=64, steps=1500, jacobians=512)
+  size = dict(dimension=784, steps=600, jacobians=64) if variant == "784" else dict(dimension=64, steps=2000, jacobians=512)
   return ConfigDict(dict(measure="claims.high_order.accuracy", radius=1.0, deviation=0.5, level=0.1, rank=4, width=128, batch=128,
                          learning_rate=5e-3, residual=not regresses_on_noise(variant), claim=claims, **size))
 

@@ -7,7 +7,7 @@ def get_config():
   source = "arXiv:2111.04726 (effective sample sizes on two sets in the plane)"
   ours = "the paper's sets are not known to us (it may report 28.9 over 21.8 and 46.6 over 26.3)"
   return ConfigDict(dict(
-      measure="claims.high_order.sample_sizes", chains=64, steps=2000, warm_up=5000,
+      measure="claims.high_order.sample_sizes", chains=32, steps=2000, warm_up=3000,
       claim=[
           dict(source=source, metric="ozaki_over_langevin_ridge", true=1.0, tolerance=0.0, bound="at_least", note="a heavy-tailed ridge, step 0.2; " + ours),
           dict(source=source, metric="ozaki_over_langevin_two_ridges", true=1.0, tolerance=0.0, bound="at_least",

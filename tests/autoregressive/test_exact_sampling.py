@@ -36,6 +36,7 @@ def test_the_log_density_of_a_mixture_with_a_grid_for_each_coordinate():
   assert gap.max() < 0.015**2 / 8 * 1111 + 1e-3 and gap[exact > -8.0].max() < 1e-3
 
 
+@pytest.mark.slow
 def test_samples_have_the_moments_of_a_gaussian(draws):
   """Means and covariances of 4096 samples within 4.5 standard errors (15 numbers at 7e-6 each)."""
   error = np.sqrt(np.diag(family.COVARIANCE) / 4096)

@@ -90,6 +90,7 @@ def test_nodes_integrate_what_is_smooth_in_their_clock():
   np.testing.assert_allclose(marks.weight, np.diff([0, 1 / 9, 4 / 9, 1]))
 
 
+@pytest.mark.slow
 def test_the_ratio_is_the_same_through_a_map(x64):
   inner = processes.spherical()
   path = processes.through(inner, jnp.log, jnp.exp)

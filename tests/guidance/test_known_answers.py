@@ -127,6 +127,7 @@ def test_experts_answer_for_their_own_noise_levels_alone():
   assert asked == [10.0]
 
 
+@pytest.mark.slow
 def test_rare_components_become_common_under_minority_guidance():
   """Six components of weights 1/21 to 6/21: the rarest two score above the two most common, and guidance raises the share of the two rarest from 14% past 40%."""
   process = processes.edm(sigma_max=20.0)

@@ -50,7 +50,7 @@ def test_a_second_term_shares_the_draw_of_the_first():
   np.testing.assert_allclose(both["loss"], alone["loss"] + 0.5 * both["curvature"], rtol=1e-5)
   assert float(gradient["model"]["second"]) != 0.0
   with pytest.raises(ValueError, match="curvature needs 'hessian' of the role 'model'"):
-    losses.chain(dsm, curvature(0.5), losses.at_times(fields=family.binder(PROCESS)))
+    losses.chain(dsm, curvature(0.5), losses.at_times(fields=losses.fields(model=family.denoiser(PROCESS))))
   with pytest.raises(ValueError, match="curvature does not fit"):
     losses.chain(dsm.replace(process=None), curvature(0.5))
 

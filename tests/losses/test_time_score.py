@@ -89,6 +89,7 @@ def test_the_boundary_is_left_out_only_where_the_weight_is_zero():
     assert len(seen) == calls
 
 
+@pytest.mark.slow
 def test_data_terms_agree_in_expectation():
   """Denoising, sliced and exact gradients of the data term are equal in expectation: within 4.5 standard errors of each other."""
   path, size = processes.spherical(t_max=0.95), 8192
@@ -134,6 +135,7 @@ def test_loss_history_waits_until_every_slot_is_full_then_follows_the_losses():
   assert state["objective"].count.tolist() == [2, 2, 2, 2] and float(history.at_slots(state["objective"]).min()) < 1.0
 
 
+@pytest.mark.slow
 def test_a_map_changes_where_the_path_goes_and_not_its_time_score(x64):
   """log p_t(x) of x = exp(z) is that of z less log x: the slope in t is the same, so the latent oracle is the answer."""
   inner = processes.spherical()

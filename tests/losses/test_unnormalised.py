@@ -37,6 +37,7 @@ def test_the_true_density_and_normaliser_are_where_the_loss_is_least(num_noise):
   assert float(wrong[1]["log_normalizer"]) > 0.05
 
 
+@pytest.mark.slow
 def test_a_learned_noise_fits_the_data_and_feels_nothing_of_the_logistic_loss():
   loss = losses.chain(losses.noise_contrastive_estimation(noise=losses.fitted_gaussian_noise(0.0, 1.0)), CLOSING)
   loss_params, state = loss.init(jax.random.key(0))
@@ -72,6 +73,7 @@ def test_the_compositional_likelihood_is_the_likelihood_and_its_gradient():
   np.testing.assert_allclose(state["objective"]["log_normalizer"], metrics["log_normalizer"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_running_normaliser_lowers_the_variance_and_its_bias_is_of_the_order_it_declares():
   """Batches of 4 at fixed parameters: E log u is off by about -Var(u) / (2 u^2), which halves with the rate."""
   gaps = {}

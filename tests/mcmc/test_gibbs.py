@@ -40,6 +40,7 @@ def test_around_a_circle_what_does_not_close_is_spread_evenly(x64):
   np.testing.assert_allclose(np.roll(found, -1) - found, u - u.mean(), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_annealed_chains_have_the_law_of_the_last_level():
   """20,000 chains of the oracle over 12 states from noise to b = 0.02: Pearson's statistic with 11 degrees, above 46 once in 3e5."""
   joint, n = np.random.default_rng(3).dirichlet(np.full(12, 0.5)).reshape(3, 4), 20_000

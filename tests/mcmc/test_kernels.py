@@ -112,6 +112,7 @@ def z_scores(start, end):
   return (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / len(a))
 
 
+@pytest.mark.slow
 def test_mala_leaves_the_target_as_it_is_and_langevin_does_not():
   """Six moments within 4.5 standard errors (4e-5 in all), where ULA at the same step is off by more than 10 in one."""
   start, end, info = moved("mala")

@@ -88,6 +88,7 @@ def test_remat_and_dropout_within_a_block():
   assert np.abs(kernel(other) - kernel(plain)).max() > 0.01 * largest
 
 
+@pytest.mark.slow
 def test_remat_wraps_every_block_of_the_network():
   count = {}
   for remat in (False, True):

@@ -82,6 +82,7 @@ def test_the_joint_law_stays(name):
     assert abs(here.mean() / 2 - 1) < 4 / np.sqrt(here.size) + 0.03
 
 
+@pytest.mark.slow
 def test_chains_are_alone_and_starts_are_the_least_noisy():
   process = processes.edm()
   oracle = oracles.gaussian(process, [0.5, 0.0], 0.04)

@@ -39,6 +39,7 @@ def test_stationary_variance_of_langevin_and_the_final_denoising():
   np.testing.assert_allclose(denoised.variance, out.variance * (0.3 / v) ** 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_samples_of_annealed_langevin_have_the_tables_variance():
   """Within 5 standard errors."""
   process = processes.ve(sigma_min=0.1, sigma_max=2.0)

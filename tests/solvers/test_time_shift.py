@@ -43,6 +43,7 @@ def test_it_helps_states_with_too_much_noise_and_no_others():
       assert min(shifted) > plain
 
 
+@pytest.mark.slow
 def test_without_a_window_it_is_ddim_and_the_shift_finds_the_noise(x64):
   process = processes.vp_linear()
   oracle = oracles.gaussian(process, np.zeros(3), 0.05)

@@ -63,6 +63,7 @@ def manifold():
   return process, oracles.gaussian_mixture(process, None, np.stack([np.cos(angle), np.sin(angle)], 1), 0.02**2, dtype=jnp.float32)
 
 
+@pytest.mark.slow
 def test_a_later_start_is_less_faithful_and_more_realistic():
   """A point off the data: the distance to the guide grows with t0, and that to the data falls to their own."""
   process, data = manifold()

@@ -111,7 +111,7 @@ def newest(workdir):
 def moment(child, kind, chance, start_seconds):
   """Waits for a random moment of a kind; False if the child ended before."""
   if kind == "restore":
-    there, spread = child.until(lambda: child.phase() == "restore" or child.step), 0.1
+    there, spread = child.until(lambda: child.phase() == "restore" or child.step), 0.03
   elif kind == "save":
     there, spread = child.until(lambda: child.phase() == "save"), 0.03
   elif kind == "step":

@@ -10,6 +10,9 @@ def get_config():
       dict(source=source, metric="csm_diverged", true=0.0, tolerance=0.0, bound="at_most", unit="of 3 rates", note=ours),
       dict(source=source, metric="ssm_over_csm_noise", true=2.0, tolerance=0.0, bound="at_least",
            note="covariance of the gradient over its squared mean, each after its own training at the smallest rate; " + ours),
+      dict(source=source, metric="ssm_vr_over_csm_noise", true=1.0, tolerance=0.0, bound="at_least",
+           note="the same against the variance-reduced form, whose square is exact; " + ours),
+      dict(source=source, metric="ssm_diverged", true=1.0, tolerance=0.0, bound="at_least", unit="of 3 rates", note=ours),
   ]
   return ConfigDict(dict(
       measure="claims.autoregressive.stability", noise=0.25, batch=64, steps=300, learning_rates=(1e-3, 1e-2, 3e-2), gradients=32,

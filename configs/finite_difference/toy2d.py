@@ -16,7 +16,7 @@ def get_config(objective="fd_ssm"):
     raise ValueError(f"there is no objective '{objective}' here: there are {', '.join(OBJECTIVES)}")
   config = toy2d.get_config("moons")
   with config.unlocked():
-    config.process = dict(factory="processes.vp_cosine", t_min=0.02)
+    config.process = dict(factory="processes.vp_linear", t_min=0.02)
     config.network = dict(factory="networks.Energy", network=dict(factory="networks.MLP", width=128, depth=2, num_classes=0))
     config.denoiser = dict(factory="denoisers.score", time_input="log_sigma", time_scale=0.25)
     config.loss = dict(times=dict(factory="losses.low_discrepancy"), condition_dropout=0.0, uncertainty=False, **OBJECTIVES[objective])

@@ -73,6 +73,7 @@ def optimiser(config, steps=None):
 
 
 def made(config, **changes):
+  """The MADE of config.network, with some of its options changed."""
   options = dict(config.network)
   return networks.MADE(**(options | changes))
 

@@ -37,9 +37,7 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, observe=None
   def step(carry, number):
     params, state, opt_state, data_key, draw_key = carry
     batch = batches(jax.random.fold_in(data_key, number))
-    (value, (new, _)), gradient = jax.value_and_grad(loss, has_aux=True)(params, state, number, draw_key, batch)
-    # A network without mutable collections reports an empty set of them: the state keeps its structure.
-    state = {**new, "collections": {role: new["collections"][role] for role in state["collections"]}}
+    (value, (state, _)), gradient = jax.value_and_grad(loss, has_aux=True)(params, state, number, draw_key, batch)
     updates, opt_state = transform.update(gradient, opt_state, params)
     params = optax.apply_updates(params, updates)
     return (params, state, opt_state, data_key, draw_key), value if observe is None else observe(params)

@@ -66,7 +66,8 @@ class Loss:
     still = jax.lax.stop_gradient(terms)
     metrics = {name: jnp.mean(value) for name, value in still.metrics.items()}
     metrics["loss"] = jax.lax.stop_gradient(loss)
-    collections = {role: value for role, value in (still.collections or {}).items() if value is not None}
+    # A network without mutable collections reports an empty set of them: the state keeps its structure.
+    collections = {role: value for role, value in (still.collections or {}).items() if value is not None and role in state["collections"]}
     state = {
         "objective": self.objective.update(state["objective"], t, still),
         "collections": {**state["collections"], **collections},

@@ -41,8 +41,7 @@ class Daps:
     return x
 
   def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    t = jnp.full(state.shape[:1], 1.0, state.dtype) * jnp.asarray(self.t, state.dtype)[i]
-    t_next = jnp.full_like(t, 1.0) * jnp.asarray(self.t, state.dtype)[i + 1]
+    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
     x0 = self.clean(denoiser(state, t, cond, views=("x0",)).x0, t, keys, i)
     m = self.process.marginal(t_next)
     z = randomness.normal(keys, i + 1, 0, state)

@@ -39,8 +39,7 @@ class Ddrm:
     return x
 
   def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    times = jnp.asarray(self.t, state.dtype)
-    t, t_next = (jnp.full(state.shape[:1], 1.0, state.dtype) * times[j] for j in (i, i + 1))
+    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
     prediction = denoiser(state, t, cond, views=("x0", "eps"))
     x0, eps = prediction.x0, prediction.eps
     m = self.process.marginal(t_next)

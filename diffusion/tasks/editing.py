@@ -48,9 +48,7 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
   if repeats < 1:
     raise ValueError(f"repeats is how often the guide is noised and denoised, 1 or more, got {repeats}")
   guide = jnp.asarray(guide)
-  start = jnp.full(guide.shape[0], np.asarray(solver.t).reshape(-1)[0] if np.ndim(solver.t) == 1 else 0.0, guide.dtype)
-  if np.ndim(solver.t) == 2:
-    start = jnp.asarray(solver.t)[:, 0].astype(guide.dtype)
+  start = jnp.broadcast_to(jnp.asarray(solver.t, guide.dtype)[..., 0], guide.shape[:1])
   keep = None if mask is None else _kept(mask, guide)
   put_back = None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
   if keep is not None:

@@ -38,9 +38,6 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
     value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
     with activations.placing(sharding.activations(mesh)):
       gradient, loss_state, metrics = value(loss, state, key, batch, lambda params: sharding.whole(params, state_sharding.params, mesh))
-    # A network without mutable collections reports an empty set of them: the state keeps its structure.
-    kept = {role: loss_state["collections"][role] for role in state.loss_state["collections"]}
-    loss_state = {**loss_state, "collections": kept}
     updates, opt_state = transform.update(gradient, state.opt_state, state.params)
     learning_rate = rate(state.step)
     params = jax.tree.map(lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype), state.params, updates)

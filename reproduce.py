@@ -13,7 +13,7 @@ where the claim does not hold. Only the rows of configs that ran are replaced.
 
 examples:
   python reproduce.py --list                 which claims there are, and what the ledger says of them
-  python reproduce.py                        run them all
+  python reproduce.py --jobs=2               run them all, two at a time
   python reproduce.py finite_difference      those whose path contains the word (or matches a pattern with *)
   python reproduce.py my_configs/mine.py     a config file of your own
   python reproduce.py --fast --check         a few quick ones, once each, written nowhere: for continuous integration
@@ -36,6 +36,7 @@ def main(argv):
   parser.add_argument("--out", metavar="DIR", help="folder of ledger.md and ledger.json (default: docs, and nowhere with --fast)")
   parser.add_argument("--fast", "--quick", action="store_true", help="only claims marked fast, with one seed")
   parser.add_argument("--seeds", type=int, metavar="N", help="this many seeds, however long they take")
+  parser.add_argument("--jobs", type=int, default=1, metavar="N", help="measure so many configs at a time, each on its share of the cores (default: 1)")
   parser.add_argument("--list", action="store_true", help="list the claims and run nothing")
   parser.add_argument("--check", action="store_true", help="compare with the ledger in docs (or --out), write nothing")
   flags = parser.parse_args(argv)
@@ -43,7 +44,7 @@ def main(argv):
 
   from diffusion import reproduction
   reproduction.run(flags.pattern, configs=flags.configs, out=flags.out, fast=flags.fast, seeds=flags.seeds,
-                   list_only=flags.list, check=flags.check)
+                   list_only=flags.list, check=flags.check, jobs=flags.jobs)
 
 
 if __name__ == "__main__":

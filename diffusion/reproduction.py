@@ -9,7 +9,7 @@ import time
 import traceback
 from typing import NamedTuple
 
-from diffusion import configuration, factories, ledger
+from diffusion import configuration, factories, ledger, measuring
 from diffusion.errors import UserError
 
 SHORT = 300.0
@@ -116,6 +116,25 @@ def measure(case: Case, seeds: int | None, say=print):
       return results, time.perf_counter() - start, ""
 
 
+def measure_named(job, say):
+  """What `measure` returns of a claiming config by its name, for a process of its own; job: 'NAME' or 'NAME@SEEDS'."""
+  name, _, seeds = job.partition("@")
+  return measure(claimed(name), int(seeds) if seeds else None, say)
+
+
+def all_measured(cases, jobs, seeds, say):
+  """Yields (case, what `measure` returns): in order, or as they are done where several run at a time."""
+  if jobs == 1:
+    for index, case in enumerate(cases):
+      say(f"[{index + 1}/{len(cases)}] {case.name}")
+      yield case, measure(case, seeds, say)
+    return
+  named = {f"{case.name}@{seeds}" if seeds else case.name: case for case in cases}
+  for index, (job, result) in enumerate(measuring.apart(measure_named, list(named), jobs, say)):
+    say(f"[{index + 1}/{len(cases)}] {named[job].name}")
+    yield named[job], result
+
+
 def machine() -> str:
   """The processor count, the system, JAX and its device, in one line."""
   import jax
@@ -124,14 +143,15 @@ def machine() -> str:
   return f"{host}, Python {platform.python_version()}, JAX {jax.__version__}"
 
 
-def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, list_only=False, check=False, say=print) -> list[dict]:
-  """What reproduce.py does; returns the new entries.
+def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, list_only=False, check=False, jobs=1, say=print) -> list[dict]:
+  """What reproduce.py does; returns the new entries. With `jobs`, so many configs are measured at a time, each on its share of the cores.
 
-  Raises UserError for a pattern without a config, or a config that can not be read; SystemExit(1) where a measurement
+  Raises UserError for a pattern without a config, a config that can not be read, or more jobs than cores; SystemExit(1) where a measurement
   failed, or, with `check`, where a claim that the ledger calls reproduced no longer holds.
   """
   if seeds is not None and seeds < 1:
     raise UserError(f"--seeds={seeds}: one seed is the least")
+  measuring.shares(jobs, measuring.available())
   say = lambda text, say=say: say(text, flush=True) if say is print else say(text)
   cases = find(patterns, configs, say)
   if fast:
@@ -144,10 +164,11 @@ def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, lis
   if not cases:
     say("nothing to run: none of these configs claims anything" + (" and is marked fast" if fast else ""))
     return []
-  where, new, failed = machine(), [], False
-  for index, case in enumerate(cases):
-    say(f"[{index + 1}/{len(cases)}] {case.name}")
-    results, seconds, failure = measure(case, seeds, say)
+  where, new, failed = machine() + (f", {jobs} at a time" if jobs > 1 else ""), [], False
+  cost = {row["config"]: row["seconds"] for row in before}
+  cases = cases if jobs == 1 else sorted(cases, key=lambda case: -cost.get(case.name, SHORT))  # the longest first, so that none is left alone
+  start = time.perf_counter()
+  for case, (results, seconds, failure) in all_measured(cases, jobs, seeds, say):
     failed |= bool(failure)
     rows = [ledger.entry(case.name, claim, [one[claim["metric"]] for one in results], seconds, where, failure) for claim in case.claims]
     for row in rows:
@@ -155,6 +176,7 @@ def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, lis
     new += rows
     if writes:
       ledger.write(folder, ledger.merged(ledger.read(folder), rows))  # after each, so that an interruption loses one
+  say(f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} minutes" + (f", {jobs} at a time" if jobs > 1 else ""))
   if writes:
     say(f"wrote {folder}/ledger.md and {folder}/ledger.json")
   held = {(row["config"], row["metric"]) for row in before if row["reproduced"]}

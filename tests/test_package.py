@@ -38,6 +38,7 @@ LEVEL = {
     "data": 5,
     "training": 6,
     "ledger": 6,
+    "measuring": 1,
     "tasks": 6,
     "claims": 7,
     "sampling": 6,

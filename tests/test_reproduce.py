@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from diffusion import ledger, reproduction
+from diffusion import ledger, measuring, reproduction
 from diffusion.errors import UserError
 from diffusion.training import command
 
@@ -103,6 +103,27 @@ def test_the_fast_subset_writes_nothing_and_check_notices_what_was_lost(folder):
   with pytest.raises(SystemExit) as caught:
     run("quick", out="kept", fast=True, check=True)
   assert caught.value.code == 1 and ledger.read("kept")[0]["measured"] == 2.0  # it only compared
+
+
+@pytest.mark.skipif(len(measuring.available()) < 2, reason="one core is one job")
+def test_two_at_a_time_write_what_one_after_another_writes(folder):
+  for name, value in (("right", 2.0), ("wrong", 5.0), ("third", 2.05)):
+    config(folder, name, value=value)
+  config(folder, "lost", measure="ledger_measure.broken")
+  rows = {}
+  for jobs in (1, 2):
+    with pytest.raises(SystemExit):  # of the one that fails
+      run(jobs=jobs, out=f"out{jobs}")
+    kept = json.loads((folder / f"out{jobs}" / "ledger.json").read_text())
+    rows[jobs] = [{key: value for key, value in row.items() if key not in ("seconds", "machine")} for row in kept]
+  assert rows[1] == rows[2] and [row["seeds"] for row in rows[1]] == [0, 3, 3, 3]
+
+
+def test_cores_are_shared_out():
+  assert measuring.shares(3, range(8)) == [(0, 1, 2), (3, 4, 5), (6, 7)]
+  for jobs in (0, 9):
+    with pytest.raises(UserError, match=f"--jobs={jobs}: from 1 to 8"):
+      measuring.shares(jobs, range(8))
 
 
 def test_a_measurement_that_fails_costs_its_own_row_alone(folder):

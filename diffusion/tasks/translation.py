@@ -8,6 +8,7 @@ import numpy as np
 from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
 from diffusion.solvers.table import About, Table, build
+from diffusion.tasks.encoding import SUFFIX, swapped
 
 
 class Translated(NamedTuple):
@@ -28,8 +29,9 @@ def translate(source, target, x, *, source_cond=None, target_cond=None, num_step
     x: [B, ...] data of the source in units of the model.
     source_cond, target_cond: conditions, for instance {'label': [B]}.
     num_steps: Runge-Kutta steps each way, of order 4, four evaluations each.
-    encoder, decoder: tables in their place, such as `ddim_encoder(process, grid)` and `solvers.ddim(process, grid)`; or an
-      adaptive solver for the way to data.
+    encoder, decoder: deterministic solvers in their place, such as `encoder("heun", process, grid)` and `solvers.heun(process, grid)`,
+      tables or adaptive. Where a decoder's last step denoises (a grid that ends in clean data, or denoise=True), translating back
+      does not undo that step.
 
   Raises:
     ValueError: two processes that differ, so that a latent means two things; an encoder that does not start at data.
@@ -42,9 +44,11 @@ def translate(source, target, x, *, source_cond=None, target_cond=None, num_step
   check_shared(source, target)
   if encoder is None:
     latent = encode(source, x, cond=source_cond, num_steps=num_steps)
+  elif encoder.about.process.endswith(SUFFIX):
+    latent = solvers.sample(swapped(source), encoder, x, cond=source_cond)
   else:
-    if encoder.t[..., 0].max() > encoder.t[..., -1].min():
-      raise ValueError("the encoder goes from noise to data: make one that goes from data to noise, such as tasks.ddim_encoder(process, grid)")
+    if not isinstance(encoder, Table) or encoder.t[..., 0].max() > encoder.t[..., -1].min():
+      raise ValueError("the encoder goes from noise to data: make one that goes from data to noise, such as tasks.encoder('heun', process, grid)")
     latent = solvers.sample(source, encoder, x, cond=source_cond)
   if decoder is None:
     return Translated(decode(target, latent, cond=target_cond, num_steps=num_steps), latent)

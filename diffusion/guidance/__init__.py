@@ -1,6 +1,7 @@
 """Functions from denoiser to denoiser: guidance that any solver can use."""
 
 from diffusion.guidance.autoguidance import Autoguidance, autoguidance
+from diffusion.guidance.by_condition import ByCondition, by_condition
 from diffusion.guidance.chain import chain
 from diffusion.guidance.classifier import Classifier, classifier
 from diffusion.guidance.classifier_free import ClassifierFree, classifier_free

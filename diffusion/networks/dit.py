@@ -31,6 +31,7 @@ class DiT(nn.Module):
     mlp_ratio: hidden features of the block's MLP over `width`.
     embedding, fourier_scale: of the time, as in `UNet`.
     num_classes, vector_size: sizes of the conditions 'label' and 'vector'; 0 for none.
+    guidance_size: features of the condition 'guidance', the weight of a distilled guidance; 0 for none.
     dropout: rate after attention and inside the MLP, drawn from the rng 'dropout' when train=True.
     dtype, param_dtype: of the computation and of the parameters; embeddings, softmax, normalisation
       statistics and the output stay in float32.
@@ -54,6 +55,7 @@ class DiT(nn.Module):
   fourier_scale: float = 16.0
   num_classes: int = 0
   vector_size: int = 0
+  guidance_size: int = 0
   dropout: float = 0.0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -70,7 +72,7 @@ class DiT(nn.Module):
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
         self.width, min(256, self.width), self.embedding, self.fourier_scale, self.num_classes, self.vector_size,
-        name="noise", **precision)(t, cond)
+        self.guidance_size, name="noise", **precision)(t, cond)
     embedding = nn.swish(embedding).astype(precision["dtype"])
 
     grid = tuple(size // self.patch for size in sizes)

@@ -32,6 +32,27 @@ def positional(t: jax.Array, size: int, max_period: float = 10000.0) -> jax.Arra
   return jnp.pad(jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1), ((0, 0), (0, size % 2)))
 
 
+def guidance_features(weight: jax.Array, size: int) -> jax.Array:
+  """sin(f w) and 1 - cos(f w) at frequencies f from 2 down to 1/16: zero at w = 0, smooth over the weights in use.
+
+  Args:
+    weight: w of classifier-free guidance, [B].
+    size: number of features, even and at least 4.
+
+  Returns:
+    [B, size] in the dtype of the weight.
+
+  >>> guidance_features(jnp.array([0.0, jnp.pi / 4]), 4).round(3).tolist()[0]
+  [0.0, 0.0, 0.0, 0.0]
+  """
+  half = size // 2
+  if half < 2 or size % 2:
+    raise ValueError(f"The embedding of a guidance weight needs an even number of features, at least 4, got {size}.")
+  frequencies = 2.0 * jnp.exp(jnp.arange(half, dtype=weight.dtype) * (-math.log(32.0) / (half - 1)))
+  angle = weight[:, None] * frequencies[None, :]
+  return jnp.concatenate([jnp.sin(angle), 1.0 - jnp.cos(angle)], axis=-1)
+
+
 class Fourier(nn.Module):
   """Sines and cosines at random frequencies 2 pi scale N(0, 1), drawn once and never trained (arXiv 2006.10739).
 
@@ -53,9 +74,11 @@ class Fourier(nn.Module):
 class Condition(nn.Module):
   """Class labels and condition vectors as one vector to be added to the time embedding.
 
-  `cond` is None or a dict: 'label' int [B], where -1 (no label) gives the zero vector, and 'vector'
-  float [B, vector_size], where zeros do. What is absent counts as zero, so that the parameters do not
-  depend on which conditions a call brings. Returns [B, features], or None if the network takes no condition.
+  `cond` is None or a dict: 'label' int [B], where -1 (no label) gives the zero vector, 'vector' float [B, vector_size],
+  where zeros do, and 'guidance' float [B], the weight of a distilled guidance (arXiv:2210.03142), where 0 does. What is
+  absent counts as zero, so that the parameters do not depend on which conditions a call brings. The layer of the
+  guidance starts at zero: a network with it is, at first, the one without. Returns [B, features], or None if the
+  network takes no condition.
 
   Raises ValueError for a condition the network was not built for or one of the wrong shape.
   """
@@ -63,21 +86,24 @@ class Condition(nn.Module):
   features: int
   num_classes: int = 0
   vector_size: int = 0
+  guidance_size: int = 0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, cond: dict[str, jax.Array] | None, batch: int) -> jax.Array | None:
     cond = dict(cond or {})
-    label, vector = cond.pop("label", None), cond.pop("vector", None)
+    label, vector, guidance = cond.pop("label", None), cond.pop("vector", None), cond.pop("guidance", None)
     if cond:
-      raise ValueError(f"The built-in networks take the conditions 'label' and 'vector', got also {sorted(cond)}.")
+      raise ValueError(f"The built-in networks take the conditions 'label', 'vector' and 'guidance', got also {sorted(cond)}.")
     inputs = []
     if label is not None or (self.num_classes and self.is_initializing()):
       inputs.append(("label", self._one_hot(label, batch), nn.initializers.normal(1.0)))
     if vector is not None or (self.vector_size and self.is_initializing()):
       inputs.append(("vector", self._vector(vector, batch), nn.initializers.lecun_normal()))
-    if not inputs and not (self.num_classes or self.vector_size):
+    if guidance is not None or (self.guidance_size and self.is_initializing()):
+      inputs.append(("guidance", self._weight(guidance, batch), nn.initializers.zeros))
+    if not inputs and not (self.num_classes or self.vector_size or self.guidance_size):
       return None
     total = jnp.zeros((batch, self.features), self.dtype)
     for name, value, init in inputs:  # no bias: the zero vector must stay the zero vector
@@ -102,6 +128,15 @@ class Condition(nn.Module):
       raise ValueError(f"'vector' must have shape ({batch}, {self.vector_size}), got {vector.shape}.")
     return vector.astype(self.dtype)
 
+  def _weight(self, weight, batch):
+    if not self.guidance_size:
+      raise ValueError("Got a 'guidance' for a network that was not built for one: build it with guidance_size (64, say), or "
+                       "leave the weight out.")
+    weight = jnp.zeros((batch,), self.dtype) if weight is None else jnp.asarray(weight)
+    if weight.shape != (batch,) or not jnp.issubdtype(weight.dtype, jnp.floating):
+      raise ValueError(f"'guidance' must be real numbers of shape ({batch},), got {weight.dtype} of shape {weight.shape}.")
+    return guidance_features(weight.astype(self.dtype), self.guidance_size)
+
 
 class NoiseEmbedding(nn.Module):
   """Time (any real number) and condition -> [B, features], computed in float32 throughout.
@@ -116,6 +151,7 @@ class NoiseEmbedding(nn.Module):
   fourier_scale: float = 16.0
   num_classes: int = 0
   vector_size: int = 0
+  guidance_size: int = 0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
@@ -130,7 +166,7 @@ class NoiseEmbedding(nn.Module):
     else:
       raise ValueError(f"embedding must be 'positional' or 'fourier', got {self.kind!r}.")
     h = nn.Dense(self.features, kernel_init=fan_average(), name="dense_0", **precision)(h)
-    condition = Condition(self.features, self.num_classes, self.vector_size, name="condition", **precision)(
+    condition = Condition(self.features, self.num_classes, self.vector_size, self.guidance_size, name="condition", **precision)(
         cond, t.shape[0])
     if condition is not None:
       h = h + condition

@@ -14,7 +14,7 @@ from diffusion.networks.unet import UNet
 class Example:
   """One small network: `build(**changes)` makes it, `shape` is one example's shape (without the batch axis).
 
-  Every one takes 10 classes, vectors of size 3 and dropout, if the caller asks for it.
+  Every one takes 10 classes, vectors of size 3, a guidance weight and dropout, if the caller asks for it.
   """
 
   build: Callable[..., nn.Module]
@@ -22,7 +22,7 @@ class Example:
 
 
 def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Example:
-  return Example(lambda **changes: module(**{"num_classes": 10, "vector_size": 3, **defaults, **changes}), shape)
+  return Example(lambda **changes: module(**{"num_classes": 10, "vector_size": 3, "guidance_size": 4, **defaults, **changes}), shape)
 
 
 NETWORKS: dict[str, Example] = {

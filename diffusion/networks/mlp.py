@@ -27,6 +27,7 @@ class MLP(nn.Module):
       'positional' (for inputs in the hundreds such as 999 t).
     fourier_scale: standard deviation of the frequencies, in cycles per unit of t.
     num_classes, vector_size: sizes of the conditions 'label' and 'vector'; 0 for none.
+    guidance_size: features of the condition 'guidance', the weight of a distilled guidance; 0 for none.
     dropout: rate, drawn from the rng 'dropout' when train=True.
     dtype, param_dtype: of the computation and of the parameters; embeddings, normalisation and the
       output stay in float32.
@@ -47,6 +48,7 @@ class MLP(nn.Module):
   fourier_scale: float = 1.0
   num_classes: int = 0
   vector_size: int = 0
+  guidance_size: int = 0
   dropout: float = 0.0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -59,7 +61,7 @@ class MLP(nn.Module):
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
         self.width, max(self.width // 4, 4), self.embedding, self.fourier_scale, self.num_classes,
-        self.vector_size, name="noise", **precision)(t, cond)
+        self.vector_size, self.guidance_size, name="noise", **precision)(t, cond)
     embedding = nn.swish(embedding).astype(precision["dtype"])
     h = nn.Dense(self.width, name="first", **precision)(x.reshape(x.shape[0], -1))
     block = nn.remat(Block) if self.remat else Block

@@ -43,6 +43,7 @@ class UNet(nn.Module):
     num_heads: attention heads; 1 in all the papers named above.
     dropout: rate, drawn from the rng 'dropout' when train=True.
     num_classes, vector_size: sizes of the conditions 'label' and 'vector'; 0 for none.
+    guidance_size: features of the condition 'guidance', the weight of a distilled guidance; 0 for none.
     centered: False for data in [0, 1], which the network then maps to [-1, 1] at its input.
     dtype, param_dtype: of the computation and of the parameters; embeddings, softmax, normalisation
       statistics and the output stay in float32.
@@ -75,6 +76,7 @@ class UNet(nn.Module):
   dropout: float = 0.0
   num_classes: int = 0
   vector_size: int = 0
+  guidance_size: int = 0
   centered: bool = True
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
@@ -93,7 +95,7 @@ class UNet(nn.Module):
         num_heads=self.num_heads, dropout=self.dropout, deterministic=not train, remat=self.remat, **precision)
     embedding = NoiseEmbedding(
         4 * self.width, self.width, self.embedding, self.fourier_scale, self.num_classes, self.vector_size,
-        name="noise", **precision)(t, cond)
+        self.guidance_size, name="noise", **precision)(t, cond)
     embedding = nn.swish(embedding).astype(style.dtype)
     h = (x if self.centered else 2.0 * x - 1.0).astype(style.dtype)
 

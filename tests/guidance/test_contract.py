@@ -1,7 +1,9 @@
 """What every denoiser transform keeps: views of one prediction, rows that do not meet, a neutral setting, and no second trace."""
 
 import functools
+from typing import Any
 
+from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,34 @@ def clean_logits(params, x0):
   return -jnp.sum(jnp.square(x0[:, None, :] - params[None, :, :]), axis=-1)
 
 
+def weighted(w):
+  """Guidance by the condition, with one weight put into the condition of every row: as `classifier_free(w)`."""
+  def transform(oracle):
+    return WithWeight(guidance.by_condition()(oracle), w)
+  return transform
+
+
+@struct.dataclass
+class WithWeight:
+  """A denoiser that adds 'guidance' to the condition."""
+
+  denoiser: Any
+  weight: Any
+
+  @property
+  def process(self):
+    return self.denoiser.process
+
+  def __call__(self, x, t, cond=None, **options):
+    return self.denoiser(x, t, {**cond, "guidance": jnp.broadcast_to(jnp.asarray(self.weight, x.dtype), t.shape)}, **options)
+
+
 # Each with one number to change, and the number at which the transform does nothing to the conditional prediction (None: there is none).
 TRANSFORMS = {
     "classifier_free": (lambda oracle, w: guidance.classifier_free(w), 0.0),
     "classifier_free, negative": (lambda oracle, w: guidance.classifier_free(w, negative={"label": 2}), 0.0),
     "classifier_free, interval": (lambda oracle, w: guidance.classifier_free(w, interval=(0.1, 2.0)), 0.0),
+    "by_condition": (lambda oracle, w: weighted(w), 0.0),
     "autoguidance": (lambda oracle, w: guidance.autoguidance(oracle.replace(means=1.1 * oracle.means), w), 0.0),
     "classifier": (lambda oracle, w: guidance.classifier(posterior, oracle, w), 0.0),
     "gradient_free": (lambda oracle, w: guidance.gradient_free(clean_logits, w, oracle.means[:3]), 0.0),
@@ -74,3 +99,14 @@ def test_rows_do_not_meet_and_numbers_do_not_retrace(name):
   assert len(traces) == 1 and np.abs(other - whole).max() > 1e-3
   if neutral is not None:
     np.testing.assert_allclose(traced(make(oracle, neutral)(oracle), x, t, cond), oracle(x, t, cond).x0, rtol=1e-4, atol=1e-5)
+
+
+def test_a_weight_of_each_sample_is_that_weight_for_all():
+  oracle = mixture()
+  x, t, cond = points()
+  each = guidance.by_condition()(oracle)(x, t, {**cond, "guidance": jnp.asarray([0.0, 0.3, 1.0, 4.0, 1.3])}).x0
+  for row, w in enumerate((0.0, 0.3, 1.0, 4.0, 1.3)):
+    np.testing.assert_allclose(each[row], guidance.classifier_free(w)(oracle)(x, t, cond).x0[row], rtol=1e-5, atol=1e-6)
+  for bad, words in ((None, "guidance without a conditional model"), ({"guidance": t}, "guidance without a conditional model"), (cond, "add 'guidance'")):
+    with pytest.raises(ValueError, match=words):
+      guidance.by_condition()(oracle)(x, t, bad)

@@ -35,12 +35,23 @@ def test_fourier_matches_the_formula_and_is_not_trained():
 
 
 def test_conditions_add_up_and_label_rows_are_looked_up():
-  module = embeddings.Condition(6, num_classes=4, vector_size=2)
+  module = embeddings.Condition(6, num_classes=4, vector_size=2, guidance_size=8)
   label, vector = jnp.array([2, -1, 0]), jnp.array([[1.0, -2.0], [0.0, 0.0], [0.5, 3.0]])
   params = module.init(jax.random.key(0), None, 3)
   table = np.vstack([np.asarray(params["params"]["label"]["kernel"]), np.zeros((1, 6), np.float32)])  # row -1 is zero
   want = table[np.asarray(label)] + np.asarray(vector) @ np.asarray(params["params"]["vector"]["kernel"])
   np.testing.assert_allclose(module.apply(params, {"label": label, "vector": vector}, 3), want, rtol=1e-5, atol=1e-6)
+  # A weight of guidance adds nothing at first, and nothing at w = 0 whatever was learned.
+  weight = jnp.array([0.0, 0.5, 4.0])
+  both = {"label": label, "vector": vector, "guidance": weight}
+  np.testing.assert_allclose(module.apply(params, both, 3), want, rtol=1e-5, atol=1e-6)
+  kernel = np.random.default_rng(0).normal(size=(8, 6))
+  params["params"]["guidance"]["kernel"] = jnp.asarray(kernel, jnp.float32)
+  angle = np.asarray(weight, np.float64)[:, None] * np.geomspace(2.0, 1 / 16, 4)
+  want = want + np.concatenate([np.sin(angle), 1 - np.cos(angle)], axis=1) @ kernel
+  np.testing.assert_allclose(module.apply(params, both, 3), want, rtol=1e-5, atol=1e-5)
+  with pytest.raises(ValueError, match="even number"):
+    embeddings.guidance_features(weight, 5)
 
 
 def test_unknown_embedding_is_refused():

@@ -31,7 +31,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def inputs(name):
   rng = np.random.default_rng(7)
   draw = lambda *shape: jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32)
-  cond = {"label": jnp.array([3, 2, 0, 9], jnp.int32), "vector": draw(3)}
+  cond = {"label": jnp.array([3, 2, 0, 9], jnp.int32), "vector": draw(3), "guidance": jnp.array([0.3, 4.0, 1.0, 2.0], jnp.float32)}
   return draw(*NETWORKS[name].shape), jnp.array([-1.5, 0.0, 0.7, 40.0], jnp.float32), cond
 
 
@@ -76,6 +76,7 @@ def test_output_is_like_the_input_and_depends_on_everything(name):
       forward(name)(variables(name), x, t + 0.1, cond),
       forward(name)(variables(name), x, t, {**cond, "label": (cond["label"] + 2) % 10}),
       forward(name)(variables(name), x, t, {**cond, "vector": cond["vector"] + 1.0}),
+      forward(name)(variables(name), x, t, {**cond, "guidance": cond["guidance"] + 0.5}),
   ]
   for other in moved:
     assert (np.abs(other - y).max(axis=tuple(range(1, x.ndim))) > 1e-4 * np.abs(y).max()).all()
@@ -91,7 +92,7 @@ def test_rows_are_independent(name):
 @ALL
 def test_no_condition_is_the_null_condition_and_one_row_is_a_batch(name):
   x, t, cond = inputs(name)
-  null = {"label": jnp.full((BATCH,), -1, jnp.int32), "vector": jnp.zeros((BATCH, 3))}
+  null = {"label": jnp.full((BATCH,), -1, jnp.int32), "vector": jnp.zeros((BATCH, 3)), "guidance": jnp.zeros(BATCH)}
   want = forward(name)(variables(name), x, t, null)
   one = lambda x, t: NETWORKS[name].build().apply(variables(name), x[None], t[None])[0]
   close(jit(jax.vmap(one))(x, t), want)
@@ -177,3 +178,18 @@ def test_wrong_conditions_and_times_are_refused(name):
     call(x, t, cond, net=NETWORKS[name].build(num_classes=0))
   with pytest.raises(ValueError, match="without one"):
     call(x, t, {"vector": cond["vector"]}, net=NETWORKS[name].build(vector_size=0))
+
+
+@EVERY
+def test_a_network_with_guidance_is_at_first_the_one_without(name):
+  """An old checkpoint goes on unchanged: the parameters added start at zero, and count for nothing at w = 0 ever after."""
+  x, t, cond = inputs(name)
+  old = jax.eval_shape(NETWORKS[name].build(guidance_size=0).init, jax.random.key(0), x, t)
+  paths = lambda tree: {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+  added = paths(shapes(name)) - paths(old)
+  assert added == {"['params']['noise']['condition']['guidance']['kernel']"}
+  if name == "mlp":
+    start = jit(NETWORKS[name].build().init)(jax.random.key(0), x, t)["params"]["noise"]["condition"]
+    assert not np.asarray(start["guidance"]["kernel"]).any()
+    close(forward(name)(variables(name), x, t, {**cond, "guidance": jnp.zeros(BATCH)}),
+          forward(name)(variables(name), x, t, {key: cond[key] for key in ("label", "vector")}))

@@ -1,0 +1,74 @@
+"""Classifier-free guidance whose weight comes with each sample's condition: what a network distilled from guidance has learned."""
+
+from typing import Any
+
+from flax import struct
+import jax
+
+from diffusion.denoisers import null_condition
+from diffusion.guidance.interval import active_weight, check_interval, extrapolated
+
+
+@struct.dataclass
+class ByCondition:
+  """A denoiser whose condition has a weight 'guidance' [B] beside the rest; see `by_condition`."""
+
+  denoiser: Any
+  low: Any
+  high: Any
+
+  # Network evaluations for one call, for the count of forward passes.
+  forward_passes = 2
+
+  @property
+  def process(self):
+    return self.denoiser.process
+
+  def with_params(self, params, collections=None):
+    """The same guidance of a denoiser with other parameters: so it can be a role of `losses.fields`."""
+    return self.replace(denoiser=self.denoiser.with_params(params, collections))
+
+  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+    """As a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the views asked for.
+
+    Raises:
+      ValueError: no weight in the condition, or nothing else in it to guide towards.
+    """
+    rest = {name: leaf for name, leaf in (cond or {}).items() if name != "guidance"}
+    if not jax.tree.leaves(rest):
+      raise ValueError(
+          f"guidance without a conditional model: the condition has {sorted(cond or {})}; train one with classes (and"
+          " losses.condition_dropout) and give cond={'label': labels, 'guidance': weights}, or leave guidance out")
+    if "guidance" not in cond:
+      raise ValueError(
+          f"the weight of this guidance is part of the condition, which has {sorted(cond)}: add 'guidance' [B], or give one weight for"
+          " all with guidance.classifier_free(w)")
+    call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
+    return extrapolated(call(rest), call(null_condition(rest)), active_weight(self.process, t, cond["guidance"], self.low, self.high))
+
+
+def by_condition(interval=None):
+  """(1 + w) conditional - w unconditional with w = cond['guidance'] [B], each sample's own (arXiv:2210.03142, eq. 3).
+
+  The same call as a network that was distilled from guidance, at two evaluations in place of one: such a network's teacher in
+  `losses.distillation`, and its measure afterwards.
+
+  Args:
+    interval: (low, high) noise levels sigma/alpha between which to guide, or None for all.
+
+  Returns:
+    A function from a conditional denoiser to one that takes 'guidance' in its condition too.
+
+  Raises:
+    ValueError: an interval that is not low < high.
+
+  >>> import jax.numpy as jnp
+  >>> from diffusion import guidance, oracles, processes
+  >>> oracle = oracles.gaussian_mixture(processes.edm(), None, [[-1.0], [1.0]], 1e-6, labels=[0, 1])
+  >>> guided = guidance.by_condition()(oracle)
+  >>> cond = {"label": jnp.ones(3, jnp.int32), "guidance": jnp.array([0.0, 1.0, 4.0])}
+  >>> guided(jnp.zeros((3, 1)), jnp.ones(3), cond).x0[:, 0].round(3).tolist()
+  [1.0, 2.0, 5.0]
+  """
+  low, high = check_interval(interval)
+  return lambda denoiser: ByCondition(denoiser, low, high)

@@ -10,8 +10,9 @@ from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
 from diffusion.losses.concrete import balanced, concrete_score_matching, denoising_concrete_score_matching
-from diffusion.losses.conditioning import condition_dropout
+from diffusion.losses.conditioning import condition_dropout, random_guidance
 from diffusion.losses.denoising import denoising_score_matching
+from diffusion.losses.distillation import StudentSteps, distillation, halved, progressive_distillation, student_steps
 from diffusion.losses.exact import score_matching
 from diffusion.losses.finite_difference import (
     finite_difference_denoising_score_matching, finite_difference_sliced_score_matching)
@@ -27,11 +28,12 @@ from diffusion.losses.third_order import third_order, third_order_score_matching
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.times import (
-    TimeSampler, ladder_times, level_times, log_normal_sigma, logit_normal, low_discrepancy, uniform_times)
+    TimeSampler, ladder_times, level_times, log_normal_sigma, logit_normal, low_discrepancy, step_times, uniform_times)
 from diffusion.losses.uncertainty import uncertainty
 from diffusion.losses.weights import (
     edm, likelihood, min_snr, native, sigmoid, snr, truncated_snr, uniform, weight_by)
 from diffusion.precision import sum_rows
+from diffusion.processes.recovery import recovery_levels
 
 # Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one here.
 OBJECTIVES = {
@@ -60,6 +62,11 @@ OBJECTIVES = {
     "third_order_score_matching": third_order_score_matching,
     "autoregressive_score_matching": autoregressive_score_matching,
     "autoregressive_denoising_score_matching": autoregressive_denoising_score_matching,
+    "distillation": distillation,
+    "distillation_velocity": lambda process: distillation(process, target="velocity"),
+    "progressive_distillation": lambda process: progressive_distillation(process, recovery_levels(process, 8).t[::-1]),
+    "progressive_distillation_double_step":
+        lambda process: progressive_distillation(process, recovery_levels(process, 8).t[::-1], sampler="double_step"),
 }
 # Every objective of whole numbers, of a discrete process and a neighbourhood.
 DISCRETE_OBJECTIVES = {
@@ -72,6 +79,7 @@ TRANSFORMS = {
     "identity": identity,
     "scale": lambda: scale(0.3),
     "condition_dropout": lambda: condition_dropout(0.3),
+    "random_guidance": lambda: random_guidance(0.0, 4.0),
     "uncertainty": uncertainty,
     "weight_by_min_snr": lambda: weight_by(min_snr(5.0)),
     "second_order": lambda: second_order(weight=0.5),

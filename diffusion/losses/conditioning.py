@@ -1,4 +1,4 @@
-"""Dropping the condition of some examples, so that one network learns both scores of classifier-free guidance."""
+"""Conditions that the draw changes: dropped, so that one network learns both scores of guidance, or given a random guidance weight."""
 
 import jax
 import jax.numpy as jnp
@@ -39,5 +39,34 @@ def condition_dropout(rate: float):
   return transform
 
 
-# A purpose, folded into the key: any number that no other draw folds in.
+def random_guidance(low: float = 0.0, high: float = 4.0):
+  """Adds a guidance weight w ~ U[low, high] to the condition of each example, as 'guidance' [B] (arXiv:2210.03142, section 3.1).
+
+  For `distillation` and `progressive_distillation`: one model learns every weight between the two. Weights are in this library's
+  convention, (1 + w) conditional - w unconditional. Raises ValueError for an empty or negative range, and for a batch without 'cond'.
+
+  >>> from diffusion import losses, processes
+  >>> stage_one = losses.chain(losses.distillation(processes.edm()), losses.random_guidance(1.0, 4.0))
+  >>> batch = {"x": jnp.zeros((2, 3)), "cond": {"label": jnp.array([4, 7])}}
+  >>> sorted(stage_one.draw(jax.random.key(0), batch, jnp.ones(2), {}).cond)
+  ['guidance', 'label']
+  """
+  if not 0.0 <= low < high < float("inf"):
+    raise ValueError(f"random_guidance draws weights between 0 <= low < high, got [{low}, {high}]: 0 is the conditional model without guidance")
+
+  def transform(objective):
+    def draw(key, batch, t, state):
+      if not isinstance(batch, dict) or not jax.tree.leaves(batch.get("cond")):
+        raise ValueError("guidance without a conditional model: random_guidance needs a batch with 'cond', such as {'x': ..., 'cond': "
+                         "{'label': ...}}; to distil an unguided model leave it out")
+      keys = example_keys(jax.random.fold_in(key, GUIDANCE), batch)
+      weight = jax.vmap(lambda k: jax.random.uniform(k, (), t.dtype, low, high))(keys)
+      # The rest is drawn with the same key, so that the weight leaves the noise as it was.
+      return objective.draw(key, {**batch, "cond": {**batch["cond"], "guidance": weight}}, t, state)
+    return objective.replace(name=f"random_guidance({objective.name})", draw=draw)
+  return transform
+
+
+# Purposes, folded into the key: any numbers that no other draw folds in.
 DROPOUT = 0x5EED
+GUIDANCE = 0x6D1DE

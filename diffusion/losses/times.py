@@ -296,3 +296,17 @@ def level_times(levels=10, process=None) -> TimeSampler:
   if process is None:
     return Open(lambda process: level_times(levels, process))
   return Listed(recovery_levels(process, levels).t[:-1])
+
+
+def step_times(grid) -> TimeSampler:
+  """Uniform on the times at which a sampler with this grid calls its denoiser: all nodes but the last.
+
+  Args:
+    grid: [n+1] decreasing times, or the `StudentSteps` of a student, which may be traced.
+
+  >>> step_times([1.0, 0.5, 0.0]).quantile(jnp.array([0.0, 0.7])).tolist()
+  [0.5, 1.0]
+  """
+  if hasattr(grid, "middle"):
+    return Listed(grid.t[::-1])
+  return Listed(np.asarray(grid, np.float64)[-2::-1])

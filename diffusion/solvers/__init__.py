@@ -10,6 +10,7 @@ from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
+from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde

@@ -15,6 +15,7 @@ from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
+from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
@@ -129,6 +130,7 @@ SOLVERS = {
     "dpmpp_3m_sde": Entry(dpmpp_3m_sde, 2, True),
     "sa_solver": Entry(sa_solver, 2, True),
     "ancestral": Entry(ancestral, 1, True),
+    "double_step": Entry(double_step, 1, True),
     "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
     "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
     "annealed_langevin": Entry(annealed_langevin, None, True, grid=default_levels),

@@ -118,15 +118,24 @@ def visible(objective):
   return np.array([[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1.0]])
 
 
-def binder(process):
+def binder(process, objective=None):
+  """The family as the role 'model', and its oracle as the 'teacher' of an objective that has one."""
+  others = {"teacher": denoiser(process)} if objective is not None and "teacher" in objective.needs else {}
   return losses.fields(model={
       "denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process), "hessian": hessian(process),
-      "third_derivative": third_derivative(process), "context": context(process), "head": head})
+      "third_derivative": third_derivative(process), "context": context(process), "head": head}, **others)
 
 
-def fields(process, own, loss_params=None):
+def roles(objective, own, loss_params=None):
+  """The parameters that `binder` wants: the model's own, and the oracle for a teacher."""
+  others = {"teacher": params(dtype=own["offset"].dtype)} if "teacher" in objective.needs else {}
+  return {"model": own, "loss": {} if loss_params is None else loss_params, **others}
+
+
+def fields(process, own, loss_params=None, objective=None):
   """{role: Field} at the family's parameters."""
-  return binder(process)({"model": own, "loss": {} if loss_params is None else loss_params}, {})
+  bound = binder(process, objective)
+  return bound({"model": own, "loss": {} if loss_params is None else loss_params} if objective is None else roles(objective, own, loss_params), {})
 
 
 def batch(size, dtype=jnp.float32, seed=0):

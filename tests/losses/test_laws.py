@@ -22,7 +22,7 @@ WEIGHTS = ("uncertainty", "weight_by_min_snr")
 # Close relatives of listed ones, which repeat their laws, and what takes long to compile: slow.
 RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score", "denoising_score_matching_variance_reduced",
              "second_order_score_matching", "third_order_score_matching", "third_order", "recovery_likelihood",
-             "autoregressive_denoising_score_matching")
+             "autoregressive_denoising_score_matching", "distillation_velocity", "progressive_distillation_double_step")
 
 
 def case(objective, name, default=True):
@@ -43,6 +43,8 @@ ONE_EACH = [case(objective, name, (i + j) % len(processes.PROCESSES) == 0)
             for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
 # Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the zero gradient here.
 NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood", "recovery_likelihood")
+# Whose minimiser is two steps of the teacher at once and no oracle: checked by their own tests, with the order of the difference.
+OF_FINITE_STEPS = ("progressive_distillation", "progressive_distillation_double_step")
 
 
 def make(objective_name, process_name, *transforms):
@@ -63,7 +65,7 @@ def evaluated(objective, process, own, *, key=jax.random.key(3), dtype=jnp.float
   draw = objective.draw(key, family.batch(SIZE, dtype), interior_times(process, dtype=dtype), state)
   if rows is not None:
     draw = jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, draw)
-  fields = family.fields(process, own, initial if loss_params is None else loss_params)
+  fields = family.fields(process, own, initial if loss_params is None else loss_params, objective)
   def value(draw):
     terms = objective.evaluate(fields, draw, state)
     return terms.interior + terms.boundary
@@ -192,7 +194,7 @@ def test_importance_times_cancel_their_own_weight(process_name):
 # 4. The oracle is where the loss is least.
 
 
-@pytest.mark.parametrize("objective,process_name", [one for one in PRODUCT if one.values[0] not in NOT_QUADRATIC])
+@pytest.mark.parametrize("objective,process_name", [one for one in PRODUCT if one.values[0] not in NOT_QUADRATIC + OF_FINITE_STEPS])
 def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name, x64):
   """Exact: the loss is of degree two in (x0, eps), and the draw is a quadrature of degree three, in float64."""
   objective, process = make(objective, process_name)
@@ -205,7 +207,7 @@ def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name,
   points = jnp.concatenate([jnp.zeros((1, flat.size)), jnp.asarray(basis)])
 
   def expected(vector, draw, weights):
-    terms = objective.evaluate(family.fields(process, unflatten(vector)), draw, state)
+    terms = objective.evaluate(family.fields(process, unflatten(vector), None, objective), draw, state)
     return jnp.sum(weights * (terms.interior + terms.boundary))
   slopes = jax.jit(jax.vmap(jax.grad(expected), in_axes=(0, None, None)))
   curvature = jax.jit(jax.hessian(expected))
@@ -272,7 +274,7 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
   for drawn, dtype in ((draw, jnp.float32), (jax.tree.map(widen, draw), jnp.float64)):
     # x_t again in this precision: its rounding is the data's, not the loss's.
     drawn = drawn.replace(x_t=process.perturb(drawn.x0, drawn.eps, drawn.t))
-    fields = family.fields(process, family.params(family.ELSEWHERE, dtype), loss_params)
+    fields = family.fields(process, family.params(family.ELSEWHERE, dtype), loss_params, objective)
     terms = jax.jit(lambda drawn, fields=fields: objective.evaluate(fields, drawn, state))(drawn)
     values.append(np.asarray(terms.interior, np.float64))
     assert terms.interior.dtype == dtype
@@ -281,9 +283,9 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
 
 def closed(objective_name, process_name, transform="identity"):
   objective, process = make(objective_name, process_name, losses.TRANSFORMS[transform]())
-  loss = losses.chain(objective, losses.at_times(losses.low_discrepancy(), fields=family.binder(process)))
+  loss = losses.chain(objective, losses.at_times(losses.low_discrepancy(), fields=family.binder(process, objective)))
   loss_params, state = loss.init(jax.random.key(0))
-  return loss, {"model": family.params(family.ELSEWHERE), "loss": loss_params}, state
+  return loss, family.roles(objective, family.params(family.ELSEWHERE), loss_params), state
 
 
 @pytest.mark.parametrize("transform,objective,process_name", [
@@ -369,6 +371,19 @@ def dsm():
     (lambda: losses.denoising_score_matching(processes.edm(), "noise"), "no target 'noise'"),
     (lambda: losses.denoising_score_matching(None), "Gaussian process"),
     (lambda: losses.condition_dropout(1.5), "between 0 and 1"),
+    (lambda: losses.random_guidance(4.0, 1.0), "0 <= low < high"),
+    (lambda: losses.random_guidance(2.0, 2.0), "0 <= low < high"),
+    (lambda: losses.random_guidance(-1.0, 1.0), "0 <= low < high"),
+    (lambda: losses.chain(losses.distillation(processes.edm()), losses.at_times(fields=family.binder(processes.edm()))),
+     "distillation needs 'denoise' of the role 'teacher'"),
+    (lambda: losses.distillation(processes.edm(), "noise"), "no target 'noise'"),
+    (lambda: losses.distillation(None), "Gaussian process"),
+    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0, 0.0]), "an even number of steps, got 3"),
+    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0], grid=[4.0, 2.0, 1.0]), "has 1 steps"),
+    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0], "double_step", grid=[4.0, 1.0]), "the teacher grid itself"),
+    (lambda: losses.progressive_distillation(processes.edm(), [1.0, 2.0, 4.0]), "strictly decreases"),
+    (lambda: losses.progressive_distillation(processes.vp_cosine(), [1.5, 1.0, 0.5]), "only the first node"),
+    (lambda: losses.progressive_distillation(processes.edm(), [2.0, 1.0, 0.0], "heun"), "one of the samplers ddim, double_step"),
     (lambda: losses.min_snr(0.0), "gamma > 0"),
     (lambda: losses.uniform_times(1.0, 0.0), "larger t_max"),
     (lambda: losses.uniform_times().sample(jax.random.key(0), 3), "no interval"),
@@ -395,8 +410,11 @@ def test_wrong_kinds_raise_a_sentence_at_build_time(build, words):
 
 
 def test_bad_batches_and_parameters_raise_a_sentence():
-  loss, params, state = closed("denoising_score_matching_eps", "vp_linear", "condition_dropout")
   data, key = family.batch(4), jax.random.key(0)
+  loss, params, state = closed("distillation", "vp_linear", "random_guidance")
+  with pytest.raises(ValueError, match="guidance without a conditional model"):
+    loss(params, state, 0, key, {"x": data["x"]})
+  loss, params, state = closed("denoising_score_matching_eps", "vp_linear", "condition_dropout")
   for bad, words in (({"x": data["x"]}, "conditional batch"), ({"x": data["x"], "cond": {"l": jnp.ones(3)}}, "sizes")):
     with pytest.raises(ValueError, match=words):
       loss(params, state, 0, key, bad)

@@ -4,10 +4,12 @@ from diffusion.tasks import operators, posterior_covariance
 from diffusion.tasks.classification import Classified, classify
 from diffusion.tasks.daps import Daps, daps
 from diffusion.tasks.ddrm import Ddrm, ddrm
+from diffusion.tasks.detection import Scored, atypicality, surprise
 from diffusion.tasks.editing import Edited, edit, start_at
 from diffusion.tasks.encoding import Swapped, encoder, swapped
 from diffusion.tasks.likelihood_guidance import LikelihoodGuidance, dps, pigdm
 from diffusion.tasks.measurement import Measurement, measurement
 from diffusion.tasks.operators import blur, colorization, compressed_sensing, inpainting, linear, phase_retrieval, super_resolution
 from diffusion.tasks.replacement import Replacement, replacement
+from diffusion.tasks.trajectory_variance import Watched, watched
 from diffusion.tasks.translation import Translated, check_shared, ddim_encoder, translate

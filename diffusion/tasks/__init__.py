@@ -1,7 +1,7 @@
 """What a trained model is used for: short compositions of the parts below."""
 
 from diffusion.tasks import operators, posterior_covariance
-from diffusion.tasks.classification import Classified, classify
+from diffusion.tasks.classification import Classified, classify, strata
 from diffusion.tasks.daps import Daps, daps
 from diffusion.tasks.ddrm import Ddrm, ddrm
 from diffusion.tasks.detection import Scored, atypicality, surprise

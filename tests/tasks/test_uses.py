@@ -122,6 +122,40 @@ def test_the_class_posterior_is_exact_for_exact_denoisers():
   assert np.ptp(difference(expected)) > 4.0 and found[0].evaluations == 1000
 
 
+def test_classes_are_given_up_in_rounds_at_the_stated_cost():
+  """The classes that are left have the errors that they have without rounds, and only they are evaluated."""
+  process = processes.edm()
+  angle = 2 * np.pi * np.arange(6) / 6
+  data = oracles.gaussian_mixture(process, None, 2 * np.stack([np.cos(angle), np.sin(angle)], 1), 0.05, labels=np.arange(6), dtype=jnp.float32)
+  x, times, key = data.sample(jax.random.key(0), 40), tasks.strata(process, 8), jax.random.key(1)
+  whole = tasks.classify(data, x, 6, key, times)
+  found = tasks.classify(data, x, 6, key, times, rounds=((4, 2),))
+  assert (whole.evaluations, found.evaluations) == (48, 4 * 6 + 4 * 2)
+  kept = np.isfinite(np.asarray(found.log_prob))
+  assert np.all(kept.sum(axis=1) == 2)
+  np.testing.assert_allclose(np.asarray(found.errors)[kept], np.asarray(whole.errors)[kept], rtol=1e-5)
+  np.testing.assert_array_equal(found.label, whole.label)
+  np.testing.assert_allclose(np.exp(np.asarray(found.log_prob)).sum(axis=1), 1.0, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_more_rounds_cost_what_they_say():
+  process = processes.edm()
+  data = oracles.gaussian_mixture(process, None, 2 * np.eye(5), 0.05, labels=np.arange(5), dtype=jnp.float32)
+  found = tasks.classify(data, data.sample(jax.random.key(0), 20), 5, jax.random.key(1), tasks.strata(process, 7), rounds=((1, 4), (3, 2)))
+  assert found.evaluations == 5 + 2 * 4 + 4 * 2
+  assert np.all(np.isfinite(np.asarray(found.log_prob)).sum(axis=1) == 2)
+
+
+def test_strata_cover_the_range_at_every_power_of_two():
+  process = processes.vp_cosine()
+  levels = np.log([float(process.marginal(t).noise_to_signal) for t in tasks.strata(process, 16, 0.1, 3.0)])
+  np.testing.assert_allclose(np.sort(levels), np.log(0.1) + np.log(30.0) * (np.arange(16) + 0.5) / 16, rtol=1e-9)
+  for count in (2, 4, 8):
+    part = np.floor((levels[:count] - np.log(0.1)) / np.log(30.0) * count)
+    assert sorted(part) == list(range(count))
+
+
 @pytest.mark.parametrize("make,words", [
     (lambda: tasks.translate(*two_gaussians()[1:2], two_gaussians("edm")[1], jnp.zeros((1, 2))), "do not share their latents"),
     (lambda: tasks.check_shared(oracles.gaussian(processes.edm(sigma_max=80.0), [0.0], [1.0]), oracles.gaussian(processes.edm(sigma_max=60.0), [0.0], [1.0])), "up to t = 80"),
@@ -132,6 +166,9 @@ def test_the_class_posterior_is_exact_for_exact_denoisers():
     (lambda: tasks.edit(manifold()[1], tasks.start_at(manifold()[0], 0.5, 3), jnp.zeros((1, 2)), jax.random.split(jax.random.key(0), 1), mask=np.full(2, 0.5)), "a mask is 1"),
     (lambda: tasks.edit(manifold()[1], None, jnp.zeros((1, 2)), None, repeats=0), "1 or more"),
     (lambda: tasks.classify(manifold()[1], jnp.zeros((1, 2)), 1, jax.random.key(0), jnp.ones(1)), "two classes"),
+    (lambda: tasks.classify(manifold()[1], jnp.zeros((1, 2)), 9, jax.random.key(0), jnp.ones(4), rounds=((2, 3), (2, 2))), "more draws than"),
+    (lambda: tasks.classify(manifold()[1], jnp.zeros((1, 2)), 3, jax.random.key(0), jnp.ones(4), rounds=((2, 3),)), "fewer classes than"),
+    (lambda: tasks.strata(processes.edm(), 3, 0.1, 100.0), "0.002 to 80"),
 ])
 def test_mistakes_are_named(make, words):
   with pytest.raises(ValueError, match=words):

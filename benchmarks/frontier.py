@@ -4,11 +4,12 @@ RMSE to the exact probability-flow solution at sigma = 0 (`frontier_problems`: i
 problems whose denoiser is known in closed form, under VP and EDM noise. Every solver is tried on many grids and the best counts, for the
 other libraries (`frontier_peers`) as for ours (`frontier_ours`). Choosing the best of many on the starts it is judged on flatters everybody, so
 each line also says what comes out if the choice is made on one half of the starts and judged on the other.
+For the same reason the best few of each owner are run again on thousands of starts that nobody was chosen on (`frontier_fresh`).
 Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as many fresh ones (`frontier_stochastic`).
 
 Peers are optional: pip install -e '.[peers]'. A whole run takes some two hours of one core's own time, a third of it the fits, and continues from
 --cache if it is stopped. Its parts can be run one by one and add up in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out,
-stochastic ones to the same name with `_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
+the others to the same name with `_fresh` and `_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
 
 import json
 import os
@@ -23,6 +24,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import frontier_fitted as fitted  # pylint: disable=wrong-import-position
+import frontier_fresh as fresh  # pylint: disable=wrong-import-position
 import frontier_ours as ours  # pylint: disable=wrong-import-position
 import frontier_peers as peers  # pylint: disable=wrong-import-position
 import frontier_problems as problems  # pylint: disable=wrong-import-position
@@ -36,6 +38,7 @@ STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
 MANY, PILOT, WORTH = 12, 16, 2.5
 ROUNDS = 3  # of search around the best, and twice as many where evaluations are few, after so many random combinations
 SCATTERED = 400
+KINDS = ("flow", "fitted", "fresh", "stochastic")
 QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")
 # Version of the numbers in the cache; part of their names.
 EDITION = 1
@@ -148,6 +151,9 @@ def measure(args, available, keep):
       if "fitted" in args.kinds:
         new += fitted.rows(case, nfe, cache, name, row)
       said = keep(new, problem, noise, nfe)
+      if "fresh" in args.kinds and said:
+        sampler = fitted.saved(cache, problem, noise, nfe)
+        keep(fresh.rows(problem, noise, nfe, said, available, sampler, args.quick), problem, noise, nfe)
       print(f"  {report.line(said)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
   for case in cases if "stochastic" in args.kinds else []:
     keep(stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick), case.problem, case.noise)
@@ -155,9 +161,10 @@ def measure(args, available, keep):
 
 
 class Rows:
-  """All rows, each solver's best grid, in two files: RMSE rows in `path`, stochastic ones beside it; written after every piece.
+  """All rows, each solver's best grid, in three files: RMSE rows in `path`, those of fresh starts and stochastic ones beside it; written
+  after every piece.
 
-  New rows take the place of earlier ones of the same problem, noise, budget, metric and owner, so runs of parts add up.
+  New rows take the place of earlier ones of the same problem, noise, budget, kind and owner, so runs of parts add up.
   """
 
   def __init__(self, path, take_over):
@@ -166,20 +173,20 @@ class Rows:
       self.rows += json.loads(file.read_text()) if file.exists() else []
 
   def _files(self):
-    return (self.path, self.path.with_name(f"{self.path.stem}_stochastic{self.path.suffix}")) if self.path else ()
+    return [self.path.with_name(f"{self.path.stem}{kind and '_' + kind}{self.path.suffix}") for kind in report.KINDS] if self.path else []
 
   def keep(self, new, problem, noise, nfe=None):
     """Adds rows; returns all that are known of one cell."""
-    place = lambda row: tuple(row.get(name) for name in ("problem", "noise", "nfe", "metric", "owner"))
+    place = lambda row: (*(row[name] for name in ("problem", "noise", "nfe", "owner")), report.kind(row))
     replaced = {place(row) for row in new}
     self.rows = [row for row in self.rows if place(row) not in replaced] + report.best_grids(new)
     orders = dict(problem=list(problems.PROBLEMS), noise=list(problems.NOISES))
     self.rows.sort(key=lambda row: (*(order.index(row[name]) for name, order in orders.items()), row["nfe"], row["owner"]))
-    for file, wanted in zip(self._files(), (False, True)):
-      chosen = [row for row in self.rows if ("metric" in row) == wanted]
+    for file, wanted in zip(self._files(), report.KINDS):
+      chosen = [row for row in self.rows if report.kind(row) == wanted]
       if chosen:
         file.write_text("[\n" + ",\n".join(json.dumps(row) for row in chosen) + "\n]\n")
-    return [row for row in self.rows if (row["problem"], row["noise"], row["nfe"]) == (problem, noise, nfe) and "metric" not in row]
+    return [row for row in self.rows if (row["problem"], row["noise"], row["nfe"]) == (problem, noise, nfe) and report.kind(row) == ""]
 
 
 def main():
@@ -189,11 +196,12 @@ def main():
   parser.add_argument("--cache", metavar="FILE", default="/tmp/frontier_cache.json", help="finished pieces, to go on from (default: %(default)s)")
   parser.add_argument("--plot", metavar="FILE", help="write the picture")
   parser.add_argument("--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out")
-  parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), metavar="KIND,KIND", default=("flow", "fitted", "stochastic"),
-                      help="what to measure: flow (deterministic samplers), fitted (tables fitted to the problem), stochastic (default: all)")
+  parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), metavar="KIND,KIND", default=KINDS,
+                      help="what to measure: flow (deterministic samplers), fitted (to the problem), fresh (the best of both on new starts), stochastic "
+                      "(default: all)")
   args = parser.parse_args()
-  if unknown := set(args.kinds) - {"flow", "fitted", "stochastic"}:
-    parser.error(f"--kinds: {unknown.pop()!r} is none of flow, fitted, stochastic")
+  if unknown := set(args.kinds) - set(KINDS):
+    parser.error(f"--kinds: {unknown.pop()!r} is none of {', '.join(KINDS)}")
   if args.redraw and not args.out:
     parser.error("--redraw needs the --out of an earlier run")
   jax.config.update("jax_enable_x64", True)

@@ -1,13 +1,20 @@
 """The frontier as a table and as a picture."""
 
 OURS = ("ours", "fitted", "floor")
+KINDS = {"": "RMSE to the exact solution", "fresh": "RMSE to the exact solution on starts that nobody was chosen on",
+         "stochastic": "sliced Wasserstein distance of stochastic samplers to true samples"}
+
+
+def kind(row):
+  """Which of `KINDS` a row is."""
+  return row.get("kind", "stochastic" if "metric" in row else "")
 
 
 def best_grids(rows):
   """One row a solver, owner and number of evaluations: that of its best grid."""
   best = {}
   for row in rows:
-    key = tuple(row[k] for k in ("problem", "noise", "nfe", "owner", "solver")) + (row.get("metric"),)
+    key = tuple(row[k] for k in ("problem", "noise", "nfe", "owner", "solver")) + (kind(row),)
     if key not in best or value(row) < value(best[key]):
       best[key] = row
   return list(best.values())
@@ -23,7 +30,8 @@ def best(rows, keep):
 
 
 def described(row):
-  return "-" if row is None else f"{value(row):.3g} {row['solver']} ({row['grid']})"
+  elsewhere = f", {100 * row['elsewhere']:.2g}% elsewhere" if row and "elsewhere" in row else ""
+  return "-" if row is None else f"{value(row):.3g} {row['solver']} ({row['grid']}{elsewhere})"
 
 
 def line(rows):
@@ -41,18 +49,19 @@ def line(rows):
   if floor:
     text += f"  |  true samples {value(floor):.3g}"
   if fit:
-    text += f"  |  fitted {value(fit):.3g}" + (f", fitted / peer {value(fit) / value(peer):.2f}" if peer else "")
+    text += f"  |  fitted {value(fit):.3g} ({100 * fit['elsewhere']:.2g}% elsewhere)" if "elsewhere" in fit else f"  |  fitted {value(fit):.3g}"
+    text += (f", fitted / peer {value(fit) / value(peer):.2f}" if peer else "")
   return text
 
 
 def table(rows):
   """All of them."""
   lines = []
-  for metric in (None, "sliced_wasserstein"):
-    some = [row for row in rows if row.get("metric") == metric]
+  for which, about in KINDS.items():
+    some = [row for row in rows if kind(row) == which]
     for problem, noise in dict.fromkeys((row["problem"], row["noise"]) for row in some):
       here = [row for row in some if (row["problem"], row["noise"]) == (problem, noise)]
-      lines.append(f"\n{problem}, {noise} noise: {'RMSE to the exact solution' if metric is None else 'sliced Wasserstein distance of stochastic samplers to true samples'}")
+      lines.append(f"\n{problem}, {noise} noise: {about}")
       lines += [line([row for row in here if row["nfe"] == nfe]) for nfe in sorted({row["nfe"] for row in here})]
   return "\n".join(lines)
 
@@ -63,7 +72,7 @@ def plot(rows, path):
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
 
-  rows = [row for row in rows if row.get("metric") is None]
+  rows = [row for row in rows if kind(row) == ""]
   panels = list(dict.fromkeys((row["problem"], row["noise"]) for row in rows))
   noises, names = list(dict.fromkeys(n for _, n in panels)), list(dict.fromkeys(p for p, _ in panels))
   figure, axes = plt.subplots(len(noises), len(names), figsize=(4.6 * len(names), 3.8 * len(noises)), squeeze=False)

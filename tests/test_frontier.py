@@ -12,10 +12,13 @@ import pytest
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
 import frontier  # pylint: disable=wrong-import-position
+import frontier_fitted as fitted  # pylint: disable=wrong-import-position
+import frontier_fresh as fresh  # pylint: disable=wrong-import-position
+import frontier_ours as ours  # pylint: disable=wrong-import-position
 import frontier_peers as peers  # pylint: disable=wrong-import-position
 import frontier_problems as problems  # pylint: disable=wrong-import-position
 import frontier_table as report  # pylint: disable=wrong-import-position
-from diffusion import oracles  # pylint: disable=wrong-import-position
+from diffusion import oracles, solvers  # pylint: disable=wrong-import-position
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = {"problem", "noise", "nfe", "solver", "owner", "rmse"}
@@ -83,9 +86,34 @@ def test_parts_of_a_run_add_up(tmp_path):
   assert len(frontier.Rows(path, take_over=True).rows) == 4 and not frontier.Rows(path, take_over=False).rows
 
 
+@pytest.mark.slow
+def test_the_best_are_judged_again_on_fresh_starts_beside_a_fitted_sampler(tmp_path, monkeypatch, x64):
+  """Spacings are read back from their names, a fit comes back from its file as it was, and each end is that of its own sampler."""
+  for spacing in [*ours.COARSE, *ours.FEW, *(spacing for _, spacing in ours.scattered(50))]:
+    assert str(fresh.spacing(str(spacing))) == str(spacing)
+  monkeypatch.setattr(fitted, "STARTS", {"ring2d": 128})
+  cache = frontier.Cache(tmp_path / "cache.json")
+  case = problems.case("ring2d", "edm", 32, steps=400)
+  monkeypatch.setattr(fitted, "ITERATIONS", 2)
+  monkeypatch.setattr(fitted, "SCREENED", 64)
+  row, = fitted.rows(case, 4, cache, "ring2d/edm/32/4", frontier.row)
+  again = fitted.saved(cache, "ring2d", "edm", 4)
+  assert row["rmse"] == problems.rmse(again.end(case.denoiser, case.x), case.exact) and row["owner"] == "fitted"
+  # The flow of the Gaussian with the data's mean and covariance is exact to the third moment over rho^3: never further off than its start is late.
+  late = again.start(case.denoiser.process, case.x)
+  exact = solvers.reference(case.denoiser, case.x, last=float(again.table.t[0]), steps=160).end
+  assert problems.rmse(np.asarray(late), exact) < 0.02 * fitted.noise_level(case, again)
+  known = [dict(owner="ours", solver="ddim", grid="vp_time 2", rmse=1.0), dict(owner="nobody", solver="gone", grid="", rmse=0.5)]
+  rows = {one["owner"]: one for one in fresh.rows("ring2d", "edm", 4, known, {}, again, quick=True)}
+  assert set(rows) == {"ours", "fitted"} and rows["fitted"]["rmse"] < rows["ours"]["rmse"]
+  assert all(one["kind"] == "fresh" and one["starts"] == 64 and 0 <= one["elsewhere"] <= 1 for one in rows.values())
+
+
 def test_the_published_rows_have_the_published_form():
   for row in json.loads((ROOT / "docs" / "frontier.json").read_text()):
     assert KEYS <= set(row) and "metric" not in row and np.isfinite(row["rmse"])
+  for row in json.loads((ROOT / "docs" / "frontier_fresh.json").read_text()):
+    assert KEYS | {"elsewhere", "starts"} <= set(row) and row["kind"] == "fresh" and np.isfinite(row["rmse"])
   stochastic = ROOT / "docs" / "frontier_stochastic.json"
   for row in json.loads(stochastic.read_text()) if stochastic.exists() else ():
     assert KEYS - {"rmse"} <= set(row) and row["metric"] == "sliced_wasserstein" and np.isfinite(row["sliced_wasserstein"])

@@ -39,11 +39,13 @@ def condition_dropout(rate: float):
   return transform
 
 
-def random_guidance(low: float = 0.0, high: float = 4.0):
-  """Adds a guidance weight w ~ U[low, high] to the condition of each example, as 'guidance' [B] (arXiv:2210.03142, section 3.1).
+def random_guidance(low: float = 0.0, high: float = 4.0, power: float = 1.0):
+  """Adds a guidance weight w = low + (high - low) u^power to the condition of each example, as 'guidance' [B] (arXiv:2210.03142, section 3.1).
 
   For `distillation` and `progressive_distillation`: one model learns every weight between the two. Weights are in this library's
-  convention, (1 + w) conditional - w unconditional. Raises ValueError for an empty or negative range, and for a batch without 'cond'.
+  convention, (1 + w) conditional - w unconditional. u is uniform; power 1 is the paper's. Targets grow with w, so a power above 1, with
+  more of the small weights, keeps them from being learned last. Raises ValueError for an empty or negative range, a power that
+  is not positive, and for a batch without 'cond'.
 
   >>> from diffusion import losses, processes
   >>> stage_one = losses.chain(losses.distillation(processes.edm()), losses.random_guidance(1.0, 4.0))
@@ -53,6 +55,8 @@ def random_guidance(low: float = 0.0, high: float = 4.0):
   """
   if not 0.0 <= low < high < float("inf"):
     raise ValueError(f"random_guidance draws weights between 0 <= low < high, got [{low}, {high}]: 0 is the conditional model without guidance")
+  if not power > 0:
+    raise ValueError(f"random_guidance takes a power above 0, 1 for equal shares, got {power}")
 
   def transform(objective):
     def draw(key, batch, t, state):
@@ -60,7 +64,7 @@ def random_guidance(low: float = 0.0, high: float = 4.0):
         raise ValueError("guidance without a conditional model: random_guidance needs a batch with 'cond', such as {'x': ..., 'cond': "
                          "{'label': ...}}; to distil an unguided model leave it out")
       keys = example_keys(jax.random.fold_in(key, GUIDANCE), batch)
-      weight = jax.vmap(lambda k: jax.random.uniform(k, (), t.dtype, low, high))(keys)
+      weight = low + (high - low) * jax.vmap(lambda k: jax.random.uniform(k, (), t.dtype))(keys) ** power
       # The rest is drawn with the same key, so that the weight leaves the noise as it was.
       return objective.draw(key, {**batch, "cond": {**batch["cond"], "guidance": weight}}, t, state)
     return objective.replace(name=f"random_guidance({objective.name})", draw=draw)

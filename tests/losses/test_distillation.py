@@ -163,18 +163,21 @@ def test_the_minimiser_of_stage_one_is_classifier_free_guidance(x64):
   assert float(value(least, taught)) < 1e-18
 
 
-def test_weights_are_uniform_and_leave_the_noise():
-  """Mean and mean square within 5 standard errors (6e-7 each) of those of U[0.5, 2.5]."""
+def test_weights_have_their_law_and_leave_the_noise():
+  """Mean and mean square of ((w - 0.5) / 2)^(1 / power) within 5 standard errors (6e-7 each) of those of a uniform number."""
   process, size = processes.edm(), 4096
   plain = losses.distillation(process)
   batch = {"x": jnp.zeros((size, 1)), "cond": {"label": jnp.zeros(size, jnp.int32)}}
-  one, other = (objective.draw(jax.random.key(0), batch, jnp.ones(size), {})
-                for objective in (plain, losses.chain(plain, losses.random_guidance(0.5, 2.5))))
-  np.testing.assert_array_equal(one.x_t, other.x_t)
-  w = np.asarray(other.cond["guidance"], np.float64)
-  assert 0.5 <= w.min() and w.max() < 2.5
-  assert abs(w.mean() - 1.5) < 5 * np.sqrt(1 / 3 / size)
-  assert abs(((w - 1.5) ** 2).mean() - 1 / 3) < 5 * np.sqrt((1 / 5 - 1 / 9) / size)
+  for power in (1.0, 2.0):
+    one, other = (objective.draw(jax.random.key(0), batch, jnp.ones(size), {})
+                  for objective in (plain, losses.chain(plain, losses.random_guidance(0.5, 2.5, power))))
+    np.testing.assert_array_equal(one.x_t, other.x_t)
+    u = ((np.asarray(other.cond["guidance"], np.float64) - 0.5) / 2.0) ** (1 / power)
+    assert 0.0 <= u.min() and u.max() < 1.0
+    assert abs(u.mean() - 0.5) < 5 * np.sqrt(1 / 12 / size)
+    assert abs(((u - 0.5) ** 2).mean() - 1 / 12) < 5 * np.sqrt((1 / 80 - 1 / 144) / size)
+  with pytest.raises(ValueError, match="a power above 0"):
+    losses.random_guidance(0.0, 4.0, 0.0)
 
 
 def test_sampled_times_are_the_starts_of_steps():

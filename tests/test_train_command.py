@@ -8,10 +8,11 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import configuration, saved_run
+from diffusion import configuration, networks, saved_run
 from diffusion.errors import UserError
 from diffusion.training import checkpoints, command, logging, model, warm_start
 
@@ -131,7 +132,6 @@ def test_workdir_of_another_config(call, trained):
 
 def test_trained_denoiser_uses_the_averages(trained):
   """The denoiser of a checkpoint, in evaluation mode, is the network with the first average and the saved batch statistics."""
-  import jax.numpy as jnp
 
   config = configuration.from_json((trained / "config.json").read_text())
   parts = model.assemble(config)
@@ -167,6 +167,20 @@ def test_warm_start_takes_the_averaged_weights(call, trained, tmp_path):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8), tree, theirs["emas"]["500"])
   assert int(ours["step"]) == 1
   check_sentence(*call(f"--workdir={tmp_path / 'c'}", f"--config.training.warm_start={trained}"), ["the networks differ", "absent"])
+
+
+def test_warm_start_keeps_a_new_guidance_embedding_at_zero():
+  """A network with guidance_size goes on from one without, and is the same function at every weight."""
+  nets = [networks.MLP(width=8, depth=1, num_classes=3, guidance_size=size) for size in (0, 4)]
+  x, t = jnp.ones((2, 2)), jnp.zeros(2)
+  old, new = (jax.jit(net.init)(jax.random.key(seed), x, t)["params"] for seed, net in enumerate(nets))
+  old = jax.tree.map(lambda leaf: leaf + 0.1, old)
+  going_on = warm_start._fit(old, new, "runs/old")  # pylint: disable=protected-access
+  label, weight = jnp.asarray([0, 2]), jnp.asarray([0.3, 4.0])
+  np.testing.assert_array_equal(jax.jit(nets[1].apply)({"params": going_on}, x, t, {"label": label, "guidance": weight}),
+                                jax.jit(nets[0].apply)({"params": old}, x, t, {"label": label}))
+  with pytest.raises(UserError, match="the networks differ"):
+    warm_start._fit(going_on, old, "runs/new")  # pylint: disable=protected-access
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(call, tmp_path):

@@ -7,11 +7,16 @@ from diffusion.errors import UserError
 from diffusion.training import checkpoints, ema, workdir as workdirs
 
 
+NEUTRAL = "['condition']['guidance']['kernel']"
+"""Parameters that a new network may have and the old one not: they start at zero and change nothing (`networks.embeddings.Condition`)."""
+
+
 def load(path: str, state, say=print):
   """The state with the network's weights (parameters and averages) taken from the run in the folder `path`.
 
   Its newest undamaged checkpoint is read: the first average of its config, or its parameters if it keeps none.
-  Optimiser, step and data position start afresh. Raises UserError if there is no such run or the networks differ.
+  Optimiser, step and data position start afresh. Raises UserError if there is no such run or the networks differ, but for a
+  guidance embedding (`guidance_size`) that the run did not have.
   """
   config = workdirs.read(path)
   chosen = checkpoints.choose(workdirs.checkpoints(path), say=say)
@@ -37,10 +42,14 @@ def _fit(weights, like, path):
   """The weights, placed like `like`; UserError naming the first that has no counterpart of its shape."""
   have = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(weights)}
   want = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(like)}
-  for key in {**want, **have}:
+  kept = {key for key in want if key not in have and key.endswith(NEUTRAL)}
+  for key in (key for key in {**want, **have} if key not in kept):
     there, here = (list(table[key].shape) if key in table else "absent" for table in (have, want))
     if there != here:
       raise UserError(f"config.training.warm_start={path}: the networks differ, {key} is {there} there and {here} here; "
                       "use the same config.network")
-  place = lambda key, leaf: jax.device_put(np.asarray(have[jax.tree_util.keystr(key)], leaf.dtype), leaf.sharding)
+
+  def place(key, leaf):
+    key = jax.tree_util.keystr(key)
+    return leaf if key in kept else jax.device_put(np.asarray(have[key], leaf.dtype), leaf.sharding)
   return jax.tree_util.tree_map_with_path(place, like)

@@ -135,6 +135,12 @@ def all_measured(cases, jobs, seeds, say):
     yield named[job], result
 
 
+def processor_seconds() -> float:
+  """Seconds that this process and those it has waited for have computed, on all cores together: what a busy machine does not change."""
+  times = os.times()
+  return times.user + times.system + times.children_user + times.children_system
+
+
 def machine() -> str:
   """The processor count, the system, JAX and its device, in one line."""
   import jax
@@ -167,7 +173,7 @@ def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, lis
   where, new, failed = machine() + (f", {jobs} at a time" if jobs > 1 else ""), [], False
   cost = {row["config"]: row["seconds"] for row in before}
   cases = cases if jobs == 1 else sorted(cases, key=lambda case: -cost.get(case.name, SHORT))  # the longest first, so that none is left alone
-  start = time.perf_counter()
+  start, spent = time.perf_counter(), processor_seconds()
   for case, (results, seconds, failure) in all_measured(cases, jobs, seeds, say):
     failed |= bool(failure)
     rows = [ledger.entry(case.name, claim, [one[claim["metric"]] for one in results], seconds, where, failure) for claim in case.claims]
@@ -176,7 +182,8 @@ def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, lis
     new += rows
     if writes:
       ledger.write(folder, ledger.merged(ledger.read(folder), rows))  # after each, so that an interruption loses one
-  say(f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} minutes" + (f", {jobs} at a time" if jobs > 1 else ""))
+  say(f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} minutes{f', {jobs} at a time' if jobs > 1 else ''}: "
+      f"{(processor_seconds() - spent) / 60:.1f} minutes of processor time, all cores together")
   if writes:
     say(f"wrote {folder}/ledger.md and {folder}/ledger.json")
   held = {(row["config"], row["metric"]) for row in before if row["reproduced"]}

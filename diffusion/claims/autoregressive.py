@@ -14,7 +14,8 @@ from diffusion.claims.fitting import fit
 from diffusion.data import load
 from diffusion.pictures import scatter2d
 
-NO_TIME = losses.uniform_times(0.5, 0.5001)
+TIME = 0.5
+NO_TIME = losses.uniform_times(TIME, 0.5001)
 """Of objectives on clean data: the network is told a time, always the same."""
 
 
@@ -96,42 +97,59 @@ def initial(network, shape, seed):
 def plane(config, seed):
   """Nats of each set of config.sets: the model trained by score matching, a MADE with one logistic a conditional, and the truth.
 
+  Between modes that lie many deviations apart there are no points, and score matching learns nothing of the shares of the mass. So a share
+  config.background.share of the points that the model sees comes from a wide normal, whose density is known: the model is of the mixture
+  q = (1 - e) p + e n, and p = (q - e n) / (1 - e) in closed form, which integrates to one as q and n do.
+
   `SET_gap_nats` is the mean of log p - log p_model over 2000 points that no model has seen: the Kullback-Leibler divergence, whose
-  estimate varies less than that of either; the model, of its least noise, is normalised on a grid. If config.picture is a path, the first seed draws samples
-  beside the truth there.
+  estimate varies less than that of either; the model is normalised on a grid. If config.picture is a path, the first seed draws
+  samples beside the truth there.
   """
   found, shown = {}, {}
   for name, steps in config.sets.items():
     draw, log_density = plane_set(name)
-    data = lambda key, draw=draw: {"x": draw(key, config.batch)}
     test = draw(jax.random.key(10_000 + seed), 2000)
     true = np.asarray(jax.jit(log_density)(test), np.float64)
-    model = fitted(config, data, steps, seed)
-    grid = jnp.linspace(-config.reach, config.reach, config.points)
-    learned = np.asarray(jax.jit(lambda x, model=model: autoregressive.log_prob(model, x, grid, t=config.low))(test), np.float64)
-    logistic = one_logistic(config, data, test, seed)
+    model, grid = fitted(config, draw, steps, seed), jnp.linspace(-config.reach, config.reach, config.points)
+    log_mixture = jax.jit(lambda x, model=model: autoregressive.log_prob(model, x, grid, t=TIME))
+    learned = without_background(config, test, log_mixture(test))
+    logistic = one_logistic(config, lambda key, draw=draw: {"x": draw(key, config.batch)}, test, seed)
     found |= {f"{name}_nll_nats": float(-learned.mean()), f"{name}_gap_nats": float(np.mean(true - learned)),
               f"{name}_gap_error": float(np.std(true - learned) / np.sqrt(len(true))), f"{name}_true_nll_nats": float(-true.mean()),
               f"{name}_logistic_gap_nats": float(np.mean(true - logistic))}
     if config.get("picture") and seed == 0:
-      samples = jax.jit(lambda model=model: autoregressive.sample(model, jax.random.key(5), 2000, (2,), grid, t=config.low))()
-      shown[name] = (np.asarray(test), np.asarray(samples), found[f"{name}_gap_nats"])
+      x = jax.jit(lambda model=model: autoregressive.sample(model, jax.random.key(5), 2400, (2,), grid, t=TIME))()
+      share = np.exp(log_background(config, x) - np.asarray(log_mixture(x), np.float64))  # of the background where x lies
+      kept = np.asarray(x)[np.random.default_rng(5).uniform(size=len(x)) > share][:2000]
+      shown[name] = (np.asarray(test), kept, found[f"{name}_gap_nats"])
   if shown:
-    draw_samples(config.picture, shown, config.reach)
+    draw_samples(config.picture, shown, config.picture_reach)
   return found
 
 
-def fitted(config, data, steps, seed):
-  """The `losses.Field` of a MADE trained on points of the plane under all noise from config.low to config.high, to be used at the least.
+def log_background(config, x):
+  """log(e n(x)) of the background with its share, [n] in float64."""
+  variance = config.background.std**2
+  return np.log(config.background.share) - 0.5 * np.sum(np.asarray(x, np.float64) ** 2, axis=1) / variance - np.log(2 * np.pi * variance)
 
-  Noise bridges the gaps between modes, whose shares of the mass score matching on clean data can not see. The weight keeps the errors of
-  the score of one size at all levels, for data that vary on the scale config.detail.
-  """
-  network, process = made(config), processes.edm(sigma_min=config.low, sigma_max=config.high)
-  fields = losses.fields(model=bound(network, lambda t: 0.5 * jnp.log(t)))
-  loss = losses.chain(
-      losses.autoregressive_score_matching(process), losses.weight_by(lambda process, t: 1.0 + (config.detail / t) ** 2),
-      losses.at_times(losses.low_discrepancy(losses.log_normal_sigma(config.log_mean, config.log_std)), fields=fields))
+
+def without_background(config, x, log_mixture):
+  """log p of log q; p is at least a thousandth of q, so that a q below the background costs a finite number of nats."""
+  log_mixture = np.asarray(log_mixture, np.float64)
+  share = np.exp(log_background(config, x) - log_mixture)
+  return log_mixture + np.log(np.maximum(1.0 - share, 1e-3)) - np.log1p(-config.background.share)
+
+
+def fitted(config, draw, steps, seed):
+  """The `losses.Field` of a MADE trained by score matching on points of the plane and of the background."""
+  network, background = made(config), config.background
+
+  def data(key):
+    points, wide, which = jax.random.split(key, 3)
+    far = background.std * jax.random.normal(wide, (config.batch, 2))
+    return {"x": jnp.where(jax.random.uniform(which, (config.batch, 1)) < background.share, far, draw(points, config.batch))}
+  fields = losses.fields(model=bound(network))
+  loss = losses.chain(losses.autoregressive_score_matching(), losses.at_times(NO_TIME, fields=fields))
   params, _, _ = fit(loss, initial(network, (2,), seed), optimiser(config, steps), data, steps=steps, seed=seed)
   return fields(params)["model"]
 

@@ -1,10 +1,12 @@
 """A training loop of one jitted scan, for measurements small enough to need no checkpoints."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 
-def fit(loss, params, transform, batches, *, steps: int, seed: int, observe=None):
+def fit(loss, params, transform, batches, *, steps: int, seed: int, fixed=None, observe=None):
   """Minimises a closed loss.
 
   Args:
@@ -14,6 +16,7 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, observe=None
     batches: function key -> batch, called inside the scan.
     steps: how many.
     seed: of the batches, the draws and the loss's init.
+    fixed: {role: parameters} of other roles, such as a teacher, that stay as they are.
     observe: function of the parameters after each step; by default the loss before it is kept.
 
   Returns:
@@ -33,17 +36,18 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, observe=None
   init_key, data_key, draw_key = jax.random.split(jax.random.key(seed), 3)
   loss_params, state = loss.init(init_key)
   params = {"model": params, "loss": loss_params}
+  at = lambda params, fixed, *rest: loss({**params, **fixed}, *rest)
 
-  def step(carry, number):
+  def step(fixed, carry, number):
     params, state, opt_state, data_key, draw_key = carry
     batch = batches(jax.random.fold_in(data_key, number))
-    (value, (state, _)), gradient = jax.value_and_grad(loss, has_aux=True)(params, state, number, draw_key, batch)
+    (value, (state, _)), gradient = jax.value_and_grad(at, has_aux=True)(params, fixed, state, number, draw_key, batch)
     updates, opt_state = transform.update(gradient, opt_state, params)
     params = optax.apply_updates(params, updates)
     return (params, state, opt_state, data_key, draw_key), value if observe is None else observe(params)
 
   @jax.jit  # the keys are arguments, so every seed is one program
-  def run(*start):
-    return jax.lax.scan(step, start, jnp.arange(steps))
-  (params, state, *_), values = run(params, state, transform.init(params), data_key, draw_key)
+  def run(fixed, *start):
+    return jax.lax.scan(functools.partial(step, fixed), start, jnp.arange(steps))
+  (params, state, *_), values = run(fixed or {}, params, state, transform.init(params), data_key, draw_key)
   return params, state, values

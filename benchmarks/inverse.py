@@ -60,6 +60,7 @@ def methods(process, measurement, y, steps):
           same, solvers.predictor_corrector(process, grid, predictor=solvers.ddim, corrector=solvers.annealed, snr=0.3, n_corrector=5),
           tasks.replacement(process, measurement, y)),
       "dps": (tasks.dps(measurement, y), stochastic, None),
+      "dps, normalized": (tasks.dps(measurement, y, normalized=True), stochastic, None),
       "dps, spread of x0": (tasks.dps(measurement, y, data_std=STD), stochastic, None),
       "pigdm": (tasks.pigdm(measurement, y, STD), stochastic, None),
       "pigdm, flow": (tasks.pigdm(measurement, y, STD), table, None),

@@ -21,6 +21,7 @@ class LikelihoodGuidance:
     scale: factor of the likelihood's score.
     data_variance: variance of the data that decides the spread of x0 given x_t, or None: no spread.
     through_operator: whether the spread goes through a linear operator (PiGDM), or widens the noise of y (DPS).
+    normalized: whether the noise of y is at least the root mean square of what is left of it (DPS).
   """
 
   denoiser: Any
@@ -29,6 +30,7 @@ class LikelihoodGuidance:
   scale: Any
   data_variance: Any = None
   through_operator: bool = struct.field(pytree_node=False, default=False)
+  normalized: bool = struct.field(pytree_node=False, default=False)
 
   # Forward passes for one call; the pass back through the network costs about two more.
   forward_passes = 1
@@ -51,7 +53,12 @@ class LikelihoodGuidance:
       pull = self.measurement.adjoint(self.measurement.solve(spread, y - self.measurement(x0)))
     else:
       noise = jnp.asarray(self.measurement.noise, y.dtype)
-      wider = self.measurement if spread is None else self.measurement.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype)), y))
+      wider = self.measurement
+      if self.normalized:
+        left = mean_square(y - self.measurement(x0))
+        wider = wider.replace(noise=expand(jnp.sqrt(jnp.maximum(noise**2, left)), y))
+      elif spread is not None:
+        wider = wider.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype)), y))
       pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
     scale = jnp.asarray(self.scale, x.dtype)
     return only(moved(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]), views)
@@ -64,21 +71,34 @@ def posterior_spread(process, t, data_variance):
   return v * m.sigma**2 / (m.alpha**2 * v + m.sigma**2)
 
 
-def dps(measurement, y, scale=1.0, data_std=None):
+def mean_square(residual):
+  """Mean of the squares over all but the first axis: [B, ...] -> [B]."""
+  return jnp.mean(jnp.square(residual.reshape(residual.shape[0], -1)), axis=1)
+
+
+def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq. 11).
 
   The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too sharp, and so
   stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is widened by the spread that x0
   has given x_t for data N(m, data_std^2 I), times one for the operator's norm: stable with any number of steps.
 
+  The paper's algorithm divides its step by the norm of the residual r = y - A(x0_hat), and moves so far a step, however many there are.
+  `normalized` is what that is where a solver has steps of its own: the noise of y is taken to be at least the residual's root mean square,
+  as if it were not known, so the pull is m r / |r|^2 and has no stiffness while y is far. It needs no data_std.
+
+  Without either, a step from sigma/alpha = rho to rho' changes the residual of data of variance v by a factor of about
+  1 - (1 - rho'/rho) v / (4 noise^2) at rho^2 = v: below -1, and so unstable, where steps are longer than 8 noise^2 / v in log rho.
+
   Args:
     measurement: with a noise above zero, unless a data_std is given.
     y: [B, *measured], one a sample.
     scale: factor; changing it does not recompile.
     data_std: standard deviation of the data in the units of the model, or None for the paper's likelihood.
+    normalized: whether the residual itself says how wide the likelihood is, at least.
 
   Raises:
-    ValueError: a likelihood without a width.
+    ValueError: a likelihood without a width, or with two.
 
   >>> from diffusion import oracles, processes, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -91,7 +111,10 @@ def dps(measurement, y, scale=1.0, data_std=None):
   if data_std is None and not isinstance(measurement.noise, jax.core.Tracer) and not jnp.all(jnp.asarray(measurement.noise) > 0):
     raise ValueError("dps needs a measurement with noise above zero, which is the width of the likelihood: give it one, such as "
                      "noise=0.05, or give data_std")
-  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, None if data_std is None else data_std**2)
+  if data_std is not None and normalized:
+    raise ValueError(f"data_std={data_std} and normalized=True each say how wide the likelihood is: give one of them")
+  variance = None if data_std is None else data_std**2
+  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, variance, False, bool(normalized))
 
 
 def pigdm(measurement, y, data_std=1.0, scale=1.0):

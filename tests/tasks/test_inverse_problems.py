@@ -86,6 +86,26 @@ def moments(x):
   return np.asarray(x, np.float64).mean(0), np.cov(np.asarray(x, np.float64).T)
 
 
+def test_the_stiffness_of_dps_and_what_normalises_it(x64):
+  """Of data N(0, v I) seen whole at sigma^2 = v a pull moves the prediction by v / (4 width^2) of the residual r: width is the noise, or at least
+  the root mean square of r. So 15 steps of log rho 0.5 go astray by a noise of 0.1, and do not when normalised."""
+  v, noise = 1.0, 0.1
+  process = processes.edm(sigma_min=0.01, sigma_max=20.0)
+  prior = oracles.gaussian(process, [0.0, 0.0], [v, v])
+  whole = tasks.inpainting([1, 1], noise)
+  x, t, y = jnp.array([[0.3, -0.2], [1.0, 0.5]]), jnp.full(2, v**0.5), jnp.array([[0.17, -0.08], [1.5, 0.0]])
+  plain = prior(x, t).x0
+  residual = np.asarray(y - plain)
+  left = np.mean(residual**2, axis=1)
+  assert left[0] < noise**2 < left[1]
+  for normalized, width2 in ((False, np.full(2, noise**2)), (True, np.maximum(noise**2, left))):
+    moved = v / (v + t[0]**2) * (tasks.dps(whole, y, normalized=normalized)(prior)(x, t).x0 - plain)
+    np.testing.assert_allclose(moved, v / (4 * width2[:, None]) * residual, rtol=1e-9)
+  table = solvers.ddim(process, solvers.grids.log_snr(process, 15), dtype=np.float64)
+  ends = [np.abs(solvers.sample(tasks.dps(whole, y, normalized=flag)(prior), table, 20.0 * x) - y).max() for flag in (False, True)]
+  assert ends[0] > 100.0 and ends[1] < 0.6, ends
+
+
 @pytest.mark.parametrize("linear", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_daps_samples_the_posterior_of_gaussian_data(linear):
   """Each level draws from the exact p(x0 | x_t, y): mean and covariance within 4.5 standard errors; with Langevin moves within a tenth."""
@@ -156,6 +176,7 @@ def test_replacement_ends_in_the_measured_values(name):
     (lambda: tasks.pigdm(tasks.phase_retrieval((4, 4, 1)), jnp.zeros((1, 8, 8, 1))), "linear operator"),
     (lambda: tasks.ddrm(processes.edm(), [1.0, 0.0], tasks.blur((4, 4, 1), 1.0), jnp.zeros((1, 4, 4, 1))), "take pigdm or daps"),
     (lambda: tasks.dps(tasks.inpainting([1, 0]), jnp.zeros((1, 2))), "noise above zero"),
+    (lambda: tasks.dps(tasks.inpainting([1, 0], 0.1), jnp.zeros((1, 2)), data_std=1.0, normalized=True), "give one of them"),
     (lambda: tasks.dps(tasks.inpainting([1, 0], 0.1), jnp.zeros((1, 3)))(oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0]))(jnp.zeros((1, 2)), jnp.ones(1)),
      "one measurement a sample"),
     (lambda: tasks.dps(tasks.inpainting([1, 0, 1], 0.1), jnp.zeros((1, 3)))(oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0]))(jnp.zeros((1, 2)), jnp.ones(1)),

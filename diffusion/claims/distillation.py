@@ -132,6 +132,7 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
 
   oracle: the exact denoiser; sample: (key, labels [N]) -> data [N, *event]; distance: of samples and reference with equal labels. The
   reference at w > 0 is the probability flow of the oracle under exact guidance, at w = 0 data; the floor is the distance of two references.
+  A guided SDE ends in another law than the guided flow, so that of the stochastic sampler in short steps is a reference of its own.
   """
   process = oracle.process
   network = networks.MLP(width=config.width, depth=config.depth, num_classes=classes, guidance_size=32)
@@ -145,13 +146,15 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
   label = np.repeat(np.arange(classes), config.samples)
   noise_key, key, error_key = jax.random.split(jax.random.key(1000 + seed), 3)
   x, keys = process.sample_prior(noise_key, (label.size, *event)), jax.random.split(key, label.size)
-  exact, fine = guidance.by_condition()(oracle), solvers.dpmpp_2m(process, times(process, config.fine))
+  exact = guidance.by_condition()(oracle)
+  flow, sde = solvers.dpmpp_2m(process, times(process, config.fine)), solvers.double_step(process, times(process, 2 * config.fine))
 
-  def reference(weight, key):
+  def reference(weight, key, solver=flow):
     cond = conditions(label, weight)
     if weight == 0.0:
       return np.asarray(sample(key, cond["label"]))
-    return np.asarray(solvers.sample(exact, fine, process.sample_prior(key, x.shape), cond=cond))
+    own = jax.random.split(jax.random.fold_in(key, 1), label.size)
+    return np.asarray(solvers.sample(exact, solver, process.sample_prior(key, x.shape), keys=own, cond=cond))
 
   drawn = {}
   for name, build, models in (
@@ -164,6 +167,10 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
       drawn[name, n] = [np.asarray(solvers.sample(model, solver, x, keys=keys, cond=conditions(label, weight))) for weight in WEIGHTS]
   goals = [[reference(weight, jax.random.fold_in(error_key, number)) for number in range(2)] for weight in WEIGHTS]
   far = {row: [distance(x, goal[0], label) for x, goal in zip(found, goals)] for row, found in drawn.items()}
+  noisy = [reference(weight, jax.random.fold_in(error_key, 2), sde) for weight in WEIGHTS]
+  far |= {("student, stochastic, from the guided SDE", n): [distance(x, goal, label) for x, goal in zip(found, noisy)]
+          for (name, n), found in drawn.items() if name == "student, stochastic"}
+  far["the guided SDE from the flow", 2 * config.fine] = [distance(a, b[0], label) for a, b in zip(noisy, goals)]
   floor = [distance(*goal, label) for goal in goals]
   apart = {n: [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(drawn["student", n], drawn["teacher", 64])] for n in STUDENT_STEPS}
   print(table(far, floor, apart), flush=True)

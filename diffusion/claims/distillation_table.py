@@ -32,16 +32,17 @@ def draw(path, far, floor, samples, goals, label):
   upper, lower = figure.subfigures(2, 1, height_ratios=(1.0, 2.1) if planar else (1.0, 1.15))
   panels = upper.subplots(1, len(WEIGHTS), sharey=True)
   for i, (axes, weight) in enumerate(zip(panels, WEIGHTS)):
-    for name, mark, colour in (("teacher", "o", "0.45"), ("student", "s", "C0"), ("student, stochastic", "^", "C1")):
+    for name, mark, colour in (("teacher", "o", "0.45"), ("student", "s", "C0"), ("student, stochastic", "^", "C1"),
+                               ("student, stochastic, from the guided SDE", "v", "C2")):
       steps = [n for which, n in far if which == name]
-      axes.plot(steps, [far[name, n][i] for n in steps], marker=mark, color=colour, label=name, markersize=5)
+      axes.plot(steps, [far[name, n][i] for n in steps], marker=mark, color=colour, label=name.replace(", from", ",\nfrom"), markersize=5)
     axes.axhline(1.2 * far["teacher", 64][i], color="0.45", linestyle="--", linewidth=0.9, label="1.2 x teacher at 64")
     axes.axhline(floor[i], color="0.75", linestyle=":", linewidth=1.2, label="two references")
     axes.set(xscale="log", yscale="log", xlabel="steps", title=f"w = {weight:g}")
     axes.set_xticks([1, 2, 4, 8, 16, 32, 64], ["1", "2", "4", "8", "16", "32", "64"])
     axes.minorticks_off()
   panels[0].set_ylabel("distance to the exact guided flow")
-  panels[-1].legend(fontsize=8)
+  panels[0].legend(fontsize=8, loc="upper right")
   rows = (("teacher", 4), ("student", 4), ("teacher", 64))
   (points if planar else images)(lower, rows, samples, goals, label)
   write_figure(path, figure)
@@ -50,7 +51,7 @@ def draw(path, far, floor, samples, goals, label):
 def points(figure, rows, samples, goals, label):
   """Scatter plots of points in the plane over the reference in grey: a row for each of `rows`, a column a weight."""
   axes = figure.subplots(len(rows), len(WEIGHTS), sharex="col", sharey="col")
-  shown = np.flatnonzero(np.arange(label.size) % max(label.size // 1200, 1) == 0)
+  shown = np.flatnonzero(np.arange(label.size) % max(label.size // 700, 1) == 0)
   for line, row in zip(axes, rows):
     for i, axis in enumerate(line):
       axis.scatter(*goals[i][0][shown].T, s=3, color="0.85", linewidths=0)

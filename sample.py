@@ -6,16 +6,19 @@ import os
 import sys
 
 from diffusion.errors import UserError
+from diffusion.task_command import flags as task_flags
 from diffusion.training import command, distributed
 
 DESCRIPTION = """\
-Samples from the newest (or a named) checkpoint of a run, or evaluates it.
+Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and classifies images with it.
 
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
   python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
   python sample.py --workdir=runs/digits --num=1000000 --shards=runs/million --processes=4 --process=0
   python sample.py --workdir=runs/digits --evaluate
+  python sample.py --workdir=runs/digits --task=inpaint --mask=half --draws=32 --out=halves
+  python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
@@ -57,6 +60,7 @@ def parser():
       "--fit", action="store_true",
       help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num noises; writes FOLDER/solvers/SOLVER_STEPS.npz")
   p.add_argument("--quiet", action="store_true", help="no progress bar")
+  task_flags.add(p)
   return p
 
 
@@ -83,6 +87,12 @@ def main(argv):
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")}
   sampler["options"] = dict(args.option) if args.option else None
+  task_flags.check(args)
+  if args.task:
+    from diffusion.task_command import run
+
+    print(run.run(args, sampler))
+    return
   many = ("distributed", "coordinator", "processes", "process", "shard_size")
   given = [name for name in many if getattr(args, name) not in (None, False)]
   if given and not args.shards:

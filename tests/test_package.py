@@ -48,6 +48,7 @@ LEVEL = {
     "shards": 1,
     "shards_command": 9,
     "fit_command": 9,
+    "task_command": 9,
     "evaluation": 8,
 }
 

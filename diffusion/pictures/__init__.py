@@ -2,5 +2,7 @@
 
 from diffusion.pictures.curves import loss_curve, scatter2d
 from diffusion.pictures.grids import image_grid, sample_grid, trajectory
+from diffusion.pictures.side_by_side import Column, class_bars, heat, side_by_side, unmeasured
 
-__all__ = ["image_grid", "loss_curve", "sample_grid", "scatter2d", "trajectory"]
+__all__ = [
+    "Column", "class_bars", "heat", "image_grid", "loss_curve", "sample_grid", "scatter2d", "side_by_side", "trajectory", "unmeasured"]

@@ -187,7 +187,7 @@ def _check_fits(denoiser, solver, x):
   while not hasattr(network, "parameterization") and hasattr(network, "denoiser"):
     network = network.denoiser  # below guidance
   kind = getattr(getattr(network, "parameterization", None), "kind", None)
-  if kind in ("eps", "score", "scaled_score") and table.view not in ("eps", "score"):
+  if kind in ("eps", "score", "scaled_score") and getattr(table, "view", "x0") not in ("eps", "score"):
     leaves = jax.tree.leaves((times, process))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
       return

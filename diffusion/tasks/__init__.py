@@ -5,7 +5,7 @@ from diffusion.tasks.classification import Classified, classify, strata
 from diffusion.tasks.daps import Daps, daps
 from diffusion.tasks.ddrm import Ddrm, ddrm
 from diffusion.tasks.detection import Scored, atypicality, surprise
-from diffusion.tasks.editing import Edited, edit, start_at
+from diffusion.tasks.editing import Edited, edit, recommended, start_at, sweep
 from diffusion.tasks.encoding import Swapped, encoder, swapped
 from diffusion.tasks.likelihood_guidance import LikelihoodGuidance, dps, pigdm
 from diffusion.tasks.measurement import Measurement, measurement

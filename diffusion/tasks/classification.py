@@ -39,14 +39,14 @@ def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=(
     denoiser: conditional on {'label': int}.
     x: [B, ...] data in units of the model.
     num_classes: C.
-    key: typed key; example i, draw n have noise of their own from it.
+    key: typed key, from which example i, draw n have noise of their own; or [B] of them, one an example.
     times: [N] noise times, one a draw, such as `strata(process, 30)`; see `log_snr_times` of the likelihood for the whole range.
     weight: (process, t [N]) -> [N], as in `losses`; None for uniform weights on the noise's error.
     rounds: ((draws, kept), ...): after so many draws in all, each example goes on with its so many best classes alone (the paper's algorithm
       2). The times should then come in an order of which each beginning covers the levels: see `strata`.
 
   Raises:
-    ValueError: fewer than two classes, times that are no list, or rounds that do not grow in draws and shrink in classes.
+    ValueError: fewer than two classes, times that are no list, keys for another number of examples, or rounds that do not grow in draws and shrink in classes.
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian_mixture(processes.edm(), None, [[-1.0, 0.0], [1.0, 0.0]], 0.1, labels=[0, 1])
@@ -62,6 +62,9 @@ def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=(
   if any(b <= a for a, b in zip(grows, (*grows[1:], times.size))) or any(b >= a or b < 2 for a, b in zip(shrinks, shrinks[1:])):
     raise ValueError(f"rounds={rounds}: each is (draws so far, classes kept), with more draws than the one before and fewer than {times.size}, "
                      f"and fewer classes than the one before ({num_classes} at first) and two at least")
+  keys = key if jnp.ndim(key) else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(x.shape[0]))
+  if keys.shape != x.shape[:1]:
+    raise ValueError(f"classify takes one key for all or one an example, got {list(keys.shape)} of them for {x.shape[0]} examples")
   factor = jnp.ones_like(times) if weight is None else weight(denoiser.process, times)
   labels = jnp.broadcast_to(jnp.arange(num_classes)[None], (x.shape[0], num_classes))
   errors = jnp.zeros(labels.shape, at_least_single(x.dtype))
@@ -71,7 +74,7 @@ def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=(
       best = jnp.argsort(errors, axis=1)[:, :kept]
       labels, errors = (jnp.take_along_axis(part, best, axis=1) for part in (labels, errors))
     part = slice(first, last)
-    errors = errors + _errors(denoiser, x, times[part], factor[part], key, labels, jnp.arange(first, last))
+    errors = errors + _errors(denoiser, x, times[part], factor[part], keys, labels, jnp.arange(first, last))
     final = jnp.put_along_axis(final, labels, errors, axis=1, inplace=False)
     evaluations += (last - first) * kept
   here = jnp.put_along_axis(jnp.zeros(final.shape, bool), labels, jnp.ones(labels.shape, bool), axis=1, inplace=False)
@@ -109,10 +112,8 @@ def strata(process, draws: int, low=0.2, high=2.0):
 
 
 @jax.jit
-def _errors(denoiser, x, times, factor, key, labels, numbers):
+def _errors(denoiser, x, times, factor, keys, labels, numbers):
   """Weighted squared errors summed over draws, [B, C] of labels [B, C]; draw n of the whole has its noise whatever the round."""
-  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(x.shape[0]))
-
   def draw(total, row):
     number, time, w = row
     eps = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x.shape[1:], x.dtype))(keys)

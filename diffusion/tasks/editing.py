@@ -66,7 +66,7 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
 
 
 def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr", **options):
-  """A solver of n steps from t0 down to clean data, for `edit`.
+  """A solver of n steps from t0 down to clean data, for `edit`; with one more evaluation on a process that keeps noise at t = 0.
 
   Args:
     process: the Gaussian process.
@@ -85,8 +85,58 @@ def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr
   """
   if not process.t_min < t0 <= process.t_max:
     raise ValueError(f"t0={t0} is not a time of the process between {process.t_min:g} and {process.t_max:g}")
-  times = solvers.GRIDS[grid](process, n, t_max=t0, clean=True)
-  return solvers.build(solver, process, n, grid=np.asarray(times), **options)
+  clean = not float(process.marginal(0.0).sigma) > 0
+  times = solvers.GRIDS[grid](process, n, t_max=t0, clean=clean)
+  built = solvers.build(solver, process, n, grid=np.asarray(times), **options)
+  return built if clean else solvers.with_denoising(built, process)
+
+
+def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mask=None, repeats=1, cond=None):
+  """The guide edited from several noise levels, with the same noise each, so that what differs is what the level does.
+
+  Args:
+    denoiser, guide, keys, mask, repeats, cond: as for `edit`.
+    levels: [S] values of sigma/alpha at which to start; one program serves them all.
+    steps, solver: as for `start_at`.
+
+  Returns:
+    [S, B, ...].
+
+  Raises:
+    ValueError: a level that the process does not have, and what `edit` raises.
+
+  >>> from diffusion import oracles, processes
+  >>> data = oracles.gaussian(processes.edm(), [0.0], [1.0])
+  >>> found = sweep(data, jnp.full((64, 1), 5.0), jax.random.split(jax.random.key(0), 64), [0.01, 100.0 ** 0.5], steps=20)
+  >>> found.mean((1, 2)).round(0).tolist()                         # next to no noise keeps the guide, much of it forgets
+  [5.0, 0.0]
+  """
+  process = denoiser.process
+  times = [float(process.t_of_log_snr(-2.0 * np.log(level))) for level in levels]
+  return jnp.stack([edit(denoiser, start_at(process, t0, steps, solver=solver), guide, keys, mask=mask, repeats=repeats, cond=cond).x for t0 in times])
+
+
+def recommended(levels, distances, at_zero, share=0.9):
+  """The least noise that is worth it: the smallest level whose results come `share` of the way from the guide's distance to the best one.
+
+  Args:
+    levels: [S] noise levels, ascending.
+    distances: [S] of the results from real data, any measure of realism that is small for real data.
+    at_zero: that of the guides themselves.
+    share: of the way.
+
+  Raises:
+    ValueError: lists of two lengths, levels that do not ascend, or no level that is more realistic than the guide.
+
+  >>> recommended([0.1, 0.5, 1.0, 2.0], [9.0, 3.0, 1.5, 1.0], at_zero=11.0)
+  1.0
+  """
+  levels, distances = np.asarray(levels, np.float64), np.asarray(distances, np.float64)
+  if levels.shape != distances.shape or levels.ndim != 1 or np.any(np.diff(levels) <= 0):
+    raise ValueError(f"give levels that ascend and a distance for each, got {levels.tolist()} and {distances.tolist()}")
+  if not distances.min() < at_zero:
+    raise ValueError(f"no level is more realistic than the guide itself, at {at_zero:g}: {distances.tolist()}")
+  return float(levels[np.argmax(at_zero - distances >= share * (at_zero - distances.min()))])
 
 
 def _kept(mask, guide):

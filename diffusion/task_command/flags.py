@@ -1,0 +1,96 @@
+"""The flags of `sample.py --task=...`, and which of them belong to which task."""
+
+from diffusion.errors import UserError
+
+TASKS = ("inpaint", "colorize", "super_resolve", "edit", "translate", "classify")
+RESTORING = ("inpaint", "colorize", "super_resolve")
+METHODS = ("pigdm", "ddrm", "daps", "dps", "replacement")
+"""The first is the default: on held-out digits its samples have the best energy score, see docs/uses.md."""
+OWN_SOLVERS = ("ddrm", "daps")
+
+EVERYWHERE = ("task", "workdir", "out", "num", "first", "seed", "batch", "checkpoint", "ema", "input", "quiet")
+"""Flags that every task takes."""
+
+TAKES = {
+    "inpaint": ("mask", "noise", "method", "draws", "label", "guidance", "interval", "solver", "steps", "grid", "option"),
+    "colorize": ("noise", "method", "draws", "label", "guidance", "interval", "solver", "steps", "grid", "option"),
+    "super_resolve": ("factor", "noise", "method", "draws", "label", "guidance", "interval", "solver", "steps", "grid", "option"),
+    "edit": ("mask", "strength", "repeats", "draws", "label", "guidance", "interval", "solver", "steps", "grid", "option"),
+    "translate": ("other_workdir", "label", "to_label", "guidance", "interval", "steps"),
+    "classify": ("draws",),
+}
+"""What each task takes besides."""
+
+OWN = ("input", "mask", "factor", "noise", "method", "strength", "repeats", "other_workdir", "to_label", "draws")
+"""Flags that mean something only with a task."""
+
+DEFAULTS = dict(first=0, seed=0, batch=64)
+
+DESCRIPTION = """\
+Images in, images out: PATH.npz with the arrays in the data's own values, PATH.png side by side with column titles.
+Without --input the first held-out images of the run's data are taken, so that every task can be tried at once.
+
+  inpaint        what --mask hides, given the rest: posterior samples, their mean and their spread
+  super_resolve  an image from the means of its --factor x --factor blocks (an input of the small size is that measurement)
+  colorize       a colour image from the mean of its channels (a grey input is that measurement)
+  edit           SDEdit: strokes or a composite noised to --strength and denoised, everywhere or inside --mask
+  translate      DDIB: the same latent decoded as class --to-label, or by the model of --other-workdir
+  classify       p(class | image) from how well each class predicts the noise"""
+
+
+def add(parser):
+  """Adds the flags of tasks, as a group of their own."""
+  group = parser.add_argument_group("tasks", DESCRIPTION)
+  group.add_argument("--task", choices=TASKS, help="what to do with the images of --input")
+  group.add_argument(
+      "--input", nargs="+", metavar="FILE",
+      help="PNG or JPEG files of one image each, or NPZ files with the array stored (or x) [n, H, W, C] in the data's values and, if known, label [n]")
+  group.add_argument(
+      "--mask", metavar="WHERE",
+      help="what is made anew, by inpaint (default: half) or edit (default: everything): half (the right one), box (in the middle), random:0.5 "
+      "(that share of the pixels), or a file, a PNG (white is made anew) or an NPZ with mask [H, W] of 0 and 1")
+  group.add_argument("--factor", type=int, metavar="F", help="side of the blocks that super_resolve knows the means of (default: 2)")
+  group.add_argument("--noise", type=float, metavar="S", help="standard deviation of the noise in the measurement, where the data span [-1, 1] or [0, 1] (default: 0)")
+  group.add_argument(
+      "--method", choices=METHODS,
+      help="how to sample given a measurement (default: pigdm); docs/uses.md compares them; ddrm and daps are solvers of their own and cost no pass back")
+  group.add_argument(
+      "--strength", type=float, nargs="+", metavar="T0",
+      help="noise level sigma/alpha at which an edit starts: more is more realistic and less faithful; several are a sweep (default: 0.5)")
+  group.add_argument("--repeats", type=int, metavar="K", help="how often an edit is noised and denoised, each time from the last result (default: 1)")
+  group.add_argument("--other-workdir", metavar="FOLDER", help="run whose model an image is translated to (default: the same)")
+  group.add_argument("--to-label", metavar="CLASS", help="class that an image is translated to; --label is the one it has")
+  group.add_argument(
+      "--draws", type=int, metavar="K",
+      help="results for each image (default: 16 posterior samples, 4 edits), or noise levels at which classify compares the classes (default: 100)")
+
+
+def check(args):
+  """Raises UserError for flags that do not belong together, and fills in the defaults of the task."""
+  name = lambda flag: "--" + flag.replace("_", "-")
+  given = [flag for flag, value in vars(args).items() if value not in (None, False)]
+  if args.task is None:
+    lone = [flag for flag in given if flag in OWN]
+    if lone:
+      raise UserError(f"{name(lone[0])} only means something together with --task: add one of {', '.join(TASKS)}, or leave it out")
+    return
+  for flag in given:
+    if flag not in EVERYWHERE + TAKES[args.task]:
+      others = [task for task in TASKS if flag in TAKES[task]]
+      raise UserError(f"{name(flag)} means nothing to --task={args.task}" + (f", it belongs to {', '.join(others)}" if others else "") + ": leave it out")
+  for flag in ("solver", "option"):
+    if args.method in OWN_SOLVERS and flag in given:
+      raise UserError(f"--method={args.method} is a solver of its own: leave out {name(flag)}, or take --method=pigdm, dps or replacement")
+  if args.guidance and args.task != "translate" and (args.label is None or str(args.label) == "-1"):
+    raise UserError(f"--guidance={args.guidance:g} leads towards a class and none is given: add --label=CLASS, or leave it out")
+  for flag in ("num", "batch", "draws", "repeats", "factor", "steps"):
+    value = getattr(args, flag)
+    if value is not None and value < 1:
+      raise UserError(f"{name(flag)}={value} must be at least 1")
+  if args.noise is not None and not 0 <= args.noise < float("inf"):
+    raise UserError(f"--noise={args.noise} is a standard deviation, so it is 0 or more")
+  for flag, value in DEFAULTS.items():
+    if getattr(args, flag) is None:
+      setattr(args, flag, value)
+  if args.first < 0 or not 0 <= args.seed < 2**31:
+    raise UserError(f"--first={args.first} and --seed={args.seed}: both start at 0, and a seed ends at {2**31 - 1}")

@@ -1,0 +1,77 @@
+"""Results by the batch: row (image i, draw k) depends on (seed, i, k) alone, whatever the batch size."""
+
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion.errors import UserError
+from diffusion.sampling_command import bar
+
+NOISE, SOLVER, MEASUREMENT = range(3)
+"""Purposes of keys: the start, the solver, the noise of a measurement."""
+
+
+@functools.partial(jax.jit, static_argnames="purpose")
+def keys(seed, image, draw, purpose):
+  """Typed keys [B] of images [B] and draws [B]."""
+  base = jax.random.fold_in(jax.random.key(seed), purpose)
+  return jax.vmap(lambda i, k: jax.random.fold_in(jax.random.fold_in(base, i), k))(image, draw)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def prior(process, own, shape):
+  """Starting noise [B, *shape] from keys [B]."""
+  return jax.vmap(lambda key: process.sample_prior(key, shape))(own)
+
+
+def run(function, images, draws, batch, place, quiet, index=None):
+  """Calls a function for batches of rows and puts the results together.
+
+  Args:
+    function: (position of the image [B], index of the image [B], draw [B]) -> array [B, ...] or a tuple of them. Rows beyond the last
+      are the last again, so that every call has one shape.
+    images, draws: how many; there is a row for each pair.
+    batch: rows a call.
+    place: puts a [B, ...] array on the devices.
+    quiet: no progress bar.
+    index: [images] numbers of the images, their positions by default.
+
+  Returns:
+    (tuple of arrays [images, draws, ...] on the host, seconds).
+
+  Raises:
+    UserError: results that are not finite.
+  """
+  index = np.arange(images) if index is None else index
+  count, found, begun = images * draws, [], time.perf_counter()
+  with bar(count, quiet) as shown:
+    for start in range(0, count, batch):
+      row = np.minimum(start + np.arange(batch), count - 1)
+      position, draw = row // draws, row % draws
+      try:
+        out = function(*(place(jnp.asarray(part, jnp.int32)) for part in (position, index[position], draw)))
+      except ValueError as error:  # parts that do not fit each other, before anything is compiled
+        raise UserError(str(error)) from error
+      out = out if isinstance(out, tuple) else (out,)
+      found.append([np.asarray(part)[: count - start] for part in out])
+      bad = next((part for part in found[-1] if not np.all(np.isfinite(part))), None)
+      if bad is not None:
+        first = int(np.argmin(np.isfinite(bad.reshape(len(bad), -1)).all(axis=1)))
+        raise UserError(f"the result for image {index[position[first]]}, draw {draw[first]}, is not finite: take more steps, another method or less guidance")
+      shown.update(min(batch, count - start))
+  joined = tuple(np.concatenate(parts) for parts in zip(*found))
+  return tuple(part.reshape(images, draws, *part.shape[1:]) for part in joined), time.perf_counter() - begun
+
+
+def in_data_values(scaling, x):
+  """Model values as numbers in the data's range, not rounded: the affine map that `to_model` inverts.
+
+  >>> from diffusion.data.scaling import Scaling
+  >>> in_data_values(Scaling(17), np.array([-1.0, 1.0])).tolist()
+  [0.0, 16.0]
+  """
+  zero, one = (float(scaling.to_model(np.array([value]))[0]) for value in (0.0, 1.0))
+  return (np.asarray(x, np.float64) - zero) / (one - zero)

@@ -1,0 +1,41 @@
+"""A task from the command line: open the run, do it, write PNG and NPZ, say what it cost."""
+
+import os
+
+import numpy as np
+
+from diffusion.errors import UserError
+from diffusion.sampling_command import check_batch
+from diffusion.saved_run import make_sampler, open_run
+from diffusion.task_command.classifying import classify
+from diffusion.task_command.editing import edit
+from diffusion.task_command.restoring import restore
+from diffusion.task_command.translating import translate
+
+DO = dict(inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify)
+
+
+def run(args, sampler) -> str:
+  """Does what --task says; returns the sentence that says what was done.
+
+  Args:
+    args: the parsed command line of sample.py, after `flags.check`.
+    sampler: changes to the config's sampler, None for those not given.
+
+  Raises:
+    UserError: a run without a denoiser or without images, and whatever a task refuses; before anything is sampled.
+  """
+  opened = open_run(args.workdir, args.checkpoint, args.ema)
+  check_batch(args.batch, opened)
+  if opened.denoiser is None:
+    make_sampler(opened)  # says why there is none
+  shape = opened.parts.dataset.shape
+  if len(shape) != 3 or shape[2] not in (1, 3):
+    raise UserError(f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: use diffusion.tasks on them in Python")
+  out = args.out or os.path.join(args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}")
+  out = out.removesuffix(".png").removesuffix(".npz")
+  os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+  found = DO[args.task](args, sampler, opened)
+  np.savez(out + ".npz", **found.arrays)
+  found.draw(out + ".png")
+  return f"{found.words}; wrote {out}.png and {out}.npz"

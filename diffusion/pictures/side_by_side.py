@@ -41,7 +41,7 @@ def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
   size = cells.cell_size(columns[0].images.shape[1:])
   gap, left = 0.08, 0.3 + 0.115 * max(map(len, names))
   width = max(left + len(columns) * (size[0] + gap) + 0.25, 7.5)
-  lines = textwrap.wrap(note, int(width / 0.078))
+  lines = textwrap.wrap(note, int(width / 0.083))
   heads = [textwrap.wrap(column.title, max(int(size[0] / 0.085), 6), break_long_words=False) for column in columns]
   below = 0.72 + 0.24 * len(lines)
   top = below + 0.06 + 0.2 * max(map(len, heads))

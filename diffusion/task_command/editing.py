@@ -82,13 +82,13 @@ def _draw(path, dataset, arrays, repeats):
   if "mask" in arrays:
     columns.append(pictures.Column("to be made anew", pictures.unmeasured(arrays["input"], arrays["mask"], scale)))
   strengths, draws = arrays["stored"].shape[1:3]
-  note = f"the guide noised to the noise level sigma/alpha and denoised{f', {repeats} times' if repeats > 1 else ''}"
+  times = f", {repeats} times" if repeats > 1 else ""
   if strengths > 1:
     columns += [pictures.Column(f"{arrays['strength'][k]:g}", arrays["stored"][:, k, 0], scale) for k in range(strengths)]
-    note += " that stands above each column; more is more realistic and less faithful"
+    note = f"each guide noised to the noise level sigma/alpha above its column and denoised{times}: the more, the more realistic and the less faithful"
   else:
     columns += [pictures.Column(f"result {k + 1}", arrays["stored"][:, 0, k], scale) for k in range(min(draws, MOST_SAMPLES))]
     most = float(arrays["spread"].max())
     columns += [pictures.Column("mean", arrays["mean"][:, 0], scale), pictures.Column("spread", pictures.heat(arrays["spread"][:, 0]))]
-    note += f" {arrays['strength'][0]:g}; spread: standard deviation of {draws} results, black 0 to white {most:.2g}"
+    note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.2g}"
   pictures.side_by_side(path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""))

@@ -59,6 +59,8 @@ def restore(args, sampler, opened) -> Found:
            + counted(count * draws, solve.nfe, passes)
            + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
            + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {(args.noise or 0.0) / _unit(scaling):.2g})")
+  if whole and draws > 1:
+    words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
   return Found(words, arrays, lambda path: _draw(path, args, dataset, arrays, name))
 
 
@@ -113,6 +115,22 @@ def first_time(process) -> float:
 def data_std(dataset, most=2000) -> float:
   """Standard deviation of the data in the model's units, about one scalar mean."""
   return float(np.std(dataset.scaling.to_model(load(dataset.train, most)["x"])))
+
+
+def energy_score(samples, truth) -> float:
+  """E |X - x| - E |X - X'| / 2, least in expectation if X is drawn from the posterior of x: the mean over images.
+
+  Args:
+    samples: [N, K, ...], K at least 2; truth: [N, ...].
+
+  >>> energy_score(np.array([[[1.0], [3.0]]]), np.array([[0.0]]))
+  1.0
+  """
+  count, draws = samples.shape[:2]
+  x, truth = (np.asarray(a, np.float64).reshape(count, -1, np.prod(samples.shape[2:])) for a in (samples, truth))
+  away = np.linalg.norm(x - truth, axis=2).mean()
+  apart = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (draws * (draws - 1))
+  return float(away - 0.5 * apart)
 
 
 def _unit(scaling):

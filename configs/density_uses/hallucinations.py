@@ -8,7 +8,8 @@ def get_config():
   row = lambda metric, true, tolerance=0.0, bound="at_least", **more: dict(source=source, metric=metric, true=true, tolerance=tolerance, bound=bound) | more
   window = lambda sigma: f"noise from {sigma} of the spacing's unit downwards; modes have a deviation of 0.05"
   claims = [
-      row("found_last_30", 0.95, reported=0.95, unit="of those made up, where 96% of the others pass", note="the paper: more than 95% at 96% retention; " + window("0.1")),
+      row("found_last_40", 0.95, 0.03, reported=0.95, unit="of those made up, where 96% of the others pass", note="the paper: more than 95% at 96% retention; the share of about 50 has a standard error of 0.03; " + window("0.2")),
+      row("found_last_30", 0.95, reported=0.95, unit="of those made up, where 96% of the others pass", note="a shorter window: " + window("0.1")),
       row("area_last_30", 0.95, unit="area under the curve", note=window("0.1")),
       row("area_last_40", 0.95, unit="area under the curve", note=window("0.2")),
       row("area_last_80", 0.8, bound="at_most", unit="area under the curve", note="the window decides: " + window("4.4") + ", where every trajectory still chooses its mode"),

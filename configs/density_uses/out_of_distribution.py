@@ -1,4 +1,4 @@
-"""Images that are no digits, found by the density of pixels; and what that density does not find, being too simple to be improbable."""
+"""Images that are no digits, found by the density of pixels; and averages of digits, which that density does not find."""
 
 from ml_collections import ConfigDict
 
@@ -11,9 +11,10 @@ def get_config():
       row("surprise_finds_noise", 0.95, note="images of uniform noise, against held-out digits; " + ours),
       row("surprise_finds_shuffled", 0.95, note="digits with their pixels shuffled; " + ours),
       row("surprise_finds_negatives", 0.95, note="digits in white on black; " + ours),
-      row("surprise_finds_faded", 0.5, bound="at_most",
-          note="digits at 30% of their contrast have a higher density than digits: a low -log p is no proof of belonging; " + ours),
-      row("atypicality_finds_faded", 0.95, note="the distance of -log p from its mean over training digits finds them; " + ours),
+      row("surprise_finds_blank", 0.95, note="images without a stroke; of large images simple ones are known to have too high a density, of these they have not; " + ours),
+      row("surprise_finds_faded", 0.9, note="digits at 30% of their contrast: likewise; " + ours),
+      row("surprise_finds_averages", 0.6, bound="at_most", note="not found: averages of ten digits of one class are as probable as digits; " + ours),
+      row("atypicality_finds_averages", 0.6, bound="at_most", note="nor by the distance of -log p from its mean over training digits; " + ours),
       row("atypicality_finds_noise", 0.95, note=ours),
       row("evaluations", 128.0, bound="within", unit="network evaluations an image", note="32 steps of order 4, with one directional derivative each"),
   ]

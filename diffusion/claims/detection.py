@@ -8,6 +8,7 @@ import optax
 from diffusion import denoisers, losses, metrics, networks, oracles, processes, solvers, tasks
 from diffusion.claims import diffusion_classifier
 from diffusion.claims.fitting import fit
+from diffusion.data import digits, load
 
 
 def classifier_failure(config, seed):
@@ -62,10 +63,12 @@ def unlike(images, rng):
 def out_of_distribution(config, seed):
   """Areas under the curve of -log p(x) and of its distance from the mean of usual data, in pixels, against held-out digits.
 
-  Every image has levels 0 to 16 and uniform dequantisation, without which a density can grow without bound.
+  Every image has levels 0 to 16 and uniform dequantisation, without which a density can grow without bound. Besides images that are no
+  digits: digits at a part of their contrast, blank images, and averages of ten training digits of one class.
   """
-  dataset = diffusion_classifier.digits_set()
-  parts = [np.asarray(diffusion_classifier.load(part)["x"], np.float64).reshape(-1, 64) for part in (dataset.train, dataset.held_out)]
+  dataset = digits()
+  train, label = (np.asarray(load(dataset.train)[name]) for name in ("x", "label"))
+  parts = [np.asarray(x, np.float64).reshape(-1, 64) for x in (train, load(dataset.held_out)["x"])]
   rng = np.random.default_rng(seed)
   model_values = lambda levels: jnp.asarray((levels + rng.uniform(size=levels.shape)) / 17.0 * 2.0 - 1.0, jnp.float32)
   model = diffusion_classifier.trained(config, processes.edm(sigma_min=config.t_min), (model_values(np.tile(parts[0], (8, 1))), None), seed, num_classes=0)
@@ -78,7 +81,9 @@ def out_of_distribution(config, seed):
   reference, _ = surprise(parts[0][:len(parts[1])])
   typical = lambda score: np.asarray(tasks.atypicality(jnp.asarray(score), jnp.asarray(reference)))
   sets = {kind: np.round(16 * x) for kind, x in unlike(parts[1] / 16.0, rng).items()}
-  sets["faded"] = np.round(parts[1] * config.fade)
+  sets |= {"faded": np.round(parts[1] * config.fade), "blank": np.zeros_like(parts[1])}
+  ten = [rng.choice(np.flatnonzero(label == i % 10), 10, replace=False) for i in range(len(parts[1]))]
+  sets["averages"] = np.round(parts[0][np.array(ten)].mean(axis=1))
   found = {"held_out_nats": float(held.mean()), "training_nats": float(reference.mean()), "evaluations": float(evaluations)}
   for kind, levels in sets.items():
     score, _ = surprise(levels)

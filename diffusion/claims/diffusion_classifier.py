@@ -34,7 +34,9 @@ def digits(config, seed):
     found |= {f"accuracy_{draws}": accuracy(out), f"evaluations_{draws}": float(out.evaluations)}
   times = tasks.strata(process, config.own_noise_draws, config.low, config.high)
   errors = np.stack([np.asarray(tasks.classify(model, x, CLASSES, jax.random.fold_in(key, c), times).errors[:, c]) for c in range(CLASSES)], axis=1)
-  found[f"own_noise_accuracy_{config.own_noise_draws}"] = float(np.mean(errors.argmin(axis=1) == label))
+  own = float(np.mean(errors.argmin(axis=1) == label))
+  found |= {f"own_noise_accuracy_{config.own_noise_draws}": own,
+            f"shared_less_own_noise_{config.own_noise_draws}": found[f"accuracy_{config.own_noise_draws}"] - own}
   times = tasks.strata(process, max(config.draws), config.low, config.high)
   out = tasks.classify(model, x, CLASSES, key, times, rounds=tuple(map(tuple, config.rounds)))
   return found | {"in_rounds_accuracy": accuracy(out), "in_rounds_evaluations": float(out.evaluations)}

@@ -27,10 +27,10 @@ class State(NamedTuple):
 
 @struct.dataclass
 class Watching:
-  """A table that also returns the variance of x0; see `watched`."""
+  """A table that also returns the variance of x0 over its last evaluations, whose number is data; see `watched`."""
 
   table: Table
-  last: int = struct.field(pytree_node=False)
+  last: Any
 
   @property
   def num_steps(self):

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("0.1",)
+VARIANTS = ("0.1", "0.05")
 
 
 def get_config(level="0.1"):

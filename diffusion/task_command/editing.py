@@ -90,5 +90,5 @@ def _draw(path, dataset, arrays, repeats):
     columns += [pictures.Column(f"result {k + 1}", arrays["stored"][:, 0, k], scale) for k in range(min(draws, MOST_SAMPLES))]
     most = float(arrays["spread"].max())
     columns += [pictures.Column("mean", arrays["mean"][:, 0], scale), pictures.Column("spread", pictures.heat(arrays["spread"][:, 0]))]
-    note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.2g}"
+    note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.3g}"
   pictures.side_by_side(path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""))

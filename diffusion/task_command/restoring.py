@@ -152,7 +152,7 @@ def _draw(path, args, dataset, arrays, name):
   columns.append(pictures.Column("mean", arrays["mean"], scale))
   most = float(arrays["spread"].max())
   columns.append(pictures.Column("spread", pictures.heat(arrays["spread"])))
-  note = (f"{name}; mean and spread (standard deviation, black 0 to white {most:.2g} of {scale[1] - scale[0]:g}) of {arrays['stored'].shape[1]} samples"
+  note = (f"{name}; mean and spread (standard deviation, black 0 to white {most:.3g} of {scale[1] - scale[0]:g}) of {arrays['stored'].shape[1]} samples"
           + ("; blue was not measured" if "mask" in arrays else ""))
   titles = dict(inpaint="Inpainting", colorize="Colourisation", super_resolve=f"Super-resolution, {args.factor or 2} times")
   pictures.side_by_side(path, columns, titles[args.task], note)

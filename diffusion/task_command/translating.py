@@ -52,7 +52,7 @@ def translate(args, sampler, opened) -> Found:
   if to_label is not None:
     arrays["to_label"] = np.full(len(x), to_label, np.int32)
   nfe, cost = 16 * steps, getattr(source, "forward_passes", 1)
-  words = (f"translation of {given.source} to {_name(there, to_label)}{f' of {args.other_workdir}' if other is not opened else ''}, and back, in {seconds:.1f} s "
+  words = (f"translation of {given.source} to {_name(there, to_label)}{f' of {args.other_workdir}' if other is not opened else ''}, and back in {seconds:.1f} s "
            f"(compilation included); {counted(len(x), nfe, nfe * cost)} ({steps} Runge-Kutta steps of four each, four ways); "
            f"they come back within {gap:.2g} (root mean square, in the data's values)")
   return Found(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label))

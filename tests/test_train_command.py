@@ -132,7 +132,6 @@ def test_workdir_of_another_config(call, trained):
 
 def test_trained_denoiser_uses_the_averages(trained):
   """The denoiser of a checkpoint, in evaluation mode, is the network with the first average and the saved batch statistics."""
-
   config = configuration.from_json((trained / "config.json").read_text())
   parts = model.assemble(config)
   arrays = checkpoints.read_arrays(checkpoints.choose(str(trained / "checkpoints")))

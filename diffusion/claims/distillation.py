@@ -132,7 +132,8 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
 
   oracle: the exact denoiser; sample: (key, labels [N]) -> data [N, *event]; distance: of samples and reference with equal labels. The
   reference at w > 0 is the probability flow of the oracle under exact guidance, at w = 0 data; the floor is the distance of two references.
-  A guided SDE ends in another law than the guided flow, so that of the stochastic sampler in short steps is a reference of its own.
+  A guided SDE ends in another law than the guided flow, so that of the stochastic sampler in short steps is a reference of its own; and so is
+  the teacher's own flow from other noise, in as many second-order steps as the teacher has: what distillation can keep where the teacher is wrong.
   """
   process = oracle.process
   network = networks.MLP(width=config.width, depth=config.depth, num_classes=classes, guidance_size=32)
@@ -171,6 +172,11 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
   far |= {("student, stochastic, from the guided SDE", n): [distance(x, goal, label) for x, goal in zip(found, noisy)]
           for (name, n), found in drawn.items() if name == "student, stochastic"}
   far["the guided SDE from the flow", 2 * config.fine] = [distance(a, b[0], label) for a, b in zip(noisy, goals)]
+  second = solvers.dpmpp_2m(process, times(process, max(TEACHER_STEPS)))
+  kept = [np.asarray(solvers.sample(guided, second, process.sample_prior(jax.random.fold_in(error_key, 3), x.shape), cond=conditions(label, weight)))
+          for weight in WEIGHTS]
+  far |= {(f"{name}, from the teacher's own flow", n): [distance(x, goal, label) for x, goal in zip(found, kept)]
+          for (name, n), found in drawn.items() if name in ("teacher", "student")}
   floor = [distance(*goal, label) for goal in goals]
   apart = {n: [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(drawn["student", n], drawn["teacher", 64])] for n in STUDENT_STEPS}
   print(table(far, floor, apart), flush=True)
@@ -178,6 +184,7 @@ def measured(config, seed, oracle, sample, event, classes, distance) -> dict:
     draw(config.picture, far, floor, drawn, goals, label)
   ratios = {"stage_one_error": stage_one_error(first, guided, process, batches(error_key), error_key)}
   for i, weight in enumerate(WEIGHTS):
-    mine = far["student", 4][i]
-    ratios |= {f"over_64_steps_w{weight:g}": mine / far["teacher", 64][i], f"over_4_steps_w{weight:g}": mine / far["teacher", 4][i]}
+    for prefix, suffix in (("", ""), ("own_", ", from the teacher's own flow")):
+      mine = far["student" + suffix, 4][i]
+      ratios |= {f"{prefix}over_{n}_steps_w{weight:g}": mine / far["teacher" + suffix, n][i] for n in (64, 4)}
   return ratios

@@ -38,6 +38,7 @@ def test_views_and_derivatives_are_those_of_the_process(name, x64):
   np.testing.assert_allclose(found.velocity, column(m.d_alpha) * found.x0 + column(m.d_sigma) * found.eps, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_ddim_on_it_is_the_ddim_encoder(x64):
   process = processes.vp_linear()
   oracle = oracles.gaussian_mixture(process, None, [[-1.0, 0.0], [1.0, 0.4]], 0.2)

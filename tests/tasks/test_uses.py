@@ -122,6 +122,7 @@ def test_the_class_posterior_is_exact_for_exact_denoisers():
   assert np.ptp(difference(expected)) > 4.0 and found[0].evaluations == 1000
 
 
+@pytest.mark.slow
 def test_classes_are_given_up_in_rounds_at_the_stated_cost():
   """The classes that are left have the errors that they have without rounds, and only they are evaluated."""
   process = processes.edm()

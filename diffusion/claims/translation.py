@@ -108,7 +108,7 @@ def transport_over_optimal(x, y, most=500) -> float:
   return float(np.trace(cost) / cost[linear_sum_assignment(cost)].sum())
 
 
-def draw(path, maps):
+def draw(path, maps, most=600):
   """{(first, second): (points, latents, translated, back)}, a row a pair; a point has the colour of its place in the source throughout."""
   from matplotlib.colors import hsv_to_rgb  # pylint: disable=import-outside-toplevel
   from matplotlib.figure import Figure  # pylint: disable=import-outside-toplevel
@@ -118,6 +118,7 @@ def draw(path, maps):
   figure = Figure(figsize=(8.4, 2.15 * len(maps)), layout="constrained")
   rows = figure.subplots(len(maps), 4, squeeze=False)
   for axes, ((first, second), panels) in zip(rows, maps.items()):
+    panels = tuple(points[:most] for points in panels)
     x = panels[0]
     angle, radius = np.arctan2(x[:, 1], x[:, 0]) / (2 * np.pi) % 1.0, np.linalg.norm(x, axis=1)
     rank = np.argsort(np.argsort(radius)) / len(radius)

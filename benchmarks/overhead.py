@@ -5,7 +5,7 @@
 (c) the time to compile each of the four programs.
 
 Each number is a ratio of ours to theirs: the median over interleaved repeats in one process. With --solvers=all, (a) alone for every
-table of the catalogue: its evaluations against as many of the bare network (8 or so with --quick)."""
+table of the catalogue: its 16 or so evaluations against as many of the bare network (8 with --quick)."""
 
 import pathlib
 import sys
@@ -24,6 +24,7 @@ from diffusion import configuration, solvers  # pylint: disable=wrong-import-pos
 from diffusion.training import ema, model, optimizer, sharding, step as steps  # pylint: disable=wrong-import-position
 
 BATCH, STEPS = 64, 50
+TABLE_STEPS, TABLE_REPEATS = 16, 5  # of each table of the catalogue
 
 
 def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
@@ -63,11 +64,11 @@ def every_table(parts, params, batch, quick):
   tables = [name for name in solvers.SOLVERS if isinstance(solvers.build(name, parts.process, 8), solvers.Table)]
   found = {}
   for name in tqdm(tables, unit="solver"):
-    (ours, arrays), (bare, bare_arrays) = sampler_pair(parts, params, batch, name, 8 if quick else STEPS)
+    (ours, arrays), (bare, bare_arrays) = sampler_pair(parts, params, batch, name, 8 if quick else TABLE_STEPS)
     chain = chain or jax.jit(bare())
     calls = {"ours": lambda run=ours(), a=arrays: run(*a), "theirs": lambda a=bare_arrays: chain(*a)}
     timing.interleaved(calls, 1)
-    found[name] = (arrays[1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else 9), "ours", "theirs"))
+    found[name] = (arrays[1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else TABLE_REPEATS), "ours", "theirs"))
   print(f"{'solver':24}{'calls':>8}{'ratio':>8}{'middle half':>18}{'aim':>8}")
   for name, (nfe, (middle, (low, high))) in found.items():
     print(f"{name:24}{nfe:8}{middle:8.3f}{f'{low:.3f} to {high:.3f}':>18}{'1.03':>8}")

@@ -62,20 +62,20 @@ def later(process, first):
   return process.replace(t_max=float(process.t_of_log_snr(-2 * np.log(first))))
 
 
-def fit(problem, noise, nfe, seed=0, progress=None, firsts=FIRST, iterations=ITERATIONS):
+def fit(problem, noise, nfe, seed=0, progress=None):
   """The `Teleported` table of so many evaluations, in float64, and what `solvers.fit` says of it."""
   denoiser, x, known = training(problem, noise)
   process = problems.NOISES[noise]()
   gaussian = solvers.fit_gaussian(known.end)
   found = []
-  for first in firsts:
+  for first in FIRST:
     tables = solvers.starts(later(process, first), nfe)
     there = Teleported(gaussian, tables[0]).start(process, x)
     for table in tables:
       end = solvers.sample(denoiser, table, there[:SCREENED])
       found.append((float(np.sqrt(np.mean((np.asarray(end) - known.end[:SCREENED]) ** 2))), len(found), table))
   start = Teleported(gaussian, min(found)[2])
-  result = solvers.fit(denoiser, start.table, start.start(process, x), reference=known, iterations=iterations, seed=seed, progress=progress)
+  result = solvers.fit(denoiser, start.table, start.start(process, x), reference=known, iterations=ITERATIONS, seed=seed, progress=progress)
   return start._replace(table=jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), result.table)), result
 
 

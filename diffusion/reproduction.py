@@ -1,6 +1,7 @@
 """Runs what configs claim: finds them, measures each with a few seeds, and keeps the ledger."""
 
 import fnmatch
+import functools
 import importlib.util
 import os
 import pathlib
@@ -116,10 +117,9 @@ def measure(case: Case, seeds: int | None, say=print):
       return results, time.perf_counter() - start, ""
 
 
-def measure_named(job, say):
-  """What `measure` returns of a claiming config by its name, for a process of its own; job: 'NAME' or 'NAME@SEEDS'."""
-  name, _, seeds = job.partition("@")
-  return measure(claimed(name), int(seeds) if seeds else None, say)
+def measure_named(name, say, seeds=None):
+  """What `measure` returns of a claiming config by its name, for a process of its own."""
+  return measure(claimed(name), seeds, say)
 
 
 def all_measured(cases, jobs, seeds, say):
@@ -129,10 +129,10 @@ def all_measured(cases, jobs, seeds, say):
       say(f"[{index + 1}/{len(cases)}] {case.name}")
       yield case, measure(case, seeds, say)
     return
-  named = {f"{case.name}@{seeds}" if seeds else case.name: case for case in cases}
-  for index, (job, result) in enumerate(measuring.apart(measure_named, list(named), jobs, say)):
-    say(f"[{index + 1}/{len(cases)}] {named[job].name}")
-    yield named[job], result
+  named = {case.name: case for case in cases}
+  for index, (name, result) in enumerate(measuring.apart(functools.partial(measure_named, seeds=seeds), list(named), jobs, say)):
+    say(f"[{index + 1}/{len(cases)}] {name}")
+    yield named[name], result
 
 
 def processor_seconds() -> float:

@@ -56,17 +56,6 @@ def log_checkerboard(x):
   return jnp.log(jnp.maximum(total / 8.0, jnp.finfo(x.dtype).tiny))
 
 
-def entropy(log_density, reach=5.0, points=1001):
-  """-E log p in nats, by a sum over a grid of [-reach, reach]^2."""
-  line = np.linspace(-reach, reach, points)
-  total = 0.0
-  rows = jax.jit(lambda y: log_density(jnp.stack([jnp.broadcast_to(y, (points,)), jnp.asarray(line, jnp.float32)], axis=1)))
-  for y in line:
-    logs = np.asarray(rows(y), np.float64)
-    total -= np.sum(np.exp(logs) * logs)
-  return total * (line[1] - line[0]) ** 2
-
-
 def optimiser(config, steps=None):
   """Adam with clipped gradients and a cosine to zero."""
   rate = optax.cosine_decay_schedule(config.learning_rate, steps or config.steps)

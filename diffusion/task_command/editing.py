@@ -8,7 +8,7 @@ from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.settings import Found, condition, counted, given_label, span
+from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, span, table_of
 
 STEPS, DRAWS, SOLVER, STRENGTH = 40, 4, "dpmpp_2m_sde", 0.5
 MOST_SAMPLES = 6  # shown
@@ -60,8 +60,7 @@ def starting(sampler, process, strength):
   name, grid = sampler["solver"] or SOLVER, sampler["grid"] or "log_snr"
   if name not in solvers.SOLVERS:
     raise UserError(f"--task=edit starts a built-in solver at the strength, and {name} is none{closest(name, solvers.SOLVERS)}: choose one such as {SOLVER} or ddim")
-  if grid not in solvers.GRIDS:
-    raise UserError(f"--grid={grid} is not known{closest(grid, solvers.GRIDS)}: choose one of {', '.join(solvers.GRIDS)}")
+  check_grid(grid)
   low, high = (float(process.marginal(float(t)).noise_to_signal) for t in (process.t_min, process.t_max))
   if not low < strength <= high:
     raise UserError(f"--strength={strength:g} is no noise level sigma/alpha of this model: choose one above {low:.3g} and up to {high:.3g}")
@@ -70,8 +69,7 @@ def starting(sampler, process, strength):
     solver = tasks.start_at(process, t0, sampler["steps"] or STEPS, solver=name, grid=grid, **sampler["options"] or {})
   except (ValueError, TypeError) as error:
     raise UserError(f"--task=edit: {error}") from error
-  if not isinstance(solver, solvers.Table):
-    raise UserError(f"--task=edit needs a solver that is one table, and {name} is none: choose one such as {SOLVER} or ddim")
+  table_of(solver, name, "edit")
   return solver
 
 

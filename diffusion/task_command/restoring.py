@@ -4,14 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, sampling, solvers, tasks
-from diffusion.configuration import closest
 from diffusion.data import load
 from diffusion.errors import UserError
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import METHODS, OWN_SOLVERS
-from diffusion.task_command.settings import Found, condition, counted, given_label, table_of
+from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, span, table_of
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 MOST_SAMPLES = 6  # shown
@@ -47,7 +46,7 @@ def restore(args, sampler, opened) -> Found:
   passes = sampling.forward_passes(transform(denoiser), solve)
   stored = scaling.to_data(x)
   again = operator(jnp.asarray(x.reshape(count * draws, *shape)))
-  misfit = _rms((np.asarray(again).reshape(count, draws, *operator.measured) - np.asarray(y)[:, None])) / _unit(scaling)
+  misfit = _rms((np.asarray(again).reshape(count, draws, *operator.measured) - np.asarray(y)[:, None])) / rows.unit(scaling)
   arrays = dict(measurement=rows.in_data_values(scaling, y), x=x, stored=stored, index=given.index, label=given.label,
                 mean=stored.astype(np.float64).mean(1), spread=stored.astype(np.float64).std(1))
   if whole:
@@ -58,7 +57,7 @@ def restore(args, sampler, opened) -> Found:
   words = (f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation included); "
            + counted(count * draws, solve.nfe, passes)
            + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
-           + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {(args.noise or 0.0) / _unit(scaling):.2g})")
+           + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {(args.noise or 0.0) / rows.unit(scaling):.2g})")
   if whole and draws > 1:
     words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
   return Found(words, arrays, lambda path: _draw(path, args, dataset, arrays, name))
@@ -82,8 +81,7 @@ def method(args, sampler, opened, operator):
   name, steps = args.method or METHODS[0], sampler["steps"] or STEPS
   process, clean = opened.denoiser.process, not float(opened.denoiser.process.marginal(0.0).sigma) > 0
   changes = sampler | dict(steps=steps, guidance=sampler["guidance"] or 0.0)
-  if sampler["grid"] not in (None, *solvers.GRIDS):
-    raise UserError(f"--grid={sampler['grid']} is not known{closest(sampler['grid'], solvers.GRIDS)}: choose one of {', '.join(solvers.GRIDS)}")
+  check_grid(sampler["grid"])
   if name in OWN_SOLVERS:
     if not clean:
       raise UserError(f"--method={name} ends in clean data, and the process '{process.name}' keeps noise at t = 0: take --method=pigdm, dps or replacement")
@@ -133,18 +131,13 @@ def energy_score(samples, truth) -> float:
   return float(away - 0.5 * apart)
 
 
-def _unit(scaling):
-  """How many model units one step of the data's values is."""
-  return float(np.diff(scaling.to_model(np.array([0.0, 1.0])))[0])
-
-
 def _rms(gap):
   return float(np.sqrt(np.mean(np.square(np.asarray(gap, np.float64)))))
 
 
 def _draw(path, args, dataset, arrays, name):
   """Input, measurement, samples, mean and spread."""
-  scale = (0, dataset.scaling.levels - 1) if hasattr(dataset.scaling, "levels") else (float(arrays["stored"].min()), float(arrays["stored"].max()))
+  scale = span(dataset, arrays["stored"])
   columns = [pictures.Column("input", arrays["input"], scale)] if "input" in arrays else []
   y = arrays["measurement"]
   columns.append(pictures.Column("measured", pictures.unmeasured(y, arrays["mask"], scale) if "mask" in arrays else y, (0, 1) if "mask" in arrays else scale))

@@ -73,5 +73,14 @@ def in_data_values(scaling, x):
   >>> in_data_values(Scaling(17), np.array([-1.0, 1.0])).tolist()
   [0.0, 16.0]
   """
-  zero, one = (float(scaling.to_model(np.array([value]))[0]) for value in (0.0, 1.0))
-  return (np.asarray(x, np.float64) - zero) / (one - zero)
+  return (np.asarray(x, np.float64) - float(scaling.to_model(np.zeros(1))[0])) / unit(scaling)
+
+
+def unit(scaling) -> float:
+  """How many model units one step of the data's values is.
+
+  >>> from diffusion.data.scaling import Scaling
+  >>> unit(Scaling(17))
+  0.125
+  """
+  return float(np.diff(scaling.to_model(np.array([0.0, 1.0])))[0])

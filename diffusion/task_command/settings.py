@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import solvers
+from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import class_of
 
@@ -32,6 +33,12 @@ def condition(label, position):
     return None
   label = jnp.asarray(label, jnp.int32)
   return {"label": label[position] if label.ndim else jnp.full(position.shape, label)}
+
+
+def check_grid(name):
+  """Raises UserError for the name of no spacing; None is the solver's own."""
+  if name not in (None, *solvers.GRIDS):
+    raise UserError(f"--grid={name} is not known{closest(name, solvers.GRIDS)}: choose one of {', '.join(solvers.GRIDS)}")
 
 
 def table_of(solver, name, task):

@@ -2,8 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 import numpy as np
 import pytest
+import scipy.stats
 
 from diffusion.claims import autoregressive
 
@@ -23,6 +25,20 @@ def test_samples_fall_into_cells_as_the_density_says(name):
   kept = expected > 5.0
   statistic, freedom = np.sum((counts - expected)[kept] ** 2 / expected[kept]), kept.sum()
   assert statistic < freedom + 4.5 * np.sqrt(2.0 * freedom) and counts[~kept].sum() < expected[~kept].sum() + 30.0
+
+
+@pytest.mark.standard_promotion
+def test_the_background_comes_off_the_exact_mixture_without_a_trace():
+  """Of q = (1 - e) p + e n in closed form what remains is p, where p is above a thousandth of q."""
+  config = ConfigDict(dict(background=dict(share=0.1, std=2.0)))
+  draw, log_density = autoregressive.plane_set("ring")
+  x = draw(jax.random.key(1), 500)
+  log_p = np.asarray(log_density(x), np.float64)
+  log_n = scipy.stats.multivariate_normal(np.zeros(2), 4.0 * np.eye(2)).logpdf(np.asarray(x, np.float64))
+  log_q = np.logaddexp(np.log(0.9) + log_p, np.log(0.1) + log_n)
+  seen = 0.9 * np.exp(log_p - log_q) > 2e-3
+  np.testing.assert_allclose(autoregressive.without_background(config, x, log_q)[seen], log_p[seen], atol=1e-9)
+  assert seen.mean() > 0.99
 
 
 def test_an_unknown_set_raises_a_sentence():

@@ -48,12 +48,12 @@ def measurements(noise):
 
 
 def methods(process, measurement, y, steps):
-  """name -> (transform of the denoiser, solver, post_step); those that do not fit the measurement are left out."""
+  """name -> (transform of the denoiser, solver, post_step)."""
   table = solvers.build("dpmpp_2m", process, steps)
   stochastic = solvers.build("dpmpp_2m_sde", process, steps)
   grid = solvers.grids.karras(process, steps, clean=True)
   same = lambda denoiser: denoiser
-  found = {
+  return {
       "prior": (same, table, None),
       "replacement": (same, stochastic, tasks.replacement(process, measurement, y)),
       "replacement, 5 correctors": (
@@ -65,10 +65,8 @@ def methods(process, measurement, y, steps):
       "pigdm": (tasks.pigdm(measurement, y, STD), stochastic, None),
       "pigdm, flow": (tasks.pigdm(measurement, y, STD), table, None),
       "daps": (same, tasks.daps(process, grid, measurement, y, data_std=STD), None),
+      "ddrm": (same, tasks.ddrm(process, grid, measurement, y), None),
   }
-  if measurement.gram is not None:
-    found["ddrm"] = (same, tasks.ddrm(process, grid, measurement, y), None)
-  return found
 
 
 def measure(args):

@@ -9,7 +9,7 @@ import numpy as np
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
-from diffusion.tasks.measurement import Measurement
+from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
 @struct.dataclass
@@ -17,7 +17,7 @@ class Ddrm:
   """A solver; see `ddrm`."""
 
   process: Any
-  measurement: Measurement
+  spectrum: Spectrum
   y: Any
   eta: Any
   eta_b: Any
@@ -35,7 +35,7 @@ class Ddrm:
 
   def init(self, denoiser, x, keys, cond=None):
     del denoiser, keys, cond
-    self.measurement.check(x.shape, self.y.shape)
+    self.spectrum.measurement.check(x.shape, self.y.shape)
     return x
 
   def step(self, denoiser, state, i, keys, cond=None, post_step=None):
@@ -45,19 +45,17 @@ class Ddrm:
     m = self.process.marginal(t_next)
     level = expand(m.noise_to_signal, x0)  # sigma/alpha at the end of the step
     z = randomness.normal(keys, i + 1, 0, state)
-    eta, eta_b, gram = (jnp.asarray(value, state.dtype) for value in (self.eta, self.eta_b, self.measurement.gram))
-    project = lambda v: self.measurement.adjoint(self.measurement(v)) / gram
-    known = self.measurement.adjoint(self.y.astype(state.dtype)) / gram  # y in the space of x, with noise s/sqrt(gram)
-    noise = jnp.asarray(self.measurement.noise, state.dtype) / jnp.sqrt(gram)
+    own = self.spectrum.into(x0)
+    eta, eta_b = (jnp.asarray(value, state.dtype) for value in (self.eta, self.eta_b))
+    gap = self.spectrum.known(self.y.astype(state.dtype)) - own
     # Where nothing is measured: DDIM with eta.
     free = x0 + level * (jnp.sqrt(1 - eta**2) * eps + eta * z)
     # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is noisier: towards y.
-    towards = x0 + eta_b * (known - project(x0))
-    clear = towards + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
-    unit = (known - project(x0)) / jnp.maximum(noise, jnp.finfo(state.dtype).tiny)
-    faint = x0 + level * (jnp.sqrt(1 - eta**2) * unit + eta * z)
+    level, z, noise = expand(m.noise_to_signal, own), self.spectrum.into(z), jnp.asarray(self.spectrum.noise, state.dtype)
+    clear = own + eta_b * gap + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
+    faint = own + level * (jnp.sqrt(1 - eta**2) * gap / jnp.maximum(noise, jnp.finfo(state.dtype).tiny) + eta * z)
     measured = jnp.where(level >= noise, clear, faint)
-    x = expand(m.alpha, x0) * (free + project(measured - free))
+    x = expand(m.alpha, x0) * (free + self.spectrum.back(measured - self.spectrum.into(free)))
     return x if post_step is None else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
 
   def output(self, state):
@@ -65,22 +63,22 @@ class Ddrm:
 
 
 def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32) -> Ddrm:
-  """DDRM in the spectral space of the operator (arXiv:2201.11793, eqs. 7 and 8), for operators with A A^T = c times the identity.
+  """DDRM in the spectral space of a linear operator (arXiv:2201.11793, eqs. 7 and 8).
 
-  The measured components have one singular value, sqrt(c): they take y where it is less noisy than the level, and lean towards
-  it where it is not; the others follow DDIM with `eta`. Deterministic in nothing but its settings: samples are spread
+  Along each singular vector that is measured, with singular value s: y / s where its noise is below the process's, and leaning
+  towards it where it is above; the others follow DDIM with `eta`. Deterministic in nothing but its settings: samples are spread
   less than the posterior where the data have modes of their own.
 
   Args:
     process: the Gaussian process.
     grid: [n + 1] decreasing times.
-    measurement: linear with a gram: inpainting, super_resolution, colorization, compressed_sensing.
+    measurement: a linear one. Without a gram its matrix is decomposed here, see `spectrum`.
     y: [B, *measured].
     eta, eta_b: the paper's defaults; leaves.
     dtype: of the times.
 
   Raises:
-    ValueError: another measurement, or a bad grid.
+    ValueError: a measurement that is not linear or too large to decompose, or a bad grid.
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -90,11 +88,9 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
   >>> float(x[0, 0])
   3.0
   """
-  measurement.check_linear("ddrm")
-  if measurement.gram is None:
-    raise ValueError(f"ddrm needs an operator with A A^T = c times the identity, and {measurement.name} has none: take pigdm or daps")
+  found = spectrum(measurement, "ddrm")
   grid = np.asarray(grid, np.float64)
   if grid.ndim != 1:
     raise ValueError(f"ddrm takes one grid for all samples, got shape {grid.shape}")
   nodes(process, grid, dtype)
-  return Ddrm(process, measurement, jnp.asarray(y), eta, eta_b, grid.astype(dtype))
+  return Ddrm(process, found, jnp.asarray(y), eta, eta_b, grid.astype(dtype))

@@ -7,40 +7,41 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.processes.base import expand
-from diffusion.tasks.measurement import Measurement
+from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
 @struct.dataclass
 class Replacement:
-  """(x, t, keys) -> x whose measured part is a fresh forward sample of y; see `replacement`."""
+  """(x, t, keys) -> x whose measured part is a forward sample of what y tells of it; see `replacement`."""
 
   process: Any
-  measurement: Measurement
+  spectrum: Spectrum
   y: Any
 
   def __call__(self, x, t, keys):
-    m = self.process.marginal(t)
-    y = self.y.astype(x.dtype)
-    target = expand(m.alpha, y).astype(x.dtype) * y
+    m, own = self.process.marginal(t), self.spectrum.into(x)
+    alpha, sigma = (expand(leaf, own).astype(x.dtype) for leaf in (m.alpha, m.sigma))
+    noise = alpha * jnp.asarray(self.spectrum.noise, x.dtype)
+    told = alpha * self.spectrum.known(self.y.astype(x.dtype))
     if keys is not None:
       z = jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
-      target = target + expand(m.sigma, y).astype(x.dtype) * self.measurement(z)
-    gap = target - self.measurement(x)
-    return x + self.measurement.adjoint(self.measurement.solve(jnp.ones_like(t), gap)).astype(x.dtype)
+      told = told + jnp.sqrt(jnp.maximum(jnp.square(sigma) - jnp.square(noise), 0.0)) * self.spectrum.into(z)
+    return x + self.spectrum.back(jnp.where(sigma >= noise, told - own, 0.0)).astype(x.dtype)
 
 
 def replacement(process, measurement, y) -> Replacement:
-  """After every update, what y measures of x is replaced by alpha y + sigma A z (arXiv:2011.13456, section 5 and appendix I).
+  """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5 and appendix I).
 
-  For inpainting this is imputation, for `colorization` the method of Score SDE, for any other linear operator a projection on
-  the measurement at that noise level (no gradient through the network, unlike MCG). With noise in y its part stays as
-  measured. The unknown part is only told by the network's own coupling, so samples are not those of the posterior.
-  Operators without a gram are undone as far as their noise allows, by (A A^T + noise^2)^-1: directions that they hardly
-  measure would otherwise be filled with noise.
+  For inpainting this is imputation, for `colorization` the method of Score SDE, for any other linear operator the same along its
+  singular vectors (no gradient through the network, unlike MCG). Noise in y counts as noise that the process has added already:
+  a direction measured with noise n is alpha y + sqrt(sigma^2 - alpha^2 n^2) z as long as the process is noisier than y, and is left
+  to the denoiser afterwards. Where what y says of some directions tells nothing of the others, as for isotropic Gaussian data, a
+  stochastic solver in small steps therefore samples the posterior; a deterministic one spreads too little. Everywhere else the
+  unknown part is only told by the network's own coupling, and samples are not those of the posterior.
 
   Args:
     process: of the denoiser.
-    measurement: a linear one; with a gram its noise is not used.
+    measurement: a linear one. Without a gram its matrix is decomposed here, see `spectrum`.
     y: [B, *measured].
 
   Returns:
@@ -48,13 +49,11 @@ def replacement(process, measurement, y) -> Replacement:
     drawn, and the known part is alpha y.
 
   Raises:
-    ValueError: a measurement that is not linear.
+    ValueError: a measurement that is not linear, or too large to decompose.
 
   >>> from diffusion import processes, tasks
   >>> put_back = tasks.replacement(processes.edm(), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
   >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None).tolist()
   [[3.0, 2.0]]
   """
-  measurement.check_linear("replacement")
-  measurement = measurement if measurement.gram is None else measurement.replace(noise=0.0)
-  return Replacement(process, measurement, jnp.asarray(y))
+  return Replacement(process, spectrum(measurement, "replacement"), jnp.asarray(y))

@@ -2,7 +2,8 @@
 
 A config names one of the factories by its dotted path and gives its arguments; each returns a `Dataset`:
 
-  data.digits()                       the 8x8 handwritten digits of scikit-learn; data.binary_digits() in black and white
+  data.digits()                       the 8x8 handwritten digits of scikit-learn; data.binary_digits() in black and white,
+                                      data.color_digits() in random hues
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
   data.npz(path), data.idx(path)      arrays in a file
@@ -25,6 +26,7 @@ from diffusion.data.array_files import idx, npz
 from diffusion.data.binary_digits import binary_digits
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
+from diffusion.data.painted_digits import color_digits
 from diffusion.data.pipeline import Stream, stream
 from diffusion.data.scaling import Categories, Scaling, Standardize
 from diffusion.data.sources import Arrays, load

@@ -7,7 +7,7 @@ it and where a run was resumed cannot be seen in the numbers.
 
 import numpy as np
 
-PURPOSES = {"flip": 1, "dequantization": 2, "augment": 3}
+PURPOSES = {"flip": 1, "dequantization": 2, "augment": 3, "hue": 4}
 _PER_BLOCK = 8  # one step of the Philox counter makes four 64-bit words, that is eight float32
 
 
@@ -16,7 +16,7 @@ def uniform(seed, purpose, first, count, shape=()):
 
   Args:
     seed: integer of at most 64 bits.
-    purpose: 'flip', 'dequantization' or 'augment'; different purposes never share a number.
+    purpose: one of `PURPOSES`; different purposes never share a number.
     first: global count of the first example.
     count: number of examples n.
     shape: shape of one example's numbers.

@@ -1,0 +1,13 @@
+"""The digits of `configs/digits.py` in colour, each in one random hue: a model to colourise with, in some minutes on a CPU."""
+
+from configs import digits
+from ml_collections import ConfigDict
+
+
+def get_config():
+  config = digits.get_config()
+  data_std = 0.5  # of the pixels in [-1, 1]
+  config.data = ConfigDict(dict(factory="data.color_digits", dequantization="uniform"))
+  config.denoiser.data_std = config.loss.weight.data_std = data_std
+  config.training.steps = 3000
+  return config

@@ -6,9 +6,13 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, losses, metrics, networks, oracles, processes, solvers, tasks
-from diffusion.claims import diffusion_classifier
+from diffusion.claims import adversarial, diffusion_classifier
 from diffusion.claims.fitting import fit
 from diffusion.data import digits, load
+
+
+ATTACKS = {"fgsm": 1, "pgd": 10}
+"""Steps of the fast gradient sign method and of projected gradient."""
 
 
 def classifier_failure(config, seed):
@@ -16,6 +20,9 @@ def classifier_failure(config, seed):
 
   The classifier sees config.train digits; the density of its features is a diffusion model that is told no label. For comparison: one
   less the largest probability of the classifier, and a mixture of ten Gaussians on the same features.
+
+  Adversarial inputs are test digits that it got right and no longer does after an attack of config.sizes (the most that a pixel in [0, 1]
+  changes; the attack knows the classifier and nothing of the scores), against the test digits that it gets right. `attack_succeeds_...` is their share of those.
   """
   from sklearn import datasets, mixture, neural_network  # pylint: disable=import-outside-toplevel
 
@@ -46,12 +53,18 @@ def classifier_failure(config, seed):
       "surprise": surprise, "mixture": lambda x: -gaussians.score_samples(scaled(x)),
       "doubt": lambda x: 1.0 - classifier.predict_proba(x).max(axis=1)}
   others = unlike(images[test], rng)
+  layers = tuple((jnp.asarray(weights, jnp.float32), jnp.asarray(bias, jnp.float32)) for weights, bias in zip(classifier.coefs_, classifier.intercepts_))
+  moved = {f"{kind}_{size:g}": np.asarray(adversarial.attacked(layers, images[test], label[test], size, steps), np.float64)
+           for size in config.sizes for kind, steps in ATTACKS.items()}
+  fooled = {kind: ~wrong & (classifier.predict(x) != label[test]) for kind, x in moved.items()}
   found = {"errors": float(wrong.sum()), "classifier_accuracy": 1.0 - float(wrong.mean())}
+  found |= {f"attack_succeeds_{kind}": float(hit.sum() / (~wrong).sum()) for kind, hit in fooled.items()}
   for name, score in scores.items():
     usual = score(images[test])
     area = metrics.auroc(usual[wrong], usual[~wrong])
     found |= {f"{name}_finds_errors": area.value, f"{name}_finds_errors_error": area.error}
     found |= {f"{name}_finds_{kind}": metrics.auroc(score(x), usual).value for kind, x in others.items()}
+    found |= {f"{name}_finds_adversarial_{kind}": metrics.auroc(score(x)[fooled[kind]], usual[~wrong]).value for kind, x in moved.items()}
   return found | {"evaluations": float(evaluations[0])}
 
 

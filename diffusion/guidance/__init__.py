@@ -9,5 +9,6 @@ from diffusion.guidance.composition import Conjunction, Disjunction, conjunction
 from diffusion.guidance.epsilon_scaling import EpsilonScaling, epsilon_scaling
 from diffusion.guidance.experts import Experts, experts
 from diffusion.guidance.gradient_free import GradientFree, gradient_free
+from diffusion.guidance.learned import Learned, learned
 from diffusion.guidance.minority import minority_bins, minority_score
 from diffusion.guidance.threshold import Threshold, dynamic_threshold, static_threshold

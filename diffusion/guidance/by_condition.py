@@ -24,6 +24,11 @@ class ByCondition:
   def process(self):
     return self.denoiser.process
 
+  @property
+  def collections(self):
+    """The denoiser's mutable collections, None if it has none: so that a loss knows the role's."""
+    return getattr(self.denoiser, "collections", None)
+
   def with_params(self, params, collections=None):
     """The same guidance of a denoiser with other parameters: so it can be a role of `losses.fields`."""
     return self.replace(denoiser=self.denoiser.with_params(params, collections))

@@ -4,7 +4,7 @@ from diffusion.solvers import grids
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
-from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing
+from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing, times
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior

@@ -200,14 +200,23 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
     raise ValueError(f"{name} takes the steps it is given, and a tolerance of {tolerance} says nothing to it: {', '.join(ADAPTIVE)} have one")
   if n is None:
     raise ValueError(f"{name} needs a number of steps: only {', '.join(ADAPTIVE)} choose their own")
+  return entry.builder(process, times(name, process, n, grid), **options)
+
+
+def times(name, process, n, grid=None):
+  """The times [n+1] of a built-in solver's n steps, float64: its own grid for None, a key of `GRIDS`, or times as they are.
+
+  Raises ValueError for an unknown solver or grid.
+
+  >>> times("ddim", processes.edm(), 2, "log_snr").round(3).tolist()
+  [80.0, 0.4, 0.002]
+  """
   grids.check_steps(n)
   if grid is None:
-    times = entry.grid(process, n)
-  elif isinstance(grid, str):
-    times = _lookup(grids.GRIDS, "grid", grid)(process, n)
-  else:
-    times = np.asarray(grid, np.float64)
-  return entry.builder(process, times, **options)
+    return _lookup(SOLVERS, "solver", name).grid(process, n)
+  if isinstance(grid, str):
+    return _lookup(grids.GRIDS, "grid", grid)(process, n)
+  return np.asarray(grid, np.float64)
 
 
 def listing():

@@ -115,6 +115,34 @@ def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
   return _in_rho(process, n, t_max, t_min, clean, spacing)
 
 
+def thinned(process, n, of, spacing="karras", **options):
+  """Every (of/n)-th node of a grid of `of` steps: the grids of a model whose steps are halved again and again.
+
+  `uniform` and `vp_time` down to t = 0 are closed under halving; a grid whose last step goes from t_min to clean data is not.
+
+  Args:
+    process, n: as in `uniform`; n divides `of`.
+    of: number of steps of the finest grid.
+    spacing: a key of `GRIDS`.
+    **options: of that grid.
+
+  Raises:
+    ValueError: n that does not divide `of`, an unknown spacing.
+    TypeError: an option that the spacing does not have.
+
+  >>> from diffusion import processes
+  >>> thinned(processes.edm(), 2, 8, clean=True).round(3).tolist()
+  [80.0, 1.501, 0.0]
+  """
+  check_steps(n)
+  check_steps(of)
+  if of % n:
+    raise ValueError(f"{n} steps do not go into {of}: take every node, every other, ... of the grid of {of} steps")
+  if spacing not in GRIDS:
+    raise ValueError(f"unknown spacing {spacing!r}: choose one of {', '.join(GRIDS)}")
+  return GRIDS[spacing](process, of, **options)[:: of // n]
+
+
 def concatenate(*grids):
   """One grid after another, each from where the last ended.
 

@@ -1,9 +1,7 @@
 """What every denoiser transform keeps: views of one prediction, rows that do not meet, a neutral setting, and no second trace."""
 
 import functools
-from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,34 +16,12 @@ def clean_logits(params, x0):
   return -jnp.sum(jnp.square(x0[:, None, :] - params[None, :, :]), axis=-1)
 
 
-def weighted(w):
-  """Guidance by the condition, with one weight put into the condition of every row: as `classifier_free(w)`."""
-  def transform(oracle):
-    return WithWeight(guidance.by_condition()(oracle), w)
-  return transform
-
-
-@struct.dataclass
-class WithWeight:
-  """A denoiser that adds 'guidance' to the condition."""
-
-  denoiser: Any
-  weight: Any
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, **options):
-    return self.denoiser(x, t, {**cond, "guidance": jnp.broadcast_to(jnp.asarray(self.weight, x.dtype), t.shape)}, **options)
-
-
 # Each with one number to change, and the number at which the transform does nothing to the conditional prediction (None: there is none).
 TRANSFORMS = {
     "classifier_free": (lambda oracle, w: guidance.classifier_free(w), 0.0),
     "classifier_free, negative": (lambda oracle, w: guidance.classifier_free(w, negative={"label": 2}), 0.0),
     "classifier_free, interval": (lambda oracle, w: guidance.classifier_free(w, interval=(0.1, 2.0)), 0.0),
-    "by_condition": (lambda oracle, w: weighted(w), 0.0),
+    "by_condition, learned": (lambda oracle, w: guidance.chain(guidance.by_condition(), guidance.learned(w)), 0.0),
     "autoguidance": (lambda oracle, w: guidance.autoguidance(oracle.replace(means=1.1 * oracle.means), w), 0.0),
     "classifier": (lambda oracle, w: guidance.classifier(posterior, oracle, w), 0.0),
     "gradient_free": (lambda oracle, w: guidance.gradient_free(clean_logits, w, oracle.means[:3]), 0.0),
@@ -110,3 +86,5 @@ def test_a_weight_of_each_sample_is_that_weight_for_all():
   for bad, words in ((None, "guidance without a conditional model"), ({"guidance": t}, "guidance without a conditional model"), (cond, "add 'guidance'")):
     with pytest.raises(ValueError, match=words):
       guidance.by_condition()(oracle)(x, t, bad)
+  with pytest.raises(ValueError, match="has a weight 'guidance' of its own"):
+    guidance.learned(1.0)(guidance.by_condition()(oracle))(x, t, {**cond, "guidance": t})

@@ -19,9 +19,10 @@ def get_config():
       row("classifier_accuracy", 0.9, unit="of 1197 test digits", note="trained on 600"),
       row("evaluations", 64.0, bound="within", unit="network evaluations an image", note="16 steps of order 4, with four directional derivatives each"),
   ]
+  tried = {"pgd_0.2": "; with other numbers of features (one seed) 16: 0.74, 64: 0.89, and there the ten Gaussians 0.67 and 0.90, the doubt 0.47 and 0.46"}
   for attack, how in attacks.items():
     claims += [
-        row(f"surprise_finds_adversarial_{attack}", 0.8, note=f"-log p of the features, digits that an attack made it get wrong against those it gets right; {how}; {ours}"),
+        row(f"surprise_finds_adversarial_{attack}", 0.8, note=f"-log p of the features, digits that an attack made it get wrong against those it gets right; {how}; {ours}{tried.get(attack, '')}"),
         row(f"mixture_finds_adversarial_{attack}", 0.8, note=f"for comparison: ten Gaussians on the same features; {how}; {ours}"),
         row(f"doubt_finds_adversarial_{attack}", 0.8, note=f"for comparison: the classifier's own doubt; {how}; {ours}"),
         row(f"attack_succeeds_{attack}", 0.1, unit="of the digits it got right", note=f"{how}; of fewer digits the rows above would say little; {ours}"),

@@ -174,12 +174,12 @@ def test_warm_start_keeps_a_new_guidance_embedding_at_zero():
   x, t = jnp.ones((2, 2)), jnp.zeros(2)
   old, new = (jax.jit(net.init)(jax.random.key(seed), x, t)["params"] for seed, net in enumerate(nets))
   old = jax.tree.map(lambda leaf: leaf + 0.1, old)
-  going_on = warm_start._fit(old, new, "runs/old")  # pylint: disable=protected-access
+  going_on = warm_start.fit(old, new, "runs/old")
   label, weight = jnp.asarray([0, 2]), jnp.asarray([0.3, 4.0])
   np.testing.assert_array_equal(jax.jit(nets[1].apply)({"params": going_on}, x, t, {"label": label, "guidance": weight}),
                                 jax.jit(nets[0].apply)({"params": old}, x, t, {"label": label}))
   with pytest.raises(UserError, match="the networks differ"):
-    warm_start._fit(going_on, old, "runs/new")  # pylint: disable=protected-access
+    warm_start.fit(going_on, old, "runs/new")
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(call, tmp_path):
@@ -210,7 +210,7 @@ def test_full_disk(call, tmp_path, monkeypatch):
   assert checkpoints.choose(str(tmp_path / "checkpoints")).endswith("00000010")
 
 
-@pytest.mark.parametrize("name", ["digits.py", "digits_unet.py", "toy2d.py:moons", "toy2d.py:checkerboard"])
+@pytest.mark.parametrize("name", ["digits.py", "digits_unet.py", "digits_color.py", "toy2d.py:moons", "toy2d.py:checkerboard"])
 def test_configs_build(name, monkeypatch):
   config = configuration.load(str(ROOT / "configs" / name))
   json.loads(configuration.to_json(config))

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion import configuration, likelihood, metrics, pictures, sampling, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
-from diffusion.training import logging, model, state as states
+from diffusion.training import logging, model, state as states, student
 
 EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out", "own")
 # Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says otherwise.
@@ -89,7 +89,9 @@ def _of_samples(run, workdir, section, quiet, sampler) -> dict:
   most = min(section.get("held_out", MOST_HELD_OUT), len(held["x"]))
   if most > 1:
     found["held_out_loss"] = held_out_loss(run, held, most)
-    found.update(held_out_likelihood(run, held, most))
+    # The probability flow needs a denoiser at all times and without guidance: a student of steps is none, nor is what starts at some weight.
+    if student.own_solver(run.config.loss, run.denoiser.process) is None and not (student.guidance_range(run.config.loss) or (0.0,))[0]:
+      found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   return found
 
@@ -122,7 +124,7 @@ def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
   """
   loss = model.loss(run.parts)
   batch = _model_batch(run, held, most)
-  params = {**run.state.params, "model": run.params}
+  params = {**run.state.params, **run.state.loss_state.get("fixed", {}), "model": run.params}
 
   @jax.jit
   def value(params, state, batch, passes):

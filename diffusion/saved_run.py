@@ -6,7 +6,7 @@ import jax
 
 from diffusion import configuration, guidance, solvers
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, model, sharding, workdir as workdirs
+from diffusion.training import checkpoints, model, sharding, student, workdir as workdirs
 
 
 class SavedRun(NamedTuple):
@@ -76,7 +76,8 @@ def make_sampler(run: SavedRun, **changes):
       config's own where the solver is the config's), denoise; None keeps the config's value.
 
   Raises:
-    UserError: an unknown solver, grid or option, guidance without a conditional model, or a run that learned no denoiser.
+    UserError: an unknown solver, grid or option, guidance without a conditional model, a weight or an interval of guidance that a
+      distilled run did not learn, another solver than a student of steps was distilled for, or a run that learned no denoiser.
   """
   if run.denoiser is None:
     raise UserError(f"this run's network gives {', '.join(model.methods(run.parts.network))} and is no denoiser, so no solver samples from it: "
@@ -85,7 +86,17 @@ def make_sampler(run: SavedRun, **changes):
   name = section.get("solver", "dpmpp_2m")
   process, denoiser = run.denoiser.process, run.denoiser
   solver = _saved_solver(name, process, changes) if str(name).endswith(".npz") else model.solver(section, process)
-  weight, interval = section.get("guidance", 0.0), section.get("interval")
+  # What a student of steps says at one of its times is where that step should end. At other times, or in another solver's formula, it is neither
+  # that nor a mean, and more steps make samples worse. Nobody who asks for more steps wants that, so it is an error and not a warning.
+  own = student.own_solver(run.config.loss, process)
+  if own is not None and not student.same_solver(solver, own):
+    raise UserError(
+        f"this run is a student of {own.nfe} {own.name} steps and knows no other times: leave out --solver, --steps, --grid and --option; for other numbers "
+        f"of steps sample the run it learned from ({run.config.teacher.workdir}) or distil another")
+  weight, interval = section.get("guidance") or 0.0, section.get("interval")
+  learned = student.guidance_range(run.config.loss)
+  if learned is not None:
+    return _with_learned(denoiser, float(weight), interval, learned), solver
   if weight:
     if not run.parts.dataset.num_classes:
       raise UserError(f"guidance {weight} needs a model with classes and this one has none: leave out --guidance")
@@ -94,6 +105,17 @@ def make_sampler(run: SavedRun, **changes):
     except ValueError as error:
       raise UserError(str(error)) from error
   return denoiser, solver
+
+
+def _with_learned(denoiser, weight, interval, learned):
+  """The denoiser at one of the weights of guidance that it has learned: one evaluation a call."""
+  low, high = learned
+  if not low <= weight <= high:
+    raise UserError(f"guidance {weight:g} is outside of what this distilled run has learned, weights from {low:g} to {high:g}: give --guidance in that range")
+  if interval:
+    raise UserError(f"this run has learned guidance at the noise levels of its teacher, and --interval={tuple(interval)} can not change them: leave it out "
+                    "(in the config: config.sampler.interval=())")
+  return guidance.learned(weight)(denoiser)
 
 
 def sampler_section(run: SavedRun, changes) -> dict:

@@ -132,7 +132,7 @@ def thinned(process, n, of, spacing="karras", **options):
 
   >>> from diffusion import processes
   >>> thinned(processes.edm(), 2, 8, clean=True).round(3).tolist()
-  [80.0, 1.501, 0.0]
+  [80.0, 1.287, 0.0]
   """
   check_steps(n)
   check_steps(of)

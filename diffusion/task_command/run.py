@@ -11,6 +11,7 @@ from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
 from diffusion.task_command.translating import translate
+from diffusion.training import student
 
 DO = dict(inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify)
 
@@ -29,6 +30,10 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   if opened.denoiser is None:
     make_sampler(opened)  # says why there is none
+  own = student.own_solver(opened.config.loss, opened.denoiser.process)
+  if own is not None:
+    raise UserError(f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} {own.name} steps: use the run that its "
+                    "chain of teachers began with")
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):
     raise UserError(f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: use diffusion.tasks on them in Python")

@@ -14,8 +14,8 @@ import numpy as np
 from diffusion import configuration, data
 from diffusion.errors import UserError
 from diffusion.training import (
-    checkpoints, distributed, ema, interruption, logging, model, optimizer, profiling, sharding, state as states, step as steps, warm_start,
-    workdir as workdirs)
+    checkpoints, distributed, ema, interruption, logging, model, optimizer, profiling, sharding, state as states, step as steps, teacher,
+    warm_start, workdir as workdirs)
 
 KEYS = ("batch_size", "steps", "ema_half_life_images", "ema_ramp", "log_every", "checkpoint_every", "keep", "keep_every",
         "accumulate", "warm_start", "layout", "model_devices")
@@ -59,7 +59,9 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   for key, default in (("batch_size", None), ("steps", None), ("keep", 3), ("log_every", 100), ("checkpoint_every", 1000)):
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
+  config = teacher.resolve(config, workdir)
   parts = model.assemble(config)
+  teacher.check(parts)
   if config.get("sampler") and parts.parameterization is not None:
     model.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
   mesh = sharding.make_mesh(section.get("model_devices", 1))
@@ -160,6 +162,8 @@ class _Run:
       state = jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
       if self.section.get("warm_start"):
         state = warm_start.load(self.section.warm_start, state)
+      if self.parts.teacher is not None:
+        state = teacher.load(self.parts, state, say=_say)
       return state, 0, 0.0
     meta = checkpoints.read_meta(chosen)
     state = checkpoints.read_state(chosen, self.template)

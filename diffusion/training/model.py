@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from diffusion import configuration, denoisers, losses, solvers
+from diffusion import configuration, denoisers, guidance, losses, solvers
 from diffusion.errors import UserError
 from diffusion.factories import plain
-from diffusion.training import ema, optimizer, state as states
+from diffusion.training import ema, optimizer, state as states, student
 
 SECTIONS = ("data", "process", "network", "loss", "optimizer", "training")
 AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
 """Keys of config.loss that are not arguments of the objective's factory."""
 
-TOP_LEVEL = (*SECTIONS, "denoiser", "seed", "sampler", "evaluation", "claim", "measure")
+TOP_LEVEL = (*SECTIONS, "denoiser", "seed", "sampler", "evaluation", "claim", "measure", "teacher")
 SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise", "tolerance")
 
 METHODS = tuple(name for name in losses.binding.NAMES if name != "denoise")
@@ -33,6 +33,7 @@ class Parts(NamedTuple):
     process: the forward process.
     network: a linen module.
     parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
+    teacher: the parts of the model that a distillation loss learns from, on the same data set; None without one.
   """
 
   config: Any
@@ -40,6 +41,7 @@ class Parts(NamedTuple):
   process: Any
   network: Any
   parameterization: Any
+  teacher: Any = None
 
 
 def check_keys(section, allowed, where):
@@ -66,6 +68,12 @@ def assemble(config) -> Parts:
     raise UserError(
         f"config.network.num_classes={classes}, but the data set {parts.dataset.name} has {parts.dataset.num_classes} classes; "
         f"set --config.network.num_classes={parts.dataset.num_classes}" + (" or --config.data.num_classes=0" if not classes else ""))
+  if config.get("teacher"):
+    if "saved" not in config.teacher:
+      raise UserError("config.teacher has no 'saved', which says what the teacher is: a run gets it from `training.teacher.resolve`, as train.py does")
+    saved = config.teacher.saved
+    make = lambda section: configuration.build(saved[section], where=f"config.teacher.saved.{section}")
+    parts = parts._replace(teacher=Parts(saved, parts.dataset, make("process"), make("network"), make("denoiser")))
   return parts
 
 
@@ -80,6 +88,15 @@ def example_batch(parts: Parts, size: int):
 def denoiser(parts: Parts, params=None, collections=None):
   """The network as a denoiser with these parameters; without any it is a template for a loss."""
   return denoisers.from_flax(parts.network, parts.process, parts.parameterization, params, collections)
+
+
+def teacher(parts: Parts, collections=None):
+  """The teacher as a template for a loss: its denoiser, with guidance around it where config.teacher is `guided`."""
+  section, plainly = parts.config.teacher, denoiser(parts.teacher, collections=collections)
+  try:
+    return guidance.by_condition(tuple(section.get("interval") or ()) or None)(plainly) if section.get("guided") else plainly
+  except ValueError as error:
+    raise UserError(f"config.teacher: {error}") from error
 
 
 def methods(network) -> tuple[str, ...]:
@@ -123,19 +140,34 @@ def _method(parts, name):
   return call
 
 
-def loss(parts: Parts, collections=None):
+def loss(parts: Parts, collections=None, teacher_collections=None):
   """The closed loss of config.loss.
 
   The section's `factory` makes the objective from the process; around it come, in this order, `condition_dropout`
   (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty` (true or false), and the
-  section `times` with `reweight`. Of these, what the factory has an argument of that name for goes to the factory.
+  section `times` with `reweight`. Of these, what the factory has an argument of that name for goes to the factory. An objective of a
+  teacher's steps (see `student.taught`) has their times if `times` is left out.
+
+  Raises UserError for a loss and a config.teacher of which one is there without the other.
   """
   section = parts.config.loss
   where = "config.loss"
   factory = configuration.resolve(section["factory"], where) if "factory" in section else None
   own = configuration.arguments(factory) if callable(factory) else {}
   around = {key: section.get(key) for key in AROUND_THE_OBJECTIVE if key not in own}  # a weight that is part of a derivation is an argument
-  objective = configuration.build(section, parts.process, where=where, without=around)
+  steps = ()
+  if callable(factory) and "teacher_grid" in own:
+    try:
+      steps = (losses.student_steps(parts.process, *student.taught(section, parts.process)),)
+    except ValueError as error:
+      raise UserError(f"{where}: {error}") from error
+  objective = configuration.build(section, parts.process, *steps, where=where, without=(*around, *(student.OF_STEPS if steps else ())))
+  if ("teacher" in objective.needs) != (parts.teacher is not None):
+    name = section["factory"]
+    raise UserError(
+        f"config.loss: {name} learns from a teacher and the config has none: add teacher=dict(workdir=FOLDER, guided=True or False) with the folder of a"
+        " finished run" if parts.teacher is None else f"config.teacher names a teacher and {name} learns from none: choose losses.distillation or"
+        " losses.progressive_distillation, or leave config.teacher out")
   transforms = []
   try:
     if around.get("condition_dropout") and parts.dataset.num_classes:
@@ -147,7 +179,12 @@ def loss(parts: Parts, collections=None):
     if around.get("uncertainty"):
       transforms.append(losses.uncertainty())
     times = configuration.build(around["times"], where=f"{where}.times") if around.get("times") else None
-    fields = losses.fields(model=functions(parts, collections))
+    if steps and times is None:
+      times = losses.low_discrepancy(losses.step_times(*steps))
+    roles = {"model": functions(parts, collections)}
+    if parts.teacher is not None:
+      roles["teacher"] = teacher(parts, teacher_collections)
+    fields = losses.fields(**roles)
     return losses.chain(objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(around.get("reweight"))))
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
@@ -199,7 +236,13 @@ def init_state(parts: Parts) -> states.TrainState:
   """The state before the first step: a pure function of the config, to be jitted or shaped."""
   network_key, loss_key = jax.random.split(jax.random.fold_in(jax.random.key(parts.config.get("seed", 0)), _INIT))
   params, collections = init_network(parts, network_key)
-  loss_params, loss_state = loss(parts, collections).init(loss_key)
+  fixed, theirs = {}, None
+  if parts.teacher is not None:  # zeros, which `training.teacher.load` fills
+    shapes = jax.eval_shape(lambda: init_network(parts.teacher, jax.random.key(0)))
+    fixed["teacher"], theirs = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+  loss_params, loss_state = loss(parts, collections, theirs).init(loss_key)
+  if fixed:
+    loss_state = {**loss_state, "fixed": fixed}
   names = ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
   transform = optimizer.direction(parts.config.optimizer)
   return states.create({"model": params, "loss": loss_params}, loss_state, transform, names)

@@ -17,7 +17,8 @@ class TrainState:
     params: {'model': network parameters, 'loss': the loss's own parameters}, float32.
     opt_state: of the optax chain.
     emas: {half-life in images, as text: network parameters}.
-    loss_state: state of the objective and the network's mutable collections.
+    loss_state: {'objective': state of the objective, 'collections': the networks' mutable collections by role} and, in a run that has a
+      teacher, 'fixed': {role: parameters} of the roles that learn nothing, so that a resumed run needs no other folder than its own.
 
   Random keys are not kept: they are derived from the seed and the step, see `run_key`.
   """

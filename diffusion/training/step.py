@@ -36,8 +36,13 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
   def step(state: TrainState, batch):
     key = run_key(seed)
     value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
+    # What learns nothing is a role's parameters for the loss, and goes from one state to the next as it is.
+    kept = {name: part for name, part in state.loss_state.items() if name == "fixed"}
+    changing = state.replace(loss_state={name: part for name, part in state.loss_state.items() if name != "fixed"})
     with activations.placing(sharding.activations(mesh)):
-      gradient, loss_state, metrics = value(loss, state, key, batch, lambda params: sharding.whole(params, state_sharding.params, mesh))
+      fixed = sharding.whole(kept["fixed"], state_sharding.loss_state["fixed"], mesh) if kept else {}
+      gradient, loss_state, metrics = value(
+          loss, changing, key, batch, lambda params: {**sharding.whole(params, state_sharding.params, mesh), **fixed})
     updates, opt_state = transform.update(gradient, state.opt_state, state.params)
     learning_rate = rate(state.step)
     params = jax.tree.map(lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype), state.params, updates)
@@ -47,7 +52,7 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
         for name, half_life in averages.items()
     }
     metrics = metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": learning_rate}
-    return TrainState(state.step + 1, params, opt_state, emas, loss_state), metrics
+    return TrainState(state.step + 1, params, opt_state, emas, {**loss_state, **kept}), metrics
 
   return jax.jit(step, donate_argnums=0, in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
                  out_shardings=(state_sharding, sharding.replicated(mesh)))

@@ -22,15 +22,13 @@ def load(path: str, state, say=print):
   chosen = checkpoints.choose(workdirs.checkpoints(path), say=say)
   if chosen is None:
     raise UserError(f"config.training.warm_start={path}: that run has no checkpoint yet")
-  saved = checkpoints.read_arrays(chosen)
   names = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  weights = saved["emas"][names[0]] if names else saved["params"]["model"]
-  collections = (saved["loss_state"].get("collections") or {}).get("model")
+  weights, collections = read(chosen, names[0] if names else "none")
   say(f"weights from {chosen}, {'average of half-life ' + names[0] + ' images' if names else 'parameters'}")
-  make = lambda like: _fit(weights, like, path)
+  make = lambda like: fit(weights, like, f"config.training.warm_start={path}")
   loss_state = state.loss_state
   if collections and "model" in loss_state["collections"]:
-    fitted = _fit(collections, loss_state["collections"]["model"], path)
+    fitted = fit(collections, loss_state["collections"]["model"], f"config.training.warm_start={path}")
     loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
   return state.replace(
       params={**state.params, "model": make(state.params["model"])},
@@ -38,15 +36,22 @@ def load(path: str, state, say=print):
       loss_state=loss_state)
 
 
-def _fit(weights, like, path):
-  """The weights, placed like `like`; UserError naming the first that has no counterpart of its shape."""
+def read(checkpoint: str, average: str):
+  """(parameters, mutable collections) of a checkpoint's network, as NumPy arrays; average: a half-life in images as text, or 'none'."""
+  saved = checkpoints.read_arrays(checkpoint)
+  weights = saved["params"]["model"] if average == "none" else saved["emas"][average]
+  return weights, (saved["loss_state"].get("collections") or {}).get("model")
+
+
+def fit(weights, like, where):
+  """The weights, placed like `like`; UserError naming `where` and the first that has no counterpart of its shape."""
   have = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(weights)}
   want = {jax.tree_util.keystr(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(like)}
   kept = {key for key in want if key not in have and key.endswith(NEUTRAL)}
   for key in (key for key in {**want, **have} if key not in kept):
     there, here = (list(table[key].shape) if key in table else "absent" for table in (have, want))
     if there != here:
-      raise UserError(f"config.training.warm_start={path}: the networks differ, {key} is {there} there and {here} here; "
+      raise UserError(f"{where}: the networks differ, {key} is {there} there and {here} here; "
                       "use the same config.network")
 
   def place(key, leaf):

@@ -94,6 +94,15 @@ def test_grids_compose():
     # A last step from a higher level is one denoising: the row returns D itself.
     table = solvers.dpmpp_2m(process, g)
     assert table.A[-1, 0].tolist() == [0, 0] and table.B[-1, 0] == 1
+  # Every other node of the finest, again and again: which no spacing gives whose last step is of another kind.
+  halves = [solvers.grids.thinned(process, n, 8, clean=True) for n in (8, 4, 2, 1)]
+  for fine, coarse in zip(halves, halves[1:]):
+    np.testing.assert_array_equal(fine[::2], coarse)
+  np.testing.assert_array_equal(halves[0], solvers.grids.karras(process, 8, clean=True))
+  assert halves[1][-2] > 2 * solvers.grids.karras(process, 4, clean=True)[-2]
+  for bad, words in (((process, 3, 8), "3 steps do not go into 8"), ((process, 4, 8, "karas"), "unknown spacing 'karas'")):
+    with pytest.raises(ValueError, match=words):
+      solvers.grids.thinned(*bad)
   with pytest.raises(ValueError, match="grid 1 starts at"):
     solvers.grids.concatenate(parts[1], parts[0])
   with pytest.raises(ValueError, match="t_min < t_max"):

@@ -280,6 +280,13 @@ def test_classify_at_any_batch_size(grey, tmp_path):
     (("--task=inpaint", "--input", "{files}/loud.npz"), "go from 0 to 16"),
     (("--task=inpaint", "--input", "{files}/nan.npz"), "no finite numbers"),
     (("--task=inpaint", "--input", "{files}/labels.npz"), "one whole number an image"),
+    (("--task=inpaint", "--input", "{files}/high.npz"), "has the label 12: give whole numbers from 0 to 9, or -1"),
+    (("--task=inpaint", "--input", "{files}/named.npz"), "has the label three: give whole numbers"),
+    (("--task=inpaint", "--input", "{files}/real.npz"), "has the label 2.7: give whole numbers"),
+    (("--task=inpaint", "--input", "{files}/empty.npz"), "so there are none"),
+    (("--task=inpaint", "--input", "{files}/bool.npz"), "images of the type bool"),
+    (("--task=inpaint", "--input", "{files}/complex.npz"), "images of the type complex64"),
+    (("--task=inpaint", "--mask={files}/colours.npz"), "differs from channel to channel"),
     (("--task=inpaint", "--input", "{files}/thirds.npz"), "none called stored or x"),
     (("--task=super_resolve", "--input", "{files}/small.npz", "{files}/black.png"), "different sizes"),
     (("--task=super_resolve", "--factor=3"), "no whole blocks of 3"),
@@ -327,6 +334,12 @@ def files(tmp_path_factory):
   np.savez(folder / "loud.npz", x=fine + 17)
   np.savez(folder / "nan.npz", x=fine + np.nan)
   np.savez(folder / "labels.npz", x=fine, label=np.zeros(3))
+  for name, label in dict(high=[3, 12], named=["three", "3"], real=[3.0, 2.7]).items():
+    np.savez(folder / f"{name}.npz", x=fine, label=label)
+  np.savez(folder / "empty.npz", x=fine[:0])
+  np.savez(folder / "bool.npz", x=fine > 0)
+  np.savez(folder / "complex.npz", x=fine + 1j)
+  np.savez(folder / "colours.npz", mask=np.eye(8)[..., None] * [1, 0, 0])
   return folder
 
 
@@ -357,6 +370,23 @@ def test_the_energy_score_is_least_for_the_law_of_the_truth():
   right = energy_score(samples, truth)
   assert abs(right - 1 / np.sqrt(np.pi)) < 0.03
   assert min(energy_score(0.3 * samples, truth), energy_score(2.5 * samples, truth), energy_score(samples + 1.0, truth)) > right + 0.05
+
+
+def test_files_are_read_as_they_look(tmp_path, grey):
+  """Sixteen bits in their whole range, what is transparent as black, and one image as one."""
+  dataset = opened(str(grey)).parts.dataset
+  read = lambda name: inputs.read([str(tmp_path / name)], dataset, 0, None).stored
+  ramp = np.linspace(0, 65535, 64).reshape(8, 8)
+  Image.fromarray(ramp.round().astype(np.uint16)).save(tmp_path / "deep.png")
+  np.testing.assert_allclose(read("deep.png")[0, ..., 0], ramp * 16 / 65535, atol=0.54)  # rounded to 256 and then to 17 values
+  alpha = np.where(np.eye(8) > 0, 255, 0).astype(np.uint8)
+  Image.fromarray(np.stack([np.full((8, 8), 255, np.uint8)] * 3 + [alpha], -1)).save(tmp_path / "clear.png")
+  np.testing.assert_array_equal(read("clear.png")[0, ..., 0], 16 * np.eye(8))
+  np.testing.assert_array_equal(inputs.mask(str(tmp_path / "clear.png"), (8, 8, 1))[..., 0], np.eye(8))
+  np.savez(tmp_path / "one.npz", x=np.eye(8)[..., None])
+  np.testing.assert_array_equal(read("one.npz"), np.eye(8)[None, ..., None])
+  np.savez(tmp_path / "two.npz", x=np.stack([np.eye(8)] * 2))
+  assert read("two.npz").shape == (2, 8, 8, 1)
 
 
 def test_masks_hide_what_they_say():

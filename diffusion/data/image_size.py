@@ -2,6 +2,9 @@
 
 import numpy as np
 
+GREY = ("L", "1", "I", "I;16", "LA")
+"""Pillow's modes of grey PNG and JPEG files; those with an I have 16 bits."""
+
 
 def fit(image, size=None, channels=None):
   """Crop, resize and convert one image.
@@ -22,7 +25,9 @@ def fit(image, size=None, channels=None):
     if (size is None or image.shape[:2] == size) and channels in (None, image.shape[2]):
       return image
     image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-  mode = {1: "L", 3: "RGB"}[channels or (1 if image.mode in ("L", "1", "I;16", "LA") else 3)]
+  mode = {1: "L", 3: "RGB"}[channels or (1 if image.mode in GREY else 3)]
+  if image.mode.startswith("I"):  # Pillow's own conversion cuts 16 bits at 255
+    image = Image.fromarray(np.round(np.asarray(image) / 257.0).astype(np.uint8))
   if image.mode != mode:
     image = image.convert(mode)
   if size is not None and (image.height, image.width) != size:

@@ -44,7 +44,8 @@ def add(parser):
   group.add_argument("--task", choices=TASKS, help="what to do with the images of --input")
   group.add_argument(
       "--input", nargs="+", metavar="FILE",
-      help="PNG or JPEG files of one image each, or NPZ files with the array stored (or x) [n, H, W, C] in the data's values and, if known, label [n]")
+      help="PNG or JPEG files of one image each (what is transparent counts as black, also in a mask), or NPZ files with the array stored (or x) [n, H, W, C] in the "
+      "data's values and, if known, label [n], whole numbers")
   group.add_argument(
       "--mask", metavar="WHERE",
       help="what is made anew, by inpaint (default: half) or edit (default: everything): half (the right one), box (in the middle), random:0.5 "

@@ -59,29 +59,40 @@ def _of_file(path, dataset, shapes):
   if not os.path.isfile(path):
     raise UserError(f"there is no file {path}: check --input")
   if path.lower().endswith(PICTURES):
-    x = _picture(path, dataset, shapes)
-    label = np.full(1, -1, np.int32)
+    x, label = _picture(path, dataset, shapes), None
   elif path.lower().endswith(".npz"):
     arrays = arrays_of(path)
     key = next((key for key in ("stored", "x") if key in arrays), None)
     if key is None:
       raise UserError(f"{path} has the arrays {', '.join(arrays)}, but none called stored or x: save the images under one of these names")
-    x = arrays[key]
-    x = x[..., None] if x.ndim == 3 and len(shapes[0]) == 3 else x
-    label = np.asarray(arrays.get("label", np.full(len(x), -1)), np.int32)
-    if label.shape != (len(x),):
-      raise UserError(f"{path} has {len(x)} images and labels of shape {list(label.shape)}: give one whole number an image")
+    x, label = arrays[key], arrays.get("label")
+    if x.dtype.kind not in "iuf":
+      raise UserError(f"{path} has images of the type {x.dtype}: save them as whole or real numbers in the data's values")
+    if x.ndim == 3:  # one image, or grey ones without the axis of channels
+      x = x[None] if x.shape in shapes else x[..., None]
+    if not x.size:
+      raise UserError(f"{path} has images of shape {list(x.shape)}, so there are none: give at least one")
   else:
     raise UserError(f"{path} is neither PNG, JPEG nor NPZ: --input takes these")
   if x.ndim != 4 or x.shape[1:] not in shapes:
     what = _written(x.shape[1:]) if x.ndim == 4 else f"shape {list(x.shape)}"
     raise UserError(f"{path} has images of {what}, and this model's are {' or, as a measurement, '.join(map(_written, shapes))}: resize or crop them first")
-  if not np.issubdtype(x.dtype, np.number) or not np.all(np.isfinite(x)):
+  if not np.all(np.isfinite(x)):
     raise UserError(f"{path} holds values that are no finite numbers: mend or remove those images")
   levels = getattr(dataset.scaling, "levels", None)
   if levels is not None and (x.min() < 0 or x.max() > levels - 1):
     raise UserError(f"{path} has values from {x.min():g} to {x.max():g}, and the data's go from 0 to {levels - 1}: give stored values, not those of the model")
-  return x, label
+  return x, _labels(path, np.full(len(x), -1) if label is None else label, len(x), dataset.num_classes)
+
+
+def _labels(path, label, count, num_classes):
+  """int32 [n]; UserError for what is no class."""
+  if label.shape != (count,):
+    raise UserError(f"{path} has {count} images and labels of shape {list(label.shape)}: give one whole number an image")
+  wrong = label if label.dtype.kind not in "iuf" else label[(label != np.round(label)) | (label < -1) | (label >= (num_classes or 2**31))]
+  if wrong.size:
+    raise UserError(f"{path} has the label {wrong[0]}: give whole numbers{f' from 0 to {num_classes - 1}' if num_classes else ''}, or -1 where the class is not known")
+  return label.astype(np.int32)
 
 
 def _picture(path, dataset, shapes):
@@ -91,20 +102,21 @@ def _picture(path, dataset, shapes):
     raise UserError(f"{path}: this model's data are real numbers, which a picture's 256 levels do not hold: give an NPZ file")
   channels = {shape[2] for shape in shapes}
   image = _open(path)
-  grey = image.mode in ("L", "1", "I;16", "LA")
-  pixels = fit(image, None, 1 if channels == {1} or (grey and 1 in channels) else max(channels))
+  pixels = fit(image, None, 1 if channels == {1} or (image.shape[2] == 1 and 1 in channels) else max(channels))
   return np.round(pixels[None].astype(np.float64) * (levels - 1) / 255).astype(np.uint8 if levels <= 256 else np.uint16)
 
 
 def _open(path):
+  """uint8 [H, W, 1 or 3] of a picture on black: what is transparent has a colour in the file too, which nobody sees."""
   from PIL import Image
 
   try:
     image = Image.open(path, formats=("JPEG", "PNG"))
     image.load()
-    return image
   except OSError as error:
     raise UserError(f"{path} is not a readable image ({error}): mend or remove it") from None
+  opacity = np.asarray(image.convert("RGBA"))[..., 3:] / 255.0
+  return np.round(fit(image) * opacity).astype(np.uint8)
 
 
 def arrays_of(path):
@@ -162,7 +174,10 @@ def _mask_file(path, size):
     if "mask" not in arrays:
       raise UserError(f"{path} has the arrays {', '.join(arrays)}, but none called mask: save it under this name")
     found = arrays["mask"]
-    found = found[..., 0] if found.ndim == 3 else found
+    if found.ndim == 3 and found.size:
+      if np.any(found != found[..., :1]):
+        raise UserError(f"the mask {path} differs from channel to channel, and a pixel is made anew in all of them or in none: save one [H, W]")
+      found = found[..., 0]
   else:
     found = (fit(_open(path), None, 1)[..., 0] >= 128).astype(np.int32)
   if found.shape != size:

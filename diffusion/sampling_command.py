@@ -24,9 +24,7 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
   labels = choose_labels(args.label, dataset)
-  out = args.out or os.path.join(args.workdir, _name(args, opened, sampler))
-  out = out.removesuffix(".png").removesuffix(".npz")
-  os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+  out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
     samples = sampling.generate(
@@ -67,6 +65,34 @@ def check_batch(batch, opened):
   devices = opened.mesh.shape["data"]
   if batch % devices:
     raise UserError(f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices}")
+
+
+def destination(path, given=()):
+  """The path without an ending, of which PATH.png and PATH.npz can be written: tried before anything is sampled.
+
+  Args:
+    path: what --out says, with or without one of the endings.
+    given: files that are read and must stay as they are.
+
+  Raises:
+    UserError: a folder in place of a file, a place that cannot be written, or one of the files given.
+  """
+  out = path.removesuffix(".png").removesuffix(".npz")
+  if not os.path.basename(out).strip("."):
+    raise UserError(f"--out={path} is a folder and no file in it: add a name, such as --out={os.path.join(os.path.dirname(out), 'result')}")
+  try:
+    os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+    for file in (out + ".png", out + ".npz"):
+      there = os.path.exists(file)
+      if there and any(os.path.exists(other) and os.path.samefile(file, other) for other in given):
+        raise UserError(f"--out={path} would write over {file}, which is read: choose another name")
+      with open(file, "ab"):
+        pass
+      if not there:
+        os.remove(file)
+  except OSError as error:
+    raise UserError(f"--out={path} cannot be written ({error.strerror}: {error.filename}): name a file in a folder of your own") from error
+  return out
 
 
 def choose_labels(label, dataset):

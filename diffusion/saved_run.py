@@ -144,17 +144,17 @@ def _saved_solver(path, process, changes):
   return table
 
 
-def class_of(dataset, name):
-  """The class number that a name or a number stands for; UserError if there is none."""
+def class_of(dataset, name, flag="--label"):
+  """The class number that a name or a number stands for; UserError, which names the flag, if there is none."""
   names = [str(known) for known in dataset.class_names]
   text = str(name)
   if not dataset.num_classes:
-    raise UserError(f"--label={text}: this model has no classes, so leave out --label")
+    raise UserError(f"{flag}={text}: this model has no classes, so leave out {flag}")
   if text in names:
     return names.index(text)
   if text.lstrip("-").isdigit() and -1 <= int(text) < dataset.num_classes:
     return int(text)
   raise UserError(
-      f"--label={text} is not a class{configuration.closest(text, names)}: give 0 to {dataset.num_classes - 1}"
+      f"{flag}={text} is not a class{configuration.closest(text, names)}: give 0 to {dataset.num_classes - 1}"
       f"{' or one of ' + ', '.join(names) if names else ''}, or -1 for no class"
   )

@@ -233,7 +233,8 @@ def test_translation_to_another_run(grey, tmp_path):
   assert status == 2 and "--label=CLASS" in err and err.count("\n") == 1
   there = open_run(str(grey))
   own = int(held["label"][1])
-  _, found = ran(grey, tmp_path / "b", *flags, f"--label={own}", f"--other-workdir={grey}")
+  said, found = ran(grey, tmp_path / "b", *flags, f"--label={own}", f"--other-workdir={grey}")
+  assert f"to class 3 of {grey} at step 3, from {grey} at step 3, and back in" in said
   x = jnp.asarray(there.parts.dataset.scaling.to_model(held["x"]))
   ends = dict(source_cond={"label": jnp.full(2, own)}, target_cond={"label": jnp.full(2, 3)})
   np.testing.assert_allclose(found["x"], tasks.translate(there.denoiser, there.denoiser, x, num_steps=24, **ends).x, atol=1e-3)
@@ -256,6 +257,15 @@ def test_classify_at_any_batch_size(grey, tmp_path):
     (("--task=inpaint", "--shards=x"), "--shards means nothing to --task=inpaint"),
     (("--task=classify", "--guidance=1"), "--guidance means nothing to --task=classify"),
     (("--task=inpaint", "--guidance=1"), "--label=CLASS"),
+    (("--task=inpaint", "--guidance=nan", "--label=1"), "--guidance=nan is no weight"),
+    (("--guidance=inf",), "--guidance=inf is no weight"),
+    (("--task=inpaint", "--interval", "0.1", "1"), "add --guidance=W"),
+    (("--task=inpaint", "--out=/proc/x"), "--out=/proc/x cannot be written"),
+    (("--task=inpaint", "--out={files}/text.txt/x"), "text.txt/x cannot be written"),
+    (("--task=inpaint", "--out={files}/"), "is a folder and no file in it"),
+    (("--out={files}/",), "is a folder and no file in it"),
+    (("--task=edit", "--input", "{files}/black.png", "--out={files}/black"), "would write over"),
+    (("--task=edit", "--mask={files}/thirds.npz", "--out={files}/thirds.png"), "would write over"),
     (("--task=inpaint", "--label=12"), "give 0 to 9"),
     (("--task=inpaint", "--draws=0"), "at least 1"),
     (("--task=inpaint", "--num=0"), "at least 1"),
@@ -298,7 +308,7 @@ def test_classify_at_any_batch_size(grey, tmp_path):
     (("--task=translate",), "--to-label=CLASS"),
     (("--task=translate", "--other-workdir={colour}"), "needs one shape"),
     (("--task=translate", "--other-workdir={elsewhere}"), "do not share their latents"),
-    (("--task=translate", "--to-label=12"), "give 0 to 9"),
+    (("--task=translate", "--to-label=12"), "--to-label=12 is not a class"),
 ], ids=lambda value: "_".join(value[:3]).replace("--", "") if isinstance(value, tuple) else "")
 def test_each_mistake_is_one_sentence(grey, colour, elsewhere, files, flags, words, monkeypatch):
   monkeypatch.setattr(rows, "run", lambda *args: pytest.fail("sampling began"))

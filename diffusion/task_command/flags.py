@@ -1,5 +1,7 @@
 """The flags of `sample.py --task=...`, and which of them belong to which task."""
 
+import math
+
 from diffusion.errors import UserError
 
 TASKS = ("inpaint", "colorize", "super_resolve", "edit", "translate", "classify")
@@ -59,7 +61,8 @@ def add(parser):
       "--strength", type=float, nargs="+", metavar="T0",
       help="noise level sigma/alpha at which an edit starts: more is more realistic and less faithful; several are a sweep (default: 0.5)")
   group.add_argument("--repeats", type=int, metavar="K", help="how often an edit is noised and denoised, each time from the last result (default: 1)")
-  group.add_argument("--other-workdir", metavar="FOLDER", help="run whose model an image is translated to (default: the same)")
+  group.add_argument("--other-workdir", metavar="FOLDER", help="run whose model an image is translated to (default: the same), at its newest checkpoint and first average; "
+                     "--checkpoint and --ema are those of --workdir")
   group.add_argument("--to-label", metavar="CLASS", help="class that an image is translated to; --label is the one it has")
   group.add_argument(
       "--draws", type=int, metavar="K",
@@ -70,6 +73,8 @@ def check(args):
   """Raises UserError for flags that do not belong together, and fills in the defaults of the task."""
   name = lambda flag: "--" + flag.replace("_", "-")
   given = [flag for flag, value in vars(args).items() if value not in (None, False)]
+  if not math.isfinite(args.guidance or 0.0):
+    raise UserError(f"--guidance={args.guidance:g} is no weight: give a number, or leave it out")
   if args.task is None:
     lone = [flag for flag in given if flag in OWN]
     if lone:
@@ -82,6 +87,8 @@ def check(args):
   for flag in ("solver", "option"):
     if args.method in OWN_SOLVERS and flag in given:
       raise UserError(f"--method={args.method} is a solver of its own: leave out {name(flag)}, or take --method=pigdm, dps or replacement")
+  if args.interval and not args.guidance:
+    raise UserError("--interval says at which noise levels --guidance acts, and --task has none of its own: add --guidance=W, or leave it out")
   if args.guidance and args.task != "translate" and (args.label is None or str(args.label) == "-1"):
     raise UserError(f"--guidance={args.guidance:g} leads towards a class and none is given: add --label=CLASS, or leave it out")
   for flag in ("num", "batch", "draws", "repeats", "factor", "steps"):

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from diffusion.errors import UserError
-from diffusion.sampling_command import check_batch
+from diffusion.sampling_command import check_batch, destination
 from diffusion.saved_run import make_sampler, open_run
 from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
@@ -38,8 +38,7 @@ def run(args, sampler) -> str:
   if len(shape) != 3 or shape[2] not in (1, 3):
     raise UserError(f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: use diffusion.tasks on them in Python")
   out = args.out or os.path.join(args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}")
-  out = out.removesuffix(".png").removesuffix(".npz")
-  os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
+  out = destination(out, [*(args.input or ()), *([args.mask] if args.mask else ())])
   found = DO[args.task](args, sampler, opened)
   np.savez(out + ".npz", **found.arrays)
   found.draw(out + ".png")

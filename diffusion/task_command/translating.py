@@ -30,7 +30,7 @@ def translate(args, sampler, opened) -> Found:
     tasks.check_shared(source, target)
   except ValueError as error:
     raise UserError(f"--task=translate: {error}") from error
-  to_label = given_label(None, there) if args.to_label is None else class_of(there, args.to_label)
+  to_label = given_label(None, there) if args.to_label is None else class_of(there, args.to_label, "--to-label")
   given = inputs.read(args.input, dataset, args.first, args.num)
   from_label = given.label if args.label is None and dataset.num_classes else given_label(args.label, dataset)
   if other is opened and np.any(np.asarray(from_label) < 0) and str(args.label) != "-1":
@@ -52,7 +52,8 @@ def translate(args, sampler, opened) -> Found:
   if to_label is not None:
     arrays["to_label"] = np.full(len(x), to_label, np.int32)
   nfe, cost = 16 * steps, getattr(source, "forward_passes", 1)
-  words = (f"translation of {given.source} to {_name(there, to_label)}{f' of {args.other_workdir}' if other is not opened else ''}, and back in {seconds:.1f} s "
+  both = "" if other is opened else f" of {args.other_workdir} at step {other.step}, from {args.workdir} at step {opened.step}"
+  words = (f"translation of {given.source} to {_name(there, to_label)}{both}, and back in {seconds:.1f} s "
            f"(compilation included); {counted(len(x), nfe, nfe * cost)} ({steps} Runge-Kutta steps of four each, four ways); "
            f"they come back within {gap:.2g} (root mean square, in the data's values)")
   return Found(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label))

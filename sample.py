@@ -51,7 +51,7 @@ def parser():
   p.add_argument("--tolerance", type=float, metavar="T", help="how exact an adaptive solver is, relative and absolute; it takes no --steps")
   p.add_argument(
       "--option", type=option, action="append", metavar="NAME=VALUE", help="of the solver, for example eta=0.5 or order=2; may be given several times")
-  p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none")
+  p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none; a distilled run knows a range of W")
   p.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels sigma/alpha between which to guide")
   p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
   p.add_argument("--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones")

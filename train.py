@@ -11,6 +11,7 @@ EPILOG = """
 examples:
   python train.py --config=configs/digits.py --workdir=runs/digits
   python train.py --config=configs/toy2d.py:moons --workdir=runs/moons --config.training.steps=500
+  python train.py --config=configs/distill_digits.py:stage_one --workdir=runs/distilled/stage_one
   python train.py --config=... --workdir=... --distributed --coordinator=host0:1234 --processes=2 --process=0
 
 The same command again goes on from the newest checkpoint, bit for bit as if it had not been interrupted.

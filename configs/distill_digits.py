@@ -27,9 +27,9 @@ def get_config(stage="stage_one"):
     objective = dict(factory="losses.distillation", target="x0", times=times)
   else:
     objective = dict(factory="losses.progressive_distillation", teacher_steps=2 * steps, teacher_grid=grid, sampler="ddim", times=None)
-  config.loss = ConfigDict(dict(
-      **objective, transforms=[dict(factory="losses.random_guidance", low=0.0, high=4.0, power=1.5)],
-      weight=dict(factory="losses.truncated_snr"), condition_dropout=0.0, uncertainty=False))
+  # Labels are dropped outside of the weight, so that without a label the student is its teacher at every weight.
+  transforms = [dict(factory="losses.random_guidance", low=0.0, high=4.0, power=1.5), dict(factory="losses.condition_dropout", rate=0.1)]
+  config.loss = ConfigDict(dict(**objective, transforms=transforms, weight=dict(factory="losses.truncated_snr"), condition_dropout=0.0, uncertainty=False))
   config.optimizer.update(dict(learning_rate=1e-3 if first else 5e-4, schedule="linear", warmup_steps=50))
   config.training.update(dict(
       batch_size=128, steps=2500 if first else 500, ema_half_life_images=(5000,), warm_start=before, log_every=50, checkpoint_every=500, keep=1))

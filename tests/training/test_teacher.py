@@ -338,6 +338,26 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("sampler, steps", [("ddim", 2), ("double_step", 4)])
+def test_an_unguided_model_without_classes(tmp_path, sampler, steps):
+  """Progressive distillation alone: no weight, no condition, and the grid by name."""
+  teachers, config = base(3), stage_two(tmp_path / "teacher")
+  for one in (teachers, config):
+    changed(data=dict(factory="tiny.ring", classes=0), network=dict(factory="networks.MLP", width=8, depth=1))(one)
+  del teachers.loss.condition_dropout
+  saved(teachers, tmp_path / "teacher")
+  changed(loss__transforms=[], loss__teacher_grid="log_snr", loss__sampler=sampler)(config)
+  config.sampler = ml_collections.ConfigDict(dict(solver=sampler, steps=steps, grid="log_snr"))
+  done = loop.train(config, str(tmp_path / "student"), quiet=True)
+  run = saved_run.open_run(str(tmp_path / "student"))
+  denoiser, solver = saved_run.make_sampler(run)
+  found = sampling.generate(denoiser, solver, (2,), 8, batch=8)
+  assert (found.nfe, found.forward_passes) == (steps, steps) and np.isfinite(found.x).all() and int(done.state.step) == 2
+  with pytest.raises(UserError, match="guidance 1.0 needs a model with classes"):
+    saved_run.make_sampler(run, guidance=1.0)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [dict(layout="fsdp"), dict(accumulate=2), dict(layout="fsdp", accumulate=2)], ids=str)
 def test_the_same_however_it_is_spread(runs, tmp_path, monkeypatch, changes):
   """The teacher is split like the model's own parameters, and in parts of a batch it says the same."""

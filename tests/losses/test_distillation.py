@@ -177,6 +177,11 @@ def test_weights_have_their_law_and_leave_the_noise():
     assert 0.0 <= u.min() and u.max() < 1.0
     assert abs(u.mean() - 0.5) < 5 * np.sqrt(1 / 12 / size)
     assert abs(((u - 0.5) ** 2).mean() - 1 / 12) < 5 * np.sqrt((1 / 80 - 1 / 144) / size)
+  # Labels that are dropped outside of the weights leave these as they are; inside of them they take them along.
+  for transforms, kept in (((losses.random_guidance(1.0, 2.0), losses.condition_dropout(1.0)), True),
+                           ((losses.condition_dropout(1.0), losses.random_guidance(1.0, 2.0)), False)):
+    cond = losses.chain(plain, *transforms).draw(jax.random.key(0), batch, jnp.ones(size), {}).cond
+    assert np.all(cond["label"] == -1) and np.all((cond["guidance"] >= 1.0) == kept)
   with pytest.raises(ValueError, match="a power above 0"):
     losses.random_guidance(0.0, 4.0, 0.0)
 

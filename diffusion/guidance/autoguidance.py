@@ -5,6 +5,7 @@ from typing import Any
 from flax import struct
 
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
+from diffusion.processes.comparison import apart
 
 
 @struct.dataclass
@@ -55,8 +56,8 @@ def autoguidance(worse, weight, interval=None):
   low, high = check_interval(interval)
 
   def apply(denoiser):
-    mine, other = getattr(denoiser.process, "name", None), getattr(worse.process, "name", None)
-    if mine != other:
-      raise ValueError(f"the two models of autoguidance live on the processes {mine} and {other}: they must share one, noise for noise")
+    wrong = apart(denoiser.process, worse.process)
+    if wrong:
+      raise ValueError(f"the two models of autoguidance must share a process, noise for noise: {wrong}")
     return Autoguidance(denoiser, worse, weight, low, high)
   return apply

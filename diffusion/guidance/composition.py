@@ -48,6 +48,9 @@ def conjunction(conditions, weights=None):
   sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of `solvers.predictor_corrector`, make the
   product right (arXiv:2302.11552).
 
+  A condition that the result is called with is for what is put around it, such as a classifier, and does not reach the network:
+  classifier-free guidance around it changes nothing, inside it guides each factor.
+
   Args:
     conditions: a sequence of conditions, such as {'label': 3}; each of one number for all or [B] of them.
     weights: w_i, one a condition, each a number or [B]; 1 by default. A negative one steers away: NOT.

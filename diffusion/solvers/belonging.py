@@ -5,6 +5,8 @@ import functools
 import jax
 import numpy as np
 
+from diffusion.processes.comparison import readable
+
 
 def levels(process) -> tuple:
   """((t, alpha, sigma), ...) where a process ends, in the middle and where it starts; () where its numbers are traced.
@@ -13,7 +15,7 @@ def levels(process) -> tuple:
   >>> levels(processes.edm())
   ((0.002, 1.0, 0.002), (40.001, 1.0, 40.001), (80.0, 1.0, 80.0))
   """
-  if not hasattr(process, "marginal") or not _readable(process):
+  if not hasattr(process, "marginal") or not readable(process):
     return ()
   times = np.array([process.t_min, 0.5 * (process.t_min + process.t_max), process.t_max], np.float64)
   return tuple(zip(times.tolist(), *_alpha_sigma(process, times.tolist())))
@@ -31,7 +33,7 @@ def difference(about, process) -> str:
     return ""
   if built_for != name:
     return f"was built for the process {built_for!r} and the denoiser belongs to {name!r}"
-  if not about.numbers or not _readable(process):
+  if not about.numbers or not readable(process):
     return ""
   times, *expected = zip(*about.numbers)
   # A denoiser may carry its process in float32.
@@ -44,12 +46,6 @@ def difference(about, process) -> str:
           f" {name!r} has {given[i]:.6g} there"
       )
   return ""
-
-
-def _readable(process):
-  """Whether its numbers can be looked at here: they are not traced, and not on other hosts only."""
-  known = lambda leaf: not isinstance(leaf, jax.Array) or not isinstance(leaf, jax.core.Tracer) and leaf.is_fully_addressable
-  return all(map(known, jax.tree.leaves(process)))
 
 
 def _alpha_sigma(process, times):

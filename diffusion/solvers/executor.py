@@ -104,6 +104,7 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
     )
   _check_keys(solver, x, keys)
   _check_fits(denoiser, solver, x)
+  _check_post_step(post_step, denoiser)
   # A bare function becomes part of the program; a callable pytree stays data.
   if post_step is not None and jax.tree_util.all_leaves([post_step]):
     post_step = jax.tree_util.Partial(post_step)
@@ -203,3 +204,9 @@ def _check_process(solver, denoiser):
   wrong = belonging.difference(getattr(solver, "about", None), getattr(denoiser, "process", None))
   if wrong:
     raise ValueError(f"the solver {wrong}: build the solver with denoiser.process")
+
+
+def _check_post_step(post_step, denoiser):
+  wrong = belonging.difference(getattr(post_step, "about", None), getattr(denoiser, "process", None))
+  if wrong:
+    raise ValueError(f"the post_step {wrong}: build it with denoiser.process")

@@ -10,7 +10,8 @@ import numpy as np
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
-from diffusion.tasks.likelihood_guidance import posterior_spread
+from diffusion.solvers.table import About
+from diffusion.tasks.likelihood_guidance import data_variance, posterior_spread
 from diffusion.tasks.measurement import Measurement
 
 
@@ -24,6 +25,7 @@ class Daps:
   data_variance: Any
   t: Any  # [N + 1]
   moves: int = struct.field(pytree_node=False)
+  about: About = struct.field(pytree_node=False)
   stochastic: bool = struct.field(pytree_node=False, default=True)
 
   @property
@@ -63,8 +65,9 @@ class Daps:
       gap = y - self.measurement(x0) - jnp.asarray(self.measurement.noise, y.dtype) * self.measurement.seen(noise)
       return x0 + expand(spread, x0) * self.measurement.adjoint(self.measurement.solve(spread, gap))
     slope = jax.grad(lambda x0: jnp.sum(self.measurement.log_likelihood(y, x0)) - jnp.sum(0.5 * jnp.square((x0 - mean) / width)))
-    # Both terms bound the curvature, so a tenth of its inverse is a stable step.
-    step = expand(0.1 / (1.0 / spread + 1.0 / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))), x0)
+    # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a stable step.
+    curvature = self.measurement.steepness(mean) / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))
+    step = expand(0.1 / (1.0 / spread + curvature), x0)
 
     def move(x0, number):
       z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(randomness.fold(keys, i + 1, 3))
@@ -89,7 +92,7 @@ def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.floa
     dtype: of the times.
 
   Raises:
-    ValueError: a bad grid, or a nonlinear measurement without noise.
+    ValueError: a bad grid, a data_std of nought or less, or a nonlinear measurement without noise.
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -104,4 +107,4 @@ def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.floa
   nodes(process, grid, dtype)
   if not measurement.linear and not np.all(np.asarray(measurement.noise) > 0):
     raise ValueError(f"{measurement.name} is not linear, so daps needs its noise above zero: give it one, such as noise=0.05")
-  return Daps(process, measurement, jnp.asarray(y), data_std**2, grid.astype(dtype), int(moves))
+  return Daps(process, measurement, jnp.asarray(y), data_variance(data_std), grid.astype(dtype), int(moves), About("daps", None, process))

@@ -3,12 +3,14 @@
 from typing import Any
 
 from flax import struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
+from diffusion.solvers.table import About
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
@@ -22,6 +24,7 @@ class Ddrm:
   eta: Any
   eta_b: Any
   t: Any  # [N + 1]
+  about: About = struct.field(pytree_node=False)
   stochastic: bool = struct.field(pytree_node=False, default=True)
 
   @property
@@ -78,7 +81,7 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
     dtype: of the times.
 
   Raises:
-    ValueError: a measurement that is not linear or too large to decompose, or a bad grid.
+    ValueError: a measurement that is not linear or too large to decompose, a bad grid, or an eta outside of [0, 1].
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -89,8 +92,11 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
   3.0
   """
   found = spectrum(measurement, "ddrm")
+  for name, value in (("eta", eta), ("eta_b", eta_b)):
+    if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+      raise ValueError(f"ddrm takes {name} from 0 to 1, got {value}")
   grid = np.asarray(grid, np.float64)
   if grid.ndim != 1:
     raise ValueError(f"ddrm takes one grid for all samples, got shape {grid.shape}")
   nodes(process, grid, dtype)
-  return Ddrm(process, found, jnp.asarray(y), eta, eta_b, grid.astype(dtype))
+  return Ddrm(process, found, jnp.asarray(y), eta, eta_b, grid.astype(dtype), About("ddrm", None, process))

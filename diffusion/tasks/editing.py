@@ -35,7 +35,8 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     cond: a condition [B].
 
   Raises:
-    ValueError: a mask of another size, or with other values than 0 and 1; fewer than one repeat.
+    ValueError: a mask of another size, or with other values than 0 and 1; keys for another number of guides, or guides of whole numbers; fewer
+      than one repeat.
 
   >>> from diffusion import oracles, processes
   >>> process = processes.edm()
@@ -48,6 +49,10 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
   if repeats < 1:
     raise ValueError(f"repeats is how often the guide is noised and denoised, 1 or more, got {repeats}")
   guide = jnp.asarray(guide)
+  if not jnp.issubdtype(guide.dtype, jnp.floating):
+    raise ValueError(f"the guide is data in the units of the model, of floating point, got {guide.dtype}: scale it as the model's data")
+  if keys.shape != guide.shape[:1]:
+    raise ValueError(f"edit takes one key a guide, got {list(keys.shape)} of them for {guide.shape[0]} guides")
   start = jnp.broadcast_to(jnp.asarray(solver.t, guide.dtype)[..., 0], guide.shape[:1])
   keep = None if mask is None else _kept(mask, guide)
   put_back = None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
@@ -141,12 +146,12 @@ def recommended(levels, distances, at_zero, share=0.9):
 
 def _kept(mask, guide):
   """1 where the guide stays, broadcast over the batch."""
-  mask = np.asarray(mask)
+  mask = mask if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
   if mask.shape not in (guide.shape, guide.shape[1:]):
     raise ValueError(f"the mask has shape {list(mask.shape)} and the guide {list(guide.shape)}: give one mask {list(guide.shape[1:])} for all, or one each")
-  if not np.all((mask == 0) | (mask == 1)):
+  if not isinstance(mask, jax.core.Tracer) and not np.all((mask == 0) | (mask == 1)):
     raise ValueError("a mask is 1 where the guide may change and 0 where it stays; this one has other values")
-  return jnp.asarray(1 - np.broadcast_to(mask, guide.shape), guide.dtype)
+  return jnp.broadcast_to(1 - jnp.asarray(mask, guide.dtype), guide.shape)
 
 
 def _outside(put_back, keep, x, t, keys):

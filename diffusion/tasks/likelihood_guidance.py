@@ -5,8 +5,10 @@ from typing import Any
 from flax import struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion.guidance.moving import moved, only, with_view
+from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
 from diffusion.tasks.measurement import Measurement
 
@@ -55,13 +57,20 @@ class LikelihoodGuidance:
       noise = jnp.asarray(self.measurement.noise, y.dtype)
       wider = self.measurement
       if self.normalized:
-        left = mean_square(y - self.measurement(x0))
+        left = sum_rows(jnp.square(y - self.measurement(x0))) / self.measurement.count(y)
         wider = wider.replace(noise=expand(jnp.sqrt(jnp.maximum(noise**2, left)), y))
       elif spread is not None:
-        wider = wider.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype)), y))
+        wider = wider.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype) * self.measurement.steepness(x0)), y))
       pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
     scale = jnp.asarray(self.scale, x.dtype)
     return only(moved(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]), views)
+
+
+def data_variance(data_std):
+  """The square of a standard deviation above nought; ValueError for another."""
+  if not isinstance(data_std, jax.core.Tracer) and not np.all(np.asarray(data_std) > 0):
+    raise ValueError(f"data_std is the standard deviation of the data in the units of the model, above 0, got {data_std}")
+  return data_std**2
 
 
 def posterior_spread(process, t, data_variance):
@@ -71,17 +80,13 @@ def posterior_spread(process, t, data_variance):
   return v * m.sigma**2 / (m.alpha**2 * v + m.sigma**2)
 
 
-def mean_square(residual):
-  """Mean of the squares over all but the first axis: [B, ...] -> [B]."""
-  return jnp.mean(jnp.square(residual.reshape(residual.shape[0], -1)), axis=1)
-
-
 def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq. 11).
 
   The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too sharp, and so
   stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is widened by the spread that x0
-  has given x_t for data N(m, data_std^2 I), times one for the operator's norm: stable with any number of steps.
+  has given x_t for data N(m, data_std^2 I), times the operator's largest squared singular value there: stable with any number of
+  steps, and where A A^T = c times the identity exactly `pigdm`.
 
   The paper's algorithm divides its step by the norm of the residual r = y - A(x0_hat), and moves so far a step, however many there are.
   `normalized` is what that is where a solver has steps of its own: the noise of y is taken to be at least the residual's root mean square,
@@ -98,7 +103,7 @@ def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
     normalized: whether the residual itself says how wide the likelihood is, at least.
 
   Raises:
-    ValueError: a likelihood without a width, or with two.
+    ValueError: a likelihood without a width, or with two; a data_std of nought or less.
 
   >>> from diffusion import oracles, processes, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -108,12 +113,12 @@ def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   >>> bool(x0[0, 0] > 0), float(x0[0, 1])
   (True, 0.0)
   """
-  if data_std is None and not isinstance(measurement.noise, jax.core.Tracer) and not jnp.all(jnp.asarray(measurement.noise) > 0):
+  if data_std is None and not isinstance(measurement.noise, jax.core.Tracer) and not np.all(np.asarray(measurement.noise) > 0):
     raise ValueError("dps needs a measurement with noise above zero, which is the width of the likelihood: give it one, such as "
                      "noise=0.05, or give data_std")
   if data_std is not None and normalized:
     raise ValueError(f"data_std={data_std} and normalized=True each say how wide the likelihood is: give one of them")
-  variance = None if data_std is None else data_std**2
+  variance = None if data_std is None else data_variance(data_std)
   return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, variance, False, bool(normalized))
 
 
@@ -130,7 +135,7 @@ def pigdm(measurement, y, data_std=1.0, scale=1.0):
     scale: factor; 1 is the formula.
 
   Raises:
-    ValueError: a measurement that is not linear.
+    ValueError: a measurement that is not linear, or a data_std of nought or less.
 
   >>> from diffusion import oracles, processes, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -139,4 +144,5 @@ def pigdm(measurement, y, data_std=1.0, scale=1.0):
   [[0.5, 0.0]]
   """
   measurement.check_linear("pigdm")
-  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, data_std**2, True)
+  variance = data_variance(data_std)
+  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, variance, True)

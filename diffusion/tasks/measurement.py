@@ -61,8 +61,9 @@ class Measurement:
   def adjoint(self, y):
     """A^T y: [B, *measured] -> [B, *event]. Raises ValueError for an operator that is not linear."""
     self.check_linear("the adjoint")
-    shape = jax.ShapeDtypeStruct((y.shape[0], *self.event), y.dtype)
-    return jax.linear_transpose(lambda x: self.operator(self.params, x), shape)(y)[0]
+    # At a zero made of y, so that inside a shard_map it varies as y does.
+    zero = jnp.broadcast_to(0.0 * expand(y.reshape(y.shape[0], -1)[:, 0], jnp.zeros((1, *self.event))), (y.shape[0], *self.event))
+    return jax.vjp(lambda x: self.operator(self.params, x), zero)[1](y)[0]
 
   def solve(self, spread, residual):
     """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by conjugate gradients.
@@ -78,6 +79,30 @@ class Measurement:
     def product(v):
       return expand(spread, v) * self(self.adjoint(v)) + variance * v
     return conjugate_gradients(product, residual, min(int(np.prod(residual.shape[1:])), MOST_ITERATIONS))
+
+  def count(self, y):
+    """How many numbers a y tells: the dimension of the range of a linear operator with a gram, else the size of one y."""
+    if not self.linear or self.gram is None:
+      return jnp.asarray(float(np.prod(y.shape[1:])), y.dtype)
+    # z^T P z for signs z is the trace of a projection P that only drops entries, or none.
+    signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (1, *y.shape[1:])), y.dtype)
+    return jnp.sum(signs * self.seen(signs))
+
+  def steepness(self, x, moves=8):
+    """The largest squared singular value of A's Jacobian at each row of x, [B]: the gram, or by power iteration from below."""
+    if self.linear and self.gram is not None:
+      return jnp.full(x.shape[:1], self.gram, x.dtype)
+    across, back = jax.linearize(self, x)[1], jax.vjp(self, x)[1]
+    size = lambda v: jnp.sqrt(sum_rows(jnp.square(v)))
+
+    def move(carry, _):
+      v, _ = carry
+      v = back(across(v))[0]
+      found = size(v)
+      return (v / expand(jnp.maximum(found, jnp.finfo(x.dtype).tiny), v), found), None
+    start = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape[1:]), x.dtype)[None] + 0.0 * x
+    start = start / expand(size(start), start)
+    return jax.lax.scan(move, (start, size(start)), None, length=moves)[0][1]
 
   def log_likelihood(self, y, x):
     """log p(y | x) up to its normaliser, in nats: [B]."""
@@ -135,7 +160,7 @@ def measurement(operator, event, *, params=None, noise=0.0, linear=False, gram=N
   ([[1.0, 0.0, 0.0]], (1,))
   """
   event = tuple(int(n) for n in event)
-  if not np.all(np.asarray(noise) >= 0):
+  if not isinstance(noise, jax.core.Tracer) and not np.all(np.asarray(noise) >= 0):
     raise ValueError(f"{name}: noise is a standard deviation, so it is 0 or more, got {noise}")
   found = Measurement(params, noise, gram, operator, event, bool(linear), name)
   try:
@@ -153,7 +178,10 @@ def _check_claims(found, shape):
   """Linearity and gram on random points."""
   rng = np.random.default_rng(0)
   x, y = (jnp.asarray(rng.normal(size=(2, *one)), jnp.float32) for one in (found.event, shape[1:]))
-  both = np.asarray(found(x[:1] + 2.0 * x[1:]))
+  both = found(x[:1] + 2.0 * x[1:])
+  if isinstance(both, jax.core.Tracer):
+    return  # made under jit, of numbers not known yet
+  both = np.asarray(both)
   if not np.allclose(both, found(x[:1]) + 2.0 * found(x[1:]), atol=1e-3 * (1.0 + np.abs(both).max())):
     raise ValueError(f"{found.name} was called linear, and A(x + 2 x') is not A(x) + 2 A(x'): leave linear=False")
   if found.gram is not None:

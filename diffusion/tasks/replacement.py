@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.processes.base import expand
+from diffusion.solvers.table import About
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
@@ -17,8 +18,10 @@ class Replacement:
   process: Any
   spectrum: Spectrum
   y: Any
+  about: About = struct.field(pytree_node=False)
 
   def __call__(self, x, t, keys):
+    self.spectrum.measurement.check(x.shape, self.y.shape)
     m, own = self.process.marginal(t), self.spectrum.into(x)
     alpha, sigma = (expand(leaf, own).astype(x.dtype) for leaf in (m.alpha, m.sigma))
     noise = alpha * jnp.asarray(self.spectrum.noise, x.dtype)
@@ -56,4 +59,4 @@ def replacement(process, measurement, y) -> Replacement:
   >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None).tolist()
   [[3.0, 2.0]]
   """
-  return Replacement(process, spectrum(measurement, "replacement"), jnp.asarray(y))
+  return Replacement(process, spectrum(measurement, "replacement"), jnp.asarray(y), About("replacement", None, process))

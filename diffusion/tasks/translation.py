@@ -7,6 +7,7 @@ import numpy as np
 
 from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
+from diffusion.processes.comparison import apart
 from diffusion.solvers.table import About, Table, build
 from diffusion.tasks.encoding import SUFFIX, swapped
 
@@ -64,14 +65,9 @@ def check_shared(source, target, tolerance=1e-4) -> None:
   ...
   ValueError: the two models do not share their latents: ...
   """
-  first, second = source.process, target.process
-  t = np.linspace(first.t_min, first.t_max, 64)
-  numbers = [np.stack([np.broadcast_to(np.asarray(part, np.float64), t.shape) for part in (m.alpha, m.sigma)]) for m in (first.marginal(t), second.marginal(t))]
-  ends = abs(float(first.t_max) - float(second.t_max)) < tolerance * float(first.t_max)
-  if not ends or not np.allclose(*numbers, rtol=tolerance, atol=tolerance):
-    raise ValueError(
-        f"the two models do not share their latents: one lives on '{getattr(first, 'name', '?')}' up to t = {float(first.t_max):g}, the other on "
-        f"'{getattr(second, 'name', '?')}' up to t = {float(second.t_max):g}, with other noise levels between; train both on one process")
+  wrong = apart(source.process, target.process, tolerance)
+  if wrong:
+    raise ValueError(f"the two models do not share their latents: {wrong}; train both on one process")
 
 
 def ddim_encoder(process, grid, dtype=np.float32) -> Table:

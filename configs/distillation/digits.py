@@ -13,6 +13,6 @@ def get_config():
     claim["metric"] = "own_" + claim["metric"]
   return ConfigDict(dict(
       measure="claims.distillation.digits",
-      width=160, depth=2, batch=128, dropout=0.15, updates=3000, rate=2e-3,
-      stage_one=5000, stage_two=500, student_rate=1e-3, power=1.5, samples=100, fine=32, blur=0.1, picture="docs/distillation_digits.png",
+      width=192, depth=2, batch=128, dropout=0.2, updates=4000, rate=2e-3,
+      stage_one=10_000, stage_two=600, student_rate=1e-3, power=1.2, samples=100, fine=32, blur=0.1, picture="docs/distillation_digits.png",
       claim=exact + own))

@@ -7,6 +7,7 @@ import io
 import json
 import pathlib
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from diffusion import configuration, pictures, solvers, tasks
+from diffusion import configuration, denoisers, pictures, solvers, tasks
 from diffusion.data import load
 from diffusion.saved_run import open_run
-from diffusion.task_command import inputs, rows, run, translating
+from diffusion.task_command import classifying, flags as task_flags, inputs, rows, run, translating
 from diffusion.task_command.restoring import data_std, energy_score
 from diffusion.training import checkpoints, command, model, workdir as workdirs
 
@@ -25,14 +26,19 @@ ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
 
 
-def sample(*flags):
-  """(exit status, stdout, stderr) of sample.py."""
+def load_script():
+  """sample.py as a module."""
   spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
   script = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(script)
+  return script
+
+
+def sample(*flags):
+  """(exit status, stdout, stderr) of sample.py."""
   out, err = io.StringIO(), io.StringIO()
   with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(script.main, [*map(str, flags), "--quiet"])
+    status = command.run(load_script().main, [*map(str, flags), "--quiet"])
   return status, out.getvalue(), err.getvalue()
 
 
@@ -89,8 +95,12 @@ def ran(workdir, out, *flags):
   """(what it said, the arrays) of a call that must work and write a picture."""
   status, said, err = sample(f"--workdir={workdir}", f"--out={out}", *flags)
   assert (status, err) == (0, ""), err
-  assert np.asarray(Image.open(f"{out}.png")).std() > 0 and said.endswith(f"wrote {out}.png and {out}.npz\n")
-  return said, np.load(f"{out}.npz")
+  assert np.asarray(Image.open(f"{out}.png")).std() > 0
+  wrote, _, rest = said.partition(f"wrote {out}.png")
+  assert wrote.endswith("; ") and rest.endswith(f" and {out}.npz\n")
+  found = np.load(f"{out}.npz")
+  assert set(found.files) <= set(task_flags.ARRAYS)  # those that --help explains
+  return said, found
 
 
 SMALL = ("--num=3", "--draws=4", "--steps=3", "--batch=8")
@@ -112,9 +122,29 @@ def test_inpaint_keeps_what_is_known_and_gives_samples_mean_and_spread(grey, tmp
   assert f"energy score {energy_score(found['stored'], found['input']):.2f}" in said
 
 
+def test_known_pixels_without_noise_are_put_back_and_noise_is_in_the_data_values(grey, tmp_path, monkeypatch):
+  """Whatever was sampled. The deviation of 2 x 48 noises of 4 is within 1 of it with more than 99.9% confidence."""
+  x = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)).astype(np.float32)
+  monkeypatch.setattr(rows, "run", lambda *args: ((x,), 1.0))
+  monkeypatch.setattr(run, "open_run", opened)
+  flags = ("--task=inpaint", "--mask=box", "--num=2", "--draws=8")
+  said, found = ran(grey, tmp_path / "a", *flags)
+  known = found["mask"] == 0
+  gap = (x - opened(str(grey)).parts.dataset.scaling.to_model(found["input"])[:, None])[:, :, known]
+  assert f"within {8.5 * np.sqrt(np.mean(gap**2)):.2g} (root mean square, in the data's values; its noise is 0), and then what is known was put back" in said
+  assert np.all(found["stored"][:, :, known] == found["input"][:, None][:, :, known])
+  assert found["spread"][:, known].max() == 0 and np.all(found["mean"][:, known] == found["input"][:, known])
+  np.testing.assert_array_equal(found["x"][:, :, ~known], x[:, :, ~known])
+  assert f"wrote {tmp_path}/a.png (6 of 8 samples each) and" in said
+  said, found = ran(grey, tmp_path / "b", *flags, "--noise=4")
+  assert "its noise is 4)" in said and "put back" not in said
+  np.testing.assert_array_equal(found["x"], x)
+  assert abs((found["measurement"] - found["input"])[:, known].std() - 4.0) < 1.0
+
+
 @pytest.mark.slow
 def test_a_result_depends_on_seed_image_and_draw_alone(grey, tmp_path):
-  flags = ("--task=inpaint", "--mask=random:0.5", "--noise=0.1", "--steps=3")
+  flags = ("--task=inpaint", "--mask=random:0.5", "--noise=1", "--steps=3")
   _, whole = ran(grey, tmp_path / "a", *flags, "--num=3", "--draws=4", "--batch=8")
   _, other = ran(grey, tmp_path / "b", *flags, "--num=2", "--first=1", "--draws=3", "--batch=16")
   np.testing.assert_array_equal(other["index"], [1, 2])
@@ -131,7 +161,7 @@ def test_a_result_depends_on_seed_image_and_draw_alone(grey, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["daps", "pigdm", "replacement"])
 def test_every_method_meets_the_measurement(grey, tmp_path, method):
-  """All but dps, whose likelihood is widened by the spread of data seen through an operator of norm one: see the next test."""
+  """All but dps, whose steps are as long as its residual and not to the measurement: see the next test."""
   said, found = ran(grey, tmp_path / "a", "--task=super_resolve", f"--method={method}", "--num=3", "--draws=2", "--steps=30", "--batch=8")
   pooled = found["x"].reshape(3, 2, 4, 2, 4, 2, 1).mean((3, 5))
   scaling = open_run(str(grey)).parts.dataset.scaling
@@ -141,14 +171,14 @@ def test_every_method_meets_the_measurement(grey, tmp_path, method):
 
 @pytest.mark.slow
 def test_dps_is_the_transform_of_the_library(grey, tmp_path):
-  """The same noises and keys through `tasks.dps` and the executor give the samples of the command."""
+  """The same noises and keys through the published `tasks.dps` and the executor give the samples of the command."""
   _, found = ran(grey, tmp_path / "a", "--task=super_resolve", "--method=dps", "--num=4", "--draws=2", "--steps=6", "--batch=8")
   run = open_run(str(grey))
   process, dataset = run.denoiser.process, run.parts.dataset
   image, draw = jnp.repeat(jnp.arange(4), 2), jnp.tile(jnp.arange(2), 4)
   operator = tasks.super_resolution((8, 8, 1), 2)
   y = operator(jnp.asarray(dataset.scaling.to_model(found["input"])))[image]
-  guided = tasks.dps(operator, y, data_std=data_std(dataset))(run.denoiser)
+  guided = tasks.dps(operator.replace(noise=0.01 * data_std(dataset)), y, normalized=True)(run.denoiser)
   noise = rows.prior(process, rows.keys(0, image, draw, rows.NOISE), (8, 8, 1))
   expected = solvers.sample(guided, solvers.build("dpmpp_2m_sde", process, 6), noise, keys=rows.keys(0, image, draw, rows.SOLVER), cond={"label": jnp.full(8, -1)})
   np.testing.assert_allclose(found["x"].reshape(8, 8, 8, 1), expected, atol=1e-4)
@@ -196,12 +226,22 @@ def test_colorize_measures_the_mean_of_the_channels(colour, tmp_path):
 def test_edit_outside_the_mask_comes_back_exactly_whatever_the_strength(grey, tmp_path):
   said, found = ran(grey, tmp_path / "a", "--task=edit", "--mask=box", "--strength", "0.2", "2", "--repeats=2", "--label=3", "--guidance=1", *SMALL)
   assert found["stored"].shape == (3, 2, 4, 8, 8, 1) and "outside the mask by 0 at the most" in said
+  assert f"wrote {tmp_path}/a.png (1 of 4 results each) and" in said
   # Twice three steps, each of the conditional and the unconditional network, for three images, two strengths and four draws.
   assert "6 denoiser calls a result (12 network evaluations with guidance), 288 network evaluations in all" in said
   outside = found["mask"] == 0
   changed = found["stored"].astype(int) - found["input"][:, None, None]
   assert not changed[..., outside].any()
   assert np.abs(changed[:, 0]).mean() < np.abs(changed[:, 1]).mean()
+
+
+def test_an_edit_starts_where_help_says(grey, tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(rows, "run", lambda *args: ((np.zeros((1, 1, 8, 8, 1), np.float32),), 1.0))
+  monkeypatch.setattr(run, "open_run", opened)
+  _, found = ran(grey, tmp_path / "a", "--task=edit", "--num=1", "--draws=1")
+  with pytest.raises(SystemExit):
+    load_script().parser().parse_args(["--help"])
+  assert f"(default: {found['strength'].item():g}, what" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow
@@ -248,6 +288,35 @@ def test_classify_at_any_batch_size(grey, tmp_path):
   assert f"; {right} of 5 right" in said
   _, other = ran(grey, tmp_path / "b", "--task=classify", "--num=2", "--first=3", "--draws=6", "--batch=16")
   np.testing.assert_allclose(other["log_prob"], found["log_prob"][3:], atol=1e-2)
+
+
+def test_classify_is_the_exact_posterior_as_far_as_its_noise_levels_go(grey):
+  """Classes N(m_c, v I), for which log p(c | x) is -|x - m_c|^2 / (2 v), and levels of sigma from 0.1 to 10 give v (1 / (v + 0.1^2) - 1 / (v + 10^2)) of it.
+
+  The slope of what is found over what is exact is 1; its standard error, from the noises that the classes share, is known too.
+  """
+  run, v, draws = opened(str(grey)), 4.0, 100
+  train = load(run.parts.dataset.train)
+  x = run.parts.dataset.scaling.to_model(train["x"])
+  means = np.stack([x[train["label"] == c].mean(0) for c in range(10)])
+  denoiser = denoisers.from_function(class_means, run.denoiser.process, denoisers.x0(), (jnp.asarray(means), v))
+  args = types.SimpleNamespace(input=None, first=0, num=100, draws=None, seed=0, batch=104, quiet=True)
+  found = classifying.classify(args, {}, run._replace(denoiser=denoiser)).arrays
+  apart = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
+  off = run.parts.dataset.scaling.to_model(found["input"]).reshape(100, 1, -1) - means.reshape(10, -1)
+  exact = -0.5 * (1 / (v + 0.01) - 1 / (v + 100)) * np.sum(off**2, -1)
+  measured, exact = (a - a.mean(1, keepdims=True) for a in (found["log_prob"], exact))
+  slope = np.sum(measured * exact) / np.sum(exact**2)
+  # Draw k adds w_k v s / (v + s^2)^2 eps_k . m_c to a class: w / (3 v) |.|^2 over all of them, with w = 2 log(100) / draws.
+  error = np.sqrt(2 * np.log(100) / draws / (3 * v) * np.sum((exact @ apart) ** 2)) / np.sum(exact**2)
+  assert error < 0.03 and abs(slope - 1) < 3.3 * error, (slope, error)
+
+
+def class_means(params, x, sigma, cond):
+  """x0 given x_t of classes N(m_c, v I) on EDM."""
+  means, v = params
+  mean, s2 = means[cond["label"]], (sigma**2)[:, None, None, None]
+  return mean + v / (v + s2) * (x - mean)
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -6,9 +6,10 @@ import numpy as np
 from diffusion import pictures, tasks
 from diffusion.errors import UserError
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.settings import Found, counted, span
+from diffusion.task_command.flags import MOST_ROWS
+from diffusion.task_command.settings import Found, counted, shown, span
 
-DRAWS = 100
+DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
 
 
@@ -40,7 +41,7 @@ def classify(args, sampler, opened) -> Found:
   words = (f"classification of {given.source} in {seconds:.1f} s (compilation included); {counted(len(x), dataset.num_classes * draws, dataset.num_classes * draws)} "
            f"({dataset.num_classes} classes at {draws} noise levels)")
   words += f"; {right} of {known.sum()} right ({right / known.sum():.1%})" if known.any() else f"; found: {', '.join(_names(dataset)[c] for c in found)}"
-  return Found(words, arrays, lambda path: _draw(path, dataset, arrays, right, int(known.sum())))
+  return Found(words, arrays, lambda path: _draw(path, dataset, arrays, right, int(known.sum())), shown(len(x), most_images=COLUMNS * MOST_ROWS))
 
 
 def levels(process, count):
@@ -62,4 +63,4 @@ def _draw(path, dataset, arrays, right, known):
   note = f"bars: p(class | image), from {int(arrays['draws'])} noise levels"
   note += f"; orange: the true class; {right} of {known} right" if known else ""
   pictures.class_bars(path, arrays["input"], np.exp(arrays["log_prob"]), _names(dataset), arrays["label"], span(dataset, arrays["input"]),
-                      "A denoiser as a classifier", note)
+                      "A denoiser as a classifier", note, MOST_ROWS, COLUMNS)

@@ -8,10 +8,10 @@ from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, span, table_of
+from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
+from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, shown, span, table_of
 
-STEPS, DRAWS, SOLVER, STRENGTH = 40, 4, "dpmpp_2m_sde", 0.5
-MOST_SAMPLES = 6  # shown
+STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
 def edit(args, sampler, opened) -> Found:
@@ -52,7 +52,8 @@ def edit(args, sampler, opened) -> Found:
            + f"; moved from the guide by {', '.join(f'{c:.2g}' for c in change)} (root mean square{' inside the mask' if mask is not None else ''}, in the data's values)")
   if mask is not None:
     words += f", outside the mask by {moved[..., ~where].max():g} at the most"
-  return Found(words, arrays, lambda path: _draw(path, dataset, arrays, repeats))
+  return Found(words, arrays, lambda path: _draw(path, dataset, arrays, repeats),
+               shown(count, draws, most_results=MOST_SAMPLES if len(strengths) == 1 else 1))
 
 
 def starting(sampler, process, strength):
@@ -89,4 +90,4 @@ def _draw(path, dataset, arrays, repeats):
     most = float(arrays["spread"].max())
     columns += [pictures.Column("mean", arrays["mean"][:, 0], scale), pictures.Column("spread", pictures.heat(arrays["spread"][:, 0]))]
     note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.3g}"
-  pictures.side_by_side(path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""))
+  pictures.side_by_side(path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""), most_rows=MOST_ROWS)

@@ -26,10 +26,36 @@ TAKES = {
 OWN = ("input", "mask", "factor", "noise", "method", "strength", "repeats", "other_workdir", "to_label", "draws")
 """Flags that mean something only with a task."""
 
+STRENGTH = 0.75
+"""In sigma/alpha: what `tasks.recommended` took for crude paintings of digits in [-1, 1] (docs/sdedit.png), the unit of configs/digits.py too."""
+
+MOST_ROWS, MOST_SAMPLES = 12, 6
+"""Of images, and of results for each, in a picture; twice as many images are classified in one."""
+
 DEFAULTS = dict(first=0, seed=0, batch=64)
 
+ARRAYS = {
+    "input": "[N, H, W, C] the images given (not where they were the measurement), in the data's values",
+    "index": "[N] their numbers in the files or in the held-out data",
+    "label": "[N] their classes, -1 where unknown",
+    "measurement": "[N, ...] of inpaint, super_resolve, colorize: what was known of them, in the data's values",
+    "mask": "[H, W, C] of inpaint and edit: 1 where pixels are made anew, 0 where they stay",
+    "strength": "[S] of edit: the noise levels sigma/alpha",
+    "x": "results in the model's units: [N, draws, H, W, C], of edit [N, S, draws, H, W, C], of translate [N, H, W, C]",
+    "stored": "x in the data's values, rounded and cut to their range",
+    "mean": "of stored over the draws",
+    "spread": "standard deviation of stored over the draws",
+    "latent": "[N, H, W, C] of translate: the noise between the two ends, in the process's units",
+    "back": "[N, H, W, C] of translate: the results carried back, in the data's values",
+    "to_label": "[N] of translate: the class asked for",
+    "log_prob": "[N, classes] of classify: log p(class | image)",
+    "found": "[N] of classify: the most probable class",
+    "draws": "of classify: how many noise levels",
+}
+"""What the NPZ of a task holds."""
+
 DESCRIPTION = """\
-Images in, images out: PATH.npz with the arrays in the data's own values, PATH.png side by side with column titles.
+Images in, images out: PATH.npz with the arrays below, PATH.png side by side with column titles.
 Without --input the first held-out images of the run's data are taken, so that every task can be tried at once.
 
   inpaint        what --mask hides, given the rest: posterior samples, their mean and their spread
@@ -37,7 +63,9 @@ Without --input the first held-out images of the run's data are taken, so that e
   colorize       a colour image from the mean of its channels (a grey input is that measurement)
   edit           SDEdit: strokes or a composite noised to --strength and denoised, everywhere or inside --mask
   translate      DDIB: the same latent decoded as class --to-label, or by the model of --other-workdir
-  classify       p(class | image) from how well each class predicts the noise"""
+  classify       p(class | image) from how well each class predicts the noise
+
+""" + f"A picture has the first {MOST_ROWS} images (classify: {2 * MOST_ROWS}) and {MOST_SAMPLES} results of each; PATH.npz has all of them:\n\n" + "\n".join(f"  {name:<13}{what}" for name, what in ARRAYS.items())
 
 
 def add(parser):
@@ -53,13 +81,17 @@ def add(parser):
       help="what is made anew, by inpaint (default: half) or edit (default: everything): half (the right one), box (in the middle), random:0.5 "
       "(that share of the pixels), or a file, a PNG (white is made anew) or an NPZ with mask [H, W] of 0 and 1")
   group.add_argument("--factor", type=int, metavar="F", help="side of the blocks that super_resolve knows the means of (default: 2)")
-  group.add_argument("--noise", type=float, metavar="S", help="standard deviation of the noise in the measurement, where the data span [-1, 1] or [0, 1] (default: 0)")
+  group.add_argument(
+      "--noise", type=float, metavar="S",
+      help="standard deviation of the noise in the measurement, in the data's values, 0 to 255 in most pictures (default: 0, where inpaint puts the known pixels "
+      "back exactly at the end)")
   group.add_argument(
       "--method", choices=METHODS,
       help="how to sample given a measurement (default: pigdm); docs/uses.md compares them; ddrm and daps are solvers of their own and cost no pass back")
   group.add_argument(
       "--strength", type=float, nargs="+", metavar="T0",
-      help="noise level sigma/alpha at which an edit starts: more is more realistic and less faithful; several are a sweep (default: 0.5)")
+      help="noise level sigma/alpha at which an edit starts, in the model's units: more is more realistic and less faithful; several are a sweep "
+      f"(default: {STRENGTH:g}, what crude paintings of 8x8 digits needed, see docs/sdedit.png: try several on other data)")
   group.add_argument("--repeats", type=int, metavar="K", help="how often an edit is noised and denoised, each time from the last result (default: 1)")
   group.add_argument("--other-workdir", metavar="FOLDER", help="run whose model an image is translated to (default: the same), at its newest checkpoint and first average; "
                      "--checkpoint and --ema are those of --workdir")

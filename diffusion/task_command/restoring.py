@@ -9,11 +9,12 @@ from diffusion.errors import UserError
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.flags import METHODS, OWN_SOLVERS
-from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, span, table_of
+from diffusion.task_command.flags import METHODS, MOST_ROWS, MOST_SAMPLES, OWN_SOLVERS
+from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, shown, span, table_of
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
-MOST_SAMPLES = 6  # shown
+LEAST_NOISE = 0.01
+"""Of dps, in standard deviations of the data: its likelihood has to have a width, and this one says no more than that the residual is none."""
 
 
 def restore(args, sampler, opened) -> Found:
@@ -25,7 +26,8 @@ def restore(args, sampler, opened) -> Found:
   dataset = opened.parts.dataset
   shape, scaling = tuple(dataset.shape), dataset.scaling
   hidden = inputs.mask(args.mask or "half", shape, args.seed) if args.task == "inpaint" else None
-  operator = measured(args, shape, hidden)
+  noise = args.noise or 0.0
+  operator = measured(args, shape, hidden, noise * rows.unit(scaling))
   denoiser, around = method(args, sampler, opened, operator)
   label = given_label(args.label, dataset)
   smaller = operator.measured if operator.measured != shape else None
@@ -44,9 +46,12 @@ def restore(args, sampler, opened) -> Found:
   (x,), seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
   transform, solve, _ = around(y[:1])
   passes = sampling.forward_passes(transform(denoiser), solve)
+  gap = np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(count, draws, *operator.measured) - np.asarray(y)[:, None]
+  misfit = _rms(gap if hidden is None else gap[..., hidden == 0]) / rows.unit(scaling)
+  exact = hidden is not None and not noise
+  if exact:  # what is known without noise stands: no method that guides by a network's Jacobian meets it to the last digit
+    x = np.where(hidden == 0, np.asarray(y)[:, None], x)
   stored = scaling.to_data(x)
-  again = operator(jnp.asarray(x.reshape(count * draws, *shape)))
-  misfit = _rms((np.asarray(again).reshape(count, draws, *operator.measured) - np.asarray(y)[:, None])) / rows.unit(scaling)
   arrays = dict(measurement=rows.in_data_values(scaling, y), x=x, stored=stored, index=given.index, label=given.label,
                 mean=stored.astype(np.float64).mean(1), spread=stored.astype(np.float64).std(1))
   if whole:
@@ -57,15 +62,15 @@ def restore(args, sampler, opened) -> Found:
   words = (f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation included); "
            + counted(count * draws, solve.nfe, passes)
            + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
-           + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {(args.noise or 0.0) / rows.unit(scaling):.2g})")
+           + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {noise:g})"
+           + (", and then what is known was put back exactly" if exact else ""))
   if whole and draws > 1:
     words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
-  return Found(words, arrays, lambda path: _draw(path, args, dataset, arrays, name))
+  return Found(words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples"))
 
 
-def measured(args, shape, hidden):
-  """The operator of a task; UserError where it does not fit images of this shape."""
-  noise = args.noise or 0.0
+def measured(args, shape, hidden, noise):
+  """The operator of a task, with noise in the model's units; UserError where it does not fit images of this shape."""
   if args.task == "colorize" and shape[2] != 3:
     raise UserError(f"--task=colorize needs a model of colour images (3 channels) and this one's have {shape[2]}: take a run on colour images, or another task")
   try:
@@ -99,7 +104,7 @@ def method(args, sampler, opened, operator):
       "ddrm": lambda y: (same, tasks.ddrm(process, times, operator, y), None),
       "daps": lambda y: (same, tasks.daps(process, times, operator, y, data_std=std), None),
       "pigdm": lambda y: (tasks.pigdm(operator, y, std), solver, None),
-      "dps": lambda y: (tasks.dps(operator, y, data_std=std), solver, None),
+      "dps": lambda y: (tasks.dps(operator.replace(noise=max(operator.noise, LEAST_NOISE * std)), y, normalized=True), solver, None),
       "replacement": lambda y: (same, solver, tasks.replacement(process, operator, y)),
   }[name]
   return denoiser, around
@@ -148,4 +153,4 @@ def _draw(path, args, dataset, arrays, name):
   note = (f"{name}; mean and spread (standard deviation, black 0 to white {most:.3g} of {scale[1] - scale[0]:g}) of {arrays['stored'].shape[1]} samples"
           + ("; blue was not measured" if "mask" in arrays else ""))
   titles = dict(inpaint="Inpainting", colorize="Colourisation", super_resolve=f"Super-resolution, {args.factor or 2} times")
-  pictures.side_by_side(path, columns, titles[args.task], note)
+  pictures.side_by_side(path, columns, titles[args.task], note, most_rows=MOST_ROWS)

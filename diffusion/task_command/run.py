@@ -42,4 +42,4 @@ def run(args, sampler) -> str:
   found = DO[args.task](args, sampler, opened)
   np.savez(out + ".npz", **found.arrays)
   found.draw(out + ".png")
-  return f"{found.words}; wrote {out}.png and {out}.npz"
+  return f"{found.words}; wrote {out}.png{f' ({found.shown})' if found.shown else ''} and {out}.npz"

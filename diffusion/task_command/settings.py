@@ -10,14 +10,26 @@ from diffusion import solvers
 from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import class_of
+from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES
 
 
 class Found(NamedTuple):
-  """words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture."""
+  """words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture; shown: what of all that it holds, or nothing."""
 
   words: str
   arrays: dict
   draw: Callable
+  shown: str = ""
+
+
+def shown(images, results=1, kind="results", most_images=MOST_ROWS, most_results=MOST_SAMPLES):
+  """In words, how many of the images and of the results for each a picture shows; nothing where it shows all.
+
+  >>> shown(100, 64), shown(3, 64, "samples"), shown(3)
+  ('the first 12 of 100 images, 6 of 64 results each', '6 of 64 samples each', '')
+  """
+  images = f"the first {most_images} of {images} images" if images > most_images else ""
+  return ", ".join(filter(None, [images, f"{most_results} of {results} {kind} each" if results > most_results else ""]))
 
 
 def given_label(label, dataset):

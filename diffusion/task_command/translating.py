@@ -7,7 +7,8 @@ from diffusion import pictures, tasks
 from diffusion.errors import UserError
 from diffusion.saved_run import class_of, make_sampler, open_run
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.settings import Found, condition, counted, given_label, span
+from diffusion.task_command.flags import MOST_ROWS
+from diffusion.task_command.settings import Found, condition, counted, given_label, shown, span
 
 STEPS = 32
 
@@ -56,7 +57,7 @@ def translate(args, sampler, opened) -> Found:
   words = (f"translation of {given.source} to {_name(there, to_label)}{both}, and back in {seconds:.1f} s "
            f"(compilation included); {counted(len(x), nfe, nfe * cost)} ({steps} Runge-Kutta steps of four each, four ways); "
            f"they come back within {gap:.2g} (root mean square, in the data's values)")
-  return Found(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label))
+  return Found(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label), shown(len(x)))
 
 
 def _denoiser(run, sampler):
@@ -82,4 +83,4 @@ def _draw(path, dataset, there, arrays, to_label):
       pictures.Column("input", arrays["input"], scale), pictures.Column("latent", latent, (-2.5, 2.5)),
       pictures.Column(_name(there, to_label), arrays["stored"], other), pictures.Column("and back", arrays["back"], scale)]
   names = [_name(dataset, int(label)) if label >= 0 else "" for label in arrays["label"]]
-  pictures.side_by_side(path, columns, "Translation through the latent", "the latent is what both ends share; back: its own inverse up to the solver's error", names)
+  pictures.side_by_side(path, columns, "Translation through the latent", "the latent is what both ends share; back: its own inverse up to the solver's error", names, MOST_ROWS)

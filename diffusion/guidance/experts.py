@@ -1,12 +1,15 @@
 """Functions of x_t that change with the noise level: one expert a range of sigma/alpha (PPAP, arXiv:2212.05973)."""
 
+import functools
+
 from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-@struct.dataclass
+# Compared as the functions that they stand for, by identity: as a transform's function it is part of the program, and arrays have no one equality.
+@functools.partial(struct.dataclass, eq=False)
 class Experts:
   """fn with the parameters of the expert whose range the noise level of each row lies in; see `experts`."""
 
@@ -39,7 +42,7 @@ def experts(process, boundaries, fn) -> Experts:
   """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels sigma/alpha.
 
   As `log_prob` of `guidance.classifier` this is multi-expert guidance: each classifier has to be good in its own range only. As
-  the function of `denoisers.from_function` it is a multi-expert denoiser.
+  the function of `denoisers.from_function` it is a multi-expert denoiser. Build it once, as any function: a new one recompiles.
 
   Args:
     process: the Gaussian process.

@@ -91,7 +91,7 @@ SEEN = dict(
     "a hole may be or not.",
     colorize="Each digit of the data has one random hue, of which its grey picture tells nothing: samples should have all hues, each one hue, and their mean none. So they "
     "do, but for shades of a hue side by side (the 7); the tint of the mean is what 64 hues leave. Over 100 images with 32 samples each the circular variance of an image's hues "
-    "is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, 0.83 `dps`, and 0.77 with the default `pigdm`, which favours some hues, with 160 steps as with 40 (uniform ones: 0.84; error of each: 0.01).",
+    "is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, but 0.77 with the default `pigdm`, with 160 steps as with 40, and 0.73 with `dps`: they favour some hues (uniform ones: 0.84; error of each: 0.01).",
     strokes="Means of 2x2 pixels in four greys, as strokes. At 0.2 blocks can still be seen, about 0.75 most are plausible digits where the paint was, at 3 the paint is "
     "forgotten (the 6 of the third row became a 4). The first guide was a 0 and is never one again: its hole was painted over. The faint dots of "
     "the background are pixels of value 1 of 16.",
@@ -103,7 +103,8 @@ SEEN = dict(
     mnist_samples="A column a class. All but a handful can be read (the fives and a 3 of the eighth row are the worst); a faint smudge around strokes shows that the model "
     "is a small MLP, trained on 9,000 images for half an hour of a busy core.",
     mnist_inpaint="The sevens leave no doubt but for the edges of their strokes. Of the fours so little is seen that they come back as 4, 9 and broken strokes, and the 9 "
-    "of the third row not at all: an unusual digit, and a small model. Nor is the seen part met exactly: the network's Jacobian is not that of an exact denoiser.",
+    "of the third row not at all: an unusual digit, and a small model. What is seen is put back at the end, and not every stroke reaches it (the upper right of the first "
+    "4): the network's Jacobian is not that of an exact denoiser, so before that the samples are off there.",
     mnist_super_resolve="From 7x7 means the sevens and fours come back with sharp edges, and their spread lies along these; the 9 stays doubtful.")
 
 CLAIMED = [

@@ -7,7 +7,7 @@ from diffusion.errors import UserError
 TASKS = ("inpaint", "colorize", "super_resolve", "edit", "translate", "classify")
 RESTORING = ("inpaint", "colorize", "super_resolve")
 METHODS = ("pigdm", "ddrm", "daps", "dps", "replacement")
-"""The first is the default: on held-out digits its samples have the best energy score, see docs/uses.md."""
+"""The first is the default: on held-out digits its energy score is the least but for dps, which on MNIST is the worse of the two: see docs/uses.md."""
 OWN_SOLVERS = ("ddrm", "daps")
 
 EVERYWHERE = ("task", "workdir", "out", "num", "first", "seed", "batch", "checkpoint", "ema", "input", "quiet")
@@ -87,7 +87,8 @@ def add(parser):
       "back exactly at the end)")
   group.add_argument(
       "--method", choices=METHODS,
-      help="how to sample given a measurement (default: pigdm); docs/uses.md compares them; ddrm and daps are solvers of their own and cost no pass back")
+      help="how to sample given a measurement (default: pigdm); docs/uses.md compares them; dps is the published one in a form for any number of steps; "
+      "ddrm and daps are solvers of their own and cost no pass back")
   group.add_argument(
       "--strength", type=float, nargs="+", metavar="T0",
       help="noise level sigma/alpha at which an edit starts, in the model's units: more is more realistic and less faithful; several are a sweep "

@@ -1,4 +1,4 @@
-"""The measurements of translation, classification and detection, small: what they return is what their claims are about."""
+"""The measurements of the uses, small: what they return is what their claims are about."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,8 @@ import pytest
 from configs.ddib import plane
 from configs.density_uses import classifier_failure, hallucinations, out_of_distribution
 from configs.diffusion_classifier import digits
+from configs.guidance import autoguidance, composition
+from configs.inverse_problems import mixture
 from diffusion import factories
 from diffusion.claims import translation
 
@@ -16,6 +18,9 @@ SMALL = {
     "hallucinations": (hallucinations, dict(width=8, depth=1, steps=3, batch=16, samples=200)),
     "classifier_failure": (classifier_failure, dict(width=8, depth=1, steps=3, batch=16, epochs=30)),
     "out_of_distribution": (out_of_distribution, dict(width=8, depth=1, steps=3, batch=16)),
+    "autoguidance": (autoguidance, dict(depth=3, pool=500, count=60, width=8, blocks=1, steps=3, worse_width=4, guides=dict(guide_of_an_eighth=2, guide_of_a_half=2), batch=16, solver_steps=4)),
+    "composition": (composition, dict(count=50, steps=5, side=60)),
+    "inverse_problems": (mixture, dict(measurements=("inpainting", "blur"), points=2, count=40, steps=5)),
 }
 
 

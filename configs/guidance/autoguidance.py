@@ -19,7 +19,7 @@ def get_config():
         row(auto, f"{guide}_over_unguided_outliers", 1 / 3, "at_most", f"{what}; w = 2, the paper's weight in the plane (there 3); {ours}{tried}"),
         row(auto, f"{guide}_coverage", 0.95, "at_least", f"{what}; w = 2; a mode is covered by a quarter of its share or more; {ours}", "of the modes"),
         row(auto, f"best_{guide}_over_unguided", 1.0, "at_most", f"{what}; {halves}"),
-        row(auto, f"best_{guide}_over_classifier_free", 1.0, "at_most", f"{what}; {halves}"),
+        row(auto, f"best_{guide}_over_classifier_free", 1.0, "at_most", f"{what}; of classifier-free guidance the smallest weight tried, 0.25, is the best; {halves}"),
     ]
   claims += [
       row(interval, "best_inside_over_everywhere", 1.0, "at_most", "classifier-free guidance inside one of two intervals of noise; " + halves),

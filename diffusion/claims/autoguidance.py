@@ -127,9 +127,9 @@ def plane(config, seed):
         f"{name}_over_unguided_outliers": auto["outliers"] / max(none["outliers"], 1e-9), f"{name}_coverage": auto["coverage"],
         f"best_{name}_over_unguided": best(name)["distance"] / none["distance"], f"best_{name}_over_classifier_free": best(name)["distance"] / best("free")["distance"]}
   if config.picture and seed == 0:
-    shown = {"no guidance": ("none", 0.0, None), f"classifier-free, w = {free_weight:g}": ("free", free_weight, None)}
-    shown |= {f"autoguidance, w = {auto_weight:g}, guide of {steps} updates": (name, auto_weight, None) for name, steps in config.guides.items()}
-    draw(config.picture, truth, {"true points": truth.points} | {title: samples[name] for title, name in shown.items()})
+    shown = {"no guidance\n": ("none", 0.0, None), f"classifier-free guidance\nw = {free_weight:g}": ("free", free_weight, None)}
+    shown |= {f"autoguidance, w = {auto_weight:g}\nguide of {steps} updates": (name, auto_weight, None) for name, steps in config.guides.items()}
+    draw(config.picture, truth, {"true points\n": truth.points} | {title: samples[name] for title, name in shown.items()})
   return found
 
 
@@ -156,14 +156,13 @@ def draw(path, truth, panels, most=3000):
 
   from diffusion.pictures.files import write_figure
 
-  figure = Figure(figsize=(2.6 * len(panels), 2.8), layout="constrained")
-  reach = 1.25 * np.abs(truth.points[truth.label == 0]).max()
+  figure = Figure(figsize=(2.6 * len(panels), 3.4), layout="constrained")
+  own = truth.points[truth.label == 0]
+  middle, half = (own.max(axis=0) + own.min(axis=0)) / 2, 0.55 * np.ptp(own, axis=0).max()
   for axis, (title, points) in zip(figure.subplots(1, len(panels)), panels.items()):
     seen = truth.seen(np.asarray(points))
     axis.set_title(f"{title}\n{seen['outliers']:.1%} outliers, {seen['coverage']:.0%} of the modes", fontsize=8)
-    axis.scatter(*truth.points[truth.label == 0][:most].T, s=0.5, c="0.8", linewidths=0)
+    axis.scatter(*own[:most].T, s=0.5, c="0.8", linewidths=0)
     axis.scatter(*points[truth.label == 0][:most].T, s=0.8, c="tab:blue", linewidths=0)
-    middle = truth.points[truth.label == 0].mean(axis=0)
-    half = 0.75 * reach
     axis.set(aspect="equal", xticks=(), yticks=(), xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
   write_figure(path, figure)

@@ -29,6 +29,9 @@ class Classifier:
   # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not among them.
   forward_passes = 1
 
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  changes_score = True
+
   @property
   def process(self):
     return self.denoiser.process

@@ -25,6 +25,9 @@ class EpsilonScaling:
   # Network evaluations for one call, for the count of forward passes.
   forward_passes = 1
 
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  changes_score = True
+
   @property
   def process(self):
     return self.denoiser.process

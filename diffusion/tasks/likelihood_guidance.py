@@ -34,6 +34,9 @@ class LikelihoodGuidance:
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  changes_score = True
+
   # Forward passes for one call; the pass back through the network costs about two more.
   forward_passes = 1
 

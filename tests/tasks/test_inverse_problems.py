@@ -419,6 +419,8 @@ def solved(solver=None, post_step=None):
     (lambda: solved(solver=tasks.ddrm(processes.edm(), [1.0, 0.0], tasks.inpainting([1, 0]), jnp.zeros((1, 2)))), "the solver was built for the process 'edm'"),
     (lambda: solved(solver=tasks.daps(processes.vp_linear(beta_max=5.0), [1.0, 0.0], tasks.inpainting([1, 0]), jnp.zeros((1, 2)))), "the solver was built for a process"),
     (lambda: solved(post_step=tasks.replacement(processes.edm(), tasks.inpainting([1, 0]), jnp.zeros((1, 2)))), "the post_step was built for the process 'edm'"),
+    (lambda: solvers.sample(tasks.pigdm(tasks.inpainting([1, 0], 0.5), jnp.ones((1, 2)))(oracles.gaussian(processes.vp_cosine(), [0.0, 0.0], [1.0, 1.0])),
+                            solvers.build("dpmpp_2m", processes.vp_cosine(), 4), jnp.zeros((1, 2))), "no signal .* this guidance changes the score"),
     (lambda: solved(post_step=tasks.replacement(processes.vp_linear(), tasks.inpainting([1, 0, 1]), jnp.zeros((1, 3)))), "make it for their shape"),
     (lambda: solved(post_step=tasks.replacement(processes.vp_linear(), tasks.inpainting([1, 0]), jnp.zeros((2, 2)))), "one measurement a sample"),
     (lambda: tasks.dps(tasks.inpainting([1, 0], 0.1), jnp.zeros((1, 2)), data_std=1.0, normalized=True), "give one of them"),

@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from diffusion import configuration, losses
+from diffusion import configuration, losses, processes
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.training import checkpoints, ema, model, student, warm_start, workdir as workdirs
@@ -100,7 +100,7 @@ def check(parts: model.Parts) -> None:
     raise UserError(f"{where}: the teacher's data have shape {list(saved.shape)} and config.data {list(parts.dataset.shape)}; take the teacher's config.data")
   if saved.num_classes != parts.dataset.num_classes:
     raise UserError(f"{where}: the teacher's data have {saved.num_classes} classes and config.data {parts.dataset.num_classes}; take the teacher's config.data")
-  if _apart(parts.teacher.process, parts.process):
+  if processes.apart(parts.teacher.process, parts.process):
     raise UserError(f"{where}: the teacher's process is {_written(saved.process)} and config.process is {_written(parts.config.process)}: take the teacher's")
   _check_weights(parts, where, weights)
   _check_steps(parts, where, own)
@@ -152,16 +152,6 @@ def _check_steps(parts, where, own):
   if not student.same_solver(built, own):
     raise UserError(f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.nfe} and a grid with the times {_times(own.t)} "
                     f"(every other node of one grid is solvers.grids.thinned); it is {getattr(built, 'name', type(built).__name__)} with {built.nfe} evaluations")
-
-
-def _apart(first, second) -> bool:
-  """Whether two processes are two: another name, another end, other noise levels between."""
-  if getattr(first, "name", "") != getattr(second, "name", "") or not hasattr(second, "marginal"):
-    return getattr(first, "name", "") != getattr(second, "name", "")
-  ends = [(float(process.t_min), float(process.t_max)) for process in (first, second)]
-  times = np.linspace(*ends[0], 33)
-  levels = [[np.asarray(part) for part in (m.alpha, m.sigma)] for m in (first.marginal(times), second.marginal(times))]
-  return not np.allclose(*ends) or not all(np.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*levels))
 
 
 def _drops(loss) -> bool:

@@ -238,8 +238,8 @@ def test_replacement_ends_in_the_measured_values(name):
 
 @pytest.mark.parametrize("name", ["blur", pytest.param("inpainting", marks=pytest.mark.slow)])
 def test_replacement_is_exact_for_isotropic_gaussian_data(name):
-  """A stochastic solver, 400 steps, 4,096 rows: means and variances of every pixel within 4.5 standard errors and 2% of the prior's."""
-  event, rows, variance = (4, 4, 1), 4096, 0.5
+  """A stochastic solver, 400 steps, 1,024 rows: means and variances of every pixel within 4.5 standard errors and 2% of the prior's."""
+  event, rows, variance = (4, 4, 1), 1024, 0.5
   measurement = tasks.blur(event, 0.6, 0.4) if name == "blur" else tasks.inpainting(np.arange(16).reshape(event) % 2, 0.4)
   process = processes.edm(sigma_min=0.01, sigma_max=20.0)
   prior = oracles.gaussian(process, np.zeros(event), np.full(16, variance), dtype=jnp.float32)
@@ -258,9 +258,9 @@ def test_replacement_is_exact_for_isotropic_gaussian_data(name):
 def test_replacement_denoises_any_data_by_a_stochastic_solver():
   """All of x measured with noise: the reverse SDE from y, where the process is as noisy as y, samples the posterior of a mixture.
 
-  Shares of the three modes and their means, of 8,192 rows: within 4.5 standard errors (and 0.005 for the means, of steps not infinitely small).
+  Shares of the three modes and their means, of 4,096 rows: within 4.5 standard errors (and 0.005 for the means, of steps not infinitely small).
   """
-  process, rows = processes.edm(sigma_min=0.01, sigma_max=20.0), 8192
+  process, rows = processes.edm(sigma_min=0.01, sigma_max=20.0), 4096
   means = np.array([[-1.0, 0.0], [1.0, 0.3], [0.5, -1.0]])
   prior = oracles.gaussian_mixture(process, None, means, 0.1**2, dtype=jnp.float32)
   measurement, y = tasks.inpainting([1, 1], noise=0.7), jnp.array([[0.3, -0.2]])

@@ -10,6 +10,11 @@ from diffusion.errors import UserError
 GREY = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return str(tmp_path_factory.mktemp("digits"))
+
+
 def test_the_mean_of_channels_tells_the_level_and_nothing_of_the_hue():
   """1,000 hues of each of the 17 levels: the mean is 127.5 level / 16 to half a value, for rounding is at most half a value a channel."""
   hue = np.linspace(0.0, 1.0, 1000, endpoint=False)

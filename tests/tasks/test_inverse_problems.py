@@ -131,6 +131,7 @@ def moments(x):
   return np.asarray(x, np.float64).mean(0), np.cov(np.asarray(x, np.float64).T)
 
 
+@pytest.mark.slow
 def test_the_stiffness_of_dps_and_what_normalises_it(x64):
   """Of data N(0, v I) seen whole at sigma^2 = v a pull moves the prediction by v / (4 width^2) of the residual r: width is the noise, or at least
   the root mean square of r. So 15 steps of log rho 0.5 go astray by a noise of 0.1, and do not when normalised."""
@@ -236,7 +237,8 @@ def test_replacement_ends_in_the_measured_values(name):
   assert np.abs(x - measurement.adjoint(y)).max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["blur", pytest.param("inpainting", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["blur", "inpainting"])
 def test_replacement_is_exact_for_isotropic_gaussian_data(name):
   """A stochastic solver, 400 steps, 1,024 rows: means and variances of every pixel within 4.5 standard errors and 2% of the prior's."""
   event, rows, variance = (4, 4, 1), 1024, 0.5

@@ -19,6 +19,7 @@ def mixture(size=6):
   return oracle, oracle.sample(jax.random.key(0), 3, t=t), t
 
 
+@pytest.mark.slow
 def test_both_ways_give_the_mixtures_own_covariance(x64):
   oracle, x, t = mixture()
   truth = np.asarray(jax.jit(lambda x: oracle.posterior_covariance(x, t))(x))

@@ -37,6 +37,7 @@ def cycle_error(first, second, x, process, n):
   return float(jnp.sqrt(jnp.mean(jnp.square(back - x))))
 
 
+@pytest.mark.slow
 def test_the_cycle_error_falls_with_the_order_of_the_solver(x64):
   process = processes.vp_cosine()
   first = oracles.gaussian_mixture(process, None, [[-1.0, 0.0], [1.0, 0.4]], 0.2, labels=[0, 1])

@@ -130,7 +130,7 @@ def trace(derivative, x, *, width: int = WIDTH):
 
   @jax.checkpoint  # else a backward pass would keep the residuals of all derivatives
   def diagonal(index):
-    unit = jnp.broadcast_to((jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]), x.shape)
+    unit = (jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]) + jnp.zeros_like(x)  # which inside a shard_map varies as x does
     return sum_rows(unit * derivative(unit))
 
   return jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)

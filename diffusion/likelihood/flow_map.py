@@ -94,7 +94,8 @@ def transport(denoiser, x, cond, steps, probes, *, exact):
     return (jnp.where(row.last, w, u), w, jnp.where(row.last, 0.0, moved), gain), None
 
   u = x / steps.ends[0]
-  start = (u, u, jnp.zeros_like(u), jnp.zeros((count, u.shape[0]), u.dtype))
+  none = jnp.zeros_like(u)  # which inside a shard_map varies as u does
+  start = (u, u, none, jnp.broadcast_to(none.reshape(u.shape[0], -1)[:, 0][None], (count, u.shape[0])))
   rows = jax.tree.map(jnp.asarray, steps.replace(ends=jnp.zeros_like(steps.t)))
   (u, _, _, gain), _ = jax.lax.scan(stage, start, rows)
   return steps.ends[1] * u, gain + np.prod(x.shape[1:]).item() * jnp.log(steps.ends[1] / steps.ends[0])

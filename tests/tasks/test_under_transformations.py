@@ -46,6 +46,8 @@ USES = {
     "daps, nonlinear": through(solver=lambda seen, y: tasks.daps(PROCESS, GRID, tasks.measurement(squares, (3,), noise=0.3), y, moves=3)),
     "observe": lambda x, y, keys: tasks.inpainting(MASK, 0.3).observe(x, keys),
     "edit": lambda x, y, keys: tasks.edit(PRIOR, TABLE, x, keys, mask=MASK, repeats=2).x,
+    "surprise": lambda x, y, keys: tasks.surprise(PRIOR, x, num_steps=2).score,
+    "translate": lambda x, y, keys: tasks.translate(PRIOR, PRIOR, x, num_steps=2, target_cond={"label": jnp.ones(x.shape[0], jnp.int32)}).x,
     "classify": lambda x, y, keys: tasks.classify(PRIOR, x, 2, keys, jnp.asarray([0.5, 1.0], jnp.float32)).log_prob,
 }
 

@@ -31,12 +31,10 @@ def measurements(noise):
   pooled = np.kron(np.eye(DIM // 2), np.full((1, 2), 0.5))
   mask = np.arange(DIM) % 2
   sensing = tasks.compressed_sensing((DIM,), 3, jax.random.key(0), noise)
-  linear = lambda matrix, gram=None: tasks.measurement(
-      tasks.operators.projected, (DIM,), params=jnp.asarray(matrix, jnp.float32), noise=noise, linear=True, gram=gram, name="linear")
   return {
       "inpainting": (tasks.inpainting(mask, noise), np.diag(mask.astype(float))),
-      "super_resolution": (linear(pooled, 0.5), pooled),
-      "blur": (linear(blurred), blurred),
+      "super_resolution": (tasks.linear(pooled, noise=noise).replace(gram=0.5), pooled),
+      "blur": (tasks.linear(blurred, noise=noise), blurred),
       "compressed_sensing": (sensing, np.asarray(sensing.params, np.float64)),
   }
 

@@ -124,5 +124,5 @@ def _errors(denoiser, x, times, factor, keys, labels, numbers):
       found = denoiser(x_t, t, {"label": label}, views=("eps",)).eps
       return sum_rows(jnp.square(found - eps))
     return total + w.astype(total.dtype) * jax.lax.map(error, labels.T).T, None
-  start = jnp.zeros(labels.shape, at_least_single(x.dtype)) + 0.0 * sum_rows(x)[:, None]  # which inside a shard_map varies as x does
+  start = jnp.zeros_like(labels, at_least_single(x.dtype)) + jnp.zeros_like(sum_rows(x))[:, None]  # which inside a shard_map varies as x does
   return jax.lax.scan(draw, start, (numbers, times, factor))[0]

@@ -61,9 +61,8 @@ class Measurement:
   def adjoint(self, y):
     """A^T y: [B, *measured] -> [B, *event]. Raises ValueError for an operator that is not linear."""
     self.check_linear("the adjoint")
-    # At a zero made of y, so that inside a shard_map it varies as y does.
-    zero = jnp.broadcast_to(0.0 * expand(y.reshape(y.shape[0], -1)[:, 0], jnp.zeros((1, *self.event))), (y.shape[0], *self.event))
-    return jax.vjp(lambda x: self.operator(self.params, x), zero)[1](y)[0]
+    zero = jnp.zeros_like(y.reshape(y.shape[0], -1)[:, 0])  # which inside a shard_map varies as y does
+    return jax.vjp(self, jnp.broadcast_to(zero.reshape(-1, *[1] * len(self.event)), (y.shape[0], *self.event)))[1](y)[0]
 
   def solve(self, spread, residual):
     """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by conjugate gradients.
@@ -100,7 +99,7 @@ class Measurement:
       v = back(across(v))[0]
       found = size(v)
       return (v / expand(jnp.maximum(found, jnp.finfo(x.dtype).tiny), v), found), None
-    start = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape[1:]), x.dtype)[None] + 0.0 * x
+    start = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape[1:]), x.dtype)[None] + jnp.zeros_like(x)
     start = start / expand(size(start), start)
     return jax.lax.scan(move, (start, size(start)), None, length=moves)[0][1]
 

@@ -48,4 +48,5 @@ def test_the_tabulated_product_is_the_product_of_gaussians():
   np.testing.assert_allclose(p @ (points - mean) ** 2, [4 / 7, 4 / 7], rtol=0.02)  # the square ends at more than three deviations
   x = np.array([[0.3, -0.2], [-1.0, 1.0]])
   expected = (4 / 7 * x + 0.25 * np.array([0.0, 4 / 7])) / (4 / 7 + 0.25)
-  np.testing.assert_allclose(composition.posterior_mean(points, p, x, 0.5), expected, atol=5e-3)
+  score = composition.noised_score(processes.edm(), points, p, jnp.asarray(x, jnp.float32), 0.5)
+  np.testing.assert_allclose(score, (expected - x) / 0.25, atol=0.02)

@@ -357,15 +357,13 @@ def _five_times(params, x):
 
 
 def test_the_steepness_of_an_operator_is_its_largest_singular_value():
-  """Squared; the Jacobian of x^3 is 3 x^2 on the diagonal. Power iteration comes from below, as far as the second one lets it."""
-  steepness = jax.jit(lambda measurement, x: measurement.steepness(x))
+  """Squared; the Jacobian of x^3 is 3 x^2 on the diagonal. Power iteration comes from below, and arrives."""
+  steepness = jax.jit(lambda measurement, x: measurement.steepness(x, moves=300))
   for name in ("super_resolution", "linear"):
     measurement = LINEAR[name](0.3)
     truth = np.linalg.svd(dense(measurement), compute_uv=False)[0] ** 2
-    found = np.asarray(steepness(measurement, jnp.zeros((2, *IMAGE))))
-    assert np.all((found > 0.7 * truth) & (found < truth * (1 + 1e-5))), (name, found, truth)
-    if measurement.gram is not None:
-      np.testing.assert_allclose(found, truth, rtol=1e-5)
+    np.testing.assert_allclose(steepness(measurement, jnp.zeros((2, *IMAGE))), [truth, truth], rtol=1e-4)
+    assert np.all(measurement.steepness(jnp.zeros((2, *IMAGE))) < truth * (1 + 1e-5))
   x = np.array([[0.1, -1.0, 0.5], [2.0, 0.3, 1.0]])
   np.testing.assert_allclose(steepness(tasks.measurement(_cubed, (3,)), jnp.asarray(x, jnp.float32)), 9.0 * np.max(x**4, axis=1), rtol=1e-5)
 

@@ -1,4 +1,5 @@
-"""Measures what the configs claim and writes the ledger: docs/ledger.md for people, docs/ledger.json for programs."""
+"""Measures what the configs claim and writes the ledger: docs/ledger.md for people, docs/ledger.json for
+programs."""
 
 import argparse
 import os
@@ -28,23 +29,55 @@ finished is written.
 
 
 def main(argv):
-  parser = command.Parser(prog="reproduce.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-                          allow_abbrev=False)
-  parser.add_argument("pattern", nargs="*", metavar="PATTERN",
-                      help="part of a config's path, a pattern with * and ?, or a file; all by default")
-  parser.add_argument("--configs", default="configs", metavar="DIR", help="where the configs are (default: configs)")
-  parser.add_argument("--out", metavar="DIR", help="folder of ledger.md and ledger.json (default: docs, and nowhere with --fast)")
+  parser = command.Parser(
+    prog="reproduce.py",
+    description=__doc__,
+    epilog=EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "pattern",
+    nargs="*",
+    metavar="PATTERN",
+    help="part of a config's path, a pattern with * and ?, or a file; all by default",
+  )
+  parser.add_argument(
+    "--configs", default="configs", metavar="DIR", help="where the configs are (default: configs)"
+  )
+  parser.add_argument(
+    "--out",
+    metavar="DIR",
+    help="folder of ledger.md and ledger.json (default: docs, and nowhere with --fast)",
+  )
   parser.add_argument("--fast", "--quick", action="store_true", help="only claims marked fast, with one seed")
   parser.add_argument("--seeds", type=int, metavar="N", help="this many seeds, however long they take")
-  parser.add_argument("--jobs", type=int, default=1, metavar="N", help="measure so many configs at a time, each on its share of the cores (default: 1)")
+  parser.add_argument(
+    "--jobs",
+    type=int,
+    default=1,
+    metavar="N",
+    help="measure so many configs at a time, each on its share of the cores (default: 1)",
+  )
   parser.add_argument("--list", action="store_true", help="list the claims and run nothing")
-  parser.add_argument("--check", action="store_true", help="compare with the ledger in docs (or --out), write nothing")
+  parser.add_argument(
+    "--check", action="store_true", help="compare with the ledger in docs (or --out), write nothing"
+  )
   flags = parser.parse_args(argv)
   sys.path.append(os.getcwd())  # a config may name measurements in modules of the reader's own
 
   from diffusion import reproduction
-  reproduction.run(flags.pattern, configs=flags.configs, out=flags.out, fast=flags.fast, seeds=flags.seeds,
-                   list_only=flags.list, check=flags.check, jobs=flags.jobs)
+
+  reproduction.run(
+    flags.pattern,
+    configs=flags.configs,
+    out=flags.out,
+    fast=flags.fast,
+    seeds=flags.seeds,
+    list_only=flags.list,
+    check=flags.check,
+    jobs=flags.jobs,
+  )
 
 
 if __name__ == "__main__":

@@ -34,31 +34,98 @@ SHARD_SIZE = 8192
 
 def parser():
   """The command line."""
-  p = command.Parser(prog="sample.py", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-  p.add_argument("--workdir", metavar="FOLDER", help="folder that train.py wrote (needed but for --solver=list)")
-  p.add_argument("--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: a telling name in FOLDER)")
+  p = command.Parser(
+    prog="sample.py",
+    description=DESCRIPTION,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  p.add_argument(
+    "--workdir", metavar="FOLDER", help="folder that train.py wrote (needed but for --solver=list)"
+  )
+  p.add_argument(
+    "--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: a telling name in FOLDER)"
+  )
   p.add_argument("--num", type=int, metavar="N", help="how many samples (default: 64)")
   p.add_argument("--first", type=int, metavar="I", help="index of the first one (default: 0)")
   p.add_argument("--seed", type=int, metavar="S", help="which sequence of samples (default: 0)")
-  p.add_argument("--label", metavar="CLASS", help="one class for all, by number or name; -1 for none (default: the classes in turn)")
-  p.add_argument("--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)")
-  p.add_argument("--shards", metavar="FOLDER", help="writes the samples to FOLDER as NPZ files of a fixed number each, without pictures")
-  p.add_argument("--shard-size", type=int, metavar="N", help=f"samples in one file (default: {SHARD_SIZE}); best a multiple of --batch")
+  p.add_argument(
+    "--label",
+    metavar="CLASS",
+    help="one class for all, by number or name; -1 for none (default: the classes in turn)",
+  )
+  p.add_argument(
+    "--batch", type=int, metavar="B", help="samples drawn together; the last batch is padded (default: 64)"
+  )
+  p.add_argument(
+    "--shards",
+    metavar="FOLDER",
+    help="writes the samples to FOLDER as NPZ files of a fixed number each, without pictures",
+  )
+  p.add_argument(
+    "--shard-size",
+    type=int,
+    metavar="N",
+    help=f"samples in one file (default: {SHARD_SIZE}); best a multiple of --batch",
+  )
   distributed.add_flags(p)
-  p.add_argument("--solver", metavar="NAME", help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote; list prints all")
+  p.add_argument(
+    "--solver",
+    metavar="NAME",
+    help="for example heun, dpmpp_2m, ddim, ancestral, predictor_corrector, or a .npz that --fit wrote; list "
+    "prints all",
+  )
   p.add_argument("--steps", type=int, metavar="N", help="steps of the solver")
-  p.add_argument("--grid", metavar="NAME", help="spacing of the steps: uniform, quadratic, vp_time, asinh, log_snr, karras (default: the solver's own)")
-  p.add_argument("--tolerance", type=float, metavar="T", help="how exact an adaptive solver is, relative and absolute; it takes no --steps")
   p.add_argument(
-      "--option", type=option, action="append", metavar="NAME=VALUE", help="of the solver, for example eta=0.5 or order=2; may be given several times")
-  p.add_argument("--guidance", type=float, metavar="W", help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none; a distilled run knows a range of W")
-  p.add_argument("--interval", type=float, nargs=2, metavar=("LOW", "HIGH"), help="noise levels sigma/alpha between which to guide")
-  p.add_argument("--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)")
-  p.add_argument("--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones")
-  p.add_argument("--evaluate", action="store_true", help="measure the model on held-out data instead, and write metrics.json and the pictures")
+    "--grid",
+    metavar="NAME",
+    help="spacing of the steps: uniform, quadratic, vp_time, asinh, log_snr, karras (default: the solver's "
+    "own)",
+  )
   p.add_argument(
-      "--fit", action="store_true",
-      help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num noises; writes FOLDER/solvers/SOLVER_STEPS.npz")
+    "--tolerance",
+    type=float,
+    metavar="T",
+    help="how exact an adaptive solver is, relative and absolute; it takes no --steps",
+  )
+  p.add_argument(
+    "--option",
+    type=option,
+    action="append",
+    metavar="NAME=VALUE",
+    help="of the solver, for example eta=0.5 or order=2; may be given several times",
+  )
+  p.add_argument(
+    "--guidance",
+    type=float,
+    metavar="W",
+    help="classifier-free guidance (1 + W) conditional - W unconditional; 0 for none; a distilled run knows "
+    "a range of W",
+  )
+  p.add_argument(
+    "--interval",
+    type=float,
+    nargs=2,
+    metavar=("LOW", "HIGH"),
+    help="noise levels sigma/alpha between which to guide",
+  )
+  p.add_argument(
+    "--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)"
+  )
+  p.add_argument(
+    "--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones"
+  )
+  p.add_argument(
+    "--evaluate",
+    action="store_true",
+    help="measure the model on held-out data instead, and write metrics.json and the pictures",
+  )
+  p.add_argument(
+    "--fit",
+    action="store_true",
+    help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num "
+    "noises; writes FOLDER/solvers/SOLVER_STEPS.npz",
+  )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   task_flags.add(p)
   return p
@@ -85,7 +152,9 @@ def main(argv):
   if not args.workdir:
     parser().error("the following arguments are required: --workdir")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
-  sampler = {name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")}
+  sampler = {
+    name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")
+  }
   sampler["options"] = dict(args.option) if args.option else None
   task_flags.check(args)
   if args.task:
@@ -96,7 +165,9 @@ def main(argv):
   many = ("distributed", "coordinator", "processes", "process", "shard_size")
   given = [name for name in many if getattr(args, name) not in (None, False)]
   if given and not args.shards:
-    raise UserError(f"--{given[0].replace('_', '-')} only means something together with --shards: add it, or leave it out")
+    raise UserError(
+      f"--{given[0].replace('_', '-')} only means something together with --shards: add it, or leave it out"
+    )
   if args.shards:
     given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
     if given:
@@ -116,10 +187,15 @@ def main(argv):
   elif args.evaluate:
     given = [name for name in ("out", "label", *DEFAULTS) if getattr(args, name) is not None]
     if given:
-      raise UserError(f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place beside it")
+      raise UserError(
+        f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place "
+        "beside it"
+      )
     from diffusion import evaluation
 
-    found = evaluation.evaluate_run(args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler)
+    found = evaluation.evaluate_run(
+      args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler
+    )
     print(evaluation.report(found))
     print(f"wrote {args.workdir}/metrics.json and the pictures beside it")
   else:

@@ -1,4 +1,5 @@
-"""Trains a model from a config, resumes it if the folder holds a started run, then samples and evaluates it."""
+"""Trains a model from a config, resumes it if the folder holds a started run, then samples and evaluates
+it."""
 
 import argparse
 import os
@@ -29,15 +30,34 @@ after saving: run the same command to go on; 75 (134 where JAX's runtime aborts)
 
 def main(argv):
   overrides, rest = configuration.split_overrides(argv)
-  parser = command.Parser(prog="train.py", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-                          allow_abbrev=False)
-  parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]",
-                      help="Python file whose get_config() (or get_config(VARIANT)) returns the config")
-  parser.add_argument("--workdir", required=True, metavar="DIR", help="folder of the run; made if it does not exist")
-  parser.add_argument("--config.KEY=VALUE", dest="_", nargs="?", metavar="", default=None,
-                      help="changes one value of the config, for example --config.training.steps=100; may be given many times")
+  parser = command.Parser(
+    prog="train.py",
+    description=__doc__,
+    epilog=EPILOG,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    "--config",
+    required=True,
+    metavar="FILE[:VARIANT]",
+    help="Python file whose get_config() (or get_config(VARIANT)) returns the config",
+  )
+  parser.add_argument(
+    "--workdir", required=True, metavar="DIR", help="folder of the run; made if it does not exist"
+  )
+  parser.add_argument(
+    "--config.KEY=VALUE",
+    dest="_",
+    nargs="?",
+    metavar="",
+    default=None,
+    help="changes one value of the config, for example --config.training.steps=100; may be given many times",
+  )
   parser.add_argument("--no-evaluate", action="store_true", help="only train")
-  parser.add_argument("--profile", action="store_true", help="record a few steps into DIR/profile, for TensorBoard or Perfetto")
+  parser.add_argument(
+    "--profile", action="store_true", help="record a few steps into DIR/profile, for TensorBoard or Perfetto"
+  )
   distributed.add_flags(parser)
   parser.add_argument("--quiet", action="store_true", help="no progress bar")
   flags = parser.parse_args(rest)
@@ -46,6 +66,7 @@ def main(argv):
   config = configuration.load(flags.config, overrides)
 
   from diffusion.training import loop
+
   loop.train(config, flags.workdir, quiet=flags.quiet, profile=flags.profile)
   if flags.no_evaluate:
     return
@@ -54,6 +75,7 @@ def main(argv):
       print(f"trained; to evaluate it, on one process: python sample.py --workdir={flags.workdir} --evaluate")
     return
   from diffusion import evaluation
+
   print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
   print(f"wrote {flags.workdir}/metrics.json and the pictures beside it")
 

@@ -1,9 +1,10 @@
 """Training runs that are killed, stopped, starved and lied to, and what is left of them.
 
-A tiny model (dropout, batch statistics, two averages, a loss with parameters) trains 200 steps; every row of the table is one kind of
-fault. After it the same command goes on, and at the end everything that was saved (parameters, moments, averages, loss state, position)
-and the log must equal an untouched run bit for bit. Moments are drawn with a fixed seed; where a kill finds the process depends on the
-machine, and the table counts what it was at. Takes some minutes; --quick, a few faults of each kind, under one."""
+A tiny model (dropout, batch statistics, two averages, a loss with parameters) trains 200 steps; every row of
+the table is one kind of fault. After it the same command goes on, and at the end everything that was saved
+(parameters, moments, averages, loss state, position) and the log must equal an untouched run bit for bit.
+Moments are drawn with a fixed seed; where a kill finds the process depends on the machine, and the table
+counts what it was at. Takes some minutes; --quick, a few faults of each kind, under one."""
 
 import collections
 import contextlib
@@ -23,16 +24,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "training")]
 PLACE = tempfile.mkdtemp(prefix="faults-")
 os.environ |= dict(
-    JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1", JAX_COMPILATION_CACHE_DIR=f"{PLACE}/compiled", JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0")
+  JAX_PLATFORMS="cpu",
+  JAX_NUM_CPU_DEVICES="1",
+  JAX_COMPILATION_CACHE_DIR=f"{PLACE}/compiled",
+  JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+)
 
-import faults_child  # pylint: disable=wrong-import-position
-import timing  # pylint: disable=wrong-import-position
-from diffusion.training import checkpoints, logging  # pylint: disable=wrong-import-position
+import faults_child
+import timing
+
+from diffusion.training import checkpoints, logging
 
 STEPS = 200
 KINDS = ("step", "save", "restore", "any")
 
-CONFIG = '''
+CONFIG = """
 import tiny
 
 def get_config(data):
@@ -45,7 +51,7 @@ def get_config(data):
   else:
     config.data.delay = 0.01
   return config
-'''
+"""
 
 
 def command(workdir, data):
@@ -88,7 +94,10 @@ class Runs:
       for key, leaf in jax.tree_util.tree_leaves_with_path(checkpoints.read_arrays(path)):
         sha.update(f"{jax.tree_util.keystr(key)} {leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
       meta = checkpoints.read_meta(path)
-      log = [{key: value for key, value in line.items() if key not in logging.TIMED} for line in logging.read(os.path.join(workdir, "log.jsonl"))]
+      log = [
+        {key: value for key, value in line.items() if key not in logging.TIMED}
+        for line in logging.read(os.path.join(workdir, "log.jsonl"))
+      ]
       assert [line["step"] for line in log] == [*range(7, STEPS, 7), STEPS]
       sha.update(json.dumps([meta["step"], meta["examples"], log]).encode())
       return sha.hexdigest()
@@ -96,7 +105,8 @@ class Runs:
     return faults_child.isolated(found)
 
   def same(self, workdir, **options):
-    """Goes on to the end and compares; what the last process said, and whether the run equals the untouched one."""
+    """Goes on to the end and compares; what the last process said, and whether the run equals the untouched
+    one."""
     child = self.start(workdir, **options)
     if child.wait():
       return child.said(), False
@@ -125,7 +135,8 @@ def moment(child, kind, chance, start_seconds):
 
 
 def strikes(runs, number, wanted, each, seed):
-  """Signals at random moments, `each` to a run, until there were `wanted`: counts by phase, and what was wrong."""
+  """Signals at random moments, `each` to a run, until there were `wanted`: counts by phase, and what was
+  wrong."""
   chance, phases, wrong, finished, turn = random.Random(seed), collections.Counter(), [], 0, 0
   while sum(phases.values()) < wanted:
     workdir, done, struck = runs.folder(), False, 0
@@ -161,20 +172,34 @@ def damages(runs, quick):
   child.strike(signal.SIGTERM)
   child.wait()
   step = newest(workdir)
-  files = lambda folder: sorted(path for path in pathlib.Path(folder, "checkpoints", f"{step:08d}").rglob("*") if path.is_file())
+  files = lambda folder: sorted(
+    path for path in pathlib.Path(folder, "checkpoints", f"{step:08d}").rglob("*") if path.is_file()
+  )
   # Largest first: the arrays themselves, then what describes them.
-  names = [path.relative_to(workdir) for path in sorted(files(workdir), key=lambda path: -path.stat().st_size)]
+  names = [
+    path.relative_to(workdir) for path in sorted(files(workdir), key=lambda path: -path.stat().st_size)
+  ]
 
   def flip(path):
     content = bytearray(path.read_bytes())
     content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
     path.write_bytes(content)
 
-  ways = [("one bit flipped", flip, names[0]), ("cut short", lambda path: os.truncate(path, path.stat().st_size // 2), names[0])]
+  ways = [
+    ("one bit flipped", flip, names[0]),
+    ("cut short", lambda path: os.truncate(path, path.stat().st_size // 2), names[0]),
+  ]
   if not quick:
-    ways += [("one bit flipped", flip, chance.choice(names[1:])), ("cut short", lambda path: os.truncate(path, 0), chance.choice(names[1:])),
-             ("a file gone", os.remove, chance.choice(names)),
-             ("cut short", lambda path: os.truncate(path, 40), pathlib.Path("checkpoints", f"{step:08d}", "digests.json"))]
+    ways += [
+      ("one bit flipped", flip, chance.choice(names[1:])),
+      ("cut short", lambda path: os.truncate(path, 0), chance.choice(names[1:])),
+      ("a file gone", os.remove, chance.choice(names)),
+      (
+        "cut short",
+        lambda path: os.truncate(path, 40),
+        pathlib.Path("checkpoints", f"{step:08d}", "digests.json"),
+      ),
+    ]
   for what, damage, name in ways:
     copy = runs.folder()
     shutil.copytree(workdir, copy)
@@ -199,8 +224,12 @@ def full_disk(runs):
   """The run's folder is a small file system that something else fills."""
   workdir, wrong = runs.folder(), []
   os.makedirs(workdir)
-  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", workdir], capture_output=True).returncode:
-    return dict(count=0, runs=0, phases={}, wrong=[], note="not run: mounting a file system needs more rights")
+  if subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", workdir], capture_output=True
+  ).returncode:
+    return dict(
+      count=0, runs=0, phases={}, wrong=[], note="not run: mounting a file system needs more rights"
+    )
   try:
     child = runs.start(workdir)
     child.until(lambda: newest(workdir) >= 30)
@@ -234,7 +263,8 @@ def clock(runs, quick):
 
 
 def missing_file(runs, path, at_start):
-  """A data file goes away during training; where the whole set was read before that matters to the next start alone."""
+  """A data file goes away during training; where the whole set was read before that matters to the next start
+  alone."""
   workdir, wrong, away = runs.folder(), [], f"{path}.away"
   child = runs.start(workdir)
   if not at_start:
@@ -265,7 +295,11 @@ def make_data():
 
   generator = np.random.default_rng(0)
   angle = generator.uniform(0, 2 * np.pi, 500)
-  np.savez(f"{PLACE}/ring.npz", x=np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32), label=(angle * 3 / (2 * np.pi)).astype(np.int64))
+  np.savez(
+    f"{PLACE}/ring.npz",
+    x=np.stack([np.cos(angle), np.sin(angle)], 1).astype(np.float32),
+    label=(angle * 3 / (2 * np.pi)).astype(np.int64),
+  )
   for number in range(3000):
     folder = f"{PLACE}/images/{'abc'[number % 3]}"
     os.makedirs(folder, exist_ok=True)
@@ -282,9 +316,14 @@ def main():
 
   def row(name, function, *arguments):
     rows[name] = found = function(*arguments)
-    shown = ", ".join(f"{phase} {count}" for phase, count in sorted(found["phases"].items())) or found.get("note", "")
+    shown = ", ".join(f"{phase} {count}" for phase, count in sorted(found["phases"].items())) or found.get(
+      "note", ""
+    )
     good = "yes" if not found["wrong"] else "NO"
-    print(f"{name:34}{found['count']:>7}{found['runs']:>6}  {shown:44}{good if found['count'] else '':>5}", flush=True)
+    print(
+      f"{name:34}{found['count']:>7}{found['runs']:>6}  {shown:44}{good if found['count'] else '':>5}",
+      flush=True,
+    )
     for text in found["wrong"]:
       print("    " + " ".join(text.split()), flush=True)
 
@@ -301,7 +340,10 @@ def main():
     row("data file gone while it is read", missing_file, Runs("images"), f"{PLACE}/images/b", False)
   finally:
     shutil.rmtree(PLACE, ignore_errors=True)
-  print("whole: nothing saved was lost, each fault was said in one sentence, and the run that went on equals the untouched one bit for bit")
+  print(
+    "whole: nothing saved was lost, each fault was said in one sentence, and the run that went on equals the "
+    "untouched one bit for bit"
+  )
   seconds = time.monotonic() - begun
   print(f"{sum(found['count'] for found in rows.values())} faults in {seconds:.0f} s")
   timing.write(args.out, {"faults": rows, "seconds": seconds, "steps": STEPS})

@@ -1,7 +1,8 @@
 """Training runs as forked processes that can be struck at a chosen moment.
 
-The parent imports everything once and starts no backend of JAX, so a child costs what it compiles or loads, not the seconds of
-imports; it then runs train.py's own `main`, to its exit status. A few bytes of shared memory tell the parent what the child is at.
+The parent imports everything once and starts no backend of JAX, so a child costs what it compiles or loads,
+not the seconds of imports; it then runs train.py's own `main`, to its exit status. A few bytes of shared
+memory tell the parent what the child is at.
 """
 
 import contextlib
@@ -16,9 +17,14 @@ import time
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESTORING, SAVING, WRITING, STEP = 0, 1, 2, 4  # bytes: restoring; saving in the loop and behind it; four bytes of the last step
+RESTORING, SAVING, WRITING, STEP = (
+  0,
+  1,
+  2,
+  4,
+)  # bytes: restoring; saving in the loop and behind it; four bytes of the last step
 
-from diffusion.training import checkpoints, command, interruption, loop  # pylint: disable=wrong-import-position,unused-import
+from diffusion.training import checkpoints, command, interruption, loop  # noqa: F401 (imported before the fork)
 
 
 def train_main():
@@ -60,7 +66,7 @@ class Child:
       if clock is not None:
         _let_the_clock_jump(clock)
       status = command.run(self.ready, argv)
-    except BaseException:  # pylint: disable=broad-except
+    except BaseException:
       traceback.print_exc()
     finally:
       sys.stdout.flush()
@@ -110,7 +116,7 @@ class Child:
   @property
   def step(self):
     """The last step that was begun."""
-    return int.from_bytes(self._marks[STEP:STEP + 4], "little")
+    return int.from_bytes(self._marks[STEP : STEP + 4], "little")
 
   def said(self):
     """Its output so far."""
@@ -127,6 +133,7 @@ def _mark(marks):
         return function(*args, **kwargs)
       finally:
         marks[place] = 0
+
     return call
 
   checkpoints.choose = at(RESTORING, checkpoints.choose)
@@ -136,7 +143,7 @@ def _mark(marks):
   ask = interruption.Watch.ask
 
   def asked(self, step):
-    marks[STEP:STEP + 4] = (step + 1).to_bytes(4, "little")
+    marks[STEP : STEP + 4] = (step + 1).to_bytes(4, "little")
     return ask(self, step)
 
   interruption.Watch.ask = asked
@@ -167,7 +174,7 @@ def isolated(function):
     try:
       os.write(write, function().encode())
       status = 0
-    except BaseException:  # pylint: disable=broad-except
+    except BaseException:
       traceback.print_exc()
     finally:
       os._exit(status)

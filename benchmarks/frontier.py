@@ -1,15 +1,19 @@
-"""How accurate a sampler is for its number of denoiser calls, beside every other library that can be installed.
+"""How accurate a sampler is for its number of denoiser calls, beside every other library that can be
+installed.
 
-RMSE to the exact probability-flow solution at sigma = 0 (`frontier_problems`: its error is printed), from the same starts for all, on three
-problems whose denoiser is known in closed form, under VP and EDM noise. Every solver is tried on many grids and the best counts, for the
-other libraries (`frontier_peers`) as for ours (`frontier_ours`). Choosing the best of many on the starts it is judged on flatters everybody, so
-each line also says what comes out if the choice is made on one half of the starts and judged on the other.
-For the same reason the best few of each owner are run again on thousands of starts that nobody was chosen on (`frontier_fresh`).
-Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as many fresh ones (`frontier_stochastic`).
+RMSE to the exact probability-flow solution at sigma = 0 (`frontier_problems`: its error is printed), from the
+same starts for all, on three problems whose denoiser is known in closed form, under VP and EDM noise. Every
+solver is tried on many grids and the best counts, for the other libraries (`frontier_peers`) as for ours
+(`frontier_ours`). Choosing the best of many on the starts it is judged on flatters everybody, so each line
+also says what comes out if the choice is made on one half of the starts and judged on the other. For the same
+reason the best few of each owner are run again on thousands of starts that nobody was chosen on
+(`frontier_fresh`). Stochastic samplers are judged by the sliced Wasserstein distance of their samples to as
+many fresh ones (`frontier_stochastic`).
 
-Peers are optional: pip install -e '.[peers]'. A whole run takes some two hours of one core's own time, a third of it the fits, and continues from
---cache if it is stopped. Its parts can be run one by one and add up in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out,
-the others to the same name with `_fresh` and `_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
+Peers are optional: pip install -e '.[peers]'. A whole run takes some two hours of one core's own time, a
+third of it the fits, and continues from --cache if it is stopped. Its parts can be run one by one and add up
+in --out: --only=digits/vp, --budgets=5,8, --kinds=fitted. RMSE rows go to --out, the others to the same name
+with `_fresh` and `_stochastic`. --plot draws the picture, also from an earlier --out with --redraw."""
 
 import json
 import os
@@ -23,18 +27,19 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import frontier_fitted as fitted  # pylint: disable=wrong-import-position
-import frontier_fresh as fresh  # pylint: disable=wrong-import-position
-import frontier_ours as ours  # pylint: disable=wrong-import-position
-import frontier_peers as peers  # pylint: disable=wrong-import-position
-import frontier_problems as problems  # pylint: disable=wrong-import-position
-import frontier_stochastic as stochastic  # pylint: disable=wrong-import-position
-import frontier_table as report  # pylint: disable=wrong-import-position
-import timing  # pylint: disable=wrong-import-position
+import frontier_fitted as fitted
+import frontier_fresh as fresh
+import frontier_ours as ours
+import frontier_peers as peers
+import frontier_problems as problems
+import frontier_stochastic as stochastic
+import frontier_table as report
+import timing
 
 BUDGETS = (5, 6, 8, 10, 12, 15, 20, 30, 50)
 STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
-# From so many evaluations on, a combination whose errors on the first starts are so many times the best's is not tried on all of them.
+# From so many evaluations on, a combination whose errors on the first starts are so many times the best's is
+# not tried on all of them.
 MANY, PILOT, WORTH = 12, 16, 2.5
 ROUNDS = 3  # of search around the best, and twice as many where evaluations are few, after so many random combinations
 SCATTERED = 400
@@ -48,12 +53,16 @@ def judge(end, case):
   """What a row says of one sampler's ends: over all starts, the median start, and each half of the starts."""
   half = len(case.exact) // 2
   return dict(
-      rmse=problems.rmse(end, case.exact), median=problems.median_error(end, case.exact),
-      halves=[problems.rmse(end[:half], case.exact[:half]), problems.rmse(end[half:], case.exact[half:])])
+    rmse=problems.rmse(end, case.exact),
+    median=problems.median_error(end, case.exact),
+    halves=[problems.rmse(end[:half], case.exact[:half]), problems.rmse(end[half:], case.exact[half:])],
+  )
 
 
 def row(case, nfe, solver, owner, grid, end):
-  return dict(problem=case.problem, noise=case.noise, nfe=nfe, solver=solver, owner=owner, grid=grid, **judge(end, case))
+  return dict(
+    problem=case.problem, noise=case.noise, nfe=nfe, solver=solver, owner=owner, grid=grid, **judge(end, case)
+  )
 
 
 def first(case, count):
@@ -62,7 +71,8 @@ def first(case, count):
 
 
 def promising(ends, pilot):
-  """Whether each end (None: the run failed) is near the best, by its median error or by its root mean square."""
+  """Whether each end (None: the run failed) is near the best, by its median error or by its root mean
+  square."""
   typical = np.array([np.inf if end is None else problems.median_error(end, pilot.exact) for end in ends])
   total = np.array([np.inf if end is None else problems.rmse(end, pilot.exact) for end in ends])
   return (typical < WORTH * typical.min()) & np.isfinite(typical) | (total < 0.7 * WORTH * total.min())
@@ -70,10 +80,14 @@ def promising(ends, pilot):
 
 def our_rows(case, nfe, quick):
   """Rows of our combinations of solver and grid, and of those around the best."""
-  tables = lambda pairs: {pair: table for pair in pairs if (table := ours.table(*pair, case.noise, nfe)) is not None}
+  tables = lambda pairs: {
+    pair: table for pair in pairs if (table := ours.table(*pair, case.noise, nfe)) is not None
+  }
 
   def score(candidates):
-    return dict(zip(candidates, ours.run(case.denoiser, list(candidates.values()), case.x))) if candidates else {}
+    return (
+      dict(zip(candidates, ours.run(case.denoiser, list(candidates.values()), case.x))) if candidates else {}
+    )
 
   begin = tables(ours.combinations(quick))
   if nfe >= MANY:
@@ -88,7 +102,12 @@ def our_rows(case, nfe, quick):
     for solver, spacing in ranked:
       grids.setdefault(spacing, []).append(solver)
     # Around the best grids, each with the solvers that are best on it.
-    near = [(solver, g) for spacing in list(grids)[:5] for solver in grids[spacing][:3] for g in spacing.neighbours()]
+    near = [
+      (solver, g)
+      for spacing in list(grids)[:5]
+      for solver in grids[spacing][:3]
+      for g in spacing.neighbours()
+    ]
     ends |= score(tables([pair for pair in dict.fromkeys(near) if pair not in ends]))
   return [row(case, nfe, solver, "ours", str(spacing), end) for (solver, spacing), end in ends.items()]
 
@@ -134,7 +153,12 @@ def measure(args, available, keep):
   """Measures what is asked for and hands each piece's rows to keep as soon as they are there."""
   cache = Cache(None if args.quick else args.cache)
   budgets = args.budgets or ((6, 12) if args.quick else BUDGETS)
-  names = [(p, n) for p in problems.PROBLEMS for n in (("vp",) if args.quick else problems.NOISES) if not args.only or f"{p}/{n}".startswith(args.only)]
+  names = [
+    (p, n)
+    for p in problems.PROBLEMS
+    for n in (("vp",) if args.quick else problems.NOISES)
+    if not args.only or f"{p}/{n}".startswith(args.only)
+  ]
   begun, cases = time.perf_counter(), []
   for problem, noise in names:
     starts = 32 if args.quick else STARTS[problem]
@@ -156,15 +180,23 @@ def measure(args, available, keep):
         keep(fresh.rows(problem, noise, nfe, said, available, sampler, args.quick), problem, noise, nfe)
       print(f"  {report.line(said)}  [{time.perf_counter() - begun:.0f} s]", flush=True)
   for case in cases if "stochastic" in args.kinds else []:
-    keep(stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick), case.problem, case.noise)
-    print(f"{case.problem}/{case.noise}: stochastic samplers done  [{time.perf_counter() - begun:.0f} s]", flush=True)
+    keep(
+      stochastic.rows(case, budgets, cache, f"{case.problem}/{case.noise}", available, args.quick),
+      case.problem,
+      case.noise,
+    )
+    print(
+      f"{case.problem}/{case.noise}: stochastic samplers done  [{time.perf_counter() - begun:.0f} s]",
+      flush=True,
+    )
 
 
 class Rows:
-  """All rows, each solver's best grid, in three files: RMSE rows in `path`, those of fresh starts and stochastic ones beside it; written
-  after every piece.
+  """All rows, each solver's best grid, in three files: RMSE rows in `path`, those of fresh starts and
+  stochastic ones beside it; written after every piece.
 
-  New rows take the place of earlier ones of the same problem, noise, budget, kind and owner, so runs of parts add up.
+  New rows take the place of earlier ones of the same problem, noise, budget, kind and owner, so runs of parts
+  add up.
   """
 
   def __init__(self, path, take_over):
@@ -173,7 +205,14 @@ class Rows:
       self.rows += json.loads(file.read_text()) if file.exists() else []
 
   def _files(self):
-    return [self.path.with_name(f"{self.path.stem}{kind and '_' + kind}{self.path.suffix}") for kind in report.KINDS] if self.path else []
+    return (
+      [
+        self.path.with_name(f"{self.path.stem}{kind and '_' + kind}{self.path.suffix}")
+        for kind in report.KINDS
+      ]
+      if self.path
+      else []
+    )
 
   def keep(self, new, problem, noise, nfe=None):
     """Adds rows; returns all that are known of one cell."""
@@ -181,24 +220,48 @@ class Rows:
     replaced = {place(row) for row in new}
     self.rows = [row for row in self.rows if place(row) not in replaced] + report.best_grids(new)
     orders = dict(problem=list(problems.PROBLEMS), noise=list(problems.NOISES))
-    self.rows.sort(key=lambda row: (*(order.index(row[name]) for name, order in orders.items()), row["nfe"], row["owner"]))
+    self.rows.sort(
+      key=lambda row: (*(order.index(row[name]) for name, order in orders.items()), row["nfe"], row["owner"])
+    )
     for file, wanted in zip(self._files(), report.KINDS):
       chosen = [row for row in self.rows if report.kind(row) == wanted]
       if chosen:
         file.write_text("[\n" + ",\n".join(json.dumps(row) for row in chosen) + "\n]\n")
-    return [row for row in self.rows if (row["problem"], row["noise"], row["nfe"]) == (problem, noise, nfe) and report.kind(row) == ""]
+    return [
+      row
+      for row in self.rows
+      if (row["problem"], row["noise"], row["nfe"]) == (problem, noise, nfe) and report.kind(row) == ""
+    ]
 
 
 def main():
   parser = timing.arguments(__doc__)
   parser.add_argument("--only", metavar="PROBLEM[/NOISE]", help="for example digits or ring2d/vp")
-  parser.add_argument("--budgets", type=lambda text: tuple(map(int, text.split(","))), metavar="N,N", help="numbers of evaluations")
-  parser.add_argument("--cache", metavar="FILE", default="/tmp/frontier_cache.json", help="finished pieces, to go on from (default: %(default)s)")
+  parser.add_argument(
+    "--budgets",
+    type=lambda text: tuple(map(int, text.split(","))),
+    metavar="N,N",
+    help="numbers of evaluations",
+  )
+  parser.add_argument(
+    "--cache",
+    metavar="FILE",
+    default="/tmp/frontier_cache.json",
+    help="finished pieces, to go on from (default: %(default)s)",
+  )
   parser.add_argument("--plot", metavar="FILE", help="write the picture")
-  parser.add_argument("--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out")
-  parser.add_argument("--kinds", type=lambda text: tuple(text.split(",")), metavar="KIND,KIND", default=KINDS,
-                      help="what to measure: flow (deterministic samplers), fitted (to the problem), fresh (the best of both on new starts), stochastic "
-                      "(default: all)")
+  parser.add_argument(
+    "--redraw", action="store_true", help="measure nothing: table and picture of an earlier --out"
+  )
+  parser.add_argument(
+    "--kinds",
+    type=lambda text: tuple(text.split(",")),
+    metavar="KIND,KIND",
+    default=KINDS,
+    help="what to measure: flow (deterministic samplers), fitted (to the problem), fresh (the best of both "
+    "on new starts), stochastic "
+    "(default: all)",
+  )
   args = parser.parse_args()
   if unknown := set(args.kinds) - set(KINDS):
     parser.error(f"--kinds: {unknown.pop()!r} is none of {', '.join(KINDS)}")

@@ -1,23 +1,24 @@
 """Samplers fitted to the problems of the frontier, judged on starts that the fit has not seen.
 
-Where there is nearly only noise no evaluation is spent: the flow of the Gaussian with the mean and covariance of the model's own samples takes
-each start to a later noise level in closed form (`solvers.teleport`), and a table fitted by `solvers.fit` leaves from there. The fine
-solutions that the fit follows are those samples. The start of the fit is the best of `solvers.starts` at the best of several first
-noise levels."""
+Where there is nearly only noise no evaluation is spent: the flow of the Gaussian with the mean and covariance
+of the model's own samples takes each start to a later noise level in closed form (`solvers.teleport`), and a
+table fitted by `solvers.fit` leaves from there. The fine solutions that the fit follows are those samples.
+The start of the fit is the best of `solvers.starts` at the best of several first noise levels."""
 
 import functools
 import pathlib
 from typing import Any, NamedTuple
 
+import frontier_problems as problems
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-import frontier_problems as problems
 from diffusion import solvers
 
 LARGEST = 15  # evaluations
-# Noises for the fit, of which a quarter chooses between its steps; the error is ruled by the few that end in another mode.
+# Noises for the fit, of which a quarter chooses between its steps; the error is ruled by the few that end in
+# another mode.
 STARTS = {"ring2d": 4096, "gmm64": 4096, "digits": 4096}
 ITERATIONS = 40
 FIRST = (40.0, 20.0, 12.0, 8.0, 5.0)  # noise levels to start from
@@ -49,10 +50,13 @@ class Teleported(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def training(problem, noise):
-  """(denoiser, starts, their fine solution) in float32, which is exact enough here; the starts are others than those that judge."""
+  """(denoiser, starts, their fine solution) in float32, which is exact enough here; the starts are others
+  than those that judge."""
   process = problems.NOISES[noise]()
   denoiser = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), problems.PROBLEMS[problem](process))
-  x = np.random.default_rng(101).normal(size=(STARTS[problem], denoiser.means.shape[1])) * float(process.prior_std)
+  x = np.random.default_rng(101).normal(size=(STARTS[problem], denoiser.means.shape[1])) * float(
+    process.prior_std
+  )
   x = jnp.asarray(x, jnp.float32)
   return denoiser, x, solvers.reference(denoiser, x, last=0.0, steps=240)
 
@@ -73,9 +77,19 @@ def fit(problem, noise, nfe, seed=0, progress=None):
     there = Teleported(gaussian, tables[0]).start(process, x)
     for table in tables:
       end = solvers.sample(denoiser, table, there[:SCREENED])
-      found.append((float(np.sqrt(np.mean((np.asarray(end) - known.end[:SCREENED]) ** 2))), len(found), table))
+      found.append(
+        (float(np.sqrt(np.mean((np.asarray(end) - known.end[:SCREENED]) ** 2))), len(found), table)
+      )
   start = Teleported(gaussian, min(found)[2])
-  result = solvers.fit(denoiser, start.table, start.start(process, x), reference=known, iterations=ITERATIONS, seed=seed, progress=progress)
+  result = solvers.fit(
+    denoiser,
+    start.table,
+    start.start(process, x),
+    reference=known,
+    iterations=ITERATIONS,
+    seed=seed,
+    progress=progress,
+  )
   return start._replace(table=jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), result.table)), result
 
 
@@ -104,9 +118,24 @@ def rows(case, nfe, cache, name, row):
     if cache.path:
       place = path(cache, case.problem, case.noise, nfe)
       solvers.save(place.with_suffix(".npz"), sampler.table)
-      np.savez(place.with_suffix(".gaussian.npz"), **{name: np.asarray(getattr(sampler.gaussian, name)) for name in ("mean", "basis", "eigenvalues", "rest")})
+      np.savez(
+        place.with_suffix(".gaussian.npz"),
+        **{
+          name: np.asarray(getattr(sampler.gaussian, name))
+          for name in ("mean", "basis", "eigenvalues", "rest")
+        },
+      )
     print(f"    {result}", flush=True)
-    return [row(case, nfe, sampler.name, "fitted", f"its own from {noise_level(case, sampler):.3g}", sampler.end(case.denoiser, case.x))]
+    return [
+      row(
+        case,
+        nfe,
+        sampler.name,
+        "fitted",
+        f"its own from {noise_level(case, sampler):.3g}",
+        sampler.end(case.denoiser, case.x),
+      )
+    ]
 
   return cache(f"{name}/fitted/{STARTS[case.problem]}/{ITERATIONS}/{EDITION}", make) if nfe <= LARGEST else []
 

@@ -1,16 +1,17 @@
 """The best of each owner again, on thousands of starts that nobody was chosen or fitted on.
 
-Root mean square errors of 64 starts in 64 dimensions say little where one start in a few hundred ends in another mode: it decides the number,
-and the best of many combinations is then the one that it was kind to. Here the few best rows of each owner are run on many
-fresh starts. Beside the root mean square each row says how large a share of the starts ended elsewhere, and the median start."""
+Root mean square errors of 64 starts in 64 dimensions say little where one start in a few hundred ends in
+another mode: it decides the number, and the best of many combinations is then the one that it was kind to.
+Here the few best rows of each owner are run on many fresh starts. Beside the root mean square each row says
+how large a share of the starts ended elsewhere, and the median start."""
 
 import functools
-
-import numpy as np
 
 import frontier_ours as ours
 import frontier_peers as peers
 import frontier_problems as problems
+import numpy as np
+
 from diffusion import solvers
 
 STARTS = {"ring2d": 4096, "gmm64": 4096, "digits": 2048}
@@ -33,13 +34,22 @@ def spacing(text):
   """
   head, *ends = text.split(", ")
   family, *shape = head.split(" ")
-  return ours.Spacing(family, tuple(float(value) for value in shape), **{name: float(value) for name, value in (end.split(" ") for end in ends)})
+  return ours.Spacing(
+    family,
+    tuple(float(value) for value in shape),
+    **{name: float(value) for name, value in (end.split(" ") for end in ends)},
+  )
 
 
 def judged(end, case):
   """What a row says of a sampler's ends on fresh starts."""
   each = np.sqrt(np.mean((end - case.exact) ** 2, axis=1))
-  return dict(rmse=problems.rmse(end, case.exact), median=float(np.median(each)), elsewhere=float(np.mean(each > ELSEWHERE)), starts=len(each))
+  return dict(
+    rmse=problems.rmse(end, case.exact),
+    median=float(np.median(each)),
+    elsewhere=float(np.mean(each > ELSEWHERE)),
+    starts=len(each),
+  )
 
 
 def rows(problem, noise, nfe, known, available, sampler, quick=False):
@@ -51,12 +61,26 @@ def rows(problem, noise, nfe, known, available, sampler, quick=False):
     sampler: the fitted one (`frontier_fitted.Teleported`), or None.
   """
   case = starts(problem, noise, quick)
-  best = lambda own: sorted((row for row in known if row["owner"] != "fitted" and (row["owner"] == "ours") == own), key=lambda row: row["rmse"])[:BEST]
-  row = lambda solver, owner, grid, end: dict(problem=problem, noise=noise, nfe=nfe, solver=solver, owner=owner, grid=grid, kind="fresh", **judged(end, case))
+  best = lambda own: sorted(
+    (row for row in known if row["owner"] != "fitted" and (row["owner"] == "ours") == own),
+    key=lambda row: row["rmse"],
+  )[:BEST]
+  row = lambda solver, owner, grid, end: dict(
+    problem=problem,
+    noise=noise,
+    nfe=nfe,
+    solver=solver,
+    owner=owner,
+    grid=grid,
+    kind="fresh",
+    **judged(end, case),
+  )
   found = []
   for one in best(True):
     mine = ours.table(one["solver"], spacing(one["grid"]), noise, nfe)
-    found.append(row(one["solver"], "ours", one["grid"], np.asarray(solvers.sample(case.denoiser, mine, case.x))))
+    found.append(
+      row(one["solver"], "ours", one["grid"], np.asarray(solvers.sample(case.denoiser, mine, case.x)))
+    )
   wanted = {(one["owner"], one["solver"], one["grid"]) for one in best(False)}
   to_y = 1 / float(case.denoiser.process.marginal(case.denoiser.process.t_max).alpha)
   for peer, runs in available.items():

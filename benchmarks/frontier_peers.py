@@ -1,8 +1,10 @@
-"""Other libraries' samplers on the problems of the frontier, each handed the same denoiser and the same starts.
+"""Other libraries' samplers on the problems of the frontier, each handed the same denoiser and the same
+starts.
 
-A peer is a function (process, nfe) -> runs, or a line that says why it is left out. A run takes a model, (y, rho) -> E[x0] on y = x/alpha, and
-starts y [B, D] at the largest rho, and returns y where it ends. Libraries that work on x of the VP process are given a table of 1000 levels of that
-process's own schedule, at whose exact noise levels the model is asked; so all of them meet both kinds of noise.
+A peer is a function (process, nfe) -> runs, or a line that says why it is left out. A run takes a model, (y,
+rho) -> E[x0] on y = x/alpha, and starts y [B, D] at the largest rho, and returns y where it ends. Libraries
+that work on x of the VP process are given a table of 1000 levels of that process's own schedule, at whose
+exact noise levels the model is asked; so all of them meet both kinds of noise.
 
 Grids named `handed` are our node spacings given through an argument that the peer offers to its users."""
 
@@ -13,12 +15,12 @@ import importlib.util
 import os
 import sys
 import types
-from typing import Callable
 import warnings
-
-import numpy as np
+from collections.abc import Callable
 
 import frontier_problems as problems
+import numpy as np
+
 from diffusion import processes
 from diffusion.solvers import grids
 
@@ -97,7 +99,8 @@ def scheduler_of(cls, options, process):
 
 
 def step_through(scheduler, state, model, y):
-  """Runs a diffusers scheduler whose timesteps are set; state is 'vp', 've', 'edm', 'ipndm' or 'flow', what its samples are."""
+  """Runs a diffusers scheduler whose timesteps are set; state is 'vp', 've', 'edm', 'ipndm' or 'flow', what
+  its samples are."""
   import torch
 
   top = float(np.asarray(scheduler.sigmas[0])) if hasattr(scheduler, "sigmas") else None
@@ -129,7 +132,8 @@ def step_through(scheduler, state, model, y):
 
 
 def y_scale(scheduler, state, top):
-  """What multiplies y at the largest rho to give a scheduler's start: its own start level decides where its samples are not of unit size."""
+  """What multiplies y at the largest rho to give a scheduler's start: its own start level decides where its
+  samples are not of unit size."""
   if state in ("ve", "edm"):
     return np.sqrt((1 + top**2) / (1 + scheduler.largest**2))
   return 1 / np.sqrt(1 + scheduler.largest**2) if state != "flow" else 1 / (1 + scheduler.largest)
@@ -166,9 +170,17 @@ def scale_of(state, rho):
   return 1 / np.sqrt(1 + rho**2), rho / np.sqrt(1 + rho**2)
 
 
-SPACED = [("linspace", dict(timestep_spacing="linspace")), ("trailing", dict(timestep_spacing="trailing")),
-          ("leading", dict(timestep_spacing="leading")), ("leading + 1", dict(timestep_spacing="leading", steps_offset=1))]
-BY_SIGMA = [("karras", dict(use_karras_sigmas=True)), ("exponential", dict(use_exponential_sigmas=True)), ("beta", dict(use_beta_sigmas=True))]
+SPACED = [
+  ("linspace", dict(timestep_spacing="linspace")),
+  ("trailing", dict(timestep_spacing="trailing")),
+  ("leading", dict(timestep_spacing="leading")),
+  ("leading + 1", dict(timestep_spacing="leading", steps_offset=1)),
+]
+BY_SIGMA = [
+  ("karras", dict(use_karras_sigmas=True)),
+  ("exponential", dict(use_exponential_sigmas=True)),
+  ("beta", dict(use_beta_sigmas=True)),
+]
 ENDED = [(" to 0", dict(final_sigmas_type="zero")), ("", dict(final_sigmas_type="sigma_min"))]
 
 
@@ -185,27 +197,82 @@ def diffusers_runs(process, nfe):
     if steps < 1:
       return
     for spacing, choice in spacings:
+
       def call(model, y, choice=choice):
-        scheduler = scheduler_of(cls, tuple({**options, **choice}.items()), None if state in ("edm", "ipndm") else process)
+        scheduler = scheduler_of(
+          cls, tuple({**options, **choice}.items()), None if state in ("edm", "ipndm") else process
+        )
         scheduler.largest = top
         (set_steps or (lambda s: s.set_timesteps(steps)))(scheduler)
         return step_through(scheduler, state, model, y)
+
       found.append(Run("diffusers", name, spacing, call))
 
   for order in (2, 3):
-    add(f"DPMSolverMultistep++ {order}", "DPMSolverMultistepScheduler", with_ends + lu, nfe, solver_order=order, prediction_type="sample")
-  add("DPMSolverMultistep++ 2 heun", "DPMSolverMultistepScheduler", with_ends, nfe, solver_order=2, solver_type="heun", prediction_type="sample")
-  add("DPMSolverSinglestep++ 2", "DPMSolverSinglestepScheduler", [("", {}), *BY_SIGMA], nfe, solver_order=2, prediction_type="sample")
-  add("DPMSolverSinglestep++ 3", "DPMSolverSinglestepScheduler", [("", {}), *BY_SIGMA], nfe, solver_order=3, prediction_type="sample")
+    add(
+      f"DPMSolverMultistep++ {order}",
+      "DPMSolverMultistepScheduler",
+      with_ends + lu,
+      nfe,
+      solver_order=order,
+      prediction_type="sample",
+    )
+  add(
+    "DPMSolverMultistep++ 2 heun",
+    "DPMSolverMultistepScheduler",
+    with_ends,
+    nfe,
+    solver_order=2,
+    solver_type="heun",
+    prediction_type="sample",
+  )
+  add(
+    "DPMSolverSinglestep++ 2",
+    "DPMSolverSinglestepScheduler",
+    [("", {}), *BY_SIGMA],
+    nfe,
+    solver_order=2,
+    prediction_type="sample",
+  )
+  add(
+    "DPMSolverSinglestep++ 3",
+    "DPMSolverSinglestepScheduler",
+    [("", {}), *BY_SIGMA],
+    nfe,
+    solver_order=3,
+    prediction_type="sample",
+  )
   for order in (2, 3, 4):
-    add(f"UniPC {order} bh2", "UniPCMultistepScheduler", with_ends, nfe, solver_order=order, prediction_type="sample")
-  add("UniPC 3 bh1", "UniPCMultistepScheduler", [s for s in with_ends if not s[0].endswith("to 0")], nfe, solver_order=3, solver_type="bh1",
-      prediction_type="sample")
+    add(
+      f"UniPC {order} bh2",
+      "UniPCMultistepScheduler",
+      with_ends,
+      nfe,
+      solver_order=order,
+      prediction_type="sample",
+    )
+  add(
+    "UniPC 3 bh1",
+    "UniPCMultistepScheduler",
+    [s for s in with_ends if not s[0].endswith("to 0")],
+    nfe,
+    solver_order=3,
+    solver_type="bh1",
+    prediction_type="sample",
+  )
   for order in (1, 2, 3):
     add(f"DEISMultistep {order}", "DEISMultistepScheduler", SPACED + BY_SIGMA, nfe, solver_order=order)
   for predictor, corrector in ((2, 2), (3, 3)):
-    add(f"SASolver {predictor}+{corrector}, tau 0", "SASolverScheduler", SPACED + BY_SIGMA[:2], nfe, predictor_order=predictor,
-        corrector_order=corrector, tau_func=lambda t: 0.0, prediction_type="sample")
+    add(
+      f"SASolver {predictor}+{corrector}, tau 0",
+      "SASolverScheduler",
+      SPACED + BY_SIGMA[:2],
+      nfe,
+      predictor_order=predictor,
+      corrector_order=corrector,
+      tau_func=lambda t: 0.0,
+      prediction_type="sample",
+    )
   add("DDIM", "DDIMScheduler", SPACED, nfe, clip_sample=False)
   add("PNDM", "PNDMScheduler", SPACED, nfe - 9 if nfe >= 13 else 0, set_alpha_to_one=True)
   add("PLMS", "PNDMScheduler", SPACED, nfe - 1 if nfe > 2 else 0, set_alpha_to_one=True, skip_prk_steps=True)
@@ -214,10 +281,22 @@ def diffusers_runs(process, nfe):
   add("EulerDiscrete", "EulerDiscreteScheduler", SPACED + BY_SIGMA, nfe, state="ve")
   add("HeunDiscrete", "HeunDiscreteScheduler", SPACED + BY_SIGMA, even, state="ve")
   add("KDPM2Discrete", "KDPM2DiscreteScheduler", SPACED[:3] + BY_SIGMA[:1], even, state="ve")
-  edm = [(f"{kind}{f' rho {rho}' if kind == 'karras' else ''}{e}", dict(sigma_schedule=kind, rho=float(rho), **b))
-         for kind, rho in (("karras", 7), ("karras", 4), ("exponential", 7)) for e, b in ENDED]
+  edm = [
+    (f"{kind}{f' rho {rho}' if kind == 'karras' else ''}{e}", dict(sigma_schedule=kind, rho=float(rho), **b))
+    for kind, rho in (("karras", 7), ("karras", 4), ("exponential", 7))
+    for e, b in ENDED
+  ]
   for order in (2, 3):
-    add(f"EDMDPMSolverMultistep {order}", "EDMDPMSolverMultistepScheduler", edm, nfe, state="edm", solver_order=order, sigma_min=bottom, sigma_max=top)
+    add(
+      f"EDMDPMSolverMultistep {order}",
+      "EDMDPMSolverMultistepScheduler",
+      edm,
+      nfe,
+      state="edm",
+      solver_order=order,
+      sigma_min=bottom,
+      sigma_max=top,
+    )
   add("EDMEuler", "EDMEulerScheduler", edm, nfe, state="edm", sigma_min=bottom, sigma_max=top)
   nodes = handed(process, nfe)
   kept = np.cumprod(1 - betas)
@@ -226,14 +305,36 @@ def diffusers_runs(process, nfe):
     for name, rho in nodes.items():
       steps = np.unique([int(abs(table - np.log(level)).argmin()) for level in rho[:-1]])[::-1]
       if len(steps) == nfe:
-        add(f"DPMSolverMultistep++ {order}", "DPMSolverMultistepScheduler", [(name, {})], nfe,
-            set_steps=lambda s, steps=steps: s.set_timesteps(timesteps=steps.tolist()), solver_order=order, prediction_type="sample")
+        add(
+          f"DPMSolverMultistep++ {order}",
+          "DPMSolverMultistepScheduler",
+          [(name, {})],
+          nfe,
+          set_steps=lambda s, steps=steps: s.set_timesteps(timesteps=steps.tolist()),
+          solver_order=order,
+          prediction_type="sample",
+        )
   for order in (2, 3, 4):
     for name, rho in nodes.items():
-      add(f"UniPC {order} bh2", "UniPCMultistepScheduler", [(name, {})], nfe, state="flow", use_flow_sigmas=True, solver_order=order,
-          set_steps=lambda s, rho=rho: s.set_timesteps(sigmas=rho[:-1] / (1 + rho[:-1])), prediction_type="flow_prediction")
+      add(
+        f"UniPC {order} bh2",
+        "UniPCMultistepScheduler",
+        [(name, {})],
+        nfe,
+        state="flow",
+        use_flow_sigmas=True,
+        solver_order=order,
+        set_steps=lambda s, rho=rho: s.set_timesteps(sigmas=rho[:-1] / (1 + rho[:-1])),
+        prediction_type="flow_prediction",
+      )
   for name, rho in nodes.items():
-    add("IPNDM", "IPNDMScheduler", [(name, dict(trained_betas=tuple(rho / np.sqrt(1 + rho**2))))], nfe, state="ipndm")
+    add(
+      "IPNDM",
+      "IPNDMScheduler",
+      [(name, dict(trained_betas=tuple(rho / np.sqrt(1 + rho**2))))],
+      nfe,
+      state="ipndm",
+    )
   return found
 
 
@@ -258,12 +359,14 @@ def k_diffusion_sampling():
     transforms.functional, pictures.transforms = None, transforms
     sys.modules.update({"torchvision": pictures, "torchvision.transforms": transforms})
     import k_diffusion.sampling as sampling
+
     del sys.modules["torchvision"], sys.modules["torchvision.transforms"]
   return sampling
 
 
 def own_sigmas(process, n):
-  """k-diffusion's spacings for n evaluations, each also with a raised last level: name -> [n + 1] ending at 0."""
+  """k-diffusion's spacings for n evaluations, each also with a raised last level: name -> [n + 1] ending at
+  0."""
   k = k_diffusion_sampling()
   top, bottom = ends(process)
   found = {}
@@ -281,36 +384,45 @@ def own_sigmas(process, n):
 
 
 def k_diffusion_runs(process, nfe):
-  """The deterministic samplers of k-diffusion, with its spacings and, as they all take any list of sigmas, with ours."""
+  """The deterministic samplers of k-diffusion, with its spacings and, as they all take any list of sigmas,
+  with ours."""
   import torch
 
   k = k_diffusion_sampling()
   quiet = lambda *_: 0.0
   samplers = {
-      "euler": (k.sample_euler, {}, 1),
-      "lms 3": (k.sample_lms, dict(order=3), 1),
-      "lms 4": (k.sample_lms, dict(order=4), 1),
-      "dpmpp_2m": (k.sample_dpmpp_2m, {}, 1),
-      "dpmpp_2m_sde heun, eta 0": (k.sample_dpmpp_2m_sde, dict(eta=0.0, solver_type="heun", noise_sampler=quiet), 1),
-      "dpmpp_3m_sde, eta 0": (k.sample_dpmpp_3m_sde, dict(eta=0.0, noise_sampler=quiet), 1),
-      "heun": (k.sample_heun, {}, 2),
-      "dpm_2": (k.sample_dpm_2, {}, 2),
-      "dpmpp_2s": (k.sample_dpmpp_2s_ancestral, dict(eta=0.0, noise_sampler=quiet), 2),
+    "euler": (k.sample_euler, {}, 1),
+    "lms 3": (k.sample_lms, dict(order=3), 1),
+    "lms 4": (k.sample_lms, dict(order=4), 1),
+    "dpmpp_2m": (k.sample_dpmpp_2m, {}, 1),
+    "dpmpp_2m_sde heun, eta 0": (
+      k.sample_dpmpp_2m_sde,
+      dict(eta=0.0, solver_type="heun", noise_sampler=quiet),
+      1,
+    ),
+    "dpmpp_3m_sde, eta 0": (k.sample_dpmpp_3m_sde, dict(eta=0.0, noise_sampler=quiet), 1),
+    "heun": (k.sample_heun, {}, 2),
+    "dpm_2": (k.sample_dpm_2, {}, 2),
+    "dpmpp_2s": (k.sample_dpmpp_2s_ancestral, dict(eta=0.0, noise_sampler=quiet), 2),
   }
   found = []
   for name, (sample, options, stages) in samplers.items():
     n = nfe if stages == 1 else (nfe + 1) // 2
     choices = own_sigmas(process, n) | (handed(process, n) if stages == 1 and name != "euler" else {})
     for grid, sigmas in choices.items():
+
       def call(model, y, sample=sample, options=options, sigmas=sigmas):
         ask = lambda x, sigma: torch.as_tensor(model(x.numpy(), float(sigma[0])))
         return sample(ask, torch.as_tensor(y), torch.as_tensor(sigmas), disable=True, **options).numpy()
+
       found.append(Run("k-diffusion", name, grid, call))
   top, bottom = ends(process)
   for last in (bottom, 0.01):
+
     def fast(model, y, last=last):
       ask = lambda x, sigma: torch.as_tensor(model(x.numpy(), float(sigma[0])))
       return k.sample_dpm_fast(ask, torch.as_tensor(y), last, top, nfe, disable=True).numpy()
+
     found.append(Run("k-diffusion", "dpm_fast", f"log to {last:g}", fast))
   return found
 
@@ -320,7 +432,8 @@ def k_diffusion_runs(process, nfe):
 
 @functools.cache
 def diffrax_integrator(name, clock):
-  """A compiled (denoiser, y, high, low, steps) -> y: diffrax on x of the VP process, dx = (x/(1 + rho^2) - alpha D) d log rho."""
+  """A compiled (denoiser, y, high, low, steps) -> y: diffrax on x of the VP process, dx = (x/(1 + rho^2) -
+  alpha D) d log rho."""
   import diffrax
   import jax
   import jax.numpy as jnp
@@ -344,27 +457,39 @@ def diffrax_integrator(name, clock):
   def run(denoiser, y, high, low, steps):
     x = y / jnp.sqrt(1 + high**2)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field), getattr(diffrax, name)(), 0.0, 1.0, 1.0 / steps, x, (denoiser, high, low), max_steps=64)
+      diffrax.ODETerm(field),
+      getattr(diffrax, name)(),
+      0.0,
+      1.0,
+      1.0 / steps,
+      x,
+      (denoiser, high, low),
+      max_steps=64,
+    )
     return solution.ys[-1] * jnp.sqrt(1 + low**2)
 
   return run
 
 
-# Evaluations a step, and those spent once: the last of a step is the first of the next where a method says so.
+# Evaluations a step, and those spent once: the last of a step is the first of the next where a method says
+# so.
 DIFFRAX = {"Heun": (2, 0), "Bosh3": (3, 1), "Tsit5": (6, 1), "Dopri5": (6, 1)}
 
 
 def diffrax_runs(process, nfe):
-  """diffrax's explicit Runge-Kutta methods at a fixed number of steps, in log sigma and in VP's time squared."""
+  """diffrax's explicit Runge-Kutta methods at a fixed number of steps, in log sigma and in VP's time
+  squared."""
   top, bottom = ends(process)
   found = []
   for name, (stages, once) in DIFFRAX.items():
     steps = (nfe - once) // stages
     for clock in ("log", "vp_time^2") if steps else ():
       for last in (bottom, 0.03):
+
         def call(model, y, name=name, clock=clock, last=last, steps=steps, calls=steps * stages + once):
           model.calls += calls
           return np.asarray(diffrax_integrator(name, clock)(model.denoiser, y, top, last, float(steps)))
+
         found.append(Run("diffrax", name, f"{clock} to {last:g}", call))
   return found
 
@@ -372,8 +497,12 @@ def diffrax_runs(process, nfe):
 # ----------------------------------------------------------------------------------------------------------------- together
 
 
-PEERS = {"diffusers": (("torch", "diffusers"), diffusers_runs), "k-diffusion": (("torch", "k_diffusion"), k_diffusion_runs),
-         "diffrax": (("diffrax",), diffrax_runs), "jax_deis": (("jax_deis",), None)}
+PEERS = {
+  "diffusers": (("torch", "diffusers"), diffusers_runs),
+  "k-diffusion": (("torch", "k_diffusion"), k_diffusion_runs),
+  "diffrax": (("diffrax",), diffrax_runs),
+  "jax_deis": (("jax_deis",), None),
+}
 OTHERWISE = {"jax_deis": "is on no package index and does not import on JAX 0.10 or newer"}
 
 
@@ -399,10 +528,23 @@ def available():
 def attempt(run, denoiser, y):
   """(y at the end or None where the peer raises, calls)."""
   model = Model(denoiser)
-  with warnings.catch_warnings(), np.errstate(all="ignore"), open(os.devnull, "w") as null, contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
+  with (
+    warnings.catch_warnings(),
+    np.errstate(all="ignore"),
+    open(os.devnull, "w") as null,
+    contextlib.redirect_stdout(null),
+    contextlib.redirect_stderr(null),
+  ):
     warnings.simplefilter("ignore")
     try:
       out = run.call(model, y)
-    except (ValueError, IndexError, RuntimeError, ZeroDivisionError, AssertionError, FloatingPointError) as error:
+    except (
+      ValueError,
+      IndexError,
+      RuntimeError,
+      ZeroDivisionError,
+      AssertionError,
+      FloatingPointError,
+    ) as error:
       return None, f"{type(error).__name__}: {error}"
   return out, model.calls

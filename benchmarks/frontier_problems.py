@@ -1,15 +1,15 @@
 """Problems whose denoiser is known in closed form, and the exact end of their probability flow.
 
-With y = x/alpha and rho = sigma/alpha the posterior mean of a Gaussian mixture depends on (y, rho) alone, so every problem meets both kinds of
-noise, and other libraries are handed the very function that ours calls."""
+With y = x/alpha and rho = sigma/alpha the posterior mean of a Gaussian mixture depends on (y, rho) alone, so
+every problem meets both kinds of noise, and other libraries are handed the very function that ours calls."""
 
 import functools
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion import processes, solvers
 from diffusion.denoisers import Prediction
@@ -21,8 +21,9 @@ NOISES = {"vp": processes.vp_linear, "edm": processes.edm}
 class Mixture:
   """Data sum_k w_k N(m_k, U_k diag(v_k) U_k^T); a denoiser of the given process that answers with x0 and eps.
 
-  Unlike `diffusion.oracles`, which differences before it squares, this expands the squares into matrix products: many times faster with
-  the 1797 components of the digits, and as good in float64 where no variance is small.
+  Unlike `diffusion.oracles`, which differences before it squares, this expands the squares into matrix
+  products: many times faster with the 1797 components of the digits, and as good in float64 where no variance
+  is small.
   """
 
   process: Any
@@ -42,10 +43,20 @@ class Mixture:
     count, size = self.means.shape
     columns = jnp.moveaxis(self.basis, 0, 1).reshape(size, count * size)
     precision = 1 / (self.variances[None, :, :] + (rho**2)[:, None, None])
-    centred = (y @ columns).reshape(-1, count, size) - jnp.einsum("kd,kde->ke", self.means, self.basis)[None, :, :]
-    # Few logarithms, of products: 64 variances of at most 2.4e4 stay below float64's limit, 4 of them below float32's.
-    parts = precision.reshape(-1, count, 1 if precision.dtype == np.float64 else size // 4, size if precision.dtype == np.float64 else 4)
-    log_normal = 0.5 * (jnp.sum(jnp.log(jnp.prod(parts, axis=3)), axis=2) - jnp.sum(centred**2 * precision, axis=2))
+    centred = (y @ columns).reshape(-1, count, size) - jnp.einsum("kd,kde->ke", self.means, self.basis)[
+      None, :, :
+    ]
+    # Few logarithms, of products: 64 variances of at most 2.4e4 stay below float64's limit, 4 of them below
+    # float32's.
+    parts = precision.reshape(
+      -1,
+      count,
+      1 if precision.dtype == np.float64 else size // 4,
+      size if precision.dtype == np.float64 else 4,
+    )
+    log_normal = 0.5 * (
+      jnp.sum(jnp.log(jnp.prod(parts, axis=3)), axis=2) - jnp.sum(centred**2 * precision, axis=2)
+    )
     weights = jax.nn.softmax(self.log_weights[None, :] + log_normal, axis=1)
     pulled = weights[:, :, None] * self.variances[None, :, :] * precision * centred
     return weights @ self.means + pulled.reshape(-1, count * size) @ columns.T
@@ -61,7 +72,9 @@ class Mixture:
     """Samples of the data: [n, D], on the host."""
     rng = np.random.default_rng(seed)
     which = rng.choice(len(self.log_weights), n, p=np.exp(np.asarray(self.log_weights)))
-    offset = rng.normal(size=(n, self.means.shape[1])) * np.sqrt(np.broadcast_to(self.variances, self.means.shape)[which])
+    offset = rng.normal(size=(n, self.means.shape[1])) * np.sqrt(
+      np.broadcast_to(self.variances, self.means.shape)[which]
+    )
     if self.basis is not None:
       offset = np.einsum("nde,ne->nd", np.asarray(self.basis)[which], offset)
     return np.asarray(self.means)[which] + offset
@@ -71,11 +84,14 @@ def ring(process):
   """Six Gaussians of std 0.25 on a circle of radius 2 in the plane, with weights 1 to 6."""
   angle = 2 * np.pi * np.arange(6) / 6
   weights = np.arange(1, 7) / 21
-  return Mixture(process, np.log(weights), 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1), np.float64(0.25**2))
+  return Mixture(
+    process, np.log(weights), 2 * np.stack([np.cos(angle), np.sin(angle)], axis=1), np.float64(0.25**2)
+  )
 
 
 def ill_conditioned(process, count=10, size=64):
-  """Ten Gaussians in 64 dimensions, each with standard deviations from 0.05 to 1 along axes of its own (condition number 400)."""
+  """Ten Gaussians in 64 dimensions, each with standard deviations from 0.05 to 1 along axes of its own
+  (condition number 400)."""
   rng = np.random.default_rng(0)
   basis = np.stack([np.linalg.qr(rng.normal(size=(size, size)))[0] for _ in range(count)])
   stds = np.stack([rng.permutation(np.geomspace(0.05, 1.0, size)) for _ in range(count)])
@@ -84,7 +100,8 @@ def ill_conditioned(process, count=10, size=64):
 
 
 def digits(process):
-  """The 1797 pictures of scikit-learn's 8 x 8 digits in [-1, 1], each a Gaussian of std 0.1 in 64 dimensions."""
+  """The 1797 pictures of scikit-learn's 8 x 8 digits in [-1, 1], each a Gaussian of std 0.1 in 64
+  dimensions."""
   from sklearn import datasets
 
   pictures = datasets.load_digits().data / 8.0 - 1.0
@@ -115,7 +132,8 @@ class Case:
 
 
 def smooth_grid(process, n):
-  """n steps from t_max to sigma = 0 that are even in asinh(rho / 0.05): logarithmic at high noise, even in rho near the data."""
+  """n steps from t_max to sigma = 0 that are even in asinh(rho / 0.05): logarithmic at high noise, even in
+  rho near the data."""
   top = float(process.marginal(process.t_max).noise_to_signal)
   rho = 0.05 * np.sinh(np.linspace(np.arcsinh(top / 0.05), 0.0, n + 1))
   times = process.t_of_log_snr(-2 * np.log(np.where(rho > 0, rho, 1.0)))
@@ -125,13 +143,17 @@ def smooth_grid(process, n):
 def exact_end(denoiser, x, steps):
   """Adams-Bashforth of order 4 in rho from t_max to sigma = 0: [B, D]."""
   process = denoiser.process
-  return np.asarray(solvers.sample(denoiser, solvers.lms(process, smooth_grid(process, steps), dtype=np.float64), x))
+  return np.asarray(
+    solvers.sample(denoiser, solvers.lms(process, smooth_grid(process, steps), dtype=np.float64), x)
+  )
 
 
 def case(problem, noise, starts, steps=2000, seed=1):
   """A `Case`; needs x64."""
   denoiser = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PROBLEMS[problem](NOISES[noise]()))
-  x = np.random.default_rng(seed).normal(size=(starts, denoiser.means.shape[1])) * float(denoiser.process.prior_std)
+  x = np.random.default_rng(seed).normal(size=(starts, denoiser.means.shape[1])) * float(
+    denoiser.process.prior_std
+  )
   fine, coarse = (exact_end(denoiser, x, n) for n in (steps, steps // 2))
   return Case(problem, noise, denoiser, x, fine, rmse(fine, coarse))
 

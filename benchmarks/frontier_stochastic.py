@@ -1,33 +1,37 @@
-"""Stochastic samplers on the problems of the frontier: sliced Wasserstein distance of their samples to true ones.
+"""Stochastic samplers on the problems of the frontier: sliced Wasserstein distance of their samples to true
+ones.
 
 The distance between true samples of the same numbers, on average, is the floor: a row of owner `floor`."""
 
 import functools
 
+import frontier_ours as ours
+import frontier_peers as peers
 import jax
 import numpy as np
 
-import frontier_ours as ours
-import frontier_peers as peers
 from diffusion import solvers
 from diffusion.metrics import sliced
 
-# A distance between samples has a floor from their number alone, so fewer budgets and more samples than for the flow.
+# A distance between samples has a floor from their number alone, so fewer budgets and more samples than for
+# the flow.
 SAMPLES, TRUE = {"ring2d": 8192, "gmm64": 512, "digits": 512}, 16384
 BUDGETS = (5, 10, 20)
 SOLVERS = {
-    "dpmpp_2m_sde": ("dpmpp_2m_sde", {}),
-    "dpmpp_2m_sde, eta 0.5": ("dpmpp_2m_sde", dict(eta=0.5)),
-    "dpmpp_2m_sde, eta 0.25": ("dpmpp_2m_sde", dict(eta=0.25)),
-    "dpmpp_3m_sde": ("dpmpp_3m_sde", {}),
-    "dpmpp_3m_sde, eta 0.25": ("dpmpp_3m_sde", dict(eta=0.25)),
-    "sa_solver 3 + 3, tau 1": ("sa_solver", {}),
-    "sa_solver 3 + 3, tau 0.5": ("sa_solver", dict(tau=0.5)),
-    "sa_solver 3 + 3, tau 0.25": ("sa_solver", dict(tau=0.25)),
-    "ancestral": ("ancestral", {}),
-    "ddim, eta 0.5": ("ddim", dict(eta=0.5)),
+  "dpmpp_2m_sde": ("dpmpp_2m_sde", {}),
+  "dpmpp_2m_sde, eta 0.5": ("dpmpp_2m_sde", dict(eta=0.5)),
+  "dpmpp_2m_sde, eta 0.25": ("dpmpp_2m_sde", dict(eta=0.25)),
+  "dpmpp_3m_sde": ("dpmpp_3m_sde", {}),
+  "dpmpp_3m_sde, eta 0.25": ("dpmpp_3m_sde", dict(eta=0.25)),
+  "sa_solver 3 + 3, tau 1": ("sa_solver", {}),
+  "sa_solver 3 + 3, tau 0.5": ("sa_solver", dict(tau=0.5)),
+  "sa_solver 3 + 3, tau 0.25": ("sa_solver", dict(tau=0.25)),
+  "ancestral": ("ancestral", {}),
+  "ddim, eta 0.5": ("ddim", dict(eta=0.5)),
 }
-SPACINGS = [ours.Spacing("vp_time", (power,), last) for power in (1.5, 2.0, 3.0) for last in (None, 0.03, 0.06)]
+SPACINGS = [
+  ours.Spacing("vp_time", (power,), last) for power in (1.5, 2.0, 3.0) for last in (None, 0.03, 0.06)
+]
 
 
 def diffusers_runs(process, nfe):
@@ -37,18 +41,26 @@ def diffusers_runs(process, nfe):
 
   def add(name, cls, spacings, state="vp", **options):
     for spacing, choice in spacings:
+
       def call(model, y, choice=choice):
         scheduler = peers.scheduler_of(cls, tuple({**options, **choice}.items()), process)
         scheduler.largest = top
         scheduler.set_timesteps(nfe)
         return peers.step_through(scheduler, state, model, y)
+
       found.append(peers.Run("diffusers", name, spacing, call))
 
   spaced, by_sigma = peers.SPACED[:3], peers.BY_SIGMA
   to_zero = dict(final_sigmas_type="zero")
   for kind in ("midpoint", "heun"):
-    add(f"DPMSolverMultistep sde++ 2 {kind}", "DPMSolverMultistepScheduler", [(s, {**o, **to_zero}) for s, o in spaced + by_sigma], solver_type=kind,
-        algorithm_type="sde-dpmsolver++", prediction_type="sample")
+    add(
+      f"DPMSolverMultistep sde++ 2 {kind}",
+      "DPMSolverMultistepScheduler",
+      [(s, {**o, **to_zero}) for s, o in spaced + by_sigma],
+      solver_type=kind,
+      algorithm_type="sde-dpmsolver++",
+      prediction_type="sample",
+    )
   add("SASolver 2+2, tau 1", "SASolverScheduler", spaced + by_sigma, tau_func=one, prediction_type="sample")
   add("EulerAncestralDiscrete", "EulerAncestralDiscreteScheduler", spaced, state="ve")
   add("DDPM", "DDPMScheduler", spaced, clip_sample=False)
@@ -64,15 +76,26 @@ def k_diffusion_runs(process, nfe):
   import torch
 
   k = peers.k_diffusion_sampling()
-  samplers = {"euler_ancestral": (k.sample_euler_ancestral, {}), "dpmpp_2m_sde": (k.sample_dpmpp_2m_sde, {}), "dpmpp_3m_sde": (k.sample_dpmpp_3m_sde, {}),
-              "dpmpp_2m_sde, eta 0.5": (k.sample_dpmpp_2m_sde, dict(eta=0.5))}
+  samplers = {
+    "euler_ancestral": (k.sample_euler_ancestral, {}),
+    "dpmpp_2m_sde": (k.sample_dpmpp_2m_sde, {}),
+    "dpmpp_3m_sde": (k.sample_dpmpp_3m_sde, {}),
+    "dpmpp_2m_sde, eta 0.5": (k.sample_dpmpp_2m_sde, dict(eta=0.5)),
+  }
   found = []
   for name, (sample, options) in samplers.items():
-    for grid, sigmas in (peers.own_sigmas(process, nfe) | {g: v for g, v in peers.handed(process, nfe).items() if "0.03" not in g}).items():
+    for grid, sigmas in (
+      peers.own_sigmas(process, nfe)
+      | {g: v for g, v in peers.handed(process, nfe).items() if "0.03" not in g}
+    ).items():
+
       def call(model, y, sample=sample, options=options, sigmas=sigmas):
         ask = lambda x, sigma: torch.as_tensor(model(x.numpy(), float(sigma[0])))
         noise = lambda *_: torch.randn(y.shape, dtype=torch.float64)
-        return sample(ask, torch.as_tensor(y), torch.as_tensor(sigmas), disable=True, noise_sampler=noise, **options).numpy()
+        return sample(
+          ask, torch.as_tensor(y), torch.as_tensor(sigmas), disable=True, noise_sampler=noise, **options
+        ).numpy()
+
       found.append(peers.Run("k-diffusion", name, grid, call))
   return found
 
@@ -99,8 +122,16 @@ def rows(case, budgets, cache, name, available, quick):
 
   def row(nfe, solver, owner, grid, end):
     finite = np.isfinite(end).all()
-    return dict(problem=case.problem, noise=case.noise, nfe=nfe, solver=solver, owner=owner, grid=grid, metric="sliced_wasserstein",
-                sliced_wasserstein=float(distance(end)) if finite else 1e9)
+    return dict(
+      problem=case.problem,
+      noise=case.noise,
+      nfe=nfe,
+      solver=solver,
+      owner=owner,
+      grid=grid,
+      metric="sliced_wasserstein",
+      sliced_wasserstein=float(distance(end)) if finite else 1e9,
+    )
 
   def of_ours(nfe):
     pairs = [(solver, spacing) for solver in SOLVERS for spacing in (SPACINGS[3:6] if quick else SPACINGS)]
@@ -129,6 +160,16 @@ def rows(case, budgets, cache, name, available, quick):
     for peer in available:
       if peer in PEERS:
         found += cache(f"{name}/{count}/{nfe}/stochastic/{peer}", lambda: of_peer(peer, nfe))
-    found.append(dict(problem=case.problem, noise=case.noise, nfe=nfe, solver="true samples", owner="floor", grid="", metric="sliced_wasserstein",
-                      sliced_wasserstein=floor))
+    found.append(
+      dict(
+        problem=case.problem,
+        noise=case.noise,
+        nfe=nfe,
+        solver="true samples",
+        owner="floor",
+        grid="",
+        metric="sliced_wasserstein",
+        sliced_wasserstein=floor,
+      )
+    )
   return found

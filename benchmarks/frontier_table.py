@@ -1,8 +1,11 @@
 """The frontier as a table and as a picture."""
 
 OURS = ("ours", "fitted", "floor")
-KINDS = {"": "RMSE to the exact solution", "fresh": "RMSE to the exact solution on starts that nobody was chosen on",
-         "stochastic": "sliced Wasserstein distance of stochastic samplers to true samples"}
+KINDS = {
+  "": "RMSE to the exact solution",
+  "fresh": "RMSE to the exact solution on starts that nobody was chosen on",
+  "stochastic": "sliced Wasserstein distance of stochastic samplers to true samples",
+}
 
 
 def kind(row):
@@ -38,19 +41,37 @@ def line(rows):
   """One number of evaluations in words."""
   if not rows:
     return "nothing"
-  mine, peer, fit = best(rows, lambda o: o == "ours"), best(rows, lambda o: o not in OURS), best(rows, lambda o: o == "fitted")
+  mine, peer, fit = (
+    best(rows, lambda o: o == "ours"),
+    best(rows, lambda o: o not in OURS),
+    best(rows, lambda o: o == "fitted"),
+  )
   text = f"{rows[0]['nfe']:3} calls  ours {described(mine)}"
   if peer:
     text += f"  |  {peer['owner']} {described(peer)}  |  ours / peer {value(mine) / value(peer):.2f}"
-    chosen = [min((r for r in rows if (r["owner"] == "ours") == own and r["owner"] != "fitted"), key=lambda r: r["halves"][0]) for own in (True, False)] if "halves" in peer else None
+    chosen = (
+      [
+        min(
+          (r for r in rows if (r["owner"] == "ours") == own and r["owner"] != "fitted"),
+          key=lambda r: r["halves"][0],
+        )
+        for own in (True, False)
+      ]
+      if "halves" in peer
+      else None
+    )
     if chosen:
       text += f" (chosen on one half of the starts, judged on the other {chosen[0]['halves'][1] / chosen[1]['halves'][1]:.2f})"
   floor = best(rows, lambda o: o == "floor")
   if floor:
     text += f"  |  true samples {value(floor):.3g}"
   if fit:
-    text += f"  |  fitted {value(fit):.3g} ({100 * fit['elsewhere']:.2g}% elsewhere)" if "elsewhere" in fit else f"  |  fitted {value(fit):.3g}"
-    text += (f", fitted / peer {value(fit) / value(peer):.2f}" if peer else "")
+    text += (
+      f"  |  fitted {value(fit):.3g} ({100 * fit['elsewhere']:.2g}% elsewhere)"
+      if "elsewhere" in fit
+      else f"  |  fitted {value(fit):.3g}"
+    )
+    text += f", fitted / peer {value(fit) / value(peer):.2f}" if peer else ""
   return text
 
 
@@ -62,27 +83,40 @@ def table(rows):
     for problem, noise in dict.fromkeys((row["problem"], row["noise"]) for row in some):
       here = [row for row in some if (row["problem"], row["noise"]) == (problem, noise)]
       lines.append(f"\n{problem}, {noise} noise: {about}")
-      lines += [line([row for row in here if row["nfe"] == nfe]) for nfe in sorted({row["nfe"] for row in here})]
+      lines += [
+        line([row for row in here if row["nfe"] == nfe]) for nfe in sorted({row["nfe"] for row in here})
+      ]
   return "\n".join(lines)
 
 
 def plot(rows, path):
   """One panel a problem and noise: the best of each owner over evaluations, on logarithmic axes."""
   import matplotlib
+
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
 
   rows = [row for row in rows if kind(row) == ""]
   panels = list(dict.fromkeys((row["problem"], row["noise"]) for row in rows))
   noises, names = list(dict.fromkeys(n for _, n in panels)), list(dict.fromkeys(p for p, _ in panels))
-  figure, axes = plt.subplots(len(noises), len(names), figsize=(4.6 * len(names), 3.8 * len(noises)), squeeze=False)
-  styles = {"ours": ("#c1272d", 2.4), "fitted": ("#7b3294", 2.4), "diffusers": ("#0072b2", 1.5), "k-diffusion": ("#009e73", 1.5), "diffrax": ("#8c8c8c", 1.5)}
+  figure, axes = plt.subplots(
+    len(noises), len(names), figsize=(4.6 * len(names), 3.8 * len(noises)), squeeze=False
+  )
+  styles = {
+    "ours": ("#c1272d", 2.4),
+    "fitted": ("#7b3294", 2.4),
+    "diffusers": ("#0072b2", 1.5),
+    "k-diffusion": ("#009e73", 1.5),
+    "diffrax": ("#8c8c8c", 1.5),
+  }
   for problem, noise in panels:
     axis = axes[noises.index(noise)][names.index(problem)]
     here = [row for row in rows if (row["problem"], row["noise"]) == (problem, noise)]
     for owner in sorted({row["owner"] for row in here}, key=lambda o: o in OURS):
       counts = sorted({row["nfe"] for row in here if row["owner"] == owner})
-      errors = [min(value(row) for row in here if row["owner"] == owner and row["nfe"] == nfe) for nfe in counts]
+      errors = [
+        min(value(row) for row in here if row["owner"] == owner and row["nfe"] == nfe) for nfe in counts
+      ]
       colour, width = styles.get(owner, (None, 1.5))
       axis.loglog(counts, errors, "o-", color=colour, linewidth=width, markersize=4, label=owner)
     axis.set_title(f"{problem}, {noise} noise")

@@ -1,8 +1,9 @@
 """CIFAR-10 DDPM++ on an accelerator: the training step in bfloat16 and 50-step sampling.
 
-Prints and writes images/s, the share of the chip's peak that the network's arithmetic reaches, and the overhead: the training step
-against the bare gradient of the network, the sampler against the bare chain of network calls. Takes at most ten minutes: what does not fit
-is left out and said. Without an accelerator it says so and exits with status 0. Needs no data set: the pictures are noise."""
+Prints and writes images/s, the share of the chip's peak that the network's arithmetic reaches, and the
+overhead: the training step against the bare gradient of the network, the sampler against the bare chain of
+network calls. Takes at most ten minutes: what does not fit is left out and said. Without an accelerator it
+says so and exits with status 0. Needs no data set: the pictures are noise."""
 
 import pathlib
 import sys
@@ -15,18 +16,28 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import timing  # pylint: disable=wrong-import-position
-from diffusion import configuration, data, solvers  # pylint: disable=wrong-import-position
-from diffusion.training import ema, model, optimizer, sharding, step as steps  # pylint: disable=wrong-import-position
+import timing
+
+from diffusion import configuration, data, solvers
+from diffusion.training import ema, model, optimizer, sharding, step as steps
 
 # Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
-PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "TPU v4": 275e12, "TPU v5p": 459e12, "TPU v5 lite": 197e12}
+PEAKS = {
+  "H100": 989e12,
+  "H200": 989e12,
+  "A100": 312e12,
+  "TPU v4": 275e12,
+  "TPU v5p": 459e12,
+  "TPU v5 lite": 197e12,
+}
 
 
 def parts_of(config):
   """The parts of a CIFAR-10 config around a data set of noise."""
   noise = np.zeros((8, 32, 32, 3), np.uint8)
-  dataset = data.describe("noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0)
+  dataset = data.describe(
+    "noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0
+  )
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
   return model.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
 
@@ -49,16 +60,27 @@ def training(parts, batch_size, rounds):
   state = jax.jit(lambda: model.init_state(parts))()
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   step = steps.make_step(
-      model.loss(parts), optimizer.direction(config.optimizer), optimizer.learning_rate(config.optimizer, batch_size, 1000),
-      ema.half_lives(config.training.ema_half_life_images), mesh=mesh, state_sharding=places, seed=0)
+    model.loss(parts),
+    optimizer.direction(config.optimizer),
+    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    ema.half_lives(config.training.ema_half_life_images),
+    mesh=mesh,
+    state_sharding=places,
+    seed=0,
+  )
   batch = {"x": jax.random.normal(jax.random.key(0), (batch_size, 32, 32, 3))}
   start = time.perf_counter()
   compiled = step.lower(state, batch).compile()
   compile_seconds = time.perf_counter() - start
   params = jax.tree.map(jnp.copy, state.params["model"])  # the step takes its own over
   t = jax.random.uniform(jax.random.key(1), (batch_size,)) * 999.0
-  bare = jax.jit(jax.grad(lambda params, x, t: jnp.mean(jnp.square(parts.network.apply({"params": params}, x, t) - x)))).lower(
-      params, batch["x"], t).compile()
+  bare = (
+    jax.jit(
+      jax.grad(lambda params, x, t: jnp.mean(jnp.square(parts.network.apply({"params": params}, x, t) - x)))
+    )
+    .lower(params, batch["x"], t)
+    .compile()
+  )
 
   def ten_steps():
     nonlocal state
@@ -71,9 +93,13 @@ def training(parts, batch_size, rounds):
   times = timing.interleaved(calls, rounds)
   seconds = float(np.median(times["ours"])) / 10
   return state.params["model"], dict(
-      train_batch=batch_size, train_seconds=seconds, train_images_per_second=batch_size / seconds,
-      train_flops_per_second=flops(compiled) / seconds,
-      train_step_ratio=timing.ratio(times, "ours", "bare")[0], train_compile_seconds=compile_seconds)
+    train_batch=batch_size,
+    train_seconds=seconds,
+    train_images_per_second=batch_size / seconds,
+    train_flops_per_second=flops(compiled) / seconds,
+    train_step_ratio=timing.ratio(times, "ours", "bare")[0],
+    train_compile_seconds=compile_seconds,
+  )
 
 
 def sampling(parts, params, batch_size, rounds):
@@ -85,7 +111,10 @@ def sampling(parts, params, batch_size, rounds):
 
   @jax.jit
   def bare(params, times, x):
-    body = lambda x, t: (x - 0.01 * parts.network.apply({"params": params}, x, jnp.broadcast_to(t, x.shape[:1])), None)
+    body = lambda x, t: (
+      x - 0.01 * parts.network.apply({"params": params}, x, jnp.broadcast_to(t, x.shape[:1])),
+      None,
+    )
     return jax.lax.scan(body, x, times)[0]
 
   calls = {"ours": lambda: solvers.sample(denoiser, solver, x), "bare": lambda: bare(params, times, x)}
@@ -95,8 +124,12 @@ def sampling(parts, params, batch_size, rounds):
   work = flops(bare.lower(params, times, x).compile())
   # The compiler counts a scan's body once.
   return dict(
-      sample_batch=batch_size, sample_seconds=seconds, sample_images_per_second=batch_size / seconds,
-      sampler_ratio=timing.ratio(measured, "ours", "bare")[0], sample_flops_per_second=50 * work / seconds)
+    sample_batch=batch_size,
+    sample_seconds=seconds,
+    sample_images_per_second=batch_size / seconds,
+    sampler_ratio=timing.ratio(measured, "ours", "bare")[0],
+    sample_flops_per_second=50 * work / seconds,
+  )
 
 
 def main():
@@ -118,14 +151,25 @@ def main():
     print(f"batch 512 is left out: {time.perf_counter() - begun:.0f} s have gone")
   for batch_size in (128, 512):
     if found := numbers.get(f"batch_{batch_size}"):
-      print(f"training, batch {batch_size}: {found['train_images_per_second']:,.0f} images/s, {found['train_step_ratio']:.3f} of the time of the bare"
-            f" gradient, compiled in {found['train_compile_seconds']:.0f} s")
-  print(f"sampling, batch 256: {numbers['sample_images_per_second']:,.1f} images/s at 50 evaluations, {numbers['sampler_ratio']:.3f} of the bare chain's time")
+      print(
+        f"training, batch {batch_size}: {found['train_images_per_second']:,.0f} images/s, "
+        f"{found['train_step_ratio']:.3f} of the time of the bare"
+        f" gradient, compiled in {found['train_compile_seconds']:.0f} s"
+      )
+  print(
+    f"sampling, batch 256: {numbers['sample_images_per_second']:,.1f} images/s at 50 evaluations, "
+    f"{numbers['sampler_ratio']:.3f} of the bare chain's time"
+  )
   peak = next((value for name, value in PEAKS.items() if name in device.device_kind), None)
   if peak:
-    for batch_size, found in ((size, numbers[f"batch_{size}"]) for size in (128, 512) if f"batch_{size}" in numbers):
+    for batch_size, found in (
+      (size, numbers[f"batch_{size}"]) for size in (128, 512) if f"batch_{size}" in numbers
+    ):
       found["train_share_of_peak"] = found["train_flops_per_second"] / peak
-      print(f"share of the chip's bfloat16 peak in training at batch {batch_size}: {found['train_share_of_peak']:.1%}")
+      print(
+        f"share of the chip's bfloat16 peak in training at batch {batch_size}: "
+        f"{found['train_share_of_peak']:.1%}"
+      )
     numbers["sample_share_of_peak"] = numbers["sample_flops_per_second"] / peak
     print(f"share of the peak in sampling: {numbers['sample_share_of_peak']:.1%}")
   timing.write(args.out, numbers)

@@ -12,12 +12,13 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import timing  # pylint: disable=wrong-import-position
+import timing
 
 PROGRAMS = {
-    "base": "import jax, flax.linen, optax",
-    "package": "import diffusion",
-    "core parts": "import diffusion.processes, diffusion.networks, diffusion.denoisers, diffusion.oracles, diffusion.losses, diffusion.guidance, diffusion.solvers",
+  "base": "import jax, flax.linen, optax",
+  "package": "import diffusion",
+  "core parts": "import diffusion.processes, diffusion.networks, diffusion.denoisers, diffusion.oracles, "
+  "diffusion.losses, diffusion.guidance, diffusion.solvers",
 }
 
 
@@ -42,7 +43,10 @@ def main():
   for name in ("package", "core parts"):
     middle, (low, high) = timing.ratio(times, name, "base")
     numbers[name.replace(" ", "_") + "_ratio"] = middle
-    print(f"import {name:<11} / import jax, flax.linen, optax: {middle:.3f} ({low:.3f} to {high:.3f}), aim at most 1.3")
+    print(
+      f"import {name:<11} / import jax, flax.linen, optax: {middle:.3f} ({low:.3f} to {high:.3f}), aim at "
+      "most 1.3"
+    )
   timing.write(args.out, numbers | {"base_seconds": float(np.median(times["base"]))})
 
 

@@ -4,8 +4,9 @@
 (b) the training step against a minimal step with the same network, loss, optimiser, clipping and average;
 (c) the time to compile each of the four programs.
 
-Each number is a ratio of ours to theirs: the median over interleaved repeats in one process. With --solvers=all, (a) alone for every
-table of the catalogue: its 16 or so evaluations against as many of the bare network (8 with --quick)."""
+Each number is a ratio of ours to theirs: the median over interleaved repeats in one process. With
+--solvers=all, (a) alone for every table of the catalogue: its 16 or so evaluations against as many of the
+bare network (8 with --quick)."""
 
 import pathlib
 import sys
@@ -19,16 +20,18 @@ import optax
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import timing  # pylint: disable=wrong-import-position
-from diffusion import configuration, solvers  # pylint: disable=wrong-import-position
-from diffusion.training import ema, model, optimizer, sharding, step as steps  # pylint: disable=wrong-import-position
+import timing
+
+from diffusion import configuration, solvers
+from diffusion.training import ema, model, optimizer, sharding, step as steps
 
 BATCH, STEPS = 64, 50
 TABLE_STEPS, TABLE_REPEATS = 16, 5  # of each table of the catalogue
 
 
 def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
-  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays; about so many evaluations of a solver of the catalogue."""
+  """(ours, bare): jitted functions of no arguments but their arrays, and those arrays; about so many
+  evaluations of a solver of the catalogue."""
   network, process = parts.network, parts.process
   solver = solvers.build(name, process, calls)
   if solver.nfe > calls:
@@ -40,7 +43,9 @@ def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
 
   def ours():
     # A new function each time, so that compiling it again is compiling it anew.
-    return lambda denoiser, solver, x, labels: solvers.sample(denoiser, solver, x, keys=keys, cond={"label": labels})
+    return lambda denoiser, solver, x, labels: solvers.sample(
+      denoiser, solver, x, keys=keys, cond={"label": labels}
+    )
 
   def bare():
     def chained(params, times, x, labels):
@@ -61,14 +66,21 @@ def every_table(parts, params, batch, quick):
 
   # Tables of as many rows, slots and noises share a program, and chains of as many calls do.
   chain = None
-  tables = [name for name in solvers.SOLVERS if isinstance(solvers.build(name, parts.process, 8), solvers.Table)]
+  tables = [
+    name for name in solvers.SOLVERS if isinstance(solvers.build(name, parts.process, 8), solvers.Table)
+  ]
   found = {}
   for name in tqdm(tables, unit="solver"):
-    (ours, arrays), (bare, bare_arrays) = sampler_pair(parts, params, batch, name, 8 if quick else TABLE_STEPS)
+    (ours, arrays), (bare, bare_arrays) = sampler_pair(
+      parts, params, batch, name, 8 if quick else TABLE_STEPS
+    )
     chain = chain or jax.jit(bare())
     calls = {"ours": lambda run=ours(), a=arrays: run(*a), "theirs": lambda a=bare_arrays: chain(*a)}
     timing.interleaved(calls, 1)
-    found[name] = (arrays[1].nfe, timing.ratio(timing.interleaved(calls, 2 if quick else TABLE_REPEATS), "ours", "theirs"))
+    found[name] = (
+      arrays[1].nfe,
+      timing.ratio(timing.interleaved(calls, 2 if quick else TABLE_REPEATS), "ours", "theirs"),
+    )
   print(f"{'solver':24}{'calls':>8}{'ratio':>8}{'middle half':>18}{'aim':>8}")
   for name, (nfe, (middle, (low, high))) in found.items():
     print(f"{name:24}{nfe:8}{middle:8.3f}{f'{low:.3f} to {high:.3f}':>18}{'1.03':>8}")
@@ -84,13 +96,24 @@ def step_pair(parts, state, batch):
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   ours = lambda: steps.make_step(
-      model.loss(parts), transform, rate, averages, mesh=mesh, state_sharding=places, seed=0, ramp=config.training.ema_ramp)
+    model.loss(parts),
+    transform,
+    rate,
+    averages,
+    mesh=mesh,
+    state_sharding=places,
+    seed=0,
+    ramp=config.training.ema_ramp,
+  )
 
   network, section = parts.network, config.optimizer
   std, mean, spread = config.loss.weight.data_std, config.loss.times.mean, config.loss.times.std
   (half_life,) = averages.values()
   by_hand_transform = optax.chain(
-      optax.clip_by_global_norm(section.clip), optax.scale_by_adam(section.b1, section.b2, section.eps), optax.scale_by_learning_rate(rate))
+    optax.clip_by_global_norm(section.clip),
+    optax.scale_by_adam(section.b1, section.b2, section.eps),
+    optax.scale_by_learning_rate(rate),
+  )
 
   def by_hand():
     def step(state, batch):
@@ -104,16 +127,27 @@ def step_pair(parts, state, batch):
 
       def loss(params):
         out = network.apply(
-            {"params": params}, noisy / total, 0.25 * jnp.log(sigma).reshape(BATCH), {"label": labels}, train=True, rngs={"dropout": keys[3]})
+          {"params": params},
+          noisy / total,
+          0.25 * jnp.log(sigma).reshape(BATCH),
+          {"label": labels},
+          train=True,
+          rngs={"dropout": keys[3]},
+        )
         clean = std**2 / total**2 * noisy + sigma * std / total * out
         return jnp.mean((total / (sigma * std)) ** 2 * (clean - x) ** 2)
 
       value, gradient = jax.value_and_grad(loss)(params)
       updates, opt_state = by_hand_transform.update(gradient, opt_state, params)
       params = optax.apply_updates(params, updates)
-      keep = 0.5 ** (BATCH / jnp.minimum(half_life, jnp.maximum(config.training.ema_ramp * number * BATCH, 1e-8)))
+      keep = 0.5 ** (
+        BATCH / jnp.minimum(half_life, jnp.maximum(config.training.ema_ramp * number * BATCH, 1e-8))
+      )
       average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, average, params)
-      return (number + 1, params, opt_state, average), {"loss": value, "grad_norm": optax.global_norm(gradient)}
+      return (number + 1, params, opt_state, average), {
+        "loss": value,
+        "grad_norm": optax.global_norm(gradient),
+      }
 
     return jax.jit(step, donate_argnums=0)
 
@@ -140,12 +174,16 @@ def compile_both(pair, repeats):
       jax.clear_caches()
       spent, executables[name] = compile_seconds(make, arguments)
       times[name].append(spent)
-  return timing.ratio({name: np.asarray(spent) for name, spent in times.items()}, "ours", "theirs"), executables
+  return timing.ratio(
+    {name: np.asarray(spent) for name, spent in times.items()}, "ours", "theirs"
+  ), executables
 
 
 def main():
   parser = timing.arguments(__doc__)
-  parser.add_argument("--solvers", choices=("ddim", "all"), default="ddim", help="all: the sampler's ratio for every table")
+  parser.add_argument(
+    "--solvers", choices=("ddim", "all"), default="ddim", help="all: the sampler's ratio for every table"
+  )
   args = parser.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
   config = configuration.load(str(ROOT / "configs" / "digits_unet.py"))
@@ -153,13 +191,20 @@ def main():
   state = jax.jit(lambda: model.init_state(parts))()
   rng = np.random.default_rng(0)
   batch = {
-      "x": jnp.asarray(rng.normal(size=(BATCH, *parts.dataset.shape)), jnp.float32),
-      "cond": {"label": jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32)},
+    "x": jnp.asarray(rng.normal(size=(BATCH, *parts.dataset.shape)), jnp.float32),
+    "cond": {"label": jnp.asarray(rng.integers(0, 10, BATCH), jnp.int32)},
   }
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params["model"]))
   print(f"U-Net with {count:,} parameters, batch {BATCH}, on {jax.devices()[0].device_kind}")
   if args.solvers == "all":
-    timing.write(args.out, {"solvers": every_table(parts, state.params["model"], batch, args.quick), "parameters": count, "batch": BATCH})
+    timing.write(
+      args.out,
+      {
+        "solvers": every_table(parts, state.params["model"], batch, args.quick),
+        "parameters": count,
+        "batch": BATCH,
+      },
+    )
     return
   compiles = 1 if args.quick else 3
 
@@ -183,17 +228,35 @@ def main():
   step_times = timing.interleaved(calls, 3 if args.quick else 15)
 
   rows = [
-      ("sampler_ratio", "50-step sampler / 50 chained network calls", timing.ratio(sampler_times, "ours", "theirs"), "1.03"),
-      ("train_step_ratio", "training step / minimal step by hand", timing.ratio(step_times, "ours", "theirs"), "1.05"),
-      ("sampler_compile_ratio", "compiling the sampler / the chain", sampler_compile, ""),
-      ("train_compile_ratio", "compiling the step / the step by hand", train_compile, ""),
+    (
+      "sampler_ratio",
+      "50-step sampler / 50 chained network calls",
+      timing.ratio(sampler_times, "ours", "theirs"),
+      "1.03",
+    ),
+    (
+      "train_step_ratio",
+      "training step / minimal step by hand",
+      timing.ratio(step_times, "ours", "theirs"),
+      "1.05",
+    ),
+    ("sampler_compile_ratio", "compiling the sampler / the chain", sampler_compile, ""),
+    ("train_compile_ratio", "compiling the step / the step by hand", train_compile, ""),
   ]
   print(f"{'':44}{'ratio':>8}{'middle half':>18}{'aim':>8}")
   for _, text, (middle, (low, high)), aim in rows:
     print(f"{text:44}{middle:8.3f}{f'{low:.3f} to {high:.3f}':>18}{aim:>8}")
-  timing.write(args.out, {name: value[0] for name, _, value, _ in rows} | {
-      "parameters": count, "batch": BATCH, "steps": STEPS,
-      "sampler_seconds": float(np.median(sampler_times["ours"])), "train_step_seconds": float(np.median(step_times["ours"])) / (5 if args.quick else 10)})
+  timing.write(
+    args.out,
+    {name: value[0] for name, _, value, _ in rows}
+    | {
+      "parameters": count,
+      "batch": BATCH,
+      "steps": STEPS,
+      "sampler_seconds": float(np.median(sampler_times["ours"])),
+      "train_step_seconds": float(np.median(step_times["ours"])) / (5 if args.quick else 10),
+    },
+  )
 
 
 if __name__ == "__main__":

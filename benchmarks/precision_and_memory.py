@@ -1,12 +1,14 @@
 """bfloat16 beside float32, and what the training step needs of memory.
 
 (a) the digits of configs/digits.py trained in float32 and in bfloat16, with the metrics of both;
-(b) memory of the compiled training step, as the compiler counts it, of the digits' U-Net and of one of CIFAR-10's size: all at once, with
+(b) memory of the compiled training step, as the compiler counts it, of the digits' U-Net and of one of
+CIFAR-10's size: all at once, with
     recomputation (remat), in parts (accumulate), and with both;
 (c) what the step keeps twice: output bytes that do not lie where the donated state lay.
 
-On a CPU, XLA removes the barriers that keep what is recomputed apart, and so takes recomputation back; (b) is compiled without that pass,
-as accelerators are. --part=memory leaves (a) out, which trains for some minutes; --quick trains and compiles less."""
+On a CPU, XLA removes the barriers that keep what is recomputed apart, and so takes recomputation back; (b) is
+compiled without that pass, as accelerators are. --part=memory leaves (a) out, which trains for some minutes;
+--quick trains and compiles less."""
 
 import pathlib
 import sys
@@ -17,15 +19,23 @@ import jax
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import gpu  # pylint: disable=wrong-import-position
-import timing  # pylint: disable=wrong-import-position
-from diffusion import configuration, evaluation  # pylint: disable=wrong-import-position
-from diffusion.training import ema, loop, model, optimizer, sharding, step as steps  # pylint: disable=wrong-import-position
+import gpu
+import timing
+
+from diffusion import configuration, evaluation
+from diffusion.training import ema, loop, model, optimizer, sharding, step as steps
 
 OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse", "xla_backend_optimization_level": 0}
-METRICS = (("class_accuracy", "class accuracy"), ("frechet_distance", "Frechet distance"), ("frechet_floor", "its floor"),
-           ("kernel_distance", "kernel distance"), ("neighbour_ratio", "neighbour ratio"), ("held_out_loss", "held-out loss"),
-           ("bits_per_dim", "bits/dim"), ("train_seconds", "seconds of training"))
+METRICS = (
+  ("class_accuracy", "class accuracy"),
+  ("frechet_distance", "Frechet distance"),
+  ("frechet_floor", "its floor"),
+  ("kernel_distance", "kernel distance"),
+  ("neighbour_ratio", "neighbour ratio"),
+  ("held_out_loss", "held-out loss"),
+  ("bits_per_dim", "bits/dim"),
+  ("train_seconds", "seconds of training"),
+)
 
 
 def trained(dtype, quick):
@@ -57,9 +67,15 @@ def memory(parts, batch_size, remat=False, accumulate=1):
   config, mesh = parts.config, sharding.make_mesh(devices=jax.devices()[:1])
   shapes = model.shape_state(parts)
   step = steps.make_step(
-      model.loss(parts), optimizer.direction(config.optimizer), optimizer.learning_rate(config.optimizer, batch_size, 1000),
-      ema.half_lives(config.training.ema_half_life_images), mesh=mesh, state_sharding=sharding.state_sharding(mesh, shapes), seed=0,
-      accumulate=accumulate)
+    model.loss(parts),
+    optimizer.direction(config.optimizer),
+    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    ema.half_lives(config.training.ema_half_life_images),
+    mesh=mesh,
+    state_sharding=sharding.state_sharding(mesh, shapes),
+    seed=0,
+    accumulate=accumulate,
+  )
   compiled = step.lower(shapes, model.example_batch(parts, batch_size)).compile(OPTIONS)
   return compiled.memory_analysis(), sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
@@ -69,15 +85,28 @@ def memory_table(quick):
   networks = [("digits U-Net, batch 64", digits_unet(), 64)]
   if not quick:
     networks.append(("U-Net at 32x32, batch 32", cifar_unet(), 32))
-  ways = [("all at once", {}), ("remat", dict(remat=True)), ("accumulate=4", dict(accumulate=4)), ("both", dict(remat=True, accumulate=4))]
+  ways = [
+    ("all at once", {}),
+    ("remat", dict(remat=True)),
+    ("accumulate=4", dict(accumulate=4)),
+    ("both", dict(remat=True, accumulate=4)),
+  ]
   found = {}
-  print(f"{'working memory of the step':28}" + "".join(f"{name:>16}" for name, _ in ways) + f"{'state':>12}{'twice':>10}")
+  print(
+    f"{'working memory of the step':28}"
+    + "".join(f"{name:>16}" for name, _ in ways)
+    + f"{'state':>12}{'twice':>10}"
+  )
   for name, parts, batch_size in networks:
     rows = {way: memory(parts, batch_size, **options) for way, options in ways}
     temp = {way: account.temp_size_in_bytes for way, (account, _) in rows.items()}
     account, state = rows["all at once"]
     whole = temp["all at once"]
-    found[name] = dict(temp_bytes=temp, state_bytes=state, not_donated_bytes=account.output_size_in_bytes - account.alias_size_in_bytes)
+    found[name] = dict(
+      temp_bytes=temp,
+      state_bytes=state,
+      not_donated_bytes=account.output_size_in_bytes - account.alias_size_in_bytes,
+    )
     shown = "".join(f"{f'{size / 1e6:.1f} MB ({size / whole:.2f})':>16}" for size in temp.values())
     print(f"{name:28}{shown}{f'{state / 1e6:.1f} MB':>12}{found[name]['not_donated_bytes']:>8} B", flush=True)
   return found
@@ -91,11 +120,18 @@ def main():
   if args.part != "precision":
     numbers["memory"] = memory_table(args.quick)
   if args.part != "memory":
-    numbers["precision"] = {dtype: {name: value for name, value in trained(dtype, args.quick).items() if isinstance(value, (int, float))}
-                            for dtype in ("float32", "bfloat16")}
+    numbers["precision"] = {
+      dtype: {
+        name: value for name, value in trained(dtype, args.quick).items() if isinstance(value, (int, float))
+      }
+      for dtype in ("float32", "bfloat16")
+    }
     print(f"{'digits':24}{'float32':>12}{'bfloat16':>12}")
     for name, text in METRICS:
-      print(f"{text:24}" + "".join(f"{found.get(name, float('nan')):12.4f}" for found in numbers["precision"].values()))
+      print(
+        f"{text:24}"
+        + "".join(f"{found.get(name, float('nan')):12.4f}" for found in numbers["precision"].values())
+      )
   timing.write(args.out, numbers)
 
 

@@ -1,8 +1,10 @@
-"""What each form of score matching costs: time and temporary memory of one gradient of an energy's parameters.
+"""What each form of score matching costs: time and temporary memory of one gradient of an energy's
+parameters.
 
-SM takes the trace exactly by D directional derivatives of the score, SSM one of them, forward over reverse; FD-SSM three
-values of the energy, DSM one score at noisy points, FD-DSM two energies. A dense network D-512-512-1, batch 128; times are
-medians over interleaved repeats, memory what the compiled program holds at once beside its arguments."""
+SM takes the trace exactly by D directional derivatives of the score, SSM one of them, forward over reverse;
+FD-SSM three values of the energy, DSM one score at noisy points, FD-DSM two energies. A dense network
+D-512-512-1, batch 128; times are medians over interleaved repeats, memory what the compiled program holds at
+once beside its arguments."""
 
 import pathlib
 import sys
@@ -13,16 +15,23 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import timing  # pylint: disable=wrong-import-position
-from diffusion.claims import score_matching  # pylint: disable=wrong-import-position
+import timing
+
+from diffusion.claims import score_matching
 
 FORMS = ("SM", "SSM", "FD-SSM", "DSM", "FD-DSM")
 
 
 def main():
   parser = timing.arguments(__doc__)
-  parser.add_argument("--dimensions", type=int, nargs="+", default=[16, 64, 784], metavar="D",
-                      help="sizes of an example (default: 16 64 784)")
+  parser.add_argument(
+    "--dimensions",
+    type=int,
+    nargs="+",
+    default=[16, 64, 784],
+    metavar="D",
+    help="sizes of an example (default: 16 64 784)",
+  )
   args = parser.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
   batch, width = (32, 64) if args.quick else (128, 512)
@@ -31,7 +40,10 @@ def main():
   print(f"{'D':>5} {'form':8}{'ms':>10}{'of SSM':>9}{'MiB':>10}{'of SSM':>9}")
   for dimension in args.dimensions:
     programs = {form: score_matching.program(form, dimension, batch, width) for form in FORMS}
-    calls = {form: (lambda run=run, arguments=arguments: run(*arguments)) for form, (run, arguments) in programs.items()}
+    calls = {
+      form: (lambda run=run, arguments=arguments: run(*arguments))
+      for form, (run, arguments) in programs.items()
+    }
     slow = {"SM"} if dimension > 100 else set()  # hundreds of times the others: once is enough to see it
     quick = {form: call for form, call in calls.items() if form not in slow}
     timing.interleaved(quick, 1)

@@ -1,8 +1,9 @@
 """Training throughput beside a minimal loop in plain JAX and one in PyTorch, of the same networks.
 
-The digits' MLP at its own batch, and a U-Net on 32x32x3 pictures at a small one. Ours is what train.py runs: the stream of batches, their
-way to the device, the step with all its metrics. The two others draw rows of an array in memory and do the same arithmetic: EDM's loss,
-clipping, Adam, one average. All take turns; a ratio is the median over the rounds of our time to theirs, below 1 where we are faster.
+The digits' MLP at its own batch, and a U-Net on 32x32x3 pictures at a small one. Ours is what train.py runs:
+the stream of batches, their way to the device, the step with all its metrics. The two others draw rows of an
+array in memory and do the same arithmetic: EDM's loss, clipping, Adam, one average. All take turns; a ratio
+is the median over the rounds of our time to theirs, below 1 where we are faster.
 Also: the share of our time that went into waiting for data. Without torch ([peers]) that row is left out."""
 
 import os
@@ -18,13 +19,21 @@ import numpy as np
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import overhead  # pylint: disable=wrong-import-position
-import timing  # pylint: disable=wrong-import-position
-from diffusion import configuration, data  # pylint: disable=wrong-import-position
-from diffusion.data import load  # pylint: disable=wrong-import-position
-from diffusion.training import model, sharding  # pylint: disable=wrong-import-position
+import overhead
+import timing
 
-UNET = dict(factory="networks.UNet", width=32, channel_multipliers=(1, 2, 2), num_res_blocks=1, embedding="positional", num_classes=10)
+from diffusion import configuration, data
+from diffusion.data import load
+from diffusion.training import model, sharding
+
+UNET = dict(
+  factory="networks.UNet",
+  width=32,
+  channel_multipliers=(1, 2, 2),
+  num_res_blocks=1,
+  embedding="positional",
+  num_classes=10,
+)
 
 
 def digits():
@@ -36,7 +45,11 @@ def pictures(folder):
   """The digits' config around noise of CIFAR-10's size."""
   config = configuration.load(str(ROOT / "configs" / "digits.py"))
   generator = np.random.default_rng(0)
-  np.savez(f"{folder}/noise.npz", x=generator.integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8), label=np.arange(2000) % 10)
+  np.savez(
+    f"{folder}/noise.npz",
+    x=generator.integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8),
+    label=np.arange(2000) % 10,
+  )
   with config.unlocked():
     config.data = dict(factory="data.npz", path=f"{folder}/noise.npz")
     config.network = UNET
@@ -69,7 +82,14 @@ class Plain:
   """Rows of an array, a jitted step."""
 
   def __init__(self, x, label, step, state, batch):
-    self.x, self.label, self.step, self.state, self.batch, self.rng = x, label, step, state, batch, np.random.default_rng(0)
+    self.x, self.label, self.step, self.state, self.batch, self.rng = (
+      x,
+      label,
+      step,
+      state,
+      batch,
+      np.random.default_rng(0),
+    )
 
   def many(self, number):
     for _ in range(number):
@@ -85,12 +105,17 @@ def measure(name, config, batch, steps, rounds):
   state = jax.jit(lambda: model.init_state(parts))()
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params["model"]))
   records = load(parts.dataset.train, 1500)
-  x = np.asarray(parts.dataset.scaling.to_model(records["x"], np.full(records["x"].shape, 0.5, np.float32)), np.float32)
+  x = np.asarray(
+    parts.dataset.scaling.to_model(records["x"], np.full(records["x"].shape, 0.5, np.float32)), np.float32
+  )
   label = np.asarray(records["label"], np.int32)
   example = {"x": jnp.asarray(x[:batch]), "cond": {"label": jnp.asarray(label[:batch])}}
   pairs = overhead.step_pair(parts, state, example)
   ours, by_hand = (make().lower(*arrays).compile() for make, arrays in pairs)
-  loops = {"ours": Ours(parts, ours, pairs[0][1][0], batch), "plain JAX": Plain(x, label, by_hand, pairs[1][1][0], batch)}
+  loops = {
+    "ours": Ours(parts, ours, pairs[0][1][0], batch),
+    "plain JAX": Plain(x, label, by_hand, pairs[1][1][0], batch),
+  }
   calls = {key: (lambda loop=loop: loop.many(steps)) for key, loop in loops.items()}
   try:
     import throughput_torch as peer
@@ -105,7 +130,10 @@ def measure(name, config, batch, steps, rounds):
     else:
       network = peer.UNet(x.shape[-1], section.width, section.channel_multipliers, section.num_res_blocks, 10)
     if peer.parameters(network) != count:
-      raise SystemExit(f"{name}: PyTorch's network has {peer.parameters(network):,} parameters and ours {count:,}: they are not the same")
+      raise SystemExit(
+        f"{name}: PyTorch's network has {peer.parameters(network):,} parameters and ours {count:,}: they are "
+        "not the same"
+      )
     loop = peer.Loop(network, np.moveaxis(x, -1, 1).copy(), label, batch, config)
     calls["PyTorch"] = lambda: [loop.step() for _ in range(steps)][-1].item()
   timing.interleaved(calls, 2)

@@ -1,4 +1,5 @@
-"""The two networks of benchmarks/throughput.py in PyTorch, layer for layer, and a minimal training loop around them."""
+"""The two networks of benchmarks/throughput.py in PyTorch, layer for layer, and a minimal training loop
+around them."""
 
 import math
 
@@ -38,7 +39,9 @@ class MLP(nn.Module):
     self.first, self.last = nn.Linear(values, width), nn.Linear(width, values)
     self.width, self.drop = width, nn.Dropout(dropout)
     self.blocks = nn.ModuleList(
-        nn.ModuleList([nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)]) for _ in range(depth))
+      nn.ModuleList([nn.Linear(width, width), nn.Linear(width, 2 * width), nn.Linear(width, width)])
+      for _ in range(depth)
+    )
 
   def forward(self, x, t, label):
     e, h = self.noise(t, label), self.first(x.flatten(1))
@@ -62,7 +65,10 @@ class ResidualBlock(nn.Module):
   def __init__(self, inputs, outputs, embedding, resample=None):
     super().__init__()
     self.norm_0, self.norm_1, self.resample = norm(inputs), norm(outputs), resample
-    self.conv_0, self.conv_1 = nn.Conv2d(inputs, outputs, 3, padding=1), nn.Conv2d(outputs, outputs, 3, padding=1)
+    self.conv_0, self.conv_1 = (
+      nn.Conv2d(inputs, outputs, 3, padding=1),
+      nn.Conv2d(outputs, outputs, 3, padding=1),
+    )
     self.embedding = nn.Linear(embedding, outputs)
     self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs or resample else nn.Identity()
 
@@ -96,9 +102,18 @@ class UNet(nn.Module):
   def __init__(self, channels, width, multipliers, blocks, classes):
     super().__init__()
     e = 4 * width
-    widths, block = [width * m for m in multipliers], lambda *args: ResidualBlock(args[0], args[1], e, *args[2:])
+    widths, block = (
+      [width * m for m in multipliers],
+      lambda *args: ResidualBlock(args[0], args[1], e, *args[2:]),
+    )
     self.noise = Noise(e, width, "positional", classes)
-    self.first, self.down, self.up, skips, now = nn.Conv2d(channels, width, 3, padding=1), nn.ModuleList(), nn.ModuleList(), [width], width
+    self.first, self.down, self.up, skips, now = (
+      nn.Conv2d(channels, width, 3, padding=1),
+      nn.ModuleList(),
+      nn.ModuleList(),
+      [width],
+      width,
+    )
     for level, size in enumerate(widths):
       for _ in range(blocks):
         self.down.append(block(now, size))
@@ -134,13 +149,22 @@ def parameters(network):
 
 
 class Loop:
-  """EDM's loss, Adam, clipping and an average of the weights on arrays x [N, C, H, W] and label [N]; `step` takes one step."""
+  """EDM's loss, Adam, clipping and an average of the weights on arrays x [N, C, H, W] and label [N]; `step`
+  takes one step."""
 
   def __init__(self, network, x, label, batch, config):
-    self.network, self.x, self.label, self.batch, self.config = network.train(), torch.as_tensor(x), torch.as_tensor(label).long(), batch, config
+    self.network, self.x, self.label, self.batch, self.config = (
+      network.train(),
+      torch.as_tensor(x),
+      torch.as_tensor(label).long(),
+      batch,
+      config,
+    )
     self.trained = [leaf for leaf in network.parameters() if leaf.requires_grad]
     section = config.optimizer
-    self.adam = torch.optim.Adam(self.trained, section.learning_rate, (section.b1, section.b2), section.eps, fused=True)
+    self.adam = torch.optim.Adam(
+      self.trained, section.learning_rate, (section.b1, section.b2), section.eps, fused=True
+    )
     self.average = [leaf.detach().clone() for leaf in self.trained]
 
   def step(self):
@@ -149,8 +173,12 @@ class Loop:
     x, label = self.x[rows], self.label[rows]
     sigma = torch.exp(loss.times.mean + loss.times.std * torch.randn(self.batch, 1, 1, 1))
     noisy, total = x + sigma * torch.randn_like(x), torch.sqrt(sigma**2 + std**2)
-    label = torch.where(torch.rand(self.batch) < loss.condition_dropout, self.network.noise.label.padding_idx, label)
-    clean = std**2 / total**2 * noisy + sigma * std / total * self.network(noisy / total, 0.25 * torch.log(sigma).view(-1), label)
+    label = torch.where(
+      torch.rand(self.batch) < loss.condition_dropout, self.network.noise.label.padding_idx, label
+    )
+    clean = std**2 / total**2 * noisy + sigma * std / total * self.network(
+      noisy / total, 0.25 * torch.log(sigma).view(-1), label
+    )
     value = ((total / (sigma * std)) ** 2 * (clean - x) ** 2).mean()
     self.adam.zero_grad()
     value.backward()

@@ -40,9 +40,13 @@ def ratio(times, ours, theirs):
 
 def arguments(description):
   """The command line that every benchmark has."""
-  parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = argparse.ArgumentParser(
+    description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
   parser.add_argument("--out", metavar="FILE", help="write the numbers as JSON")
-  parser.add_argument("--quick", action="store_true", help="fewer repeats: to see that it runs, not to believe the numbers")
+  parser.add_argument(
+    "--quick", action="store_true", help="fewer repeats: to see that it runs, not to believe the numbers"
+  )
   return parser
 
 

@@ -1,7 +1,9 @@
-"""The digits of `configs/digits.py` in colour, each in one random hue: a model to colourise with, in some minutes on a CPU."""
+"""The digits of `configs/digits.py` in colour, each in one random hue: a model to colourise with, in some
+minutes on a CPU."""
+
+from ml_collections import ConfigDict
 
 from configs import digits
-from ml_collections import ConfigDict
 
 
 def get_config():

@@ -1,7 +1,9 @@
-"""`configs/mnist.py` on MNIST's own files: `--config.data.path=FOLDER` with `*-images-idx3-ubyte[.gz]` and the labels beside them."""
+"""`configs/mnist.py` on MNIST's own files: `--config.data.path=FOLDER` with `*-images-idx3-ubyte[.gz]` and
+the labels beside them."""
+
+from ml_collections import ConfigDict
 
 from configs import mnist
-from ml_collections import ConfigDict
 
 
 def get_config():

@@ -11,7 +11,21 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PARTS = ("data", "denoisers", "directional", "errors", "guidance", "likelihood", "losses", "metrics", "networks", "oracles", "processes", "solvers", "training")
+_PARTS = (
+  "data",
+  "denoisers",
+  "directional",
+  "errors",
+  "guidance",
+  "likelihood",
+  "losses",
+  "metrics",
+  "networks",
+  "oracles",
+  "processes",
+  "solvers",
+  "training",
+)
 
 
 def __getattr__(name):

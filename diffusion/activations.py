@@ -1,12 +1,13 @@
-"""Where a network's activations lie on many devices: a question that networks ask, and that whoever spreads the work answers.
+"""Where a network's activations lie on many devices: a question that networks ask, and that whoever spreads
+the work answers.
 
-Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless it is called inside
-`placing`; the training step calls it with the rule of `training.sharding`.
+Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless
+it is called inside `placing`; the training step calls it with the rule of `training.sharding`.
 """
 
-from collections.abc import Callable
 import contextlib
 import contextvars
+from collections.abc import Callable
 
 import jax
 

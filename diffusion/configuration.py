@@ -15,8 +15,7 @@ from typing import Any
 import ml_collections
 
 from diffusion.errors import UserError
-from diffusion.factories import arguments, build, closest, plain, resolve  # pylint: disable=unused-import
-
+from diffusion.factories import arguments, build, closest, plain, resolve  # noqa: F401 (build is offered here too)
 
 # ---- files and the command line ---------------------------------------------------------------
 
@@ -31,14 +30,18 @@ def load(path: str, overrides=()) -> ml_collections.ConfigDict:
   file, _, variant = path.partition(":")
   if not os.path.isfile(file):
     folder = os.path.dirname(file) or "."
-    others = sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
+    others = (
+      sorted(name for name in os.listdir(folder) if name.endswith(".py")) if os.path.isdir(folder) else []
+    )
     listed = f"; {folder} has {', '.join(others)}" if others else ""
     raise UserError(f"--config={path}: no such file{closest(os.path.basename(file), others)}{listed}")
   spec = importlib.util.spec_from_file_location("config_file", file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
-    raise UserError(f"--config={path}: the file defines no get_config(); it must return an ml_collections.ConfigDict")
+    raise UserError(
+      f"--config={path}: the file defines no get_config(); it must return an ml_collections.ConfigDict"
+    )
   takes = inspect.signature(module.get_config).parameters
   if variant and not takes:
     raise UserError(f"--config={path}: this config has no variants; leave out ':{variant}'")
@@ -85,11 +88,17 @@ def _convert(key: str, text: str, old, kind: type):
   value = _literal(text)
   if kind in (list, tuple):
     if not isinstance(value, (list, tuple)):
-      value = (value,) if "," not in text and not isinstance(value, str) else tuple(_literal(part.strip()) for part in text.split(","))
+      value = (
+        (value,)
+        if "," not in text and not isinstance(value, str)
+        else tuple(_literal(part.strip()) for part in text.split(","))
+      )
     return kind(value)
   if kind is ml_collections.ConfigDict:
     if not isinstance(value, dict):
-      raise UserError(f"--config.{key} is a section with {', '.join(old)}; set one of these, or the whole as a dict")
+      raise UserError(
+        f"--config.{key} is a section with {', '.join(old)}; set one of these, or the whole as a dict"
+      )
     return ml_collections.ConfigDict(value)
   return value
 
@@ -118,7 +127,9 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     with section.ignore_type():
       section[last] = value
     return
-  known = arguments(resolve(section["factory"], "config." + ".".join(folders))) if "factory" in section else {}
+  known = (
+    arguments(resolve(section["factory"], "config." + ".".join(folders))) if "factory" in section else {}
+  )
   if last not in known:
     _unknown(key, section, last, folders, known)
   with section.unlocked():
@@ -127,14 +138,19 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 
 def _unknown(key, section, name, folders, more=()):
   if not isinstance(section, ml_collections.ConfigDict):
-    raise UserError(f"unknown config key --config.{key}: config.{'.'.join(folders)} is a value, not a section")
+    raise UserError(
+      f"unknown config key --config.{key}: config.{'.'.join(folders)} is a value, not a section"
+    )
   options = sorted({*section.keys(), *more})
   inside = ".".join(["config", *folders])
-  raise UserError(f"unknown config key --config.{key}{closest(name, options)}; {inside} has {', '.join(options)}")
+  raise UserError(
+    f"unknown config key --config.{key}{closest(name, options)}; {inside} has {', '.join(options)}"
+  )
 
 
 def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
-  """Takes the `--config.key=value` (or `--config.key value`) out of a command line; returns them and the rest.
+  """Takes the `--config.key=value` (or `--config.key value`) out of a command line; returns them and the
+  rest.
 
   >>> split_overrides(["--config=a.py", "--config.seed=1", "--config.data.path", "/x"])
   ([('seed', '1'), ('data.path', '/x')], ['--config=a.py'])
@@ -168,6 +184,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
   >>> from_json(to_json(dict(a=dict(b=(1, 2))))).a.b
   (1, 2)
   """
+
   def tuples(value):
     if isinstance(value, dict):
       return {key: tuples(item) for key, item in value.items()}
@@ -198,6 +215,12 @@ def differences(old, new, ignore=()) -> list[tuple[str, Any, Any]]:
   [('b.c', 2, 3)]
   """
   old, new = flatten(old), flatten(new)
-  keys = [key for key in {**old, **new} if not any(key == free or key.startswith(free + ".") for free in ignore)]
+  keys = [
+    key for key in {**old, **new} if not any(key == free or key.startswith(free + ".") for free in ignore)
+  ]
   absent = "(absent)"
-  return [(key, old.get(key, absent), new.get(key, absent)) for key in keys if old.get(key, absent) != new.get(key, absent)]
+  return [
+    (key, old.get(key, absent), new.get(key, absent))
+    for key in keys
+    if old.get(key, absent) != new.get(key, absent)
+  ]

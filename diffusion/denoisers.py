@@ -5,14 +5,15 @@ another view, which would divide by a vanishing alpha or sigma and lose the digi
 """
 
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.processes.base import GaussianProcess, expand
-from diffusion.views import KINDS, VIEWS, edm_views
+from diffusion.views import VIEWS, edm_views
 
 
 @struct.dataclass
@@ -85,7 +86,9 @@ def _parameterization(kind, time_input, time_scale, time_shift, data_std=1.0):
   if time_input not in allowed:
     raise ValueError(f"time_input {time_input!r} is unknown: choose one of {', '.join(allowed)}")
   if not data_std > 0:
-    raise ValueError(f"data_std must be positive, got {data_std}: give the standard deviation of the training data")
+    raise ValueError(
+      f"data_std must be positive, got {data_std}: give the standard deviation of the training data"
+    )
   return Parameterization(data_std, time_scale, time_shift, kind, time_input)
 
 
@@ -124,7 +127,8 @@ def velocity(time_input="t", time_scale=1.0, time_shift=0.0) -> Parameterization
 
 
 def edm(data_std=0.5, time_input="log_sigma", time_scale=0.25, time_shift=0.0) -> Parameterization:
-  """EDM's preconditioned network: unit-variance input, output and target at every noise level (arXiv:2206.00364, table 1).
+  """EDM's preconditioned network: unit-variance input, output and target at every noise level
+  (arXiv:2206.00364, table 1).
 
   On a process with alpha < 1 it acts on x_t / alpha at noise level sigma / alpha.
 
@@ -172,7 +176,7 @@ class Denoiser:
     p = self.parameterization
     network_input = x * expand(p.input_scale(marginal), x)
     output, collections = self.fn(
-        self.params, self.collections, network_input, p.clock(marginal, t), cond, key, train
+      self.params, self.collections, network_input, p.clock(marginal, t), cond, key, train
     )
     output = output.astype(x.dtype)
 
@@ -202,8 +206,8 @@ def check_times(x, t):
   """Raises ValueError unless t holds one time for each row of x."""
   if jnp.ndim(t) != 1 or jnp.shape(t)[0] != jnp.shape(x)[0]:
     raise ValueError(
-        f"t has shape {jnp.shape(t)} and x has shape {jnp.shape(x)}: give one time for each row,"
-        f" for example jnp.full(({jnp.shape(x)[0]},), t)"
+      f"t has shape {jnp.shape(t)} and x has shape {jnp.shape(x)}: give one time for each row,"
+      f" for example jnp.full(({jnp.shape(x)[0]},), t)"
     )
 
 
@@ -211,7 +215,8 @@ def from_function(fn, process, parameterization, params=None) -> Denoiser:
   """A denoiser from any pure function of (params, x, t, cond).
 
   Args:
-    fn: (params, x [B, ...], time input [B], cond) -> output [B, ...]. Build it once: a new function object recompiles.
+    fn: (params, x [B, ...], time input [B], cond) -> output [B, ...]. Build it once: a new function object
+      recompiles.
     process: the Gaussian process.
     parameterization: what the output means, for example `denoisers.eps()`.
     params: the first argument of fn.
@@ -240,7 +245,8 @@ def from_flax(module, process, parameterization, params, collections=None) -> De
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-  """Adapts (params, x, t, cond) -> output; equal functions compare equal, so rebuilding the wrapper is free."""
+  """Adapts (params, x, t, cond) -> output; equal functions compare equal, so rebuilding the wrapper is
+  free."""
 
   fn: Callable[..., Any]
 
@@ -259,7 +265,9 @@ class _Linen:
     variables = {"params": params, **(collections or {})}
     rngs = {"dropout": key} if train and key is not None else None
     if train and collections:
-      output, updated = self.module.apply(variables, x, t, cond, train=True, rngs=rngs, mutable=list(collections))
+      output, updated = self.module.apply(
+        variables, x, t, cond, train=True, rngs=rngs, mutable=list(collections)
+      )
       return output, updated
     return self.module.apply(variables, x, t, cond, train=train, rngs=rngs), collections
 
@@ -270,6 +278,7 @@ def null_condition(cond):
   >>> null_condition({'label': jnp.array([3, 4])})['label'].tolist()
   [-1, -1]
   """
+
   def null(leaf):
     return jnp.full_like(leaf, -1) if jnp.issubdtype(leaf.dtype, jnp.integer) else jnp.zeros_like(leaf)
 

@@ -1,4 +1,5 @@
-"""Derivatives of f along a line, d^k/dh^k f(x + h v) at h = 0, of any order: by nested forward mode, or by differences.
+"""Derivatives of f along a line, d^k/dh^k f(x + h v) at h = 0, of any order: by nested forward mode, or by
+differences.
 
 Forward mode never forms a gradient, a Jacobian or a Hessian; differences need f alone, all points at once.
 """
@@ -23,15 +24,15 @@ def derivatives(f, x, v, order: int = 1, *, method: str = "jvp"):
     f: function of one array; returns an array or a pytree of arrays.
     x, v: arrays of one shape and dtype; v need not have norm one.
     order: the highest derivative, 0 or more.
-    method: 'jvp' nests forward mode and takes every function (its cost doubles with each order at worst); 'jet' is
-      Taylor mode (`jax.experimental.jet`), whose cost grows as the square of the order, for functions whose every
-      primitive has a Taylor rule: tanh, sin, exp and log have one, softplus has none.
+    method: 'jvp' nests forward mode and takes every function (its cost doubles with each order at worst);
+      'jet' is Taylor mode (`jax.experimental.jet`), whose cost grows as the square of the order, for
+      functions whose every primitive has a Taylor rule: tanh, sin, exp and log have one, softplus has none.
 
   Returns:
     A tuple of order + 1 values like f(x).
 
-  Raises ValueError for an order below zero, shapes or dtypes that differ, an unknown method, or a function without
-  Taylor rules under 'jet'.
+  Raises ValueError for an order below zero, shapes or dtypes that differ, an unknown method, or a function
+  without Taylor rules under 'jet'.
 
   >>> x, v = jnp.array([0.0, 1.0]), jnp.array([1.0, 0.0])
   >>> [float(d) for d in derivatives(lambda x: jnp.sum(x**3) + x[0] * x[1], x, v, 3)]
@@ -39,7 +40,9 @@ def derivatives(f, x, v, order: int = 1, *, method: str = "jvp"):
   """
   check_line(x, v, order)
   if method not in METHODS:
-    raise ValueError(f"method {method!r} is unknown: choose one of {', '.join(METHODS)}, or call `differences`")
+    raise ValueError(
+      f"method {method!r} is unknown: choose one of {', '.join(METHODS)}, or call `differences`"
+    )
   if order == 0:
     return (f(x),)
   if method == "jet":
@@ -53,19 +56,27 @@ def derivatives(f, x, v, order: int = 1, *, method: str = "jvp"):
     def upper(x):
       values, slopes = jax.jvp(lower, (x,), (v,))
       return (*values, slopes[-1])
+
     return upper
+
   return tower(order)(x)
 
 
 def _taylor(f, x, v, order):
   from jax.experimental import jet  # experimental: where it is gone, everything else here still works
+
   try:
     value, series = jet.jet(f, (x,), ((v, *[jnp.zeros_like(v)] * (order - 1)),))
   except (NotImplementedError, TypeError, AttributeError, ValueError) as error:
-    raise ValueError(f"this function has no Taylor rule for one of its steps ({error}): use method='jvp'") from error
+    raise ValueError(
+      f"this function has no Taylor rule for one of its steps ({error}): use method='jvp'"
+    ) from error
   leaves, treedef = jax.tree.flatten(value)
   series = treedef.flatten_up_to(series)
-  return (value, *(jax.tree.unflatten(treedef, [series[i][k] for i in range(len(leaves))]) for k in range(order)))
+  return (
+    value,
+    *(jax.tree.unflatten(treedef, [series[i][k] for i in range(len(leaves))]) for k in range(order)),
+  )
 
 
 def differences(f, x, v, order: int = 1, *, step: float):
@@ -91,12 +102,16 @@ def differences(f, x, v, order: int = 1, *, step: float):
   values = jax.vmap(f)(points)
 
   def derivative(k):
-    return jax.tree.map(lambda leaf: jnp.tensordot(jnp.asarray(weights[k], leaf.dtype), leaf, 1) / step**k, values)
+    return jax.tree.map(
+      lambda leaf: jnp.tensordot(jnp.asarray(weights[k], leaf.dtype), leaf, 1) / step**k, values
+    )
+
   return tuple(derivative(k) for k in range(order + 1))
 
 
 def random_directions(key, shape, kind: str, dtype=jnp.float32):
-  """Independent directions with E v v^T = I, [num, ...]: signs, normal, or uniform on the sphere of radius sqrt(D).
+  """Independent directions with E v v^T = I, [num, ...]: signs, normal, or uniform on the sphere of radius
+  sqrt(D).
 
   Raises ValueError for another kind.
 
@@ -116,7 +131,8 @@ def random_directions(key, shape, kind: str, dtype=jnp.float32):
 
 
 def trace(derivative, x, *, width: int = WIDTH):
-  """The trace of a linear map given by its action on tangents shaped like x, [B] in at least float32: one derivative a dimension.
+  """The trace of a linear map given by its action on tangents shaped like x, [B] in at least float32: one
+  derivative a dimension.
 
   Args:
     derivative: v [B, ...] -> [B, ...], such as the derivative of a score at x along v.
@@ -130,14 +146,17 @@ def trace(derivative, x, *, width: int = WIDTH):
 
   @jax.checkpoint  # else a backward pass would keep the residuals of all derivatives
   def diagonal(index):
-    unit = (jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]) + jnp.zeros_like(x)  # which inside a shard_map varies as x does
+    unit = (jnp.arange(size) == index).astype(x.dtype).reshape(1, *x.shape[1:]) + jnp.zeros_like(
+      x
+    )  # which inside a shard_map varies as x does
     return sum_rows(unit * derivative(unit))
 
   return jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)
 
 
 def stencil(order: int):
-  """(offsets [P], weights [P, P]) with P = order + 1: row k of the weights gives the k-th derivative for step one.
+  """(offsets [P], weights [P, P]) with P = order + 1: row k of the weights gives the k-th derivative for step
+  one.
 
   The polynomial through P values, differentiated at zero; float64.
 
@@ -156,5 +175,7 @@ def check_line(x, v, order):
   if not isinstance(order, int) or order < 0:
     raise ValueError(f"the order of a derivative is a whole number, 0 or more, got {order!r}")
   if jnp.shape(x) != jnp.shape(v) or jnp.result_type(x) != jnp.result_type(v):
-    raise ValueError(f"x and its direction v have one shape and one dtype, got {jnp.shape(x)} {jnp.result_type(x)} and "
-                     f"{jnp.shape(v)} {jnp.result_type(v)}")
+    raise ValueError(
+      f"x and its direction v have one shape and one dtype, got {jnp.shape(x)} {jnp.result_type(x)} and "
+      f"{jnp.shape(v)} {jnp.result_type(v)}"
+    )

@@ -14,7 +14,8 @@ from diffusion.saved_run import make_sampler, open_run
 from diffusion.training import logging, model, state as states, student
 
 EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out", "own")
-# Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says otherwise.
+# Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
+# otherwise.
 MOST_HELD_OUT = 512
 # Real images that the metrics are measured against, at the most.
 MOST_REAL = 10000
@@ -27,8 +28,9 @@ LOSS_PASSES = 16
 def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) -> dict:
   """Samples from a run, measures them against held-out data and writes `metrics.json` and the pictures.
 
-  The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers, which are kept beside the
-  others as `own`; it may draw pictures too. A run that learned something else than a denoiser has these, its held-out loss and its costs.
+  The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers,
+  which are kept beside the others as `own`; it may draw pictures too. A run that learned something else than
+  a denoiser has these, its held-out loss and its costs.
 
   Args:
     workdir: folder of the run; gets metrics.json, samples.png, loss.png and, for images, trajectory.png.
@@ -42,7 +44,11 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   run = open_run(workdir, checkpoint, ema)
   section = dict(run.config.get("evaluation", {}))
   model.check_keys(section, EVALUATION_KEYS, "config.evaluation")
-  found = _of_samples(run, workdir, section, quiet, sampler) if run.denoiser is not None else _of_estimator(run, workdir, section, sampler)
+  found = (
+    _of_samples(run, workdir, section, quiet, sampler)
+    if run.denoiser is not None
+    else _of_estimator(run, workdir, section, sampler)
+  )
   if section.get("own"):
     found["own"] = configuration.build(section["own"], run, workdir, where="config.evaluation.own")
   _write_json(os.path.join(workdir, "metrics.json"), found)
@@ -72,25 +78,48 @@ def _of_samples(run, workdir, section, quiet, sampler) -> dict:
   begun = time.perf_counter()
   with _bar(num, quiet) as bar:
     samples = sampling.generate(
-        denoiser, solver, dataset.shape, num, seed=section.get("seed", 0), labels=labels,
-        batch=_fits(batch, run.mesh), place=run.place, progress=bar.update)
+      denoiser,
+      solver,
+      dataset.shape,
+      num,
+      seed=section.get("seed", 0),
+      labels=labels,
+      batch=_fits(batch, run.mesh),
+      place=run.place,
+      progress=bar.update,
+    )
   seconds = time.perf_counter() - begun
   stored = dataset.scaling.to_data(samples.x)
   train, held = load(dataset.train, MOST_REAL), load(dataset.held_out, MOST_REAL)
   images = len(dataset.shape) == 3
   if images:
-    found = metrics.evaluate_samples(stored, samples.labels, train["x"], train.get("label") if classes else None,
-                                     held["x"], held.get("label") if classes else None)
+    found = metrics.evaluate_samples(
+      stored,
+      samples.labels,
+      train["x"],
+      train.get("label") if classes else None,
+      held["x"],
+      held.get("label") if classes else None,
+    )
   else:
     found = metrics.evaluate_points(stored, train["x"], held["x"])
   found.update(
-      nfe=samples.nfe, forward_passes=samples.forward_passes, sampling_seconds=seconds, step=run.step,
-      num_parameters=states.count_parameters(run.state.params["model"]), **_training_costs(workdir))
+    nfe=samples.nfe,
+    forward_passes=samples.forward_passes,
+    sampling_seconds=seconds,
+    step=run.step,
+    num_parameters=states.count_parameters(run.state.params["model"]),
+    **_training_costs(workdir),
+  )
   most = min(section.get("held_out", MOST_HELD_OUT), len(held["x"]))
   if most > 1:
     found["held_out_loss"] = held_out_loss(run, held, most)
-    # The probability flow needs a denoiser at all times and without guidance: a student of steps is none, nor is what starts at some weight.
-    if student.own_solver(run.config.loss, run.denoiser.process) is None and not (student.guidance_range(run.config.loss) or (0.0,))[0]:
+    # The probability flow needs a denoiser at all times and without guidance: a student of steps is none, nor
+    # is what starts at some weight.
+    if (
+      student.own_solver(run.config.loss, run.denoiser.process) is None
+      and not (student.guidance_range(run.config.loss) or (0.0,))[0]
+    ):
       found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   return found
@@ -99,28 +128,46 @@ def _of_samples(run, workdir, section, quiet, sampler) -> dict:
 def report(found) -> str:
   """The metrics as a few lines for a person."""
   lines = []
+
   def line(text, name, *more):
     if name in found:
       lines.append(text.format(found[name], *(found[other] for other in more)))
-  line("class accuracy        {:.1%}   (the classifier on real held-out data: {:.1%})", "class_accuracy", "classifier_accuracy_on_heldout")
+
+  line(
+    "class accuracy        {:.1%}   (the classifier on real held-out data: {:.1%})",
+    "class_accuracy",
+    "classifier_accuracy_on_heldout",
+  )
   line("Frechet distance      {:.3f}   (real training data: {:.3f})", "frechet_distance", "frechet_floor")
   line("kernel distance       {:.5f} (real training data: {:.5f})", "kernel_distance", "kernel_floor")
-  line("sliced Wasserstein    {:.4f}  (real training data: {:.4f})", "sliced_wasserstein", "sliced_wasserstein_floor")
-  line("neighbour ratio       {:.3f}   (1: as far from the training data as real data are; 0: copies)", "neighbour_ratio")
+  line(
+    "sliced Wasserstein    {:.4f}  (real training data: {:.4f})",
+    "sliced_wasserstein",
+    "sliced_wasserstein_floor",
+  )
+  line(
+    "neighbour ratio       {:.3f}   (1: as far from the training data as real data are; 0: copies)",
+    "neighbour_ratio",
+  )
   line("held-out loss         {:.4f}  (training: {:.4f})", "held_out_loss", "train_loss")
   line("bits per dimension    {:.3f} ± {:.3f}", "bits_per_dim", "bits_per_dim_error")
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
   lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")
-  line("training              {:.0f} s, {:,.0f} images/s, {:,} parameters", "train_seconds", "images_per_second", "num_parameters")
+  line(
+    "training              {:.0f} s, {:,.0f} images/s, {:,} parameters",
+    "train_seconds",
+    "images_per_second",
+    "num_parameters",
+  )
   return "\n".join(lines)
 
 
 def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
   """The training loss on held-out data, averaged over several draws of times and noise.
 
-  With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition dropout
-  included, is that of training.
+  With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition
+  dropout included, is that of training.
   """
   loss = model.loss(run.parts)
   batch = _model_batch(run, held, most)
@@ -128,17 +175,21 @@ def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
 
   @jax.jit
   def value(params, state, batch, passes):
-    one = lambda number: loss(params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False)[0]
+    one = lambda number: loss(
+      params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False
+    )[0]
     return jnp.mean(jax.lax.map(one, passes))
 
   return float(value(params, run.state.loss_state, batch, jnp.arange(LOSS_PASSES)))
 
 
 def held_out_likelihood(run, held, most=MOST_HELD_OUT) -> dict:
-  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability flow.
+  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
+  flow.
 
-  One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained without
-  dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says which it is.
+  One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
+  without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
+  which it is.
   """
   dataset = run.parts.dataset
   pixels = hasattr(dataset.scaling, "levels")
@@ -146,11 +197,17 @@ def held_out_likelihood(run, held, most=MOST_HELD_OUT) -> dict:
   cond = {"label": jnp.asarray(held["label"][:most], jnp.int32)} if dataset.num_classes else None
 
   def log_prob(x, keys):
-    return likelihood.log_likelihood(run.denoiser, x, cond=cond, keys=keys, num_steps=24, divergence="rademacher")[0]
+    return likelihood.log_likelihood(
+      run.denoiser, x, cond=cond, keys=keys, num_steps=24, divergence="rademacher"
+    )[0]
 
   nats, _ = likelihood.log_likelihood_of_values(
-      log_prob, values, dataset.scaling, dequantization="uniform" if pixels else "none",
-      keys=jax.random.split(jax.random.key(2), values.shape[0]))
+    log_prob,
+    values,
+    dataset.scaling,
+    dequantization="uniform" if pixels else "none",
+    keys=jax.random.split(jax.random.key(2), values.shape[0]),
+  )
   if pixels:
     name, found = "bits_per_dim", np.asarray(likelihood.bits_per_dim(nats, dataset.shape))
   else:
@@ -170,15 +227,27 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
     shown = slice(0, MOST_SHOWN)
     nearest, _ = metrics.nearest_neighbours(stored[shown], train["x"])
     pictures.sample_grid(
-        path("samples.png"), stored[shown], None if labels is None else labels[shown], neighbours=np.asarray(train["x"])[nearest],
-        class_names=dataset.class_names or None, value_range=(0, dataset.scaling.levels - 1))
+      path("samples.png"),
+      stored[shown],
+      None if labels is None else labels[shown],
+      neighbours=np.asarray(train["x"])[nearest],
+      class_names=dataset.class_names or None,
+      value_range=(0, dataset.scaling.levels - 1),
+    )
   if len(dataset.shape) != 3 or solver.nfe is None:  # nor has an adaptive solver states to show
     return
   classes = dataset.num_classes
   number = classes or 8
   some = sampling.generate(
-      denoiser, solver, dataset.shape, number, labels=(lambda index: index % classes) if classes else None,
-      batch=_fits(number, run.mesh), place=run.place, trajectory=True)
+    denoiser,
+    solver,
+    dataset.shape,
+    number,
+    labels=(lambda index: index % classes) if classes else None,
+    batch=_fits(number, run.mesh),
+    place=run.place,
+    trajectory=True,
+  )
   states, levels = some.trajectory, np.arange(len(some.trajectory))
   known = isinstance(solver, solvers.Table)
   if known:
@@ -188,8 +257,14 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
     states, levels = states[finished], run.denoiser.process.marginal(times).noise_to_signal
   low = 0.0 if not dataset.scaling.centered else -1.0
   pictures.trajectory(
-      path("trajectory.png"), states, levels, labels=some.labels, class_names=dataset.class_names or None, value_range=(low, 1.0),
-      symbol="σ/α" if known else "step")
+    path("trajectory.png"),
+    states,
+    levels,
+    labels=some.labels,
+    class_names=dataset.class_names or None,
+    value_range=(low, 1.0),
+    symbol="σ/α" if known else "step",
+  )
 
 
 def draw_loss(workdir, run, found):
@@ -197,7 +272,9 @@ def draw_loss(workdir, run, found):
   log = logging.read(os.path.join(workdir, "log.jsonl"))
   if log:
     held_out = ([run.step], [found["held_out_loss"]]) if "held_out_loss" in found else None
-    pictures.loss_curve(os.path.join(workdir, "loss.png"), [row["step"] for row in log], [row["loss"] for row in log], held_out)
+    pictures.loss_curve(
+      os.path.join(workdir, "loss.png"), [row["step"] for row in log], [row["loss"] for row in log], held_out
+    )
 
 
 def _model_batch(run, held, most):
@@ -216,9 +293,9 @@ def _training_costs(workdir):
   if not log:
     return {}
   return {
-      "train_seconds": log[-1]["seconds"],
-      "images_per_second": float(np.median([row["images_per_second"] for row in log])),
-      "train_loss": log[-1]["loss"],
+    "train_seconds": log[-1]["seconds"],
+    "images_per_second": float(np.median([row["images_per_second"] for row in log])),
+    "train_loss": log[-1]["loss"],
   }
 
 

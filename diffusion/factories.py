@@ -52,19 +52,27 @@ def resolve(path: str, where: str = "config"):
       for name in parts[cut:]:
         if not hasattr(found, name):
           public = [option for option in dir(found) if not option.startswith("_")]
-          raise UserError(f"{where}.factory: '{path}' has no '{name}' in '{module.__name__}'{closest(name, public)}; "
-                          f"it offers {', '.join(option for option in public if callable(getattr(found, option)))}")
+          raise UserError(
+            f"{where}.factory: '{path}' has no '{name}' in '{module.__name__}'{closest(name, public)}; "
+            f"it offers {', '.join(option for option in public if callable(getattr(found, option)))}"
+          )
         found = getattr(found, name)
       return found
   package = importlib.import_module("diffusion")
   folders = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
-  raise UserError(f"{where}.factory: no module for '{path}'{closest(parts[0], folders)}; give a name inside diffusion "
-                  f"({', '.join(folders)}), such as 'processes.edm', or the dotted path of your own importable module")
+  raise UserError(
+    f"{where}.factory: no module for '{path}'{closest(parts[0], folders)}; give a name inside diffusion "
+    f"({', '.join(folders)}), such as 'processes.edm', or the dotted path of your own importable module"
+  )
 
 
 def arguments(factory) -> dict[str, inspect.Parameter]:
   """The arguments a factory takes, by name; those Flax adds to every module are left out."""
-  found = {name: argument for name, argument in inspect.signature(factory).parameters.items() if not name.startswith("_")}
+  found = {
+    name: argument
+    for name, argument in inspect.signature(factory).parameters.items()
+    if not name.startswith("_")
+  }
   if inspect.isclass(factory):
     found.pop("parent", None), found.pop("name", None)
   return found
@@ -108,12 +116,20 @@ def build(section: Mapping, *positional, where: str = "config", without=(), **gi
   """
   section = plain(section)
   if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):
-    raise UserError(f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}")
+    raise UserError(
+      f"{where} must be a section with a factory, such as dict(factory='processes.edm'); it is {section!r}"
+    )
   name = section["factory"]
   factory = resolve(name, where)
   if inspect.ismodule(factory):
-    own = [key for key, item in vars(factory).items() if getattr(item, "__module__", None) == factory.__name__ and not key.startswith("_")]
-    raise UserError(f"{where}.factory: '{name}' is a module; name a function or a class in it: {', '.join(own)}")
+    own = [
+      key
+      for key, item in vars(factory).items()
+      if getattr(item, "__module__", None) == factory.__name__ and not key.startswith("_")
+    ]
+    raise UserError(
+      f"{where}.factory: '{name}' is a module; name a function or a class in it: {', '.join(own)}"
+    )
   if not callable(factory):
     raise UserError(f"{where}.factory: '{name}' is not a function or a class")
   taken = arguments(factory)
@@ -121,7 +137,10 @@ def build(section: Mapping, *positional, where: str = "config", without=(), **gi
   free = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
   for key in keywords:
     if key not in taken and not free:
-      raise UserError(f"{where}: '{name}' has no argument '{key}'{closest(key, taken)}; it takes {', '.join(taken) or 'none'}")
+      raise UserError(
+        f"{where}: '{name}' has no argument '{key}'{closest(key, taken)}; it takes "
+        f"{', '.join(taken) or 'none'}"
+      )
   keywords = {key: _value(value, f"{where}.{key}") for key, value in keywords.items()} | given
   try:
     inspect.signature(factory).bind(*positional, **keywords)

@@ -1,4 +1,5 @@
-"""What `sample.py --fit` does: fits a sampler to a trained run, guidance included, and saves it beside the checkpoint."""
+"""What `sample.py --fit` does: fits a sampler to a trained run, guidance included, and saves it beside the
+checkpoint."""
 
 import os
 
@@ -7,8 +8,8 @@ import numpy as np
 
 from diffusion import sampling, solvers
 from diffusion.errors import UserError
-from diffusion.saved_run import make_sampler, open_run
 from diffusion.sampling_command import choose_labels
+from diffusion.saved_run import make_sampler, open_run
 
 NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
@@ -19,22 +20,35 @@ def run(args, sampler) -> str:
 
   Args:
     args: the parsed command line of sample.py; num, seed and batch may be None.
-    sampler: changes to the config's sampler, None for those not given. Without a solver and a grid the best of
-      `solvers.starts` is taken.
+    sampler: changes to the config's sampler, None for those not given. Without a solver and a grid the best
+      of `solvers.starts` is taken.
   """
-  num, seed, batch = (default if given is None else given for given, default in ((args.num, NUM), (args.seed, 0), (args.batch, BATCH)))
+  num, seed, batch = (
+    default if given is None else given
+    for given, default in ((args.num, NUM), (args.seed, 0), (args.batch, BATCH))
+  )
   if num < 8 or batch < 1:
-    raise UserError(f"--num={num} and --batch={batch}: a fit needs at least 8 noises, some hundred to be of use")
+    raise UserError(
+      f"--num={num} and --batch={batch}: a fit needs at least 8 noises, some hundred to be of use"
+    )
   if not 0 <= seed < 2**31:
     raise UserError(f"--seed={seed} must be from 0 to {2**31 - 1}")
   opened = open_run(args.workdir, args.checkpoint, args.ema)
   dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
   batch = min(batch, (num - num // 4) // devices * devices)
   if batch % devices or not batch:
-    raise UserError(f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices} and a larger --num")
-  section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
+    raise UserError(
+      f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices} and a larger "
+      "--num"
+    )
+  section = {
+    **opened.config.get("sampler", {}),
+    **{key: value for key, value in sampler.items() if value is not None},
+  }
   # A last denoising evaluation belongs to no step of the flow: the fit is without, and it is added again.
-  denoiser, start = make_sampler(opened, **{**sampler, "solver": sampler["solver"] or "dpmpp_2m", "denoise": False})
+  denoiser, start = make_sampler(
+    opened, **{**sampler, "solver": sampler["solver"] or "dpmpp_2m", "denoise": False}
+  )
   process = denoiser.process
   name, tables = sampler["solver"], start
   if name is None and sampler["grid"]:
@@ -53,19 +67,32 @@ def run(args, sampler) -> str:
       bar.update(done - bar.n)
 
     try:
-      found = solvers.fit(denoiser, tables, x, cond=cond, batch=batch, seed=seed, place=opened.place, progress=progress)
+      found = solvers.fit(
+        denoiser, tables, x, cond=cond, batch=batch, seed=seed, place=opened.place, progress=progress
+      )
     except ValueError as error:
       raise UserError(f"--fit: {error}") from error
   table = found.table
   if float(process.marginal(0.0).sigma) > 0 and section.get("denoise", True):
     table = solvers.with_denoising(table, process)
   guidance = float(section.get("guidance") or 0.0)
-  path = args.out or os.path.join(args.workdir, "solvers", f"{name}_{start.num_steps}" + (f"_guidance{guidance:g}" if guidance else ""))
+  path = args.out or os.path.join(
+    args.workdir, "solvers", f"{name}_{start.num_steps}" + (f"_guidance{guidance:g}" if guidance else "")
+  )
   path = path.removesuffix(".npz") + ".npz"
   os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
   notes = dict(
-      guidance=guidance, interval=list(section.get("interval") or []), step=opened.step, start_error=found.start_error, error=found.error,
-      start_median=found.start_median, median=found.median, reference_error=found.reference_error, noises=num, improved=found.improved)
+    guidance=guidance,
+    interval=list(section.get("interval") or []),
+    step=opened.step,
+    start_error=found.start_error,
+    error=found.error,
+    start_median=found.start_median,
+    median=found.median,
+    reference_error=found.reference_error,
+    noises=num,
+    improved=found.improved,
+  )
   solvers.save(path, table, process, notes)
   return f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with --solver={path}"
 

@@ -1,4 +1,5 @@
-"""The ledger: what papers claim beside what was measured here, as JSON for programs and as Markdown for people."""
+"""The ledger: what papers claim beside what was measured here, as JSON for programs and as Markdown for
+people."""
 
 import json
 import math
@@ -8,7 +9,20 @@ from collections.abc import Mapping
 
 from diffusion.errors import UserError
 
-KEYS = ("source", "metric", "reported", "true", "tolerance", "bound", "reported_sure", "relative", "unit", "note", "fast", "seeds")
+KEYS = (
+  "source",
+  "metric",
+  "reported",
+  "true",
+  "tolerance",
+  "bound",
+  "reported_sure",
+  "relative",
+  "unit",
+  "note",
+  "fast",
+  "seeds",
+)
 """What a claim may say: see `check_claim`."""
 
 BOUNDS = ("within", "at_least", "at_most")
@@ -27,10 +41,10 @@ def check_claim(claim, where: str) -> dict:
   """A claim with its defaults filled in.
 
   Args:
-    claim: a mapping with `source` (the paper), `metric` (a name that the measurement returns), `tolerance`, and at least
-      one of `true` (the exact value, or the criterion of a bound) and `reported` (the paper's number). Optional: `bound`
-      ('within', 'at_least', 'at_most'), `relative` (the tolerance is a fraction of the value), `reported_sure`, `unit`, `note`,
-      `fast` (part of the quick subset), `seeds`.
+    claim: a mapping with `source` (the paper), `metric` (a name that the measurement returns), `tolerance`,
+      and at least one of `true` (the exact value, or the criterion of a bound) and `reported` (the paper's
+      number). Optional: `bound` ('within', 'at_least', 'at_most'), `relative` (the tolerance is a fraction of
+      the value), `reported_sure`, `unit`, `note`, `fast` (part of the quick subset), `seeds`.
     where: the config's path, for messages.
 
   Raises UserError for a key that a claim does not have, or one that it lacks.
@@ -39,19 +53,37 @@ def check_claim(claim, where: str) -> dict:
   'within'
   """
   if not isinstance(claim, Mapping):
-    raise UserError(f"{where}: config.claim is a dict with source, metric, tolerance and reported or true (or a list of such); "
-                    f"it is {claim!r}")
+    raise UserError(
+      f"{where}: config.claim is a dict with source, metric, tolerance and reported or true (or a list of "
+      "such); "
+      f"it is {claim!r}"
+    )
   for key in claim:
     if key not in KEYS:
       raise UserError(f"{where}: config.claim has no key '{key}'; it takes {', '.join(KEYS)}")
-  optional = dict(reported=None, true=None, bound="within", reported_sure=True, relative=False, unit="", note="", fast=False, seeds=None)
+  optional = dict(
+    reported=None,
+    true=None,
+    bound="within",
+    reported_sure=True,
+    relative=False,
+    unit="",
+    note="",
+    fast=False,
+    seeds=None,
+  )
   full = optional | dict(claim)
   missing = [key for key in ("source", "metric", "tolerance") if full.get(key) is None]
   if missing:
-    raise UserError(f"{where}: config.claim lacks {', '.join(missing)}: say where the claim is made, which metric it is about "
-                    "and how close is close enough")
+    raise UserError(
+      f"{where}: config.claim lacks {', '.join(missing)}: say where the claim is made, which metric it is "
+      "about "
+      "and how close is close enough"
+    )
   if full["true"] is None and full["reported"] is None:
-    raise UserError(f"{where}: config.claim has neither a true value nor a reported one: give at least one to compare with")
+    raise UserError(
+      f"{where}: config.claim has neither a true value nor a reported one: give at least one to compare with"
+    )
   if full["bound"] not in BOUNDS:
     raise UserError(f"{where}: config.claim.bound is {full['bound']!r}: choose one of {', '.join(BOUNDS)}")
   return full
@@ -87,13 +119,34 @@ def entry(config: str, claim, values, seconds: float, machine: str, failure: str
   """
   finite = bool(values) and all(math.isfinite(value) for value in values)
   mean = sum(values) / len(values) if finite else None
-  spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1)) if finite and len(values) > 1 else None
-  note = "; ".join(text for text in (claim["note"], failure, "" if finite or failure else "not finite") if text)
+  spread = (
+    math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    if finite and len(values) > 1
+    else None
+  )
+  note = "; ".join(
+    text for text in (claim["note"], failure, "" if finite or failure else "not finite") if text
+  )
   return dict(
-      paper=claim["source"], config=config, metric=claim["metric"], reported=claim["reported"], true=claim["true"],
-      measured=mean, spread=spread, tolerance=claim["tolerance"], reproduced=holds(claim, mean), seconds=round(seconds, 1),
-      seeds=len(values), reported_sure=claim["reported_sure"], bound=claim["bound"], relative=claim["relative"],
-      unit=claim["unit"], values=list(values) if finite else [], machine=machine, note=note)
+    paper=claim["source"],
+    config=config,
+    metric=claim["metric"],
+    reported=claim["reported"],
+    true=claim["true"],
+    measured=mean,
+    spread=spread,
+    tolerance=claim["tolerance"],
+    reproduced=holds(claim, mean),
+    seconds=round(seconds, 1),
+    seeds=len(values),
+    reported_sure=claim["reported_sure"],
+    bound=claim["bound"],
+    relative=claim["relative"],
+    unit=claim["unit"],
+    values=list(values) if finite else [],
+    machine=machine,
+    note=note,
+  )
 
 
 def read(folder) -> list[dict]:
@@ -105,8 +158,12 @@ def read(folder) -> list[dict]:
     entries = json.loads(path.read_text())
   except ValueError:
     entries = None
-  if not isinstance(entries, list) or not all(isinstance(one, dict) and {"config", "metric"} <= set(one) for one in entries):
-    raise UserError(f"{path} is not a ledger (a JSON list of objects with config and metric): move it away and run again")
+  if not isinstance(entries, list) or not all(
+    isinstance(one, dict) and {"config", "metric"} <= set(one) for one in entries
+  ):
+    raise UserError(
+      f"{path} is not a ledger (a JSON list of objects with config and metric): move it away and run again"
+    )
   return entries
 
 
@@ -125,7 +182,10 @@ def write(folder, entries) -> None:
   """Writes ledger.json and ledger.md, each by one rename."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  for name, text in (("ledger.json", json.dumps(entries, indent=2, allow_nan=False) + "\n"), ("ledger.md", markdown(entries))):
+  for name, text in (
+    ("ledger.json", json.dumps(entries, indent=2, allow_nan=False) + "\n"),
+    ("ledger.md", markdown(entries)),
+  ):
     part = folder / (name + ".part")
     part.write_text(text)
     os.replace(part, folder / name)
@@ -141,18 +201,33 @@ def markdown(entries) -> str:
   for one in entries:
     folders.setdefault(one["config"].rpartition("/")[0], []).append(one)
   for folder, rows in folders.items():
-    lines += [f"## {folder}\n", "| paper | config | metric | reported | true | measured | tolerance | reproduced | seconds | seeds |",
-              "|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [
+      f"## {folder}\n",
+      "| paper | config | metric | reported | true | measured | tolerance | reproduced | seconds | seeds |",
+      "|---|---|---|---|---|---|---|---|---|---|",
+    ]
     for one in rows:
       sign = {"within": "", "at_least": ">= ", "at_most": "<= "}[one.get("bound", "within")]
-      reported = number(one["reported"]) + ("" if one.get("reported_sure", True) or one["reported"] is None else "?")
+      reported = number(one["reported"]) + (
+        "" if one.get("reported_sure", True) or one["reported"] is None else "?"
+      )
       measured = number(one["measured"]) + ("" if one["spread"] is None else f" ± {number(one['spread'])}")
       tolerance = f"{100 * one['tolerance']:g}%" if one.get("relative") else number(one["tolerance"])
       truth = (sign if one["true"] is not None else "") + number(one["true"])
       reported = (sign if one["true"] is None else "") + reported
       unit = f" ({one['unit']})" if one.get("unit") else ""
-      cells = (one["paper"], f"`{one['config']}`", one["metric"] + unit, reported, truth, measured, tolerance,
-               "yes" if one["reproduced"] else "**no**", f"{one['seconds']:g}", str(one["seeds"]))
+      cells = (
+        one["paper"],
+        f"`{one['config']}`",
+        one["metric"] + unit,
+        reported,
+        truth,
+        measured,
+        tolerance,
+        "yes" if one["reproduced"] else "**no**",
+        f"{one['seconds']:g}",
+        str(one["seeds"]),
+      )
       lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     lines.append("")
     lines += dict.fromkeys(f"- {one['metric']}: {one['note']}" for one in rows if one["note"])

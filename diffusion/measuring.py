@@ -1,6 +1,7 @@
 """Measures several claims at a time, each in a process of its own on its own share of the cores."""
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import queue
@@ -21,19 +22,22 @@ def shares(jobs: int, cores) -> list[tuple]:
     raise UserError(f"--jobs={jobs}: from 1 to {len(cores)} at a time, as many as there are cores to run on")
   few, more = divmod(len(cores), jobs)
   ends = [0, *(few * (i + 1) + min(i + 1, more) for i in range(jobs))]
-  return [tuple(cores[a:b]) for a, b in zip(ends, ends[1:])]
+  return [tuple(cores[a:b]) for a, b in itertools.pairwise(ends)]
 
 
 def available() -> list[int]:
   """The cores that this process may run on."""
-  return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+  return (
+    sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+  )
 
 
 def apart(function, items, jobs: int, say):
   """Yields (item, function(item, say)) of every item as each is done, `jobs` at a time, in fresh processes.
 
-  A process keeps to its share of the cores from before it computes anything, and XLA makes a thread for each, so that what
-  is timed beside another job is hardly slowed by it. What an item says comes out line by line, with the item before it.
+  A process keeps to its share of the cores from before it computes anything, and XLA makes a thread for each,
+  so that what is timed beside another job is hardly slowed by it. What an item says comes out line by line,
+  with the item before it.
 
   Args:
     function: at a module's top level, of (item, say), of arguments and results that can be pickled.
@@ -41,7 +45,8 @@ def apart(function, items, jobs: int, say):
     jobs: how many at a time.
     say: called with a line of text.
 
-  Raises what function raised, and RuntimeError for a process that ended without a result, after stopping the others.
+  Raises what function raised, and RuntimeError for a process that ended without a result, after stopping the
+  others.
   """
   context, free = multiprocessing.get_context("spawn"), queue.SimpleQueue()
   for share in shares(jobs, available()):
@@ -87,6 +92,6 @@ def _child(function, item, share, connection):
     os.sched_setaffinity(0, share)
   try:
     result = ("done", function(item, lambda text: connection.send(("said", text))))
-  except Exception as error:  # pylint: disable=broad-except  # the parent raises it
+  except Exception as error:  # the parent raises it
     result = ("raised", error)
   connection.send(result)

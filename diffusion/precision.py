@@ -1,4 +1,5 @@
-"""What must not be computed in half precision: losses, sums over dimensions, softmax, logarithms, time embeddings."""
+"""What must not be computed in half precision: losses, sums over dimensions, softmax, logarithms, time
+embeddings."""
 
 import jax.numpy as jnp
 

@@ -28,13 +28,17 @@ class Case(NamedTuple):
 def find(patterns, configs: str = "configs", say=print) -> list[Case]:
   """The configs that match any of the patterns (all of them for none), claim something and can be measured.
 
-  A config file with variants lists those that claim in a module-level `VARIANTS`. Raises UserError if nothing matches.
+  A config file with variants lists those that claim in a module-level `VARIANTS`. Raises UserError if nothing
+  matches.
   """
   folder = pathlib.Path(configs)
   files = [str(path) for path in sorted(folder.rglob("*.py"))] if folder.is_dir() else []
   own = [os.path.normpath(pattern) for pattern in patterns if os.path.isfile(pattern.partition(":")[0])]
   if not files and not own:
-    raise UserError(f"there are no configs in {configs}: run this in the repository's root, or name the folder with --configs")
+    raise UserError(
+      f"there are no configs in {configs}: run this in the repository's root, or name the folder with "
+      "--configs"
+    )
   cases, skipped, matched = [], {}, set()
   for path in [*files, *(path for path in own if path.partition(":")[0] not in files)]:
     for name in [path] if ":" in path else with_variants(path):
@@ -49,7 +53,10 @@ def find(patterns, configs: str = "configs", say=print) -> list[Case]:
         skipped.setdefault(case, []).append(name)
   missing = [pattern for pattern in patterns if pattern not in matched]
   if missing:
-    raise UserError(f"no config matches '{missing[0]}'{factories.closest(missing[0], files)}: see --list for those that claim something")
+    raise UserError(
+      f"no config matches '{missing[0]}'{factories.closest(missing[0], files)}: see --list for those that "
+      "claim something"
+    )
   for reason, names in skipped.items():
     say(f"skipped {len(names)} {reason}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}")
   return cases
@@ -68,7 +75,8 @@ def matches(name: str, pattern: str) -> bool:
 
 
 def with_variants(path: str) -> list[str]:
-  """The path, or path:variant for each name in the file's VARIANTS; nothing for a file that makes no config."""
+  """The path, or path:variant for each name in the file's VARIANTS; nothing for a file that makes no
+  config."""
   text = pathlib.Path(path).read_text()
   if "get_config" not in text:
     return []
@@ -93,7 +101,8 @@ def claimed(name: str) -> Case | str:
 
 
 def measure(case: Case, seeds: int | None, say=print):
-  """(results of each seed as dicts, seconds, the failure as text): three seeds if the first takes under five minutes."""
+  """(results of each seed as dicts, seconds, the failure as text): three seeds if the first takes under five
+  minutes."""
   function = factories.resolve(case.config["measure"], case.name)
   wanted = seeds or next((claim["seeds"] for claim in case.claims if claim["seeds"]), None)
   results, start = [], time.perf_counter()
@@ -103,16 +112,25 @@ def measure(case: Case, seeds: int | None, say=print):
       result = function(case.config, len(results))
       missing = [claim["metric"] for claim in case.claims if claim["metric"] not in result]
       if missing:
-        raise UserError(f"{case.name}: {case.config['measure']} returned {', '.join(result)}, and the claim is about '{missing[0]}'")
+        raise UserError(
+          f"{case.name}: {case.config['measure']} returned {', '.join(result)}, and the claim is about "
+          f"'{missing[0]}'"
+        )
     except UserError:
       raise
-    except Exception as error:  # pylint: disable=broad-except  # one failure must not cost the other rows
+    except Exception as error:  # one failure must not cost the other rows
       say(traceback.format_exc().rstrip())
-      return [], time.perf_counter() - start, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+      return (
+        [],
+        time.perf_counter() - start,
+        f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
+      )
     results.append({key: float(value) for key, value in result.items()})
     spent = time.perf_counter() - began
-    say(f"  seed {len(results) - 1}: {spent:.1f} s  " + "  ".join(
-        f"{claim['metric']} {ledger.number(results[-1][claim['metric']])}" for claim in case.claims))
+    say(
+      f"  seed {len(results) - 1}: {spent:.1f} s  "
+      + "  ".join(f"{claim['metric']} {ledger.number(results[-1][claim['metric']])}" for claim in case.claims)
+    )
     if len(results) >= (wanted or (3 if spent < SHORT else 1)):
       return results, time.perf_counter() - start, ""
 
@@ -130,13 +148,16 @@ def all_measured(cases, jobs, seeds, say):
       yield case, measure(case, seeds, say)
     return
   named = {case.name: case for case in cases}
-  for index, (name, result) in enumerate(measuring.apart(functools.partial(measure_named, seeds=seeds), list(named), jobs, say)):
+  for index, (name, result) in enumerate(
+    measuring.apart(functools.partial(measure_named, seeds=seeds), list(named), jobs, say)
+  ):
     say(f"[{index + 1}/{len(cases)}] {name}")
     yield named[name], result
 
 
 def processor_seconds() -> float:
-  """Seconds that this process and those it has waited for have computed, on all cores together: what a busy machine does not change."""
+  """Seconds that this process and those it has waited for have computed, on all cores together: what a busy
+  machine does not change."""
   times = os.times()
   return times.user + times.system + times.children_user + times.children_system
 
@@ -144,16 +165,30 @@ def processor_seconds() -> float:
 def machine() -> str:
   """The processor count, the system, JAX and its device, in one line."""
   import jax
+
   device = jax.devices()[0]
   host = f"{os.cpu_count()} x {platform.machine()} ({device.device_kind}), {platform.system()}"
   return f"{host}, Python {platform.python_version()}, JAX {jax.__version__}"
 
 
-def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, list_only=False, check=False, jobs=1, say=print) -> list[dict]:
-  """What reproduce.py does; returns the new entries. With `jobs`, so many configs are measured at a time, each on its share of the cores.
+def run(
+  patterns=(),
+  *,
+  configs="configs",
+  out=None,
+  fast=False,
+  seeds=None,
+  list_only=False,
+  check=False,
+  jobs=1,
+  say=print,
+) -> list[dict]:
+  """What reproduce.py does; returns the new entries. With `jobs`, so many configs are measured at a time,
+  each on its share of the cores.
 
-  Raises UserError for a pattern without a config, a config that can not be read, or more jobs than cores; SystemExit(1) where a measurement
-  failed, or, with `check`, where a claim that the ledger calls reproduced no longer holds.
+  Raises UserError for a pattern without a config, a config that can not be read, or more jobs than cores;
+  SystemExit(1) where a measurement failed, or, with `check`, where a claim that the ledger calls reproduced
+  no longer holds.
   """
   if seeds is not None and seeds < 1:
     raise UserError(f"--seeds={seeds}: one seed is the least")
@@ -172,24 +207,39 @@ def run(patterns=(), *, configs="configs", out=None, fast=False, seeds=None, lis
     return []
   where, new, failed = machine() + (f", {jobs} at a time" if jobs > 1 else ""), [], False
   cost = {row["config"]: row["seconds"] for row in before}
-  cases = cases if jobs == 1 else sorted(cases, key=lambda case: -cost.get(case.name, SHORT))  # the longest first, so that none is left alone
+  cases = (
+    cases if jobs == 1 else sorted(cases, key=lambda case: -cost.get(case.name, SHORT))
+  )  # the longest first, so that none is left alone
   start, spent = time.perf_counter(), processor_seconds()
   for case, (results, seconds, failure) in all_measured(cases, jobs, seeds, say):
     failed |= bool(failure)
-    rows = [ledger.entry(case.name, claim, [one[claim["metric"]] for one in results], seconds, where, failure) for claim in case.claims]
+    rows = [
+      ledger.entry(case.name, claim, [one[claim["metric"]] for one in results], seconds, where, failure)
+      for claim in case.claims
+    ]
     for row in rows:
-      say(f"  {row['metric']}: {ledger.number(row['measured']) or 'nothing'}, {'reproduced' if row['reproduced'] else 'NOT reproduced'}")
+      say(
+        f"  {row['metric']}: {ledger.number(row['measured']) or 'nothing'}, "
+        f"{'reproduced' if row['reproduced'] else 'NOT reproduced'}"
+      )
     new += rows
     if writes:
-      ledger.write(folder, ledger.merged(ledger.read(folder), rows))  # after each, so that an interruption loses one
-  say(f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} minutes{f', {jobs} at a time' if jobs > 1 else ''}: "
-      f"{(processor_seconds() - spent) / 60:.1f} minutes of processor time, all cores together")
+      ledger.write(
+        folder, ledger.merged(ledger.read(folder), rows)
+      )  # after each, so that an interruption loses one
+  say(
+    f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} "
+    f"minutes{f', {jobs} at a time' if jobs > 1 else ''}: "
+    f"{(processor_seconds() - spent) / 60:.1f} minutes of processor time, all cores together"
+  )
   if writes:
     say(f"wrote {folder}/ledger.md and {folder}/ledger.json")
   held = {(row["config"], row["metric"]) for row in before if row["reproduced"]}
   lost = [row for row in new if not row["reproduced"] and (row["config"], row["metric"]) in held]
   for row in lost:
-    say(f"{row['config']}: {row['metric']} was reproduced and is not any more: {ledger.number(row['measured'])}")
+    say(
+      f"{row['config']}: {row['metric']} was reproduced and is not any more: {ledger.number(row['measured'])}"
+    )
   if failed or (check and lost):
     raise SystemExit(1)
   return new
@@ -202,6 +252,10 @@ def show(cases, entries, say) -> list[dict]:
     for claim in case.claims:
       row = known.get((case.name, claim["metric"]))
       state = "not run yet" if row is None else ("reproduced" if row["reproduced"] else "not reproduced")
-      measured = f", measured {ledger.number(row['measured'])} in {row['seconds']:g} s" if row and row["measured"] is not None else ""
+      measured = (
+        f", measured {ledger.number(row['measured'])} in {row['seconds']:g} s"
+        if row and row["measured"] is not None
+        else ""
+      )
       say(f"{case.name}  {claim['metric']}  {claim['source']}: {state}{measured}")
   return []

@@ -25,7 +25,8 @@ class Samples(NamedTuple):
     nfe: denoiser calls for each sample; their mean where a solver sizes each sample's steps by itself.
     forward_passes: network evaluations for each sample; twice nfe under classifier-free guidance.
     trajectory: [K, num, ...] states from noise to sample, or None.
-    evaluations: [num] denoiser calls of each sample, all nfe unless a solver sizes each sample's steps by itself.
+    evaluations: [num] denoiser calls of each sample, all nfe unless a solver sizes each sample's steps by
+      itself.
   """
 
   x: Any
@@ -46,7 +47,8 @@ def draw_noise(process, seed, indices, shape):
 
 
 def forward_passes(denoiser, solver, nfe=None) -> int | float:
-  """Network evaluations for one sample: calls of the denoiser (the solver's own number by default) times what one call costs."""
+  """Network evaluations for one sample: calls of the denoiser (the solver's own number by default) times what
+  one call costs."""
   passes = solver.nfe if nfe is None else nfe
   while hasattr(denoiser, "forward_passes"):
     passes *= denoiser.forward_passes
@@ -54,7 +56,20 @@ def forward_passes(denoiser, solver, nfe=None) -> int | float:
   return passes
 
 
-def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batch=64, place=None, trajectory=False, progress=None) -> Samples:
+def generate(
+  denoiser,
+  solver,
+  shape,
+  num,
+  *,
+  seed=0,
+  first=0,
+  labels=None,
+  batch=64,
+  place=None,
+  trajectory=False,
+  progress=None,
+) -> Samples:
   """Draws samples `first` to `first + num - 1` of the endless sequence that a seed defines.
 
   Args:
@@ -98,7 +113,9 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
       chosen = np.asarray(labels(indices), np.int32)
       cond = {"label": place(jnp.asarray(chosen))}
       kept_labels.append(chosen)
-    x, *states, count = solvers.sample(denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory, evaluations=True)
+    x, *states, count = solvers.sample(
+      denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory, evaluations=True
+    )
     kept.append(np.asarray(x))
     calls.append(np.asarray(count))
     kept_states.extend(np.asarray(part) for part in states)
@@ -108,12 +125,12 @@ def generate(denoiser, solver, shape, num, *, seed=0, first=0, labels=None, batc
   evaluations = np.concatenate(calls)[:num]
   nfe = float(np.mean(evaluations)) if solver.nfe is None else solver.nfe
   return Samples(
-      np.concatenate(kept)[:num],
-      np.concatenate(kept_labels)[:num] if kept_labels else None,
-      nfe,
-      forward_passes(denoiser, solver, nfe),
-      np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
-      evaluations,
+    np.concatenate(kept)[:num],
+    np.concatenate(kept_labels)[:num] if kept_labels else None,
+    nfe,
+    forward_passes(denoiser, solver, nfe),
+    np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
+    evaluations,
   )
 
 
@@ -121,6 +138,9 @@ def _check_finite(x, first, seed, solver):
   bad = ~np.isfinite(x.reshape(len(x), -1)).all(axis=1)
   if bad.any():
     raise UserError(
-        f"{bad.sum()} of {len(x)} samples are not finite, the first of them sample {first + int(np.argmax(bad))} of seed {seed}"
-        f" ({getattr(solver, 'name', type(solver).__name__)}): take more steps or a solver of lower order, less guidance, or a"
-        " checkpoint from before the network itself returned NaN")
+      f"{bad.sum()} of {len(x)} samples are not finite, the first of them sample "
+      f"{first + int(np.argmax(bad))} of seed {seed}"
+      f" ({getattr(solver, 'name', type(solver).__name__)}): take more steps or a solver of lower order, "
+      "less guidance, or a"
+      " checkpoint from before the network itself returned NaN"
+    )

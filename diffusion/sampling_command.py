@@ -28,8 +28,17 @@ def run(args, sampler) -> str:
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
     samples = sampling.generate(
-        denoiser, solver, dataset.shape, args.num, seed=args.seed, first=args.first, labels=labels, batch=args.batch,
-        place=opened.place, progress=shown.update)
+      denoiser,
+      solver,
+      dataset.shape,
+      args.num,
+      seed=args.seed,
+      first=args.first,
+      labels=labels,
+      batch=args.batch,
+      place=opened.place,
+      progress=shown.update,
+    )
   seconds = time.perf_counter() - begun
   stored = dataset.scaling.to_data(samples.x)
   arrays = {"x": samples.x, "stored": stored, "index": args.first + np.arange(args.num)}
@@ -43,9 +52,11 @@ def run(args, sampler) -> str:
   some = samples.evaluations
   calls = f"{samples.nfe}" if solver.nfe is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   return (
-      f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser calls a sample,"
-      f" {samples.forward_passes:.4g} network evaluations each with guidance counted, {round(args.num * samples.forward_passes):,} in all;"
-      f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
+    f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
+    "calls a sample,"
+    f" {samples.forward_passes:.4g} network evaluations each with guidance counted, "
+    f"{round(args.num * samples.forward_passes):,} in all;"
+    f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
 
 
@@ -68,7 +79,8 @@ def check_batch(batch, opened):
 
 
 def destination(path, given=()):
-  """The path without an ending, of which PATH.png and PATH.npz can be written: tried before anything is sampled.
+  """The path without an ending, of which PATH.png and PATH.npz can be written: tried before anything is
+  sampled.
 
   Args:
     path: what --out says, with or without one of the endings.
@@ -79,7 +91,10 @@ def destination(path, given=()):
   """
   out = path.removesuffix(".png").removesuffix(".npz")
   if not os.path.basename(out).strip("."):
-    raise UserError(f"--out={path} is a folder and no file in it: add a name, such as --out={os.path.join(os.path.dirname(out), 'result')}")
+    raise UserError(
+      f"--out={path} is a folder and no file in it: add a name, such as "
+      f"--out={os.path.join(os.path.dirname(out), 'result')}"
+    )
   try:
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
     for file in (out + ".png", out + ".npz"):
@@ -91,12 +106,16 @@ def destination(path, given=()):
       if not there:
         os.remove(file)
   except OSError as error:
-    raise UserError(f"--out={path} cannot be written ({error.strerror}: {error.filename}): name a file in a folder of your own") from error
+    raise UserError(
+      f"--out={path} cannot be written ({error.strerror}: {error.filename}): name a file in a folder of your "
+      "own"
+    ) from error
   return out
 
 
 def choose_labels(label, dataset):
-  """A function from sample indices to classes: one class for all, the classes in turn, or None for a model without."""
+  """A function from sample indices to classes: one class for all, the classes in turn, or None for a model
+  without."""
   if label is not None:
     number = class_of(dataset, label)
     return lambda index: np.full_like(index, number)
@@ -105,15 +124,25 @@ def choose_labels(label, dataset):
 
 def _fitted_elsewhere(opened, sampler):
   """What to know of a saved solver that was fitted at another guidance: it is another model's."""
-  section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
+  section = {
+    **opened.config.get("sampler", {}),
+    **{key: value for key, value in sampler.items() if value is not None},
+  }
   solver, guidance = str(section.get("solver", "")), float(section.get("guidance") or 0.0)
   fitted = solvers.read_notes(solver).get("guidance", guidance) if solver.endswith(".npz") else guidance
-  return "" if fitted == guidance else f"; note that {solver} was fitted at guidance {fitted:g} and sampled at {guidance:g}"
+  return (
+    ""
+    if fitted == guidance
+    else f"; note that {solver} was fitted at guidance {fitted:g} and sampled at {guidance:g}"
+  )
 
 
 def _name(args, opened, sampler):
   """A file name that tells calls apart: solver, steps, guidance, class, seed, first index and checkpoint."""
-  section = {**opened.config.get("sampler", {}), **{key: value for key, value in sampler.items() if value is not None}}
+  section = {
+    **opened.config.get("sampler", {}),
+    **{key: value for key, value in sampler.items() if value is not None},
+  }
   solver = section.get("solver", "dpmpp_2m")
   saved = solver.endswith(".npz")
   if solver in solvers.ADAPTIVE:

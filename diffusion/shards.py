@@ -3,8 +3,9 @@
     samples/manifest.json               what was asked for: checkpoint, sampler, seed, size of a shard
             000000000-000008191.npz     stored [n, ...], index [n], with classes label [n], and the digest of the manifest
 
-A file appears under its name when it is whole. Its name says which samples it holds, and sample i depends on (seed, i) alone, so who
-writes it and when makes no difference, and what is there already need not be made again.
+A file appears under its name when it is whole. Its name says which samples it holds, and sample i depends on
+(seed, i) alone, so who writes it and when makes no difference, and what is there already need not be made
+again.
 """
 
 import hashlib
@@ -45,7 +46,8 @@ def claim(folder: str, command: dict, num: int) -> str:
 
   Args:
     folder: where the shards go.
-    command: what decides the samples, as JSON takes it; with `first` and `size`, which decide the files' names.
+    command: what decides the samples, as JSON takes it; with `first` and `size`, which decide the files'
+      names.
     num: how many samples are asked for; more may be asked for later.
 
   Returns:
@@ -70,20 +72,33 @@ def claim(folder: str, command: dict, num: int) -> str:
     with open(path) as file:
       there = json.load(file)
   except ValueError:
-    raise UserError(f"{path} is not whole: delete it if the shards beside it are of this command, or give another folder") from None
+    raise UserError(
+      f"{path} is not whole: delete it if the shards beside it are of this command, or give another folder"
+    ) from None
   different = [key for key in sorted({*there, *command}) if there.get(key) != command.get(key)]
   if different:
-    shown = "; ".join(f"{key} is {_short(there.get(key))} there and {_short(command.get(key))} here" for key in different[:3])
-    raise UserError(f"{folder} holds samples of another command: {shown}; give another --shards folder, or the same flags to go on")
+    shown = "; ".join(
+      f"{key} is {_short(there.get(key))} there and {_short(command.get(key))} here" for key in different[:3]
+    )
+    raise UserError(
+      f"{folder} holds samples of another command: {shown}; give another --shards folder, or the same flags "
+      "to go on"
+    )
   expected = {name(*shard) for shard in plan(command["first"], num, command["size"])}
   for found in sorted(os.listdir(folder)):
     match = NAME.fullmatch(found)
     if match and found not in expected:
       start, last = map(int, match.groups())
-      if start < command["first"] or (start - command["first"]) % command["size"] or last - start + 1 != command["size"]:
+      if (
+        start < command["first"]
+        or (start - command["first"]) % command["size"]
+        or last - start + 1 != command["size"]
+      ):
         raise UserError(
-            f"{os.path.join(folder, found)} is no shard of --num={num} samples in files of {command['size']}: the last file of a smaller --num"
-            " was shorter; delete it, or give another --shards folder")
+          f"{os.path.join(folder, found)} is no shard of --num={num} samples in files of {command['size']}: "
+          "the last file of a smaller --num"
+          " was shorter; delete it, or give another --shards folder"
+        )
   return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -93,7 +108,8 @@ def _short(value):
 
 
 def problem(path: str, first: int, count: int, digest: str) -> str | None:
-  """What is wrong with a shard, in a few words; None if it is whole and of this command; 'missing' if it is not there."""
+  """What is wrong with a shard, in a few words; None if it is whole and of this command; 'missing' if it is
+  not there."""
   if not os.path.exists(path):
     return "missing"
   try:
@@ -130,6 +146,8 @@ def read(folder: str):
   ...   [shard["index"].tolist() for shard in read(folder)]
   [[0, 1], [2]]
   """
-  for found in sorted(filter(NAME.fullmatch, os.listdir(folder)), key=lambda found: int(NAME.fullmatch(found).group(1))):
+  for found in sorted(
+    filter(NAME.fullmatch, os.listdir(folder)), key=lambda found: int(NAME.fullmatch(found).group(1))
+  ):
     with np.load(os.path.join(folder, found)) as arrays:
       yield {key: arrays[key] for key in arrays.files if key != "command"}

@@ -1,4 +1,5 @@
-"""What `sample.py --shards` does: one process's part of many samples, as files, going on where it or another process stopped."""
+"""What `sample.py --shards` does: one process's part of many samples, as files, going on where it or another
+process stopped."""
 
 import hashlib
 import json
@@ -11,8 +12,8 @@ import numpy as np
 from diffusion import sampling, shards
 from diffusion.errors import UserError
 from diffusion.factories import plain
-from diffusion.saved_run import make_sampler, open_run, sampler_section
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
+from diffusion.saved_run import make_sampler, open_run, sampler_section
 from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
 
 
@@ -22,8 +23,8 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
   Args:
     args: the parsed command line of sample.py.
     sampler: changes to the config's sampler, None for those not given.
-    process, processes: which of how many this is. They say nothing to each other: each takes every `processes`-th shard, on its own
-      devices.
+    process, processes: which of how many this is. They say nothing to each other: each takes every
+      `processes`-th shard, on its own devices.
 
   Raises:
     UserError: numbers out of range, a folder of another command.
@@ -32,7 +33,9 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
   check_numbers(args)
   if args.shard_size < 1:
     raise UserError(f"--shard-size={args.shard_size} must be at least 1")
-  opened = open_run(args.workdir, args.checkpoint, args.ema, mesh=sharding.make_mesh(devices=jax.local_devices()))
+  opened = open_run(
+    args.workdir, args.checkpoint, args.ema, mesh=sharding.make_mesh(devices=jax.local_devices())
+  )
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
@@ -47,7 +50,10 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
       notes += [f"{path(shard)} is made again: {wrong}"] if wrong != "missing" else []
   kept = sum(count for _, count in mine) - sum(count for _, count in missing)
   begun, made, passes = time.perf_counter(), 0, 0
-  with interruption.Watch(alone=True) as watch, bar(sum(count for _, count in mine), args.quiet, kept) as shown:
+  with (
+    interruption.Watch(alone=True) as watch,
+    bar(sum(count for _, count in mine), args.quiet, kept) as shown,
+  ):
     for note in notes:
       shown.write(note)
 
@@ -55,13 +61,25 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
       shown.update(number)
       if watch.signal is not None:
         raise interruption.Stopped(
-            f"{watch.signal.name}: {made} shards were written to {args.shards} and {len(missing) - made} are left; run the same command to go on",
-            128 + watch.signal, alone=True)
+          f"{watch.signal.name}: {made} shards were written to {args.shards} and {len(missing) - made} are "
+          "left; run the same command to go on",
+          128 + watch.signal,
+          alone=True,
+        )
 
     for first, count in missing:
       samples = sampling.generate(
-          denoiser, solver, dataset.shape, count, seed=args.seed, first=first, labels=labels, batch=args.batch, place=opened.place,
-          progress=progress)
+        denoiser,
+        solver,
+        dataset.shape,
+        count,
+        seed=args.seed,
+        first=first,
+        labels=labels,
+        batch=args.batch,
+        place=opened.place,
+        progress=progress,
+      )
       arrays = {"stored": dataset.scaling.to_data(samples.x), "index": first + np.arange(count)}
       if samples.labels is not None:
         arrays["label"] = samples.labels
@@ -71,8 +89,11 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
   whole = shards.plan(args.first, args.num, args.shard_size)
   there = sum(os.path.exists(path(shard)) for shard in whole)
   part = f"process {process} of {processes}: " if processes > 1 else ""
-  return (f"{part}{made} shards written in {seconds:.1f} s (compilation included), {len(mine) - len(missing)} were there; {round(passes):,} network"
-          f" evaluations; {there} of the {len(whole)} shards of {args.num:,} samples are in {args.shards}")
+  return (
+    f"{part}{made} shards written in {seconds:.1f} s (compilation included), {len(mine) - len(missing)} were "
+    f"there; {round(passes):,} network"
+    f" evaluations; {there} of the {len(whole)} shards of {args.num:,} samples are in {args.shards}"
+  )
 
 
 def command_of(args, sampler, opened) -> dict:
@@ -87,12 +108,12 @@ def command_of(args, sampler, opened) -> dict:
       section["solver"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
   averages = list(opened.state.emas)
   return {
-      "checkpoint": opened.step,
-      "weights": weights,
-      "ema": args.ema or (averages[0] if averages else "none"),
-      "sampler": section,
-      "label": args.label,
-      "seed": args.seed,
-      "first": args.first,
-      "size": args.shard_size,
+    "checkpoint": opened.step,
+    "weights": weights,
+    "ema": args.ema or (averages[0] if averages else "none"),
+    "sampler": section,
+    "label": args.label,
+    "seed": args.seed,
+    "first": args.first,
+    "size": args.shard_size,
   }

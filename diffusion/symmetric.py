@@ -1,13 +1,15 @@
-"""Symmetric matrices, one a row of a batch, in the forms that a Hessian or a covariance takes: full, diagonal, diagonal plus signed low rank.
+"""Symmetric matrices, one a row of a batch, in the forms that a Hessian or a covariance takes: full,
+diagonal, diagonal plus signed low rank.
 
-All answer the same questions, so a loss or a posterior does not know which it has; in low rank none of them forms a D x D matrix.
+All answer the same questions, so a loss or a posterior does not know which it has; in low rank none of them
+forms a D x D matrix.
 """
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 PRECISION = "highest"  # sums of D squares of either sign: nothing to spare
 
@@ -34,7 +36,9 @@ class Full:
 
   def plus_identity(self, c):
     """M + c I, c a number or [B]."""
-    return Full(self.matrix + _column(c, self.matrix) * jnp.eye(self.dimension, dtype=self.matrix.dtype)[None])
+    return Full(
+      self.matrix + _column(c, self.matrix) * jnp.eye(self.dimension, dtype=self.matrix.dtype)[None]
+    )
 
   def plus_outer(self, v, sign: int = 1):
     """M + v v^T, or M - v v^T for sign -1; v: [B, D]."""
@@ -57,7 +61,8 @@ class Full:
     return jnp.sum(jnp.square(self.matrix), axis=(-2, -1))
 
   def expected_target_square(self) -> float:
-    """E ||I - z z^T||^2 = D^2 + D for standard normal z: what no model can explain, of the entries that this form has."""
+    """E ||I - z z^T||^2 = D^2 + D for standard normal z: what no model can explain, of the entries that this
+    form has."""
     return float(self.dimension**2 + self.dimension)
 
   def diagonal_entries(self):
@@ -122,9 +127,11 @@ class Diagonal:
 
 @struct.dataclass
 class LowRank:
-  """diag(diagonal) + sum_j signs_j f_j f_j^T with f_j = factors[:, :, j] (arXiv:2111.04726, there with + alone).
+  """diag(diagonal) + sum_j signs_j f_j f_j^T with f_j = factors[:, :, j] (arXiv:2111.04726, there with +
+  alone).
 
-  diagonal: [B, D]; factors: [B, D, r]; signs: r numbers +1 or -1, static. Every question costs O(D r^2) or less.
+  diagonal: [B, D]; factors: [B, D, r]; signs: r numbers +1 or -1, static. Every question costs O(D r^2) or
+  less.
 
   >>> m = LowRank(jnp.zeros((1, 3)), jnp.ones((1, 3, 2)), (1, -1))
   >>> float(m.square_norm()[0]), float(m.plus_outer(jnp.ones((1, 3))).square_norm()[0])
@@ -146,7 +153,9 @@ class LowRank:
 
   def rescaled(self, c):
     """c^2 M, c a number or [B]."""
-    return LowRank(_column(c, self.diagonal) ** 2 * self.diagonal, _column(c, self.factors) * self.factors, self.signs)
+    return LowRank(
+      _column(c, self.diagonal) ** 2 * self.diagonal, _column(c, self.factors) * self.factors, self.signs
+    )
 
   def plus_identity(self, c):
     """M + c I, c a number or [B]."""
@@ -154,7 +163,9 @@ class LowRank:
 
   def plus_outer(self, v, sign: int = 1):
     """M + v v^T, or M - v v^T for sign -1, with one factor more; v: [B, D]."""
-    return LowRank(self.diagonal, jnp.concatenate([self.factors, v[:, :, None]], axis=-1), (*self.signs, sign))
+    return LowRank(
+      self.diagonal, jnp.concatenate([self.factors, v[:, :, None]], axis=-1), (*self.signs, sign)
+    )
 
   def minus(self, other: "LowRank"):
     """M - other, with the factors of both."""
@@ -169,18 +180,25 @@ class LowRank:
   def quadratic(self, v):
     """v^T M v: [B, D] -> [B]."""
     along = jnp.einsum("bdr,bd->br", self.factors, v, precision=PRECISION)
-    return jnp.sum(self.diagonal * jnp.square(v), axis=-1) + jnp.sum(self._signs() * jnp.square(along), axis=-1)
+    return jnp.sum(self.diagonal * jnp.square(v), axis=-1) + jnp.sum(
+      self._signs() * jnp.square(along), axis=-1
+    )
 
   def trace(self):
     """[B]."""
-    return jnp.sum(self.diagonal, axis=-1) + jnp.sum(self._signs() * jnp.sum(jnp.square(self.factors), axis=1), axis=-1)
+    return jnp.sum(self.diagonal, axis=-1) + jnp.sum(
+      self._signs() * jnp.sum(jnp.square(self.factors), axis=1), axis=-1
+    )
 
   def square_norm(self):
-    """The sum of the squares of all entries, [B]: sum a^2 + 2 a . diag(F S F^T) + sum_jk s_j s_k (F^T F)_jk^2."""
+    """The sum of the squares of all entries, [B]: sum a^2 + 2 a . diag(F S F^T) + sum_jk s_j s_k (F^T
+    F)_jk^2."""
     gram = jnp.einsum("bdr,bdq->brq", self.factors, self.factors, precision=PRECISION)
     own = self.diagonal_entries() - self.diagonal
     both = self._signs()[:, :, None] * self._signs()[:, None, :]
-    return jnp.sum(self.diagonal * (self.diagonal + 2.0 * own), axis=-1) + jnp.sum(both * jnp.square(gram), axis=(-2, -1))
+    return jnp.sum(self.diagonal * (self.diagonal + 2.0 * own), axis=-1) + jnp.sum(
+      both * jnp.square(gram), axis=(-2, -1)
+    )
 
   def expected_target_square(self) -> float:
     """E ||I - z z^T||^2 = D^2 + D for standard normal z."""
@@ -192,8 +210,13 @@ class LowRank:
 
   def dense(self):
     """[B, D, D], for small D."""
-    outer = jnp.einsum("bdr,br,ber->bde", self.factors, jnp.broadcast_to(self._signs(), self.factors.shape[::2]), self.factors,
-                       precision=PRECISION)
+    outer = jnp.einsum(
+      "bdr,br,ber->bde",
+      self.factors,
+      jnp.broadcast_to(self._signs(), self.factors.shape[::2]),
+      self.factors,
+      precision=PRECISION,
+    )
     return Diagonal(self.diagonal).dense() + outer
 
   def _signs(self):
@@ -212,15 +235,23 @@ def as_symmetric(value, dimension: int, who: str = "hessian"):
   """
   if not isinstance(value, FORMS):
     if jnp.ndim(value) != 3 or jnp.shape(value)[1:] != (dimension, dimension):
-      raise ValueError(f"{who} is one matrix a row, [B, {dimension}, {dimension}], or symmetric.Diagonal or symmetric.LowRank; got "
-                       f"{'shape ' + str(jnp.shape(value)) if hasattr(value, 'shape') else type(value).__name__}")
+      raise ValueError(
+        f"{who} is one matrix a row, [B, {dimension}, {dimension}], or symmetric.Diagonal or "
+        "symmetric.LowRank; got "
+        f"{'shape ' + str(jnp.shape(value)) if hasattr(value, 'shape') else type(value).__name__}"
+      )
     return Full(value)
   if value.dimension != dimension:
-    raise ValueError(f"{who} is of {value.dimension} dimensions, and the data of {dimension}: give one entry for each number of an example")
+    raise ValueError(
+      f"{who} is of {value.dimension} dimensions, and the data of {dimension}: give one entry for each "
+      "number of an example"
+    )
   if isinstance(value, LowRank):
     check_rank(value.rank, dimension, who)
     if len(value.signs) != value.rank:
-      raise ValueError(f"{who} has {value.rank} factors and {len(value.signs)} signs: give one sign, 1 or -1, a factor")
+      raise ValueError(
+        f"{who} has {value.rank} factors and {len(value.signs)} signs: give one sign, 1 or -1, a factor"
+      )
   return value
 
 
@@ -229,4 +260,7 @@ def check_rank(rank, dimension: int, who: str) -> None:
   if not isinstance(rank, int) or rank < 0:
     raise ValueError(f"{who} takes a rank that is a whole number, 0 or more, got {rank!r}")
   if rank > dimension:
-    raise ValueError(f"{who} has rank {rank}, above the {dimension} dimensions of an example: take rank {dimension} or less, or the full form")
+    raise ValueError(
+      f"{who} has rank {rank}, above the {dimension} dimensions of an example: take rank {dimension} or "
+      "less, or the full form"
+    )

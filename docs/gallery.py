@@ -1,6 +1,6 @@
 """Makes docs/gallery.md and its pictures: every picture by the command that stands beside it.
 
-  python docs/gallery.py --digits=runs/digits --color=runs/digits_color --mnist=runs/mnist
+python docs/gallery.py --digits=runs/digits --color=runs/digits_color --mnist=runs/mnist
 """
 
 import contextlib
@@ -20,8 +20,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from diffusion.errors import UserError  # pylint: disable=wrong-import-position
-from diffusion.training import command  # pylint: disable=wrong-import-position
+from diffusion.errors import UserError
+from diffusion.training import command
 
 HEAD = """\
 # Gallery
@@ -46,7 +46,8 @@ Images of 8x8 pixels are shown magnified. `python sample.py --help` lists what e
 
 
 class Picture(NamedTuple):
-  """name: of the PNG; title: heading; flags: of sample.py, or None; made: the command where it is another; seen: what one sees.
+  """name: of the PNG; title: heading; flags: of sample.py, or None; made: the command where it is another;
+  seen: what one sees.
 
   measured: None, or what more is to be said of the arrays that the command wrote.
   """
@@ -63,61 +64,151 @@ def pictures(digits, color, mnist):
   """What the page shows, in its order."""
   on_digits, on_color, on_mnist = f"--workdir={digits}", f"--workdir={color}", f"--workdir={mnist}"
   return [
-      Picture("samples", "Samples by class, with guidance", f"{on_digits} --num=100 --guidance=1 --seed=1", SEEN["samples"]),
-      Picture("neighbours", "Samples beside their nearest training images", None, SEEN["neighbours"], f"python sample.py {on_digits} --evaluate"),
-      Picture("trajectory", "From noise to data", None, SEEN["trajectory"], f"python sample.py {on_digits} --evaluate"),
-      Picture("inpaint", "Inpainting", f"{on_digits} --task=inpaint --mask=half --num=6 --draws=64", SEEN["inpaint"]),
-      Picture("super_resolve", "Super-resolution", f"{on_digits} --task=super_resolve --factor=2 --num=6 --draws=64", SEEN["super_resolve"]),
-      Picture("colorize", "Colourisation", f"{on_color} --task=colorize --method=ddrm --num=6 --draws=64", SEEN["colorize"], measured=on_hues),
-      Picture("strokes", "Strokes to images", f"{on_digits} --task=edit --input docs/gallery/guides.npz --strength 0.2 0.4 0.75 1.5 3", SEEN["strokes"]),
-      Picture("composite", "Composites, inside a mask",
-              f"{on_digits} --task=edit --input docs/gallery/glued.npz --mask=docs/gallery/seam.png --strength=0.4 --repeats=3 --draws=16", SEEN["composite"]),
-      Picture("translate", "Class to class, through the latent", f"{on_digits} --task=translate --to-label=3 --num=8", SEEN["translate"]),
-      Picture("classify", "A denoiser as a classifier", f"{on_digits} --task=classify --first=14 --num=12", SEEN["classify"]),
-      Picture("mnist_samples", "MNIST: samples by class", f"{on_mnist} --num=100 --guidance=1", SEEN["mnist_samples"]),
-      Picture("mnist_inpaint", "MNIST: inpainting", f"{on_mnist} --task=inpaint --mask=box --num=5 --draws=32", SEEN["mnist_inpaint"]),
-      Picture("mnist_super_resolve", "MNIST: super-resolution", f"{on_mnist} --task=super_resolve --factor=4 --num=5 --draws=32", SEEN["mnist_super_resolve"]),
+    Picture(
+      "samples",
+      "Samples by class, with guidance",
+      f"{on_digits} --num=100 --guidance=1 --seed=1",
+      SEEN["samples"],
+    ),
+    Picture(
+      "neighbours",
+      "Samples beside their nearest training images",
+      None,
+      SEEN["neighbours"],
+      f"python sample.py {on_digits} --evaluate",
+    ),
+    Picture(
+      "trajectory", "From noise to data", None, SEEN["trajectory"], f"python sample.py {on_digits} --evaluate"
+    ),
+    Picture(
+      "inpaint", "Inpainting", f"{on_digits} --task=inpaint --mask=half --num=6 --draws=64", SEEN["inpaint"]
+    ),
+    Picture(
+      "super_resolve",
+      "Super-resolution",
+      f"{on_digits} --task=super_resolve --factor=2 --num=6 --draws=64",
+      SEEN["super_resolve"],
+    ),
+    Picture(
+      "colorize",
+      "Colourisation",
+      f"{on_color} --task=colorize --method=ddrm --num=6 --draws=64",
+      SEEN["colorize"],
+      measured=on_hues,
+    ),
+    Picture(
+      "strokes",
+      "Strokes to images",
+      f"{on_digits} --task=edit --input docs/gallery/guides.npz --strength 0.2 0.4 0.75 1.5 3",
+      SEEN["strokes"],
+    ),
+    Picture(
+      "composite",
+      "Composites, inside a mask",
+      f"{on_digits} --task=edit --input docs/gallery/glued.npz --mask=docs/gallery/seam.png --strength=0.4 "
+      "--repeats=3 --draws=16",
+      SEEN["composite"],
+    ),
+    Picture(
+      "translate",
+      "Class to class, through the latent",
+      f"{on_digits} --task=translate --to-label=3 --num=8",
+      SEEN["translate"],
+    ),
+    Picture(
+      "classify",
+      "A denoiser as a classifier",
+      f"{on_digits} --task=classify --first=14 --num=12",
+      SEEN["classify"],
+    ),
+    Picture(
+      "mnist_samples", "MNIST: samples by class", f"{on_mnist} --num=100 --guidance=1", SEEN["mnist_samples"]
+    ),
+    Picture(
+      "mnist_inpaint",
+      "MNIST: inpainting",
+      f"{on_mnist} --task=inpaint --mask=box --num=5 --draws=32",
+      SEEN["mnist_inpaint"],
+    ),
+    Picture(
+      "mnist_super_resolve",
+      "MNIST: super-resolution",
+      f"{on_mnist} --task=super_resolve --factor=4 --num=5 --draws=32",
+      SEEN["mnist_super_resolve"],
+    ),
   ]
 
 
 SEEN = dict(
-    samples="A column a class, 0 to 9. All but a few can be read; the eights are the least sure, and some ones have the thick stem of the data's own.",
-    neighbours="The samples resemble training images and copy none: they are as far from them as held-out images are (neighbour ratio 0.98 in `metrics.json`). "
-    "The command writes it as `samples.png` into the run's folder.",
-    trajectory="Down to a noise level of about one nothing can be told; between 0.6 and 0.1 the digit is decided, and below that only its edges are cleaned.",
-    inpaint="The left half comes back as it was, so its spread is black. A half 0 leaves little doubt; the half 2 of the fifth row is completed as 2, 9 and 3, "
-    "and its mean is none of them.",
-    super_resolve="Sixteen means leave strokes open: most samples keep the digit, one of the 0 of the first row is nearly an 8, and the spread is largest where "
-    "a hole may be or not.",
-    colorize="Each digit of the data has one random hue, of which its grey picture tells nothing: samples should have all hues, each one hue, and their mean none. So they "
-    "do, but for shades of a hue side by side (the 7); the tint of the mean is what 64 hues leave. Over 100 images with 32 samples each the circular variance of an image's hues "
-    "is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, but 0.77 with the default `pigdm`, with 160 steps as with 40, and 0.73 with `dps`: they favour some hues (uniform ones: 0.84; error of each: 0.01).",
-    strokes="Means of 2x2 pixels in four greys, as strokes. At 0.2 blocks can still be seen, about 0.75 most are plausible digits where the paint was, at 3 the paint is "
-    "forgotten (the 6 of the third row became a 4). The first guide was a 0 and is never one again: its hole was painted over. The faint dots of "
-    "the background are pixels of value 1 of 16.",
-    composite="The upper half of one digit on the lower half of another, two rows of pixels made anew at their seam. All else comes back exactly. The 7 on a 2 becomes a "
-    "clean 2 and the 9 on a 3 one stroke that may be either; the 0 on an 8 is closed to an 8 in some results and left open in others.",
-    translate="Each digit becomes a 3 through its latent, and returns. Slant and weight of the stroke carry over, though not always: the fourth and the sixth "
-    "result are poor threes.",
-    classify="Sure and right for eleven; the 9 of the fifth row it takes for a 7, and says that it is not sure.",
-    mnist_samples="A column a class. All but a handful can be read (the fives and a 3 of the eighth row are the worst); a faint smudge around strokes shows that the model "
-    "is a small MLP, trained on 9,000 images for half an hour of a busy core.",
-    mnist_inpaint="The sevens leave no doubt but for the edges of their strokes. Of the fours so little is seen that they come back as 4, 9 and broken strokes, and the 9 "
-    "of the third row not at all: an unusual digit, and a small model. What is seen is put back at the end, and not every stroke reaches it (the upper right of the first "
-    "4): the network's Jacobian is not that of an exact denoiser, so before that the samples are off there.",
-    mnist_super_resolve="From 7x7 means the sevens and fours come back with sharp edges, and their spread lies along these; the 9 stays doubtful.")
+  samples="A column a class, 0 to 9. All but a few can be read; the eights are the least sure, and some ones "
+  "have the thick stem of the data's own.",
+  neighbours="The samples resemble training images and copy none: they are as far from them as held-out "
+  "images are (neighbour ratio 0.98 in `metrics.json`). "
+  "The command writes it as `samples.png` into the run's folder.",
+  trajectory="Down to a noise level of about one nothing can be told; between 0.6 and 0.1 the digit is "
+  "decided, and below that only its edges are cleaned.",
+  inpaint="The left half comes back as it was, so its spread is black. A half 0 leaves little doubt; the "
+  "half 2 of the fifth row is completed as 2, 9 and 3, "
+  "and its mean is none of them.",
+  super_resolve="Sixteen means leave strokes open: most samples keep the digit, one of the 0 of the first "
+  "row is nearly an 8, and the spread is largest where "
+  "a hole may be or not.",
+  colorize="Each digit of the data has one random hue, of which its grey picture tells nothing: samples "
+  "should have all hues, each one hue, and their mean none. So they "
+  "do, but for shades of a hue side by side (the 7); the tint of the mean is what 64 hues leave. Over 100 "
+  "images with 32 samples each the circular variance of an image's hues "
+  "is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, but 0.77 with the default `pigdm`, with 160 steps "
+  "as with 40, and 0.73 with `dps`: they favour some hues (uniform ones: 0.84; error of each: 0.01).",
+  strokes="Means of 2x2 pixels in four greys, as strokes. At 0.2 blocks can still be seen, about 0.75 most "
+  "are plausible digits where the paint was, at 3 the paint is "
+  "forgotten (the 6 of the third row became a 4). The first guide was a 0 and is never one again: its hole "
+  "was painted over. The faint dots of "
+  "the background are pixels of value 1 of 16.",
+  composite="The upper half of one digit on the lower half of another, two rows of pixels made anew at their "
+  "seam. All else comes back exactly. The 7 on a 2 becomes a "
+  "clean 2 and the 9 on a 3 one stroke that may be either; the 0 on an 8 is closed to an 8 in some results "
+  "and left open in others.",
+  translate="Each digit becomes a 3 through its latent, and returns. Slant and weight of the stroke carry "
+  "over, though not always: the fourth and the sixth "
+  "result are poor threes.",
+  classify="Sure and right for eleven; the 9 of the fifth row it takes for a 7, and says that it is not "
+  "sure.",
+  mnist_samples="A column a class. All but a handful can be read (the fives and a 3 of the eighth row are "
+  "the worst); a faint smudge around strokes shows that the model "
+  "is a small MLP, trained on 9,000 images for half an hour of a busy core.",
+  mnist_inpaint="The sevens leave no doubt but for the edges of their strokes. Of the fours so little is "
+  "seen that they come back as 4, 9 and broken strokes, and the 9 "
+  "of the third row not at all: an unusual digit, and a small model. What is seen is put back at the end, "
+  "and not every stroke reaches it (the upper right of the first "
+  "4): the network's Jacobian is not that of an exact denoiser, so before that the samples are off there.",
+  mnist_super_resolve="From 7x7 means the sevens and fours come back with sharp edges, and their spread lies "
+  "along these; the 9 stays doubtful.",
+)
 
 CLAIMED = [
-    Picture("../sdedit", "How much noise an edit needs", None,
-            "Crude paintings of 359 held-out digits, edited by a small unconditional model: the more noise, the farther from the guide and the nearer to "
-            "real digits. `tasks.recommended` takes the least noise that closes nine tenths of the gap between the guides and the best level, 0.75 here. "
-            "The curve says realistic and not correct: so little is left of the digits in four by four greys that of the five examples only the 6 is one again.",
-            "python reproduce.py configs/sdedit/digits.py"),
-    Picture("../posterior_covariance", "What a denoiser is not sure of", None,
-            "Held-out digits, noisy, the mean given that, and the mean moved along the direction of most doubt; red and blue are the main directions. Among "
-            "the training digits as the only possible ones that leads from one digit to another (fourth row: a 1 and a 9); the denoiser's directions are blurrier "
-            "and resemble the exact ones only roughly.",
-            "python reproduce.py configs/high_order/digit_uncertainty.py"),
+  Picture(
+    "../sdedit",
+    "How much noise an edit needs",
+    None,
+    "Crude paintings of 359 held-out digits, edited by a small unconditional model: the more noise, the "
+    "farther from the guide and the nearer to "
+    "real digits. `tasks.recommended` takes the least noise that closes nine tenths of the gap between the "
+    "guides and the best level, 0.75 here. "
+    "The curve says realistic and not correct: so little is left of the digits in four by four greys that of "
+    "the five examples only the 6 is one again.",
+    "python reproduce.py configs/sdedit/digits.py",
+  ),
+  Picture(
+    "../posterior_covariance",
+    "What a denoiser is not sure of",
+    None,
+    "Held-out digits, noisy, the mean given that, and the mean moved along the direction of most doubt; red "
+    "and blue are the main directions. Among "
+    "the training digits as the only possible ones that leads from one digit to another (fourth row: a 1 and "
+    "a 9); the denoiser's directions are blurrier "
+    "and resemble the exact ones only roughly.",
+    "python reproduce.py configs/high_order/digit_uncertainty.py",
+  ),
 ]
 
 
@@ -125,10 +216,11 @@ HUE_BINS = 24
 
 
 def hues(stored):
-  """How the hues of colourisations of `data.color_digits` lie: (circular variance, share of bins hit, share of one hue, saturation).
+  """How the hues of colourisations of `data.color_digits` lie: (circular variance, share of bins hit, share
+  of one hue, saturation).
 
-  Given the grey picture the hue is uniform on the circle and one for all pixels, so of exact samples the first two are those of as
-  many uniform hues, and the last two are 1.
+  Given the grey picture the hue is uniform on the circle and one for all pixels, so of exact samples the
+  first two are those of as many uniform hues, and the last two are 1.
 
   Args:
     stored: [images, draws, H, W, 3].
@@ -150,13 +242,17 @@ def on_hues(arrays):
   gap = np.sqrt(np.mean(np.square(stored.mean(-1) - truth.mean(-1)[:, None])))
   spread, hit, one, strong = hues(stored)
   return (
-      f"Rounded and cut to the data's values, 0 to 255, the mean of channels is off by {gap:.2g}. Circular variance of the hues of an image {spread:.2f} (of {draws} uniform ones "
-      f"{1.0 - np.sqrt(np.pi / draws) / 2:.2f}), in {hit:.0%} of {HUE_BINS} bins (uniform {1.0 - (1.0 - 1.0 / HUE_BINS)**draws:.0%}); {one:.1%} of a sample's colour has its one "
-      f"hue, with a saturation of {strong:.1%} (in the data all, and 100%)")
+    f"Rounded and cut to the data's values, 0 to 255, the mean of channels is off by {gap:.2g}. Circular "
+    f"variance of the hues of an image {spread:.2f} (of {draws} uniform ones "
+    f"{1.0 - np.sqrt(np.pi / draws) / 2:.2f}), in {hit:.0%} of {HUE_BINS} bins (uniform "
+    f"{1.0 - (1.0 - 1.0 / HUE_BINS) ** draws:.0%}); {one:.1%} of a sample's colour has its one "
+    f"hue, with a saturation of {strong:.1%} (in the data all, and 100%)"
+  )
 
 
 def guides(folder, digits):
-  """guides.npz (crude paintings of held-out digits), glued.npz (two digits glued at their middle) and seam.png (where to mend them)."""
+  """guides.npz (crude paintings of held-out digits), glued.npz (two digits glued at their middle) and
+  seam.png (where to mend them)."""
   from PIL import Image
 
   from diffusion.claims.sdedit import strokes
@@ -190,7 +286,15 @@ def sample(flags):
 
 def section(picture, command_line, said, more=""):
   """One picture with its command and its sentence; more: what was measured besides."""
-  lines = [f"## {picture.title}", "", f"```bash\n{command_line}\n```", "", f"![{picture.title}](gallery/{picture.name}.png)", "", picture.seen]
+  lines = [
+    f"## {picture.title}",
+    "",
+    f"```bash\n{command_line}\n```",
+    "",
+    f"![{picture.title}](gallery/{picture.name}.png)",
+    "",
+    picture.seen,
+  ]
   if said:
     # Seconds differ from machine to machine, and the files are those above.
     said = re.sub(r" in [\d.]+ s \(compilation included\)|; wrote .*", "", said)
@@ -202,10 +306,27 @@ def section(picture, command_line, said, more=""):
 
 def main(argv):
   parser = command.Parser(prog="docs/gallery.py", description=__doc__)
-  parser.add_argument("--digits", default="runs/digits", metavar="FOLDER", help="run of configs/digits.py (default: runs/digits)")
-  parser.add_argument("--color", default="runs/digits_color", metavar="FOLDER", help="run of configs/digits_color.py (default: runs/digits_color)")
-  parser.add_argument("--mnist", default="runs/mnist", metavar="FOLDER", help="run of configs/mnist_small.py (default: runs/mnist)")
-  parser.add_argument("--only", nargs="*", metavar="NAME", help="make these pictures alone; the page keeps what the others said")
+  parser.add_argument(
+    "--digits",
+    default="runs/digits",
+    metavar="FOLDER",
+    help="run of configs/digits.py (default: runs/digits)",
+  )
+  parser.add_argument(
+    "--color",
+    default="runs/digits_color",
+    metavar="FOLDER",
+    help="run of configs/digits_color.py (default: runs/digits_color)",
+  )
+  parser.add_argument(
+    "--mnist",
+    default="runs/mnist",
+    metavar="FOLDER",
+    help="run of configs/mnist_small.py (default: runs/mnist)",
+  )
+  parser.add_argument(
+    "--only", nargs="*", metavar="NAME", help="make these pictures alone; the page keeps what the others said"
+  )
   args = parser.parse_args(argv)
   os.chdir(ROOT)
   folder, page = ROOT / "docs" / "gallery", ROOT / "docs" / "gallery.md"
@@ -224,7 +345,9 @@ def main(argv):
       parts.append(section(picture, picture.made, ""))
       continue
     command_line = f"python sample.py {picture.flags} --out={out}"
-    known = re.search(rf"{re.escape(command_line)}\n```\n.*?The command said: \*(.*?)\.\*(?: ([^\n]*)\.)?\n", before, re.S)
+    known = re.search(
+      rf"{re.escape(command_line)}\n```\n.*?The command said: \*(.*?)\.\*(?: ([^\n]*)\.)?\n", before, re.S
+    )
     if args.only is not None and picture.name not in args.only:
       said, more = known.groups("") if known else ("", "")
     else:

@@ -8,8 +8,9 @@ import tempfile
 
 import pytest
 
-# Nearly all the time of the tests is compilation of small programs that run once, so they are compiled with few optimisations. XLA
-# aborts on a flag that it does not know: each version's own are named, and a version not seen yet compiles as users' programs do.
+# Nearly all the time of the tests is compilation of small programs that run once, so they are compiled with
+# few optimisations. XLA aborts on a flag that it does not know: each version's own are named, and a version
+# not seen yet compiles as users' programs do.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
 FLAGS = {(0, 10): QUICK + " --xla_cpu_use_fusion_emitters=false", (0, 12): QUICK}
 if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
@@ -17,12 +18,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
   os.environ["XLA_FLAGS"] = FLAGS.get(version, "")
 
 if "PYTEST_XDIST_WORKER" not in os.environ and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-  # Equal programs of different tests, workers and child processes are compiled once a run; set before JAX is imported.
+  # Equal programs of different tests, workers and child processes are compiled once a run; set before JAX is
+  # imported.
   os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jax-tests-")
   os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
   atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import jax  # pylint: disable=wrong-import-position
+import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)

@@ -13,8 +13,14 @@ sys.path.append(str(ROOT / "benchmarks"))
 
 @pytest.mark.slow
 def test_without_an_accelerator_the_gpu_benchmark_says_so():
-  done = subprocess.run([sys.executable, str(ROOT / "benchmarks" / "gpu.py")], capture_output=True, text=True, cwd=ROOT,
-                        env={"JAX_PLATFORMS": "cpu", "PATH": "/usr/bin:/bin"}, timeout=200)
+  done = subprocess.run(
+    [sys.executable, str(ROOT / "benchmarks" / "gpu.py")],
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
+    env={"JAX_PLATFORMS": "cpu", "PATH": "/usr/bin:/bin"},
+    timeout=200,
+  )
   assert done.returncode == 0 and done.stdout.startswith("no accelerator") and not done.stderr, done
 
 

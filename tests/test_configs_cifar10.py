@@ -1,4 +1,5 @@
-"""The CIFAR-10 configs of Score SDE: every one is built, and its network counted against the published architecture."""
+"""The CIFAR-10 configs of Score SDE: every one is built, and its network counted against the published
+architecture."""
 
 import functools
 import json
@@ -11,8 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import configuration
-from diffusion import data
+from diffusion import configuration, data
 from diffusion.training import ema, model, optimizer, sharding, step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -75,7 +75,9 @@ def published_count(family, blocks, fourier):
         total += attention(channels)
       skips.append(channels)
     if level < 3:
-      total += residual_block(channels, channels, True, resampled=True) if biggan else conv(3, channels, channels)
+      total += (
+        residual_block(channels, channels, True, resampled=True) if biggan else conv(3, channels, channels)
+      )
       if ncsnpp:  # the image, halved by a filtered convolution to the width of the level
         total += conv(3, pyramid, channels)
         pyramid = channels
@@ -88,7 +90,9 @@ def published_count(family, blocks, fourier):
     if sizes[level] == 16:
       total += attention(channels)
     if level > 0:
-      total += residual_block(channels, channels, True, resampled=True) if biggan else conv(3, channels, channels)
+      total += (
+        residual_block(channels, channels, True, resampled=True) if biggan else conv(3, channels, channels)
+      )
   assert not skips
   return total + norm(channels) + conv(3, channels, image)
 
@@ -114,9 +118,12 @@ def test_network_has_the_published_parameters(name):
 
 
 def test_published_sizes():
-  """In millions, rounded: DDPM's 35.7 (arXiv:2006.11239) counts two more attention blocks going up, 0.53 together."""
-  millions = {family: published_count(*family) / 1e6
-              for family in [("ddpm", 2, False), ("ddpmpp", 4, False), ("ncsnpp", 4, True), ("ncsnpp", 8, True)]}
+  """In millions, rounded: DDPM's 35.7 (arXiv:2006.11239) counts two more attention blocks going up, 0.53
+  together."""
+  millions = {
+    family: published_count(*family) / 1e6
+    for family in [("ddpm", 2, False), ("ddpmpp", 4, False), ("ncsnpp", 4, True), ("ncsnpp", 8, True)]
+  }
   assert round(millions["ddpm", 2, False] + 2 * attention(256) / 1e6, 1) == 35.7
   assert [round(value) for value in millions.values()] == [35, 62, 63, 108]
 
@@ -132,8 +139,9 @@ def test_every_part_is_built(name):
   assert math.isclose(1 - decay, 1e-3 if kind == "ve" else 1e-4, rel_tol=1e-3)
   assert config.training.steps == (950_001 if "deep" in name else 1_300_001)
 
-  configuration.build(config.loss, process, where="config.loss",
-                      without=("weight", "times", "condition_dropout", "transforms"))
+  configuration.build(
+    config.loss, process, where="config.loss", without=("weight", "times", "condition_dropout", "transforms")
+  )
   for section in (config.loss.weight, config.loss.times, *config.loss.get("transforms", ())):
     configuration.build(section)
   section = config.sampler
@@ -158,10 +166,14 @@ def test_the_network_is_handed_the_published_clock(name):
 
 
 @pytest.mark.standard_promotion  # optax
-@pytest.mark.parametrize("name", ["vp_ddpmpp_continuous"] + [
-    pytest.param(name, marks=pytest.mark.slow) for name in FILES if name != "vp_ddpmpp_continuous"])
+@pytest.mark.parametrize(
+  "name",
+  ["vp_ddpmpp_continuous"]
+  + [pytest.param(name, marks=pytest.mark.slow) for name in FILES if name != "vp_ddpmpp_continuous"],
+)
 def test_step_is_lowered(name):
-  """The whole training step: the config's loss, clipping, Adam and averages around its network, over the mesh."""
+  """The whole training step: the config's loss, clipping, Adam and averages around its network, over the
+  mesh."""
   config = load(name)
   noise = data.Arrays(np.zeros((8, 32, 32, 3), np.uint8))
   dataset = data.describe("noise", noise, noise, split="noise", num_classes=0)
@@ -170,8 +182,14 @@ def test_step_is_lowered(name):
   state = model.shape_state(parts)
   places = sharding.state_sharding(mesh, state)
   step = steps.make_step(
-      model.loss(parts), optimizer.direction(config.optimizer), optimizer.learning_rate(config.optimizer, 128, config.training.steps),
-      ema.half_lives(config.training.ema_half_life_images), mesh=mesh, state_sharding=places, seed=0)
+    model.loss(parts),
+    optimizer.direction(config.optimizer),
+    optimizer.learning_rate(config.optimizer, 128, config.training.steps),
+    ema.half_lives(config.training.ema_half_life_images),
+    mesh=mesh,
+    state_sharding=places,
+    seed=0,
+  )
   lowered = step.lower(state, model.example_batch(parts, 16))
   after, metrics = lowered.out_info
   assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)

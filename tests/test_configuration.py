@@ -10,17 +10,42 @@ from diffusion.errors import UserError
 
 
 def make(**extra):
-  return ml_collections.ConfigDict(dict(
-      seed=0, flag=True, name="a", sizes=(1, 2), optional=None,
-      training=dict(steps=10, rate=0.1), shape=dict(factory="fractions.Fraction", numerator=1), **extra))
+  return ml_collections.ConfigDict(
+    dict(
+      seed=0,
+      flag=True,
+      name="a",
+      sizes=(1, 2),
+      optional=None,
+      training=dict(steps=10, rate=0.1),
+      shape=dict(factory="fractions.Fraction", numerator=1),
+      **extra,
+    )
+  )
 
 
-@pytest.mark.parametrize("key,text,value", [
-    ("seed", "7", 7), ("seed", "1e3", 1000), ("seed", "-2", -2), ("flag", "false", False), ("flag", "1", True),
-    ("name", "12", "12"), ("name", "a=b", "a=b"), ("sizes", "(3,4,5)", (3, 4, 5)), ("sizes", "3,4", (3, 4)), ("sizes", "9", (9,)),
-    ("optional", "3", 3), ("optional", "/a/b", "/a/b"), ("training.steps", "5", 5), ("training.rate", "1", 1.0),
-    ("training.rate", "1e-4", 1e-4), ("training.rate", "None", None), ("shape.denominator", "3", 3),
-])
+@pytest.mark.parametrize(
+  "key,text,value",
+  [
+    ("seed", "7", 7),
+    ("seed", "1e3", 1000),
+    ("seed", "-2", -2),
+    ("flag", "false", False),
+    ("flag", "1", True),
+    ("name", "12", "12"),
+    ("name", "a=b", "a=b"),
+    ("sizes", "(3,4,5)", (3, 4, 5)),
+    ("sizes", "3,4", (3, 4)),
+    ("sizes", "9", (9,)),
+    ("optional", "3", 3),
+    ("optional", "/a/b", "/a/b"),
+    ("training.steps", "5", 5),
+    ("training.rate", "1", 1.0),
+    ("training.rate", "1e-4", 1e-4),
+    ("training.rate", "None", None),
+    ("shape.denominator", "3", 3),
+  ],
+)
 def test_override_keeps_the_type(key, text, value):
   config = make()
   configuration.override(config, key, text)
@@ -28,7 +53,9 @@ def test_override_keeps_the_type(key, text, value):
   assert found == value and type(found) is type(value)
 
 
-@pytest.mark.parametrize("key,text,words", [
+@pytest.mark.parametrize(
+  "key,text,words",
+  [
     ("sede", "1", ["--config.sede", "'seed'", "training"]),
     ("training.stesp", "1", ["'steps'", "config.training has"]),
     ("trainig.steps", "1", ["'training'"]),
@@ -39,7 +66,8 @@ def test_override_keeps_the_type(key, text, value):
     ("flag", "maybe", ["true or false"]),
     ("training", "3", ["is a section with rate, steps"]),
     ("shape.denomimator", "3", ["'denominator'"]),
-])
+  ],
+)
 def test_override_mistakes(key, text, words):
   with pytest.raises(UserError) as caught:
     configuration.override(make(), key, text)
@@ -53,14 +81,22 @@ def test_a_section_is_replaced_as_a_whole():
   assert config.shape.to_dict() == {"factory": "math.hypot"}
 
 
-@pytest.mark.parametrize("factory,words", [
-    ("processes.vp_linaer", ["'vp_linear'"]), ("proceses.edm", ["'processes'", "importable"]), ("math.hypotenuse", ["no 'hypotenuse'"]),
-    ("math.pi", ["not a function"]), ("edm", ["no module"]),
-])
+@pytest.mark.parametrize(
+  "factory,words",
+  [
+    ("processes.vp_linaer", ["'vp_linear'"]),
+    ("proceses.edm", ["'processes'", "importable"]),
+    ("math.hypotenuse", ["no 'hypotenuse'"]),
+    ("math.pi", ["not a function"]),
+    ("edm", ["no module"]),
+  ],
+)
 def test_unknown_factories(factory, words):
   with pytest.raises(UserError) as caught:
     configuration.build(dict(factory=factory), where="config.process")
-  assert "config.process" in str(caught.value) and all(word in str(caught.value) for word in words), str(caught.value)
+  assert "config.process" in str(caught.value) and all(word in str(caught.value) for word in words), str(
+    caught.value
+  )
 
 
 def test_an_import_error_inside_a_module_is_not_called_a_missing_module(tmp_path, monkeypatch):
@@ -72,10 +108,16 @@ def test_an_import_error_inside_a_module_is_not_called_a_missing_module(tmp_path
 
 def test_build_own_module_nested_and_positional(tmp_path, monkeypatch):
   (tmp_path / "my_research.py").write_text(
-      "def inner(a):\n  return a + 1\n\ndef outer(process, *, part, parts=(), sizes=()):\n  return process, part, parts, sizes\n")
+    "def inner(a):\n  return a + 1\n\ndef outer(process, *, part, parts=(), sizes=()):\n  return process, "
+    "part, parts, sizes\n"
+  )
   monkeypatch.syspath_prepend(tmp_path)
-  section = dict(factory="my_research.outer", part=dict(factory="my_research.inner", a=1),
-                 parts=[dict(factory="my_research.inner", a=2)], sizes=[1, 2])
+  section = dict(
+    factory="my_research.outer",
+    part=dict(factory="my_research.inner", a=1),
+    parts=[dict(factory="my_research.inner", a=2)],
+    sizes=[1, 2],
+  )
   assert configuration.build(section, "p") == ("p", 2, (3,), (1, 2))
   with pytest.raises(UserError, match=r"config\.loss\.part: 'my_research.inner' has no argument 'b'"):
     configuration.build(section | dict(part=dict(factory="my_research.inner", b=1)), "p", where="config.loss")
@@ -99,9 +141,11 @@ def test_json_round_trip_and_differences():
 
 def test_load_variants_and_mistakes(tmp_path):
   file = tmp_path / "one.py"
-  file.write_text("import ml_collections\ndef get_config(variant='x'):\n"
-                  "  if variant not in 'xy':\n    raise ValueError(f'no variant {variant}: there are x, y')\n"
-                  "  return ml_collections.ConfigDict(dict(kind=variant, seed=0))\n")
+  file.write_text(
+    "import ml_collections\ndef get_config(variant='x'):\n"
+    "  if variant not in 'xy':\n    raise ValueError(f'no variant {variant}: there are x, y')\n"
+    "  return ml_collections.ConfigDict(dict(kind=variant, seed=0))\n"
+  )
   assert configuration.load(str(file)).kind == "x"
   assert configuration.load(f"{file}:y", [("seed", "3")]).to_dict() == dict(kind="y", seed=3)
   with pytest.raises(UserError, match="there are x, y"):

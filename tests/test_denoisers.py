@@ -6,21 +6,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import denoisers, processes
+from diffusion import denoisers, processes, views
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
-FACTORIES = {kind: getattr(denoisers, kind) for kind in denoisers.KINDS}
+FACTORIES = {kind: getattr(denoisers, kind) for kind in views.KINDS}
 
 
 def truth(process, t, x0, eps):
   """All views of one (x0, eps) pair by definition."""
   m = jax.tree.map(lambda c: processes.expand(c, x0), process.marginal(t))
   return {
-      "x0": x0,
-      "eps": eps,
-      "score": -eps / m.sigma,
-      "v": m.alpha * eps - m.sigma * x0,
-      "velocity": m.d_alpha * x0 + m.d_sigma * eps,
+    "x0": x0,
+    "eps": eps,
+    "score": -eps / m.sigma,
+    "v": m.alpha * eps - m.sigma * x0,
+    "velocity": m.d_alpha * x0 + m.d_sigma * eps,
   }
 
 
@@ -37,7 +37,7 @@ def raw_output(kind, process, t, x, x0, eps, data_std=0.5):
   return truth(process, t, x0, eps)[kind]
 
 
-@pytest.mark.parametrize("kind", denoisers.KINDS)
+@pytest.mark.parametrize("kind", views.KINDS)
 @pytest.mark.parametrize("name", sorted(processes.PROCESSES))
 def test_every_view_of_every_kind(kind, name, x64):
   process = processes.PROCESSES[name]()
@@ -68,13 +68,25 @@ def test_edm_feeds_unit_variance_and_log_sigma_over_four(x64):
 
 
 @pytest.mark.parametrize(
-    "kind, name, t",
-    [("x0", "rectified_flow", 1.0), ("x0", "vp_cosine", 1.0), ("v", "vp_cosine", 1.0), ("v", "vp_cosine", 0.0), ("velocity", "rectified_flow", 1.0),
-     ("velocity", "rectified_flow", 0.0), ("edm", "rectified_flow", 1.0), ("edm", "rectified_flow", 0.0), ("edm", "edm", 0.0), ("eps", "edm", 0.0)],
+  "kind, name, t",
+  [
+    ("x0", "rectified_flow", 1.0),
+    ("x0", "vp_cosine", 1.0),
+    ("v", "vp_cosine", 1.0),
+    ("v", "vp_cosine", 0.0),
+    ("velocity", "rectified_flow", 1.0),
+    ("velocity", "rectified_flow", 0.0),
+    ("edm", "rectified_flow", 1.0),
+    ("edm", "rectified_flow", 0.0),
+    ("edm", "edm", 0.0),
+    ("eps", "edm", 0.0),
+  ],
 )
 def test_ends_without_signal_or_without_noise_are_finite(kind, name, t):
   process = processes.PROCESSES[name]()
-  denoiser = denoisers.from_function(lambda params, x, t, cond: 0.3 * x + 0.01 * processes.expand(t, x), process, FACTORIES[kind]())
+  denoiser = denoisers.from_function(
+    lambda params, x, t, cond: 0.3 * x + 0.01 * processes.expand(t, x), process, FACTORIES[kind]()
+  )
   prediction = denoiser(jnp.ones((2, 3)), jnp.full((2,), t))
   assert np.all(np.isfinite(prediction.x0)) and np.all(np.isfinite(prediction.eps))
 
@@ -88,7 +100,9 @@ def test_float32_keeps_its_digits_at_both_ends():
     eps = jax.random.normal(jax.random.key(1), (2, 500))
     x = process.perturb(x0, eps, t)
     output = raw_output("edm", process, t, x, x0, eps)
-    prediction = denoisers.from_function(lambda params, x, t, cond: params, process, denoisers.edm(), output)(x, t)
+    prediction = denoisers.from_function(lambda params, x, t, cond: params, process, denoisers.edm(), output)(
+      x, t
+    )
     np.testing.assert_allclose(prediction.x0[0], x0[0], atol=3e-6)
     np.testing.assert_allclose(prediction.eps[1], eps[1], atol=3e-6)
 
@@ -108,7 +122,9 @@ def test_linen_collections_and_dropout():
   module, process = BatchStatistics(), processes.edm()
   x, t = jnp.ones((3, 4)), jnp.ones(3)
   variables = module.init(jax.random.key(0), x, t)
-  denoiser = denoisers.from_flax(module, process, denoisers.x0(), variables["params"], {"batch_stats": variables["batch_stats"]})
+  denoiser = denoisers.from_flax(
+    module, process, denoisers.x0(), variables["params"], {"batch_stats": variables["batch_stats"]}
+  )
   evaluated = denoiser(x, t)
   assert evaluated.collections is None
   trained = denoiser(x, t, key=jax.random.key(1), train=True)
@@ -126,11 +142,12 @@ def test_new_parameters_and_rebuilt_denoisers_do_not_retrace():
     traces.append(1)
     return denoiser(x, t).x0
 
-  module = nn.Dense(4)
   x, t = jnp.ones((3, 4)), jnp.ones(3)
   for seed in range(3):
     # A module that is built anew compares equal to the first one.
-    denoiser = denoisers.from_flax(_Wrapped(4), processes.edm(), denoisers.edm(), _Wrapped(4).init(jax.random.key(seed), x, t)["params"])
+    denoiser = denoisers.from_flax(
+      _Wrapped(4), processes.edm(), denoisers.edm(), _Wrapped(4).init(jax.random.key(seed), x, t)["params"]
+    )
     call(denoiser, x, t)
   assert len(traces) == 1
 
@@ -155,7 +172,9 @@ def test_nnx_module_as_a_pure_function():
   denoiser = denoisers.from_function(apply, processes.rectified_flow(), denoisers.velocity(), state)
   x, t = jnp.ones((2, 4)), jnp.full((2,), 0.5)
   expected = nnx.merge(graph, state)(x)
-  np.testing.assert_allclose(jax.jit(lambda d: d(x, t, views=("velocity",)).velocity)(denoiser), expected, rtol=1e-6)
+  np.testing.assert_allclose(
+    jax.jit(lambda d: d(x, t, views=("velocity",)).velocity)(denoiser), expected, rtol=1e-6
+  )
 
 
 def test_errors_name_what_is_allowed():

@@ -8,9 +8,7 @@ import pytest
 
 import diffusion
 
-MODULES = ["diffusion"] + [
-    module.name for module in pkgutil.walk_packages(diffusion.__path__, "diffusion.")
-]
+MODULES = ["diffusion"] + [module.name for module in pkgutil.walk_packages(diffusion.__path__, "diffusion.")]
 
 
 @pytest.mark.standard_promotion

@@ -1,4 +1,5 @@
-"""The frontier benchmark: its denoisers are the oracles', its exact solution is exact, its rows say what they must."""
+"""The frontier benchmark: its denoisers are the oracles', its exact solution is exact, its rows say what they
+must."""
 
 import json
 import pathlib
@@ -11,14 +12,15 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
-import frontier  # pylint: disable=wrong-import-position
-import frontier_fitted as fitted  # pylint: disable=wrong-import-position
-import frontier_fresh as fresh  # pylint: disable=wrong-import-position
-import frontier_ours as ours  # pylint: disable=wrong-import-position
-import frontier_peers as peers  # pylint: disable=wrong-import-position
-import frontier_problems as problems  # pylint: disable=wrong-import-position
-import frontier_table as report  # pylint: disable=wrong-import-position
-from diffusion import oracles, solvers  # pylint: disable=wrong-import-position
+import frontier
+import frontier_fitted as fitted
+import frontier_fresh as fresh
+import frontier_ours as ours
+import frontier_peers as peers
+import frontier_problems as problems
+import frontier_table as report
+
+from diffusion import oracles, solvers
 
 ROOT = pathlib.Path(__file__).parents[1]
 KEYS = {"problem", "noise", "nfe", "solver", "owner", "rmse"}
@@ -38,21 +40,29 @@ def test_denoisers_are_the_oracles(name, x64):
   fast = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), mixture)
   t = np.array([0.02, 0.3, 0.9])
   m = process.marginal(t)
-  x = m.alpha[:, None] * mixture.draw(0, 3) + m.sigma[:, None] * np.random.default_rng(1).normal(size=mixture.means.shape[1])
-  ours, theirs = jax.jit(lambda *denoisers: [d(jnp.asarray(x), jnp.asarray(t)) for d in denoisers])(fast, oracle)
+  x = m.alpha[:, None] * mixture.draw(0, 3) + m.sigma[:, None] * np.random.default_rng(1).normal(
+    size=mixture.means.shape[1]
+  )
+  ours, theirs = jax.jit(lambda *denoisers: [d(jnp.asarray(x), jnp.asarray(t)) for d in denoisers])(
+    fast, oracle
+  )
   np.testing.assert_allclose(ours.x0, theirs.x0, rtol=1e-8, atol=1e-9)
   np.testing.assert_allclose(ours.eps, theirs.eps, rtol=1e-8, atol=1e-9)
 
 
 def test_exact_solution_rows_and_table(tmp_path, x64):
   case = problems.case("ring2d", "edm", 16, steps=400)
-  # Adams-Bashforth of order 4: half the steps, sixteen times the error, so the finer one is much better than what is said.
+  # Adams-Bashforth of order 4: half the steps, sixteen times the error, so the finer one is much better than
+  # what is said.
   assert case.error < 1e-4
   # Samples that leave from the prior end where the data are: on the ring.
   radius = np.linalg.norm(case.exact, axis=1)
   assert (abs(radius - 2.0) < 1.25).all()
   rows = report.best_grids(frontier.our_rows(case, 6, quick=True))
-  assert all(KEYS <= set(row) and row["owner"] == "ours" and row["nfe"] == 6 and np.isfinite(row["rmse"]) for row in rows)
+  assert all(
+    set(row) >= KEYS and row["owner"] == "ours" and row["nfe"] == 6 and np.isfinite(row["rmse"])
+    for row in rows
+  )
   assert len({row["solver"] for row in rows}) == len(rows) > 15
   best = min(row["rmse"] for row in rows)
   assert best < 0.8 * next(row["rmse"] for row in rows if row["solver"] == "ddim")
@@ -69,11 +79,16 @@ def test_missing_peers_are_said_in_one_line_each(monkeypatch):
 
 
 def test_parts_of_a_run_add_up(tmp_path):
-  """A later part takes the place of its own cells and owners; deterministic and stochastic rows have a file each."""
-  row = lambda noise, nfe, owner, rmse: dict(problem="ring2d", noise=noise, nfe=nfe, solver="s", owner=owner, grid="g", rmse=rmse)
+  """A later part takes the place of its own cells and owners; deterministic and stochastic rows have a file
+  each."""
+  row = lambda noise, nfe, owner, rmse: dict(
+    problem="ring2d", noise=noise, nfe=nfe, solver="s", owner=owner, grid="g", rmse=rmse
+  )
   path = tmp_path / "rows.json"
   first = frontier.Rows(path, take_over=True)
-  first.keep([row("edm", 5, "ours", 2.0), row("edm", 5, "ours", 1.0), row("edm", 5, "peer", 3.0)], "ring2d", "edm", 5)
+  first.keep(
+    [row("edm", 5, "ours", 2.0), row("edm", 5, "ours", 1.0), row("edm", 5, "peer", 3.0)], "ring2d", "edm", 5
+  )
   second = frontier.Rows(path, take_over=True)
   here = second.keep([row("edm", 5, "ours", 1.5)], "ring2d", "edm", 5)
   assert [(r["owner"], r["rmse"]) for r in here] == [("ours", 1.5), ("peer", 3.0)]
@@ -81,14 +96,19 @@ def test_parts_of_a_run_add_up(tmp_path):
   random = {**row("vp", 5, "ours", 0.0), "metric": "sliced_wasserstein", "sliced_wasserstein": 0.1}
   del random["rmse"]
   second.keep([random], "ring2d", "vp")
-  assert [(r["noise"], r["rmse"]) for r in json.loads(path.read_text())] == [("vp", 4.0), ("edm", 1.5), ("edm", 3.0)]
+  assert [(r["noise"], r["rmse"]) for r in json.loads(path.read_text())] == [
+    ("vp", 4.0),
+    ("edm", 1.5),
+    ("edm", 3.0),
+  ]
   assert json.loads((tmp_path / "rows_stochastic.json").read_text()) == [random]
   assert len(frontier.Rows(path, take_over=True).rows) == 4 and not frontier.Rows(path, take_over=False).rows
 
 
 @pytest.mark.slow
 def test_the_best_are_judged_again_on_fresh_starts_beside_a_fitted_sampler(tmp_path, monkeypatch, x64):
-  """Spacings are read back from their names, a fit comes back from its file as it was, and each end is that of its own sampler."""
+  """Spacings are read back from their names, a fit comes back from its file as it was, and each end is that
+  of its own sampler."""
   for spacing in [*ours.COARSE, *ours.FEW, *(spacing for _, spacing in ours.scattered(50))]:
     assert str(fresh.spacing(str(spacing))) == str(spacing)
   monkeypatch.setattr(fitted, "STARTS", {"ring2d": 128})
@@ -96,24 +116,36 @@ def test_the_best_are_judged_again_on_fresh_starts_beside_a_fitted_sampler(tmp_p
   case = problems.case("ring2d", "edm", 32, steps=400)
   monkeypatch.setattr(fitted, "ITERATIONS", 2)
   monkeypatch.setattr(fitted, "SCREENED", 64)
-  row, = fitted.rows(case, 4, cache, "ring2d/edm/32/4", frontier.row)
+  (row,) = fitted.rows(case, 4, cache, "ring2d/edm/32/4", frontier.row)
   again = fitted.saved(cache, "ring2d", "edm", 4)
-  assert row["rmse"] == problems.rmse(again.end(case.denoiser, case.x), case.exact) and row["owner"] == "fitted"
-  # The flow of the Gaussian with the data's mean and covariance is exact to the third moment over rho^3: never further off than its start is late.
+  assert (
+    row["rmse"] == problems.rmse(again.end(case.denoiser, case.x), case.exact) and row["owner"] == "fitted"
+  )
+  # The flow of the Gaussian with the data's mean and covariance is exact to the third moment over rho^3:
+  # never further off than its start is late.
   late = again.start(case.denoiser.process, case.x)
   exact = solvers.reference(case.denoiser, case.x, last=float(again.table.t[0]), steps=160).end
   assert problems.rmse(np.asarray(late), exact) < 0.02 * fitted.noise_level(case, again)
-  known = [dict(owner="ours", solver="ddim", grid="vp_time 2", rmse=1.0), dict(owner="nobody", solver="gone", grid="", rmse=0.5)]
+  known = [
+    dict(owner="ours", solver="ddim", grid="vp_time 2", rmse=1.0),
+    dict(owner="nobody", solver="gone", grid="", rmse=0.5),
+  ]
   rows = {one["owner"]: one for one in fresh.rows("ring2d", "edm", 4, known, {}, again, quick=True)}
   assert set(rows) == {"ours", "fitted"} and rows["fitted"]["rmse"] < rows["ours"]["rmse"]
-  assert all(one["kind"] == "fresh" and one["starts"] == 64 and 0 <= one["elsewhere"] <= 1 for one in rows.values())
+  assert all(
+    one["kind"] == "fresh" and one["starts"] == 64 and 0 <= one["elsewhere"] <= 1 for one in rows.values()
+  )
 
 
 def test_the_published_rows_have_the_published_form():
   for row in json.loads((ROOT / "docs" / "frontier.json").read_text()):
-    assert KEYS <= set(row) and "metric" not in row and np.isfinite(row["rmse"])
+    assert set(row) >= KEYS and "metric" not in row and np.isfinite(row["rmse"])
   for row in json.loads((ROOT / "docs" / "frontier_fresh.json").read_text()):
     assert KEYS | {"elsewhere", "starts"} <= set(row) and row["kind"] == "fresh" and np.isfinite(row["rmse"])
   stochastic = ROOT / "docs" / "frontier_stochastic.json"
   for row in json.loads(stochastic.read_text()) if stochastic.exists() else ():
-    assert KEYS - {"rmse"} <= set(row) and row["metric"] == "sliced_wasserstein" and np.isfinite(row["sliced_wasserstein"])
+    assert (
+      KEYS - {"rmse"} <= set(row)
+      and row["metric"] == "sliced_wasserstein"
+      and np.isfinite(row["sliced_wasserstein"])
+    )

@@ -1,4 +1,5 @@
-"""Pictures are written whole, hold what they were given at the right place, and refuse what they cannot show."""
+"""Pictures are written whole, hold what they were given at the right place, and refuse what they cannot
+show."""
 
 import os
 import sys
@@ -63,7 +64,12 @@ def test_sample_grid_shows_every_pair_once(tmp_path, digits):
   # 10 classes x 4 pairs, and the two squares of the legend.
   assert panels(pixels, cells.SAMPLE) == 41
   assert panels(pixels, cells.TRAINING) == 41
-  assert (pixels[:, 0] == 255).all() and (pixels[:, -1] == 255).all() and (pixels[0] == 255).all() and (pixels[-1] == 255).all()
+  assert (
+    (pixels[:, 0] == 255).all()
+    and (pixels[:, -1] == 255).all()
+    and (pixels[0] == 255).all()
+    and (pixels[-1] == 255).all()
+  )
 
 
 @pytest.mark.parametrize("shape", [(6, 10, 3), (12, 5, 1), (40, 2)])
@@ -77,7 +83,9 @@ def test_other_shapes_and_class_names(tmp_path, shape):
   pictures.sample_grid(tmp_path / "plain.png", items)
   assert opened(tmp_path / "plain.png").std() > 5
   assert pictures.image_grid(items).std() > 5
-  pictures.trajectory(tmp_path / "way.png", np.stack([50 * items[:3], items[:3]]), [50.0, 0.0], labels=[0, 1, -1])
+  pictures.trajectory(
+    tmp_path / "way.png", np.stack([50 * items[:3], items[:3]]), [50.0, 0.0], labels=[0, 1, -1]
+  )
   assert opened(tmp_path / "way.png").std() > 5
 
 
@@ -126,11 +134,11 @@ def test_drawing_leaves_pyplot_alone(tmp_path):
 def test_errors(tmp_path):
   image = np.zeros((2, 4, 4, 1))
   for draw in (
-      lambda path: pictures.image_grid(image, path),
-      lambda path: pictures.sample_grid(path, image),
-      lambda path: pictures.trajectory(path, image[None], [0.0]),
-      lambda path: pictures.loss_curve(path, [0], [1.0]),
-      lambda path: pictures.scatter2d(path, np.zeros((3, 2)), np.ones((3, 2))),
+    lambda path: pictures.image_grid(image, path),
+    lambda path: pictures.sample_grid(path, image),
+    lambda path: pictures.trajectory(path, image[None], [0.0]),
+    lambda path: pictures.loss_curve(path, [0], [1.0]),
+    lambda path: pictures.scatter2d(path, np.zeros((3, 2)), np.ones((3, 2))),
   ):
     with pytest.raises(UserError, match="the directory .*missing does not exist"):
       draw(tmp_path / "missing" / "picture.png")

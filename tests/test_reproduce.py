@@ -1,4 +1,5 @@
-"""The ledger: claims are checked, measured, compared and merged; the command says what it does and mends nothing silently."""
+"""The ledger: claims are checked, measured, compared and merged; the command says what it does and mends
+nothing silently."""
 
 import importlib.util
 import json
@@ -60,13 +61,32 @@ def test_a_claim_is_measured_with_three_seeds_and_written_for_people_and_program
   config(folder, "wrong", value=5.0)
   (folder / "configs" / "silent.py").write_text("# makes no claim\ndef get_config(): return {}\n")
   new, said = run()
-  assert "skipped 1 without a claim: configs/silent.py" in said and "wrong" in said and "NOT reproduced" in said
+  assert (
+    "skipped 1 without a claim: configs/silent.py" in said and "wrong" in said and "NOT reproduced" in said
+  )
   saved = json.loads((folder / "docs" / "ledger.json").read_text())
   assert saved == new and [one["reproduced"] for one in saved] == [True, False]
   right = saved[0]
-  wanted = {"paper", "config", "metric", "reported", "true", "measured", "spread", "tolerance", "reproduced", "seconds", "seeds"}
+  wanted = {
+    "paper",
+    "config",
+    "metric",
+    "reported",
+    "true",
+    "measured",
+    "spread",
+    "tolerance",
+    "reproduced",
+    "seconds",
+    "seeds",
+  }
   assert wanted <= set(right)
-  assert (right["config"], right["measured"], right["spread"], right["seeds"]) == ("configs/paper/right.py", 2.0, 1.0, 3)
+  assert (right["config"], right["measured"], right["spread"], right["seeds"]) == (
+    "configs/paper/right.py",
+    2.0,
+    1.0,
+    3,
+  )
   page = (folder / "docs" / "ledger.md").read_text()
   assert "| `configs/paper/right.py` | value (nats) | 2.05? | 2 | 2 ± 1 | 0.1 | yes |" in page
   assert "**no**" in page and "- value: a remark" in page and "1 of 2 claims hold" in page
@@ -79,7 +99,10 @@ def test_only_what_ran_is_replaced_and_deleted_metrics_go(folder):
   config(folder, "second", metric="other", true=0.0)
   _, said = run("second")
   saved = ledger.read("docs")
-  assert [(one["config"][-9:], one["metric"]) for one in saved] == [("/first.py", "value"), ("second.py", "other")]
+  assert [(one["config"][-9:], one["metric"]) for one in saved] == [
+    ("/first.py", "value"),
+    ("second.py", "other"),
+  ]
   assert "[1/1] configs/paper/second.py" in said
 
 
@@ -115,7 +138,9 @@ def test_two_at_a_time_write_what_one_after_another_writes(folder):
     with pytest.raises(SystemExit):  # of the one that fails
       run(jobs=jobs, out=f"out{jobs}")
     kept = json.loads((folder / f"out{jobs}" / "ledger.json").read_text())
-    rows[jobs] = [{key: value for key, value in row.items() if key not in ("seconds", "machine")} for row in kept]
+    rows[jobs] = [
+      {key: value for key, value in row.items() if key not in ("seconds", "machine")} for row in kept
+    ]
   assert rows[1] == rows[2] and [row["seeds"] for row in rows[1]] == [0, 3, 3, 3]
 
 
@@ -133,14 +158,18 @@ def test_a_measurement_that_fails_costs_its_own_row_alone(folder):
     run()
   assert caught.value.code == 1
   broken, right = ledger.read("docs")
-  assert broken["measured"] is None and not broken["reproduced"] and "RuntimeError: out of luck" in broken["note"]
+  assert (
+    broken["measured"] is None and not broken["reproduced"] and "RuntimeError: out of luck" in broken["note"]
+  )
   assert right["reproduced"]
 
 
 def test_variants_patterns_and_the_list(folder):
   config(folder, "many", signature="name='a'", variants=("a", "b"))
   config(folder, "single")
-  names = lambda *patterns: [case.name.removeprefix("configs/paper/") for case in reproduction.find(patterns, say=lambda text: None)]
+  names = lambda *patterns: [
+    case.name.removeprefix("configs/paper/") for case in reproduction.find(patterns, say=lambda text: None)
+  ]
   assert names() == ["many.py:a", "many.py:b", "single.py"]
   assert names("many") == ["many.py:a", "many.py:b"] and names("*:b", "single") == ["many.py:b", "single.py"]
   assert names("./configs/paper/single.py") == ["single.py"]
@@ -149,26 +178,48 @@ def test_variants_patterns_and_the_list(folder):
   assert [case.name for case in reproduction.find(["mine.py"])] == ["mine.py"]
   run("single")
   _, said = run(list_only=True)
-  assert "many.py:b  value  arXiv:0000.00000: not run yet" in said and "single.py  value  arXiv:0000.00000: reproduced" in said
+  assert (
+    "many.py:b  value  arXiv:0000.00000: not run yet" in said
+    and "single.py  value  arXiv:0000.00000: reproduced" in said
+  )
 
 
-@pytest.mark.parametrize("bound,measured,expected", [
-    ("within", 2.1, True), ("within", 2.11, False), ("at_least", 1.9, True), ("at_least", 99.0, True), ("at_least", 1.8, False),
-    ("at_most", 2.1, True), ("at_most", 2.2, False), ("within", math.nan, False), ("within", None, False), ("at_least", math.inf, False)])
+@pytest.mark.parametrize(
+  "bound,measured,expected",
+  [
+    ("within", 2.1, True),
+    ("within", 2.11, False),
+    ("at_least", 1.9, True),
+    ("at_least", 99.0, True),
+    ("at_least", 1.8, False),
+    ("at_most", 2.1, True),
+    ("at_most", 2.2, False),
+    ("within", math.nan, False),
+    ("within", None, False),
+    ("at_least", math.inf, False),
+  ],
+)
 def test_bounds(bound, measured, expected):
-  claim = ledger.check_claim(dict(source="s", metric="m", true=2.0, tolerance=0.1 + 1e-9, bound=bound), "x.py")
+  claim = ledger.check_claim(
+    dict(source="s", metric="m", true=2.0, tolerance=0.1 + 1e-9, bound=bound), "x.py"
+  )
   assert ledger.holds(claim, measured) == expected
-  relative = ledger.check_claim(dict(source="s", metric="m", reported=2.0, tolerance=0.05 + 1e-9, bound=bound, relative=True), "x.py")
+  relative = ledger.check_claim(
+    dict(source="s", metric="m", reported=2.0, tolerance=0.05 + 1e-9, bound=bound, relative=True), "x.py"
+  )
   assert ledger.holds(relative, measured) == expected
 
 
-@pytest.mark.parametrize("claim,words", [
+@pytest.mark.parametrize(
+  "claim,words",
+  [
     (dict(metrics="m"), "no key 'metrics'"),
     (dict(source="s", metric="m", true=1.0), "lacks tolerance"),
     (dict(source="s", metric="m", tolerance=1.0), "neither a true value nor a reported one"),
     (dict(source="s", metric="m", true=1.0, tolerance=1.0, bound="above"), "choose one of within"),
     ("nll < 3", "is a dict with source"),
-])
+  ],
+)
 def test_claims_that_say_too_little_raise_a_sentence(claim, words):
   with pytest.raises(UserError, match=words):
     ledger.check_claim(claim, "configs/x.py")
@@ -184,8 +235,13 @@ def load_command():
 def test_mistakes_on_the_command_line_are_one_sentence(folder, capsys):
   reproduce = load_command()
   config(folder, "single", measure="ledger_measure.nosy")
-  for argv, words in ((["singel"], "no config matches 'singel'"), (["--lst"], "--list"), (["--seeds=0"], "one seed is the least"),
-                      ([], "did you mean 'noisy'"), (["--configs=nowhere"], "there are no configs in nowhere")):
+  for argv, words in (
+    (["singel"], "no config matches 'singel'"),
+    (["--lst"], "--list"),
+    (["--seeds=0"], "one seed is the least"),
+    ([], "did you mean 'noisy'"),
+    (["--configs=nowhere"], "there are no configs in nowhere"),
+  ):
     assert command.run(reproduce.main, argv) == 2
     assert words in capsys.readouterr().err
   config(folder, "single", metric="values")
@@ -203,6 +259,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(folder, capsys):
 def test_every_config_of_the_repository_that_claims_can_be_measured(monkeypatch):
   """Sources, tolerances and the measurement's name are there; nothing is run."""
   from diffusion import factories
+
   monkeypatch.chdir(ROOT)
   monkeypatch.syspath_prepend(str(ROOT))
   cases = reproduction.find([], say=lambda text: None)

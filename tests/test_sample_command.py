@@ -1,4 +1,5 @@
-"""`sample.py` on a small trained run: files, equal rows, costs, metrics, and one sentence for each mistake."""
+"""`sample.py` on a small trained run: files, equal rows, costs, metrics, and one sentence for each
+mistake."""
 
 import contextlib
 import importlib.util
@@ -35,9 +36,18 @@ def workdir(tmp_path_factory):
   """A run of the digits with a tiny network: enough to open, far from good."""
   folder = tmp_path_factory.mktemp("run")
   overrides = {
-      "network.width": "16", "network.depth": "1", "training.steps": "20", "training.batch_size": "32", "training.checkpoint_every": "10",
-      "training.log_every": "5", "sampler.steps": "3", "evaluation.num_samples": "40", "evaluation.batch": "40", "optimizer.warmup_steps": "2",
-      "data.dequantization": "uniform", "network.dropout": "0.5",
+    "network.width": "16",
+    "network.depth": "1",
+    "training.steps": "20",
+    "training.batch_size": "32",
+    "training.checkpoint_every": "10",
+    "training.log_every": "5",
+    "sampler.steps": "3",
+    "evaluation.num_samples": "40",
+    "evaluation.batch": "40",
+    "optimizer.warmup_steps": "2",
+    "data.dequantization": "uniform",
+    "network.dropout": "0.5",
   }
   config = configuration.load(str(ROOT / "configs" / "digits.py"), list(overrides.items()))
   loop.train(config, str(folder), quiet=True)
@@ -55,7 +65,15 @@ def sample(*flags):
 def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):
   out = tmp_path / "deep" / "threes"
   status, said, err = sample(
-      f"--workdir={workdir}", "--num=20", "--solver=dpmpp_2m", "--steps=4", "--guidance=1.5", "--label=3", "--batch=16", f"--out={out}")
+    f"--workdir={workdir}",
+    "--num=20",
+    "--solver=dpmpp_2m",
+    "--steps=4",
+    "--guidance=1.5",
+    "--label=3",
+    "--batch=16",
+    f"--out={out}",
+  )
   assert (status, err) == (0, "")
   # Four evaluations, each of the conditional and of the unconditional network, for each of 20 samples.
   assert "4 denoiser calls" in said and "8 network evaluations" in said and "160 in all" in said
@@ -70,11 +88,20 @@ def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):
 
 def test_a_solver_that_chooses_its_steps_and_options_by_flag(workdir, tmp_path):
   common = (f"--workdir={workdir}", "--num=8", "--batch=8")
-  status, said, err = sample(*common, "--solver=dpm_solver_adaptive", "--tolerance=0.2", "--option", "order=2", f"--out={tmp_path}/adaptive")
+  status, said, err = sample(
+    *common,
+    "--solver=dpm_solver_adaptive",
+    "--tolerance=0.2",
+    "--option",
+    "order=2",
+    f"--out={tmp_path}/adaptive",
+  )
   assert (status, err) == (0, "")
   mean, low, high = map(float, re.search(r"(\S+) \((\d+) to (\d+)\) denoiser calls a sample", said).groups())
   # Two calls an attempt and one that removes the last noise; with guidance the network runs twice as often.
-  assert low % 2 == high % 2 == 1 and 3 <= low <= mean <= high and f"{2 * mean:.4g} network evaluations" in said
+  assert (
+    low % 2 == high % 2 == 1 and 3 <= low <= mean <= high and f"{2 * mean:.4g} network evaluations" in said
+  )
   status, said, err = sample(*common, "--solver=ddim", "--steps=3", "--option=eta=0.5")
   assert (status, err) == (0, "") and "samples_ddim3_eta0.5_" in said and "3 denoiser calls" in said
 
@@ -101,8 +128,19 @@ def test_evaluate_writes_all_metrics(workdir):
   assert (status, err) == (0, "")
   found = json.loads((workdir / "metrics.json").read_text())
   names = (
-      "class_accuracy", "frechet_distance", "frechet_floor", "kernel_distance", "kernel_floor", "neighbour_ratio", "train_seconds",
-      "images_per_second", "num_parameters", "nfe", "held_out_loss", "bits_per_dim")
+    "class_accuracy",
+    "frechet_distance",
+    "frechet_floor",
+    "kernel_distance",
+    "kernel_floor",
+    "neighbour_ratio",
+    "train_seconds",
+    "images_per_second",
+    "num_parameters",
+    "nfe",
+    "held_out_loss",
+    "bits_per_dim",
+  )
   assert all(np.isfinite(found[name]) for name in names)
   assert found["nfe"] == 5 and found["forward_passes"] == 10
   # Twenty steps teach nothing: far from the data, and no better at classes than chance would be by much.
@@ -114,11 +152,14 @@ def test_evaluate_writes_all_metrics(workdir):
 
 @pytest.mark.slow
 def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
-  """Half of the network drops out in training and none of it in evaluation: the mean over fixed draws says which was run."""
+  """Half of the network drops out in training and none of it in evaluation: the mean over fixed draws says
+  which was run."""
   run = open_run(str(workdir))
   # Twenty steps leave the blocks close to zero; random weights make the dropped units count.
   leaves, tree = jax.tree.flatten(run.denoiser.params)
-  noisy = [leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)]
+  noisy = [
+    leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)
+  ]
   run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
   held = load(run.parts.dataset.held_out)
   loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
@@ -126,14 +167,18 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
 
   def mean(train):
     keys = [jax.random.fold_in(jax.random.key(1), number) for number in range(evaluation.LOSS_PASSES)]
-    return np.mean([loss.per_example(params, run.state.loss_state, 0, key, batch, train=train)[0].mean() for key in keys])
+    return np.mean(
+      [loss.per_example(params, run.state.loss_state, 0, key, batch, train=train)[0].mean() for key in keys]
+    )
 
   found = evaluation.held_out_loss(run, held, 64)
   np.testing.assert_allclose(found, mean(False), rtol=1e-5)
   assert abs(mean(True) / found - 1) > 1e-3
 
 
-@pytest.mark.parametrize("flags, words", [
+@pytest.mark.parametrize(
+  "flags, words",
+  [
     (("--solver=dpmpp2m",), "did you mean 'dpmpp_2m'"),
     (("--grid=karas",), "did you mean 'karras'"),
     (("--solver=adaptive_sde", "--steps=5"), "chooses its own steps"),
@@ -152,7 +197,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
     (("--first=3000000000",), "indices run"),
     (("--evaluate", "--num=5"), "--num has no place"),
     (("--stepz=3",), "--steps"),
-])
+  ],
+)
 def test_each_mistake_is_one_sentence(workdir, flags, words):
   status, said, err = sample(f"--workdir={workdir}", *flags)
   assert status == 2 and said == ""
@@ -177,30 +223,42 @@ def test_missing_and_damaged_runs(workdir, tmp_path):
 
 
 def test_a_saved_solver_samples_with_its_own_steps(workdir, tmp_path):
-  """The file's table is what samples; the wrong steps, process, guidance or file are each said in one sentence."""
+  """The file's table is what samples; the wrong steps, process, guidance or file are each said in one
+  sentence."""
   run = open_run(str(workdir))
   table = solvers.build("unipc", run.denoiser.process, 4)
   path = tmp_path / "mine.npz"
   solvers.save(path, table, run.denoiser.process, notes={"guidance": 0.5})
-  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
-  assert (status, err) == (0, "") and "4 denoiser calls" in said and "8 network evaluations" in said and "fitted at" not in said
+  status, said, err = sample(
+    f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x"
+  )
+  assert (
+    (status, err) == (0, "")
+    and "4 denoiser calls" in said
+    and "8 network evaluations" in said
+    and "fitted at" not in said
+  )
   denoiser, _ = make_sampler(run)
   x, _ = sampling.draw_noise(denoiser.process, 0, np.arange(8), (8, 8, 1))
   cond = {"label": np.arange(8, dtype=np.int32)}
-  np.testing.assert_allclose(np.load(tmp_path / "x.npz")["x"], solvers.sample(denoiser, table, x, cond=cond), atol=1e-4)
-  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", "--guidance=1", f"--out={tmp_path}/y")
+  np.testing.assert_allclose(
+    np.load(tmp_path / "x.npz")["x"], solvers.sample(denoiser, table, x, cond=cond), atol=1e-4
+  )
+  status, said, err = sample(
+    f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", "--guidance=1", f"--out={tmp_path}/y"
+  )
   assert status == 0 and "was fitted at guidance 0.5 and sampled at 1" in said
   other = tmp_path / "other.npz"
   solvers.save(other, solvers.build("ddim", processes.vp_linear(), 3))
   (tmp_path / "text.npz").write_text("no table")
   for flags, words in (
-      ((f"--solver={path}", "--steps=5"), "has 4 evaluations"),
-      ((f"--solver={other}",), "not for 'edm'"),
-      ((f"--solver={tmp_path}/text.npz",), "damaged"),
-      ((f"--solver={tmp_path}/none.npz",), "no saved solver"),
-      (("--fit", "--solver=ancestral", "--steps=3"), "draws noise"),
-      (("--fit", "--num=4"), "at least 8"),
-      (("--fit", "--evaluate"), "--evaluate has no place"),
+    ((f"--solver={path}", "--steps=5"), "has 4 evaluations"),
+    ((f"--solver={other}",), "not for 'edm'"),
+    ((f"--solver={tmp_path}/text.npz",), "damaged"),
+    ((f"--solver={tmp_path}/none.npz",), "no saved solver"),
+    (("--fit", "--solver=ancestral", "--steps=3"), "draws noise"),
+    (("--fit", "--num=4"), "at least 8"),
+    (("--fit", "--evaluate"), "--evaluate has no place"),
   ):
     status, said, err = sample(f"--workdir={workdir}", *flags)
     assert status == 2 and said == "" and words in err and err.count("\n") == 1
@@ -209,14 +267,18 @@ def test_a_saved_solver_samples_with_its_own_steps(workdir, tmp_path):
 @pytest.mark.slow
 def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
   """Fitted on the guided model, saved beside the checkpoint, and used by the name of its file."""
-  status, said, err = sample(f"--workdir={workdir}", "--fit", "--solver=dpmpp_2m", "--steps=3", "--num=32", "--batch=24")
+  status, said, err = sample(
+    f"--workdir={workdir}", "--fit", "--solver=dpmpp_2m", "--steps=3", "--num=32", "--batch=24"
+  )
   path = workdir / "solvers" / "dpmpp_2m_3_guidance0.5.npz"
   assert (status, err) == (0, "") and str(path) in said and "held-out error" in said
   notes = solvers.read_notes(path)
   assert notes["guidance"] == 0.5 and notes["error"] <= notes["start_error"] and notes["step"] == 20
   table = solvers.load(path)
   assert table.nfe == 3 and table.about.process == "edm" and (np.diff(table.t) < 0).all()
-  status, said, err = sample(f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x")
+  status, said, err = sample(
+    f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x"
+  )
   assert (status, err) == (0, "") and "3 denoiser calls" in said and "fitted at" not in said
 
 
@@ -237,16 +299,24 @@ def sharded(workdir, tmp_path_factory):
 
 
 def test_shards_are_the_samples_of_one_call_whoever_writes_them(workdir, sharded, tmp_path):
-  status, said, err = sample(f"--workdir={workdir}", *(flag for flag in SHARDS if "shard" not in flag), f"--out={tmp_path}/whole")
+  status, said, err = sample(
+    f"--workdir={workdir}", *(flag for flag in SHARDS if "shard" not in flag), f"--out={tmp_path}/whole"
+  )
   assert (status, err) == (0, "")
   whole, found = np.load(tmp_path / "whole.npz"), list(shards.read(sharded))
   for name in ("stored", "label", "index"):
     np.testing.assert_array_equal(np.concatenate([shard[name] for shard in found]), whole[name])
   for process in (2, 0, 1):
-    status, said, err = sample(f"--workdir={workdir}", *SHARDS, f"--shards={tmp_path}/three", "--processes=3", f"--process={process}")
+    status, said, err = sample(
+      f"--workdir={workdir}", *SHARDS, f"--shards={tmp_path}/three", "--processes=3", f"--process={process}"
+    )
     assert (status, err) == (0, "") and f"process {process} of 3: 1 shards written" in said
   assert files(tmp_path / "three") == files(sharded)
-  assert list(files(sharded)) == ["000000000-000000015.npz", "000000016-000000031.npz", "000000032-000000039.npz"]
+  assert list(files(sharded)) == [
+    "000000000-000000015.npz",
+    "000000016-000000031.npz",
+    "000000032-000000039.npz",
+  ]
 
 
 def test_shards_go_on_after_a_stop_and_damaged_ones_are_made_again(workdir, sharded, tmp_path, monkeypatch):
@@ -259,7 +329,13 @@ def test_shards_go_on_after_a_stop_and_damaged_ones_are_made_again(workdir, shar
   monkeypatch.setattr(shards, "write", stopped)
   flags = (f"--workdir={workdir}", *SHARDS, f"--shards={tmp_path}")
   status, said, err = sample(*flags)
-  assert status == 143 and said == "" and "1 shards were written" in err and "2 are left" in err and err.count("\n") == 1
+  assert (
+    status == 143
+    and said == ""
+    and "1 shards were written" in err
+    and "2 are left" in err
+    and err.count("\n") == 1
+  )
   assert len(files(tmp_path)) == 1
   monkeypatch.undo()
   # What a kill leaves behind, a file cut short, and one of the right range with a flipped byte.
@@ -275,7 +351,9 @@ def test_shards_go_on_after_a_stop_and_damaged_ones_are_made_again(workdir, shar
   assert status == 0 and "0 shards written" in said and "3 were there" in said
 
 
-@pytest.mark.parametrize("flags, words", [
+@pytest.mark.parametrize(
+  "flags, words",
+  [
     (("--seed=8",), "seed is 7 there and 8 here"),
     (("--guidance=2",), "sampler is"),
     (("--label=3",), "label is null there"),
@@ -288,7 +366,9 @@ def test_shards_go_on_after_a_stop_and_damaged_ones_are_made_again(workdir, shar
     (("--coordinator=localhost:1",), "--distributed"),
     (("--out=x",), "--out has no place"),
     (("--shard-size=0",), "at least 1"),
-], ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "")
+  ],
+  ids=lambda value: value[0].strip("-") if isinstance(value, tuple) else "",
+)
 def test_a_folder_of_another_command_is_one_sentence(workdir, sharded, flags, words):
   before = files(sharded)
   status, said, err = sample(f"--workdir={workdir}", *SHARDS, f"--shards={sharded}", *flags)

@@ -20,7 +20,10 @@ def denoiser():
   params = module.init(jax.random.key(0), x, t, {"label": jnp.zeros(2, jnp.int32)})["params"]
   # The last layers start at zero; random ones make the samples depend on everything.
   leaves, tree = jax.tree.flatten(params)
-  leaves = [leaf + 0.2 * jax.random.normal(jax.random.fold_in(jax.random.key(1), i), leaf.shape) for i, leaf in enumerate(leaves)]
+  leaves = [
+    leaf + 0.2 * jax.random.normal(jax.random.fold_in(jax.random.key(1), i), leaf.shape)
+    for i, leaf in enumerate(leaves)
+  ]
   return denoisers.from_flax(module, processes.edm(), denoisers.edm(), jax.tree.unflatten(tree, leaves))
 
 
@@ -59,7 +62,9 @@ def test_seeds_differ_and_cost_is_counted(denoiser):
   a, b = draw(denoiser, 4, batch=4, seed=0), draw(denoiser, 4, batch=4, seed=1)
   assert np.abs(a.x - b.x).max() > 0.1
   assert (a.nfe, a.forward_passes) == (6, 12)
-  plain = sampling.generate(denoiser, solvers.build("heun", denoiser.process, 6), SHAPE, 2, labels=lambda i: i % 10, batch=2)
+  plain = sampling.generate(
+    denoiser, solvers.build("heun", denoiser.process, 6), SHAPE, 2, labels=lambda i: i % 10, batch=2
+  )
   assert (plain.nfe, plain.forward_passes) == (11, 11)
 
 
@@ -74,7 +79,9 @@ def test_new_seeds_classes_and_weights_do_not_retrace():
   for number, params in enumerate((0.1, 0.2, 0.3)):
     # Another table of the same length as well.
     solver = solvers.build("dpmpp_2m", process, 5, grid="karras" if number else "log_snr")
-    denoiser = guidance.classifier_free(0.5 * number)(denoisers.from_function(network, process, denoisers.edm(), jnp.float32(params)))
+    denoiser = guidance.classifier_free(0.5 * number)(
+      denoisers.from_function(network, process, denoisers.edm(), jnp.float32(params))
+    )
     sampling.generate(denoiser, solver, (2,), 6, seed=number, labels=lambda i: (i + number) % 3, batch=4)
     if number == 0:
       first = len(traces)
@@ -91,16 +98,25 @@ def test_progress_and_errors(denoiser):
 
 def test_a_sample_that_is_not_finite_is_said():
   process = processes.edm()
-  blown = denoisers.from_function(lambda params, x, t, cond: jnp.where(x > 40, jnp.nan, x), process, denoisers.x0())
-  with pytest.raises(UserError, match=r"samples are not finite, the first of them sample \d+ of seed 7 .*dpmpp_2m.*: take more steps"):
+  blown = denoisers.from_function(
+    lambda params, x, t, cond: jnp.where(x > 40, jnp.nan, x), process, denoisers.x0()
+  )
+  with pytest.raises(
+    UserError,
+    match=r"samples are not finite, the first of them sample \d+ of seed 7 .*dpmpp_2m.*: take more steps",
+  ):
     sampling.generate(blown, solvers.build("dpmpp_2m", process, 4), (2,), 8, seed=7, batch=4)
 
 
 def test_an_adaptive_solver_reports_the_mean_of_its_calls():
   process = processes.vp_linear()
   # Of N(0, 1), the noise predicted is sigma x.
-  denoiser = denoisers.from_function(lambda params, x, t, cond: process.marginal(t).sigma[:, None] * x, process, denoisers.eps())
+  denoiser = denoisers.from_function(
+    lambda params, x, t, cond: process.marginal(t).sigma[:, None] * x, process, denoisers.eps()
+  )
   solver = solvers.dpm_solver_adaptive(process, rtol=0.05, atol=0.01)
-  found = sampling.generate(guidance.classifier_free(1.0)(denoiser), solver, (2,), 6, labels=lambda i: i % 2, batch=4)
+  found = sampling.generate(
+    guidance.classifier_free(1.0)(denoiser), solver, (2,), 6, labels=lambda i: i % 2, batch=4
+  )
   assert found.x.shape == (6, 2) and 2 < found.nfe < 200
   assert found.forward_passes == 2 * found.nfe

@@ -1,4 +1,5 @@
-"""Several processes fill one folder of shards, are killed, and go on; together through the runtime or each by itself."""
+"""Several processes fill one folder of shards, are killed, and go on; together through the runtime or each by
+itself."""
 
 import os
 import pathlib
@@ -19,7 +20,14 @@ pytestmark = pytest.mark.slow
 def start(script, *flags):
   """A process of its own, with one device."""
   env = os.environ | dict(JAX_PLATFORMS="cpu", JAX_NUM_CPU_DEVICES="1", PYTHONPATH=str(ROOT))
-  return subprocess.Popen([sys.executable, str(ROOT / script), *flags], cwd=TINY, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  return subprocess.Popen(
+    [sys.executable, str(ROOT / script), *flags],
+    cwd=TINY,
+    env=env,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
 
 
 def finish(*processes):
@@ -35,7 +43,16 @@ def files(folder):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("run")
-  finish(start("train.py", f"--config={TINY / 'tiny.py'}:plain", f"--workdir={folder}", "--config.training.steps=20", "--no-evaluate", "--quiet"))
+  finish(
+    start(
+      "train.py",
+      f"--config={TINY / 'tiny.py'}:plain",
+      f"--workdir={folder}",
+      "--config.training.steps=20",
+      "--no-evaluate",
+      "--quiet",
+    )
+  )
   return folder
 
 
@@ -57,7 +74,14 @@ def test_killed_in_the_middle_and_finished_by_others(workdir, alone, tmp_path):
   first.communicate()
   kept = files(tmp_path)
   assert 3 <= len(kept) < 38
-  said = finish(*(start("sample.py", f"--workdir={workdir}", f"--shards={tmp_path}", *FLAGS, "--processes=2", f"--process={i}") for i in range(2)))
+  said = finish(
+    *(
+      start(
+        "sample.py", f"--workdir={workdir}", f"--shards={tmp_path}", *FLAGS, "--processes=2", f"--process={i}"
+      )
+      for i in range(2)
+    )
+  )
   assert all("process" in text and "shards written" in text for text in said)
   assert files(tmp_path) == files(alone)
 
@@ -71,7 +95,20 @@ def test_processes_in_touch_with_each_other(workdir, alone, tmp_path):
   with socket.socket() as free:
     free.bind(("localhost", 0))
     port = free.getsockname()[1]
-  said = finish(*(start("sample.py", f"--workdir={workdir}", f"--shards={tmp_path}", *FLAGS, "--distributed", f"--coordinator=localhost:{port}",
-                        "--processes=2", f"--process={i}") for i in range(2)))
+  said = finish(
+    *(
+      start(
+        "sample.py",
+        f"--workdir={workdir}",
+        f"--shards={tmp_path}",
+        *FLAGS,
+        "--distributed",
+        f"--coordinator=localhost:{port}",
+        "--processes=2",
+        f"--process={i}",
+      )
+      for i in range(2)
+    )
+  )
   assert "process 0 of 2: 19 shards written" in said[0] and "process 1 of 2: 0 shards written" in said[1]
   assert files(tmp_path) == files(alone)

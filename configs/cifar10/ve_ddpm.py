@@ -7,7 +7,4 @@ from configs.cifar10 import score_sde
 
 
 def get_config():
-  return score_sde.experiment(
-      score_sde.ncsn_ladder(),
-      score_sde.ddpm(),
-      score_sde.claim("table 1"))
+  return score_sde.experiment(score_sde.ncsn_ladder(), score_sde.ddpm(), score_sde.claim("table 1"))

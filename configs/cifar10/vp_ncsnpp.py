@@ -8,6 +8,5 @@ from configs.cifar10 import score_sde
 
 def get_config():
   return score_sde.experiment(
-      score_sde.ddpm_ladder("reverse_diffusion"),
-      score_sde.ncsnpp(),
-      score_sde.claim("code release"))
+    score_sde.ddpm_ladder("reverse_diffusion"), score_sde.ncsnpp(), score_sde.claim("code release")
+  )

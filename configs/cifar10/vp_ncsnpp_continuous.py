@@ -7,7 +7,4 @@ from configs.cifar10 import score_sde
 
 
 def get_config():
-  return score_sde.experiment(
-      score_sde.vp(),
-      score_sde.ncsnpp(),
-      score_sde.claim("code release"))
+  return score_sde.experiment(score_sde.vp(), score_sde.ncsnpp(), score_sde.claim("code release"))

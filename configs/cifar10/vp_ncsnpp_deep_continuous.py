@@ -8,6 +8,5 @@ from configs.cifar10 import score_sde
 
 def get_config():
   return score_sde.experiment(
-      score_sde.vp(),
-      score_sde.ncsnpp(deep=True),
-      score_sde.claim("code release"), steps=950_001)
+    score_sde.vp(), score_sde.ncsnpp(deep=True), score_sde.claim("code release"), steps=950_001
+  )

@@ -1,4 +1,5 @@
-"""Eight Gaussians on a circle as a table of 32 x 32 or 91 x 91 states that wrap around, learned at all noise levels from single draws."""
+"""Eight Gaussians on a circle as a table of 32 x 32 or 91 x 91 states that wrap around, learned at all noise
+levels from single draws."""
 
 from ml_collections import ConfigDict
 
@@ -13,10 +14,40 @@ def get_config(size="32"):
   fine = dict(sigma_min=1.0, sigma_max=25.0, frequencies=16, broad=12, moves=200, steps=5000)
   floor = "8 x 8 blocks, 4,000 samples, of which as many independent draws of the truth have 0.034"
   claims = [
-      dict(source=source, metric="block_tv", true={"32": 0.08, "91": 0.10}[size], tolerance=0.0, bound="at_most", unit="8 x 8 blocks",
-           note=floor + "; the paper shows pictures, the criterion is ours"),
-      dict(source=source, metric="excess_nats", true={"32": 0.06, "91": 0.02}[size], tolerance=0.0, bound="at_most", unit="nats a state",
-           note="of the law that the ratios at the lowest noise imply, over the entropy of the truth; criterion ours")]
-  return ConfigDict(dict(
-      measure="claims.concrete.grid", size=int(size), objective="denoising", width=128, depth=2, embedding_size=32, batch=512,
-      learning_rate=8e-3, levels=24, chains=4000, sweeps=3, claim=claims, **(coarse if size == "32" else fine)))
+    dict(
+      source=source,
+      metric="block_tv",
+      true={"32": 0.08, "91": 0.10}[size],
+      tolerance=0.0,
+      bound="at_most",
+      unit="8 x 8 blocks",
+      note=floor + "; the paper shows pictures, the criterion is ours",
+    ),
+    dict(
+      source=source,
+      metric="excess_nats",
+      true={"32": 0.06, "91": 0.02}[size],
+      tolerance=0.0,
+      bound="at_most",
+      unit="nats a state",
+      note="of the law that the ratios at the lowest noise imply, over the entropy of the truth; criterion "
+      "ours",
+    ),
+  ]
+  return ConfigDict(
+    dict(
+      measure="claims.concrete.grid",
+      size=int(size),
+      objective="denoising",
+      width=128,
+      depth=2,
+      embedding_size=32,
+      batch=512,
+      learning_rate=8e-3,
+      levels=24,
+      chains=4000,
+      sweeps=3,
+      claim=claims,
+      **(coarse if size == "32" else fine),
+    )
+  )

@@ -1,4 +1,5 @@
-"""Mutual information of correlated Gaussians in 40 to 320 dimensions, from a parametric time score learned with the data score."""
+"""Mutual information of correlated Gaussians in 40 to 320 dimensions, from a parametric time score learned
+with the data score."""
 
 from ml_collections import ConfigDict
 
@@ -10,9 +11,25 @@ def get_config(dim="40"):
   if dim not in VARIANTS:
     raise ValueError(f"the dimension is one of {', '.join(VARIANTS)}, got '{dim}'")
   claim = dict(
-      source="arXiv:2111.11010, mutual information (figure)", metric="mi_nats", true=float(dim) / 4, tolerance=TOLERANCE[dim],
-      relative=True, unit="nats", fast=dim == "40", seeds=1 if dim == "320" else None,
-      note="the paper shows a figure; the average over q is in closed form" + ("; reported, the tolerance is ours" if dim == "320" else ""))
-  return ConfigDict(dict(
-      measure="claims.density_ratio.mutual_information", dim=int(dim), time_balance=0.1, batch=512 if dim in ("40", "80") else 1024,
-      steps=400, learning_rate=0.05, claim=claim))
+    source="arXiv:2111.11010, mutual information (figure)",
+    metric="mi_nats",
+    true=float(dim) / 4,
+    tolerance=TOLERANCE[dim],
+    relative=True,
+    unit="nats",
+    fast=dim == "40",
+    seeds=1 if dim == "320" else None,
+    note="the paper shows a figure; the average over q is in closed form"
+    + ("; reported, the tolerance is ours" if dim == "320" else ""),
+  )
+  return ConfigDict(
+    dict(
+      measure="claims.density_ratio.mutual_information",
+      dim=int(dim),
+      time_balance=0.1,
+      batch=512 if dim in ("40", "80") else 1024,
+      steps=400,
+      learning_rate=0.05,
+      claim=claim,
+    )
+  )

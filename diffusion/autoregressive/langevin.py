@@ -13,13 +13,27 @@ from diffusion.mcmc.base import fold
 START, NOISE, CHAIN = 0, 1, 2  # purposes of a coordinate's keys
 
 
-def langevin_sample(model, key, n: int, shape, *, step_size: float, num_steps: int, t=0.0, cond=None, process=None, start: float = 1.0):
-  """Draws [n, *shape]: coordinate by coordinate, a chain x_d <- x_d + step_size / 2 s_d + sqrt(step_size) z (arXiv:2010.12810, section 4).
+def langevin_sample(
+  model,
+  key,
+  n: int,
+  shape,
+  *,
+  step_size: float,
+  num_steps: int,
+  t=0.0,
+  cond=None,
+  process=None,
+  start: float = 1.0,
+):
+  """Draws [n, *shape]: coordinate by coordinate, a chain x_d <- x_d + step_size / 2 s_d + sqrt(step_size) z
+  (arXiv:2010.12810, section 4).
 
-  Chains of one dimension are short, but they do not cross between modes that are apart, and have the bias of `mcmc.langevin`; where the
-  score can be tabulated, `sample` has neither fault. Falling noise mends the first: with times t_1 > ... > t_L of a process, the chain of
-  a coordinate runs at each level in turn, with steps in proportion to sigma(t)^2; the coordinates before it are noised to that level
-  afresh, and stand as they are at the last.
+  Chains of one dimension are short, but they do not cross between modes that are apart, and have the bias of
+  `mcmc.langevin`; where the score can be tabulated, `sample` has neither fault. Falling noise mends the
+  first: with times t_1 > ... > t_L of a process, the chain of a coordinate runs at each level in turn, with
+  steps in proportion to sigma(t)^2; the coordinates before it are noised to that level afresh, and stand as
+  they are at the last.
 
   Args:
     model: a `losses.Field` with `context` and `head`.
@@ -32,7 +46,8 @@ def langevin_sample(model, key, n: int, shape, *, step_size: float, num_steps: i
     process: a Gaussian process whose x_t the model has learned; needed for more than one time.
     start: standard deviation of the normal that chains start from.
 
-  Raises ValueError for numbers that are not positive, times that do not fall, or several times without a process.
+  Raises ValueError for numbers that are not positive, times that do not fall, or several times without a
+  process.
 
   >>> from diffusion import losses
   >>> model = losses.Field(context=lambda x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda context, x, t, cond: 3.0 - x)
@@ -48,9 +63,15 @@ def langevin_sample(model, key, n: int, shape, *, step_size: float, num_steps: i
       raise ValueError(f"langevin_sample takes a positive {name}, got {number!r}")
   times = np.atleast_1d(np.asarray(t, np.float64))
   if times.ndim != 1 or (times.size > 1 and not np.all(np.diff(times) < 0)):
-    raise ValueError(f"t is one time for all samples, or falling times [L] of annealing, got {np.asarray(t).tolist()}: sort them, largest first")
+    raise ValueError(
+      f"t is one time for all samples, or falling times [L] of annealing, got {np.asarray(t).tolist()}: sort "
+      "them, largest first"
+    )
   if times.size > 1 and process is None:
-    raise ValueError("several times anneal the noise of a process: pass process=..., the one that the model was trained on, or a single t")
+    raise ValueError(
+      "several times anneal the noise of a process: pass process=..., the one that the model was trained on, "
+      "or a single t"
+    )
   levels = _levels(process, times, step_size)
   size = math.prod(shape)
   keys = fold(jnp.broadcast_to(key, (n,)), jnp.arange(n))
@@ -67,7 +88,12 @@ def langevin_sample(model, key, n: int, shape, *, step_size: float, num_steps: i
       context = model.context(seen.reshape(n, *shape), time, cond).reshape(n, size, -1)
       context = jax.lax.dynamic_slice_in_dim(context, d, 1, 1)
       score = jax.tree_util.Partial(functools.partial(_score, model.head), context, time, cond)
-      chain = mcmc.run(mcmc.langevin(score, at["step_size"]), at["rescale"] * value, fold(fold(own, CHAIN), number), num_steps)
+      chain = mcmc.run(
+        mcmc.langevin(score, at["step_size"]),
+        at["rescale"] * value,
+        fold(fold(own, CHAIN), number),
+        num_steps,
+      )
       return chain.x, None
 
     first = start * draw(fold(own, START), ())
@@ -84,7 +110,8 @@ def _score(head, context, t, cond, x):
 
 
 def _levels(process, times, step_size):
-  """Per level [L]: t, step_size, how x of the last level is noised up to this one, and how the chain's value is rescaled on entering."""
+  """Per level [L]: t, step_size, how x of the last level is noised up to this one, and how the chain's value
+  is rescaled on entering."""
   dtype = jnp.result_type(float)
   one = np.ones_like(times)
   if process is None:
@@ -93,11 +120,22 @@ def _levels(process, times, step_size):
     marginal = process.marginal(times)
     alpha, sigma = np.asarray(marginal.alpha, np.float64) * one, np.asarray(marginal.sigma, np.float64) * one
   if not (np.all(alpha > 0) and (times.size == 1 or sigma[-1] > 0)):
-    raise ValueError(f"annealing needs a signal at its first time and noise at its last, got t={times.tolist()} of {type(process).__name__}: "
-                     "keep away from both ends")
+    raise ValueError(
+      f"annealing needs a signal at its first time and noise at its last, got t={times.tolist()} of "
+      f"{type(process).__name__}: "
+      "keep away from both ends"
+    )
   ratio = alpha / alpha[-1]
   spread = np.sqrt(np.maximum(sigma**2 - (ratio * sigma[-1]) ** 2, 0.0))
   steps = step_size * (sigma / sigma[-1]) ** 2 if times.size > 1 else step_size * one
   rescale = np.concatenate([[1.0], alpha[1:] / alpha[:-1]])
-  return {name: jnp.asarray(value, dtype) for name, value in
-          {"t": times, "step_size": steps, "ratio": ratio, "spread": spread, "rescale": rescale}.items()}
+  return {
+    name: jnp.asarray(value, dtype)
+    for name, value in {
+      "t": times,
+      "step_size": steps,
+      "ratio": ratio,
+      "spread": spread,
+      "rescale": rescale,
+    }.items()
+  }

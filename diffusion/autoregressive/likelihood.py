@@ -14,8 +14,8 @@ def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256)
   Args:
     model: a `losses.Field` with `context` and `head`.
     x: [B, ...].
-    grid: [G] for all coordinates, or [D, G]; it has to hold practically all the mass of every conditional, for it is all that is
-      normalised over. The error is of the second order in its spacing.
+    grid: [G] for all coordinates, or [D, G]; it has to hold practically all the mass of every conditional,
+      for it is all that is normalised over. The error is of the second order in its spacing.
     t: a number, or [B].
     cond: None, or a dict of [B, ...].
     width: conditionals tabulated at a time: memory is width times G times the head's.
@@ -32,14 +32,22 @@ def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256)
   t = jnp.broadcast_to(jnp.asarray(t, jnp.result_type(float)), x.shape[:1])
   context = model.context(x, t, cond)
   each = lambda leaf: jnp.repeat(leaf, size, axis=0)
-  rows = (x.reshape(-1), context.reshape(-1, context.shape[-1]), jnp.tile(jnp.arange(size), x.shape[0]), *jax.tree.map(each, (t, cond)))
+  rows = (
+    x.reshape(-1),
+    context.reshape(-1, context.shape[-1]),
+    jnp.tile(jnp.arange(size), x.shape[0]),
+    *jax.tree.map(each, (t, cond)),
+  )
 
   def one(row):
     value, context, coordinate, t, cond = jax.tree.map(lambda leaf: leaf[None], row)
     return conditional_table(model, grid[coordinate], context, t, cond).log_prob(value)[0]
+
   return jax.lax.map(one, rows, batch_size=width).reshape(x.shape)
 
 
 def log_prob(model, x, grid, *, t=0.0, cond=None, width: int = 256):
   """log p(x) in nats, [B]: the sum of `conditional_log_probs`, with the same arguments."""
-  return jnp.sum(conditional_log_probs(model, x, grid, t=t, cond=cond, width=width).reshape(x.shape[0], -1), axis=1)
+  return jnp.sum(
+    conditional_log_probs(model, x, grid, t=t, cond=cond, width=width).reshape(x.shape[0], -1), axis=1
+  )

@@ -1,4 +1,5 @@
-"""Exact samples of an autoregressive score, coordinate by coordinate, by the inverse of each conditional's distribution function."""
+"""Exact samples of an autoregressive score, coordinate by coordinate, by the inverse of each conditional's
+distribution function."""
 
 import math
 
@@ -9,9 +10,11 @@ from diffusion.autoregressive.table import check_grid, conditional_table
 
 
 def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 256):
-  """Draws [n, *shape] from the density that `log_prob` gives on the same grid; sample i depends on (key, i) alone.
+  """Draws [n, *shape] from the density that `log_prob` gives on the same grid; sample i depends on (key, i)
+  alone.
 
-  One scan over the D coordinates, each a call of the context for all samples and G values of the head for each.
+  One scan over the D coordinates, each a call of the context for all samples and G values of the head for
+  each.
 
   Args:
     model: a `losses.Field` with `context` and `head`.
@@ -40,11 +43,17 @@ def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 25
 
   def step(x, coordinate):
     context = model.context(x.reshape(n, *shape), t, cond).reshape(n, size, -1)
-    rows = (jax.lax.dynamic_index_in_dim(u, coordinate, 1, False), jax.lax.dynamic_index_in_dim(context, coordinate, 1, False), t, cond)
+    rows = (
+      jax.lax.dynamic_index_in_dim(u, coordinate, 1, False),
+      jax.lax.dynamic_index_in_dim(context, coordinate, 1, False),
+      t,
+      cond,
+    )
 
     def one(row):
       u, context, t, cond = jax.tree.map(lambda leaf: leaf[None], row)
       return conditional_table(model, grid[coordinate][None], context, t, cond).quantile(u)[0]
+
     value = jax.lax.map(one, rows, batch_size=width)
     return jax.lax.dynamic_update_index_in_dim(x, value.astype(x.dtype), coordinate, 1), None
 

@@ -2,17 +2,18 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.precision import at_least_single
 
 
 @struct.dataclass
 class Table:
-  """N densities, each with a logarithm that is linear between the nodes of its grid, and zero outside: so all of this is exact.
+  """N densities, each with a logarithm that is linear between the nodes of its grid, and zero outside: so all
+  of this is exact.
 
   grid: [N, G] increasing; log_density: [N, G] nats, normalised; log_mass: [N, G - 1] of the cells.
   """
@@ -48,9 +49,9 @@ class Table:
 def table(grid, score, slope=None) -> Table:
   """The table of densities with this score on the grid.
 
-  Between two nodes the score is integrated by Hermite's rule, h (s_0 + s_1) / 2 + h^2 (s_0' - s_1') / 12, of fourth order, or by the
-  trapezoidal one where no slope is known. The sums run outwards from the mode, so that the log-density keeps its digits where there is
-  mass, however deep its tails are.
+  Between two nodes the score is integrated by Hermite's rule, h (s_0 + s_1) / 2 + h^2 (s_0' - s_1') / 12, of
+  fourth order, or by the trapezoidal one where no slope is known. The sums run outwards from the mode, so
+  that the log-density keeps its digits where there is mass, however deep its tails are.
 
   Args:
     grid: [N, G], increasing.
@@ -88,7 +89,9 @@ def log_mean_exp(a):
   size = jnp.abs(a)
   small = size < 1e-2
   safe = jnp.where(small, 1.0, size)
-  return jnp.maximum(a, 0.0) + jnp.where(small, -0.5 * size + size**2 / 24.0, jnp.log(-jnp.expm1(-safe) / safe))
+  return jnp.maximum(a, 0.0) + jnp.where(
+    small, -0.5 * size + size**2 / 24.0, jnp.log(-jnp.expm1(-safe) / safe)
+  )
 
 
 def within(v, a):
@@ -108,13 +111,20 @@ def within(v, a):
 
 
 def check_grid(grid, size: int, who: str):
-  """The grid of each of `size` coordinates, [size, G], from [G] or [size, G]. Raises ValueError for one that does not increase."""
+  """The grid of each of `size` coordinates, [size, G], from [G] or [size, G]. Raises ValueError for one that
+  does not increase."""
   shape = jnp.shape(grid)
   if len(shape) not in (1, 2) or shape[-1] < 2 or (len(shape) == 2 and shape[0] != size):
-    raise ValueError(f"{who} takes a grid [G] for all coordinates, or [{size}, G] with one row for each, G >= 2; got shape {shape}: "
-                     "jnp.linspace(-4.0, 4.0, 401) is a start")
+    raise ValueError(
+      f"{who} takes a grid [G] for all coordinates, or [{size}, G] with one row for each, G >= 2; got shape "
+      f"{shape}: "
+      "jnp.linspace(-4.0, 4.0, 401) is a start"
+    )
   if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(np.asarray(grid), axis=-1) > 0):
-    raise ValueError(f"the grid of {who} increases from each value to the next, and this one does not: sort it and drop what repeats")
+    raise ValueError(
+      f"the grid of {who} increases from each value to the next, and this one does not: sort it and drop "
+      "what repeats"
+    )
   return jnp.broadcast_to(jnp.asarray(grid), (size, shape[-1]))
 
 
@@ -123,6 +133,9 @@ def conditional_table(model, grid, context, t, cond) -> Table:
   context = jnp.broadcast_to(context[:, None, :], (*grid.shape, context.shape[-1]))
   score, slope = jax.jvp(lambda x: model.head(context, x, t, cond), (grid,), (jnp.ones_like(grid),))
   if score.shape != grid.shape:
-    raise ValueError(f"the head takes any number of values of a coordinate, context {context.shape} with x {grid.shape}, and returns as many "
-                     f"scores; got {score.shape}: what tells coordinates apart belongs into the context")
+    raise ValueError(
+      f"the head takes any number of values of a coordinate, context {context.shape} with x {grid.shape}, "
+      "and returns as many "
+      f"scores; got {score.shape}: what tells coordinates apart belongs into the context"
+    )
   return table(grid, score, slope)

@@ -1,4 +1,5 @@
-"""What concrete score matching claims (arXiv:2211.00802), measured on grids: each function is (config, seed) -> {metric: value}."""
+"""What concrete score matching claims (arXiv:2211.00802), measured on grids: each function is (config, seed)
+-> {metric: value}."""
 
 import functools
 
@@ -19,7 +20,8 @@ def histogram(size):
 
 
 def ring(size, reach=3.2, radius=2.0, deviation=0.25):
-  """Eight Gaussians on a circle, seen at the centres of size x size cells of [-reach, reach]^2: [size, size], summing to one."""
+  """Eight Gaussians on a circle, seen at the centres of size x size cells of [-reach, reach]^2: [size, size],
+  summing to one."""
   line = (np.arange(size) + 0.5) / size * 2.0 * reach - reach
   grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1)
   angle = np.arange(8) * np.pi / 4.0
@@ -36,11 +38,13 @@ def sampler(p, batch):
     flat = jnp.searchsorted(cumulative, jax.random.uniform(key, (batch,)) * cumulative[-1], side="right")
     flat = jnp.minimum(flat, p.size - 1).astype(jnp.int32)
     return {"x": jnp.stack(jnp.unravel_index(flat, p.shape), axis=1).astype(jnp.int32)}
+
   return draw
 
 
 def blocks(p, count):
-  """A table [K, K] summed over count x count blocks, which differ by one state where count does not divide K."""
+  """A table [K, K] summed over count x count blocks, which differ by one state where count does not divide
+  K."""
   group = np.arange(p.shape[0]) * count // p.shape[0]
   sums = np.zeros((count, count))
   np.add.at(sums, (group[:, None], group[None, :]), p)
@@ -53,7 +57,8 @@ def total_variation(p, q):
 
 
 def floor(p, count):
-  """The expected total variation of `count` independent draws of p: half the sum of the mean deviations of the cells."""
+  """The expected total variation of `count` independent draws of p: half the sum of the mean deviations of
+  the cells."""
   return float(0.5 * np.sum(np.sqrt(2.0 * p * (1.0 - p) / (np.pi * count))))
 
 
@@ -65,15 +70,29 @@ def counted(x, shape):
 
 def adam(rate, steps):
   """Adam with clipped gradients, whose rate rises over 100 steps and falls to zero along a cosine."""
-  return optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 4), steps), b2=0.99))
+  return optax.chain(
+    optax.clip_by_global_norm(10.0),
+    optax.adam(optax.warmup_cosine_decay_schedule(0.0, rate, min(100, steps // 4), steps), b2=0.99),
+  )
 
 
 def trained(config, objective, times, network, data, seed, shape, label=None):
   """concrete(x, t, cond=None) of the network after config.steps, as data of later programs."""
-  closing = losses.at_times(times, fields=losses.fields(model={"concrete": functools.partial(apply, network)}))
+  closing = losses.at_times(
+    times, fields=losses.fields(model={"concrete": functools.partial(apply, network)})
+  )
   cond = None if label is None else {"label": jnp.zeros(1, jnp.int32)}
-  start = network.init(jax.random.key(seed + 1), jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1), cond)["params"]
-  params, _, _ = fit(losses.chain(objective, closing), start, adam(config.learning_rate, config.steps), data, steps=config.steps, seed=seed)
+  start = network.init(jax.random.key(seed + 1), jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1), cond)[
+    "params"
+  ]
+  params, _, _ = fit(
+    losses.chain(objective, closing),
+    start,
+    adam(config.learning_rate, config.steps),
+    data,
+    steps=config.steps,
+    seed=seed,
+  )
   return jax.tree_util.Partial(functools.partial(apply, network), params["model"])
 
 
@@ -83,12 +102,14 @@ def apply(network, params, x, t, cond=None):
 
 
 def tabulated(concrete, sizes, times):
-  """The concrete score of every state at each of the times, [L, S, N]: a small set of states needs no network while sampling."""
+  """The concrete score of every state at each of the times, [L, S, N]: a small set of states needs no network
+  while sampling."""
   states = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1).astype(np.int32)
 
   @jax.jit
   def table(concrete, times):
     return jax.lax.map(lambda t: concrete(jnp.asarray(states), jnp.full(len(states), t)), times)
+
   return table(concrete, jnp.asarray(times, jnp.float32))
 
 
@@ -99,51 +120,82 @@ def look_up(tables, x, t, cond=None):
 
 
 def cycle(config, seed):
-  """K categories around a circle: total variation of the law that the ratios imply, and of Metropolis-Hastings samples, from the truth.
+  """K categories around a circle: total variation of the law that the ratios imply, and of
+  Metropolis-Hastings samples, from the truth.
 
   The exact objective on clean data, with the reverse neighbour of each state.
   """
   p, of = histogram(config.size), processes.neighbourhoods.cycle(config.size)
-  network = networks.ConcreteMLP(num_values=config.size, num_neighbours=1, width=config.width, depth=1, frequencies=config.frequencies)
-  concrete = trained(config, losses.concrete_score_matching(None, of), losses.uniform_times(0.0, 1e-6), network,
-                     sampler(p, config.batch), seed, (1,))
+  network = networks.ConcreteMLP(
+    num_values=config.size, num_neighbours=1, width=config.width, depth=1, frequencies=config.frequencies
+  )
+  concrete = trained(
+    config,
+    losses.concrete_score_matching(None, of),
+    losses.uniform_times(0.0, 1e-6),
+    network,
+    sampler(p, config.batch),
+    seed,
+    (1,),
+  )
   tables = tabulated(concrete, (config.size,), [0.0])
   start = jax.random.randint(jax.random.key(seed), (config.chains, 1), 0, config.size)
   kernel = mcmc.metropolis(jax.tree_util.Partial(look_up, tables), of)
   x = mcmc.run(kernel, start, jax.random.key(seed + 100), config.sweeps).x
   implied = np.exp(likelihood.log_prob_of_states(tables[0], of))
-  return {"tv": total_variation(counted(x, p.shape), p), "tv_of_the_ratios": total_variation(implied, p), "tv_floor": floor(p, config.chains)}
+  return {
+    "tv": total_variation(counted(x, p.shape), p),
+    "tv_of_the_ratios": total_variation(implied, p),
+    "tv_floor": floor(p, config.chains),
+  }
 
 
 def grid(config, seed):
-  """A K x K torus: block total variation of samples along falling noise, and what the ratios of the lowest noise imply exactly.
+  """A K x K torus: block total variation of samples along falling noise, and what the ratios of the lowest
+  noise imply exactly.
 
-  All levels of the discretised Gaussian are learned at once. Sampling takes Gibbs sweeps while the noise is broad (config.sweeps at
-  each of the first config.broad levels) and Metropolis-Hastings steps below (config.moves at each): between modes with hardly a state
-  in the middle a full conditional trusts ratios that no data have taught, and local moves keep the shares that broad noise gave.
-  The floor is what as many independent draws of the truth give.
+  All levels of the discretised Gaussian are learned at once. Sampling takes Gibbs sweeps while the noise is
+  broad (config.sweeps at each of the first config.broad levels) and Metropolis-Hastings steps below
+  (config.moves at each): between modes with hardly a state in the middle a full conditional trusts ratios
+  that no data have taught, and local moves keep the shares that broad noise gave. The floor is what as many
+  independent draws of the truth give.
   """
   p = ring(config.size)
   process = processes.discretised_gaussian(p.shape, sigma_min=config.sigma_min, sigma_max=config.sigma_max)
   of = processes.neighbourhoods.grid(p.shape)
-  network = networks.ConcreteMLP(num_values=config.size, num_neighbours=2, width=config.width, depth=config.depth,
-                                 frequencies=config.frequencies, embedding_size=config.embedding_size)
-  kind = {"exact": losses.concrete_score_matching, "denoising": losses.denoising_concrete_score_matching}[config.objective]
+  network = networks.ConcreteMLP(
+    num_values=config.size,
+    num_neighbours=2,
+    width=config.width,
+    depth=config.depth,
+    frequencies=config.frequencies,
+    embedding_size=config.embedding_size,
+  )
+  kind = {"exact": losses.concrete_score_matching, "denoising": losses.denoising_concrete_score_matching}[
+    config.objective
+  ]
   objective = losses.chain(kind(process, of), losses.weight_by(losses.balanced()))
-  concrete = trained(config, objective, losses.low_discrepancy(), network, sampler(p, config.batch), seed, (2,))
+  concrete = trained(
+    config, objective, losses.low_discrepancy(), network, sampler(p, config.batch), seed, (2,)
+  )
   tables = tabulated(concrete, p.shape, np.linspace(1.0, 0.0, config.levels))
   levels = tables.reshape(config.levels, *p.shape, 2)
   start = process.sample_prior(jax.random.key(seed), config.chains)
   model, number = jax.tree_util.Partial(look_up, levels), np.arange(config.levels, dtype=np.float32)
-  x = mcmc.anneal(mcmc.gibbs(model, of), start, jax.random.key(seed + 100), number[:config.broad], config.sweeps).x
-  x = mcmc.anneal(mcmc.metropolis(model, of), x, jax.random.key(seed + 200), number[config.broad:], config.moves).x
+  x = mcmc.anneal(
+    mcmc.gibbs(model, of), start, jax.random.key(seed + 100), number[: config.broad], config.sweeps
+  ).x
+  x = mcmc.anneal(
+    mcmc.metropolis(model, of), x, jax.random.key(seed + 200), number[config.broad :], config.moves
+  ).x
   log_implied = likelihood.log_prob_of_states(tables[-1], of)
   ratios = np.stack([np.roll(p, -1, axis=d) / p - 1.0 for d in (0, 1)], axis=-1)
   error = np.asarray(levels[-1]) - ratios
   coarse = blocks(p, 8)
   return {
-      "block_tv": total_variation(blocks(counted(x, p.shape), 8), coarse), "block_tv_floor": floor(coarse, config.chains),
-      "block_tv_of_the_ratios": total_variation(blocks(np.exp(log_implied).reshape(p.shape), 8), coarse),
-      "excess_nats": float(np.sum(p * (np.log(p) - log_implied.reshape(p.shape)))),
-      "relative_error": float(np.sqrt(np.sum(p[..., None] * error**2) / np.sum(p[..., None] * ratios**2))),
+    "block_tv": total_variation(blocks(counted(x, p.shape), 8), coarse),
+    "block_tv_floor": floor(coarse, config.chains),
+    "block_tv_of_the_ratios": total_variation(blocks(np.exp(log_implied).reshape(p.shape), 8), coarse),
+    "excess_nats": float(np.sum(p * (np.log(p) - log_implied.reshape(p.shape)))),
+    "relative_error": float(np.sqrt(np.sum(p[..., None] * error**2) / np.sum(p[..., None] * ratios**2))),
   }

@@ -1,4 +1,5 @@
-"""Binarised digits drawn from a concrete score that `train.py` learned: class-conditional samples, judged by an independent classifier."""
+"""Binarised digits drawn from a concrete score that `train.py` learned: class-conditional samples, judged by
+an independent classifier."""
 
 import functools
 import os
@@ -19,13 +20,23 @@ EACH = 6
 
 
 def evaluate(run, workdir, *, picture="samples.png", **options) -> dict:
-  """The `quality` of a run of `saved_run.open_run`; workdir/picture shows a row a class, held-out images to the left of samples."""
+  """The `quality` of a run of `saved_run.open_run`; workdir/picture shows a row a class, held-out images to
+  the left of samples."""
   x, labels, found = quality(run.parts, run.params, **options)
   held = load(run.parts.dataset.held_out)
   gap = np.full((1, *x.shape[1:]), 0.5)
-  rows = [part for label in range(run.parts.dataset.num_classes)
-          for part in (held["x"][held["label"] == label][:EACH], gap, x[labels == label][:EACH])]
-  image_grid(np.concatenate(rows), os.path.join(workdir, picture), columns=2 * EACH + 1, value_range=(0.0, 1.0), scale=6)
+  rows = [
+    part
+    for label in range(run.parts.dataset.num_classes)
+    for part in (held["x"][held["label"] == label][:EACH], gap, x[labels == label][:EACH])
+  ]
+  image_grid(
+    np.concatenate(rows),
+    os.path.join(workdir, picture),
+    columns=2 * EACH + 1,
+    value_range=(0.0, 1.0),
+    scale=6,
+  )
   return found
 
 
@@ -43,27 +54,42 @@ def measure(config, seed):
 def quality(parts, params, *, samples=300, levels=16, lowest=0.01, sweeps=1, seed=0):
   """(x [samples, 8, 8, 1], their labels, numbers) of class-conditional draws, as many of each class.
 
-  accuracy: share that a support vector machine, trained on the real training images, puts in the class asked for; held_out_accuracy: the
-  same of real images. distance, held_out_distance: mean number of pixels between a sample, or a held-out image, and the nearest
-  training image; copies, held_out_copies: share that is a training image.
+  accuracy: share that a support vector machine, trained on the real training images, puts in the class asked
+  for; held_out_accuracy: the same of real images. distance, held_out_distance: mean number of pixels between
+  a sample, or a held-out image, and the nearest training image; copies, held_out_copies: share that is a
+  training image.
 
   Args:
     parts, params: of a run with a field `concrete` of bits under `processes.uniform_resample`.
-    levels, lowest, sweeps: Gibbs sweeps at each of so many noise levels, geometric from t_max down to `lowest`.
+    levels, lowest, sweeps: Gibbs sweeps at each of so many noise levels, geometric from t_max down to
+      `lowest`.
   """
   labels = np.arange(samples) % parts.dataset.num_classes
   x = draw(parts, params, labels, np.geomspace(float(parts.process.t_max), lowest, levels), sweeps, seed)
   train, held = load(parts.dataset.train), load(parts.dataset.held_out)
   judge = metrics.fit_classifier(train["x"], train["label"])
-  found, real = (metrics.class_accuracy(judge, images, of).value for images, of in ((x, labels), (held["x"], held["label"])))
+  found, real = (
+    metrics.class_accuracy(judge, images, of).value
+    for images, of in ((x, labels), (held["x"], held["label"]))
+  )
   distance, held_distance = (nearest(images, train["x"]) for images in (x, held["x"]))
-  return x, labels, {
-      "accuracy": found, "held_out_accuracy": real, "distance": float(np.mean(distance)), "held_out_distance": float(np.mean(held_distance)),
-      "copies": float(np.mean(distance == 0)), "held_out_copies": float(np.mean(held_distance == 0))}
+  return (
+    x,
+    labels,
+    {
+      "accuracy": found,
+      "held_out_accuracy": real,
+      "distance": float(np.mean(distance)),
+      "held_out_distance": float(np.mean(held_distance)),
+      "copies": float(np.mean(distance == 0)),
+      "held_out_copies": float(np.mean(held_distance == 0)),
+    },
+  )
 
 
 def draw(parts, params, labels, times, sweeps, seed):
-  """Annealed Gibbs samples of the given classes: [n, 8, 8, 1] uint8; sample i depends on (seed, i) and its label alone."""
+  """Annealed Gibbs samples of the given classes: [n, 8, 8, 1] uint8; sample i depends on (seed, i) and its
+  label alone."""
   of = configuration.build(parts.config.loss.neighbourhood, where="config.loss.neighbourhood")
   concrete = jax.tree_util.Partial(functools.partial(apply, parts.network), params)
   kernel = mcmc.gibbs(concrete, of, cond={"label": jnp.asarray(labels, jnp.int32)})

@@ -1,8 +1,9 @@
-"""What density ratio estimation claims (arXiv:2111.11010), measured: each function is (config, seed) -> {metric: value}."""
+"""What density ratio estimation claims (arXiv:2111.11010), measured: each function is (config, seed) ->
+{metric: value}."""
 
 import dataclasses
 import functools
-from typing import Callable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ SAMPLES = 100_000
 
 
 def correlated(dim):
-  """Covariance of dim / 2 correlated pairs, and the mutual information dim / 4 nats of their members (section 5.2)."""
+  """Covariance of dim / 2 correlated pairs, and the mutual information dim / 4 nats of their members (section
+  5.2)."""
   rho = np.sqrt(-np.expm1(-1.0))
   return np.kron(np.eye(dim // 2), np.array([[1.0, rho], [rho, 1.0]])), dim / 4.0
 
@@ -42,12 +44,18 @@ def falling(rate, steps, share=0.2):
 
 
 def natural_descent(rate, steps):
-  """Descent on a root A of M along A A^T dA: the steepest one in the geometry of Gaussians, whatever the scales of M."""
+  """Descent on a root A of M along A A^T dA: the steepest one in the geometry of Gaussians, whatever the
+  scales of M."""
+
   def update(gradients, state, roots):
     return jax.tree.map(lambda gradient, root: root @ (root.T @ gradient), gradients, roots), state
+
   return optax.chain(
-      optax.GradientTransformation(lambda params: optax.EmptyState(), update), optax.clip_by_global_norm(30.0),
-      optax.ema(0.8, debias=False), optax.scale_by_schedule(lambda i: -falling(rate, steps)(i)))
+    optax.GradientTransformation(lambda params: optax.EmptyState(), update),
+    optax.clip_by_global_norm(30.0),
+    optax.ema(0.8, debias=False),
+    optax.scale_by_schedule(lambda i: -falling(rate, steps)(i)),
+  )
 
 
 def adam(rate, steps):
@@ -62,23 +70,36 @@ def gaussian_samples(covariance, batch):
 
 
 def mutual_information(config, seed):
-  """Mutual information of correlated Gaussians from a parametric time score, its average over q in closed form."""
+  """Mutual information of correlated Gaussians from a parametric time score, its average over q in closed
+  form."""
   covariance, truth = correlated(config.dim)
   path = processes.spherical()
   time_score, score = density_ratio.gaussian_end(path)
-  # The time score is of the order of the dimension, the data score of its root: balanced, so that neither's noise is all.
+  # The time score is of the order of the dimension, the data score of its root: balanced, so that neither's
+  # noise is all.
   objective = losses.joint_score_matching(path, "sliced", balance=(config.time_balance, 1.0))
-  loss = losses.chain(objective, losses.at_times(
-      losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score, "score": score})))
-  params, _, _ = fit(Prepared(loss, density_ratio.prepare), jnp.eye(config.dim), natural_descent(config.learning_rate, config.steps),
-                     gaussian_samples(covariance, config.batch), steps=config.steps, seed=seed)
+  loss = losses.chain(
+    objective,
+    losses.at_times(
+      losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score, "score": score})
+    ),
+  )
+  params, _, _ = fit(
+    Prepared(loss, density_ratio.prepare),
+    jnp.eye(config.dim),
+    natural_descent(config.learning_rate, config.steps),
+    gaussian_samples(covariance, config.batch),
+    steps=config.steps,
+    seed=seed,
+  )
   root = params["model"]
   found = expected_log_ratio(np.asarray(root, np.float64), covariance, density_ratio.gauss_legendre(path, 64))
   return {"mi_nats": found, "relative_error": abs(found - truth) / truth}
 
 
 def expected_log_ratio(root, covariance, nodes):
-  """The integral over t of the model's time score, averaged over N(0, covariance) in closed form, float64 on the host."""
+  """The integral over t of the model's time score, averaged over N(0, covariance) in closed form, float64 on
+  the host."""
   eigenvalues, basis = np.linalg.eigh(root @ root.T)
   true = np.einsum("di,de,ei->i", basis, covariance, basis)
   t = np.asarray(nodes.t)[:, None]
@@ -98,6 +119,7 @@ def inner_product_field(dim, width, depth):
 
   def init(key):
     return network.init(key, jnp.zeros((1, dim + 1)), jnp.zeros(1))["params"]
+
   return time_score, init
 
 
@@ -106,20 +128,33 @@ def mutual_information_network(config, seed):
   covariance, truth = correlated(config.dim)
   path = processes.spherical()
   time_score, init = inner_product_field(config.dim, config.width, config.depth)
-  loss = losses.chain(losses.time_score_matching(path), losses.at_times(
-      losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})))
-  params, _, _ = fit(loss, init(jax.random.key(seed + 1)), adam(config.learning_rate, config.steps),
-                     gaussian_samples(covariance, config.batch), steps=config.steps, seed=seed)
+  loss = losses.chain(
+    losses.time_score_matching(path),
+    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+  )
+  params, _, _ = fit(
+    loss,
+    init(jax.random.key(seed + 1)),
+    adam(config.learning_rate, config.steps),
+    gaussian_samples(covariance, config.batch),
+    steps=config.steps,
+    seed=seed,
+  )
   params = params["model"]
   sample = gaussian_samples(covariance, 5000)
   ratio = jax.jit(lambda x: density_ratio.log_ratio(functools.partial(time_score, params), path, x, nodes=24))
   ratios = np.concatenate([ratio(sample(jax.random.key(10_000 + i))["x"]) for i in range(SAMPLES // 5000)])
   estimate = density_ratio.kl_divergence(ratios, max_error=0.1)
-  return {"mi_nats": estimate.mean, "relative_error": abs(estimate.mean - truth) / truth, "standard_error": estimate.standard_error}
+  return {
+    "mi_nats": estimate.mean,
+    "relative_error": abs(estimate.mean - truth) / truth,
+    "standard_error": estimate.standard_error,
+  }
 
 
 def classifiers(config, seed):
-  """Mutual information by telescoping classifiers with quadratic logits; one bridge is noise contrastive estimation."""
+  """Mutual information by telescoping classifiers with quadratic logits; one bridge is noise contrastive
+  estimation."""
   covariance, truth = correlated(config.dim)
   path, num = processes.spherical(), config.bridges
 
@@ -128,21 +163,33 @@ def classifiers(config, seed):
     k = jnp.clip(jnp.floor(t * num).astype(jnp.int32), 0, num - 1)
     forms = jnp.stack([jnp.sum(x * (x @ (form + form.T)), axis=1) for form in params["form"]], axis=1)
     return jnp.take_along_axis(forms, k[:, None], axis=1)[:, 0] + params["offset"][k]
-  loss = losses.chain(losses.telescoping_ratio(path, num), losses.at_times(
-      losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})))
+
+  loss = losses.chain(
+    losses.telescoping_ratio(path, num),
+    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+  )
   start = {"form": jnp.zeros((num, config.dim, config.dim)), "offset": jnp.zeros(num)}
-  params, _, _ = fit(loss, start, adam(config.learning_rate, config.steps), gaussian_samples(covariance, config.batch),
-                     steps=config.steps, seed=seed)
+  params, _, _ = fit(
+    loss,
+    start,
+    adam(config.learning_rate, config.steps),
+    gaussian_samples(covariance, config.batch),
+    steps=config.steps,
+    seed=seed,
+  )
   params = params["model"]
   nodes = density_ratio.bridges(path, num)
   # The average of a quadratic form over q is a trace.
-  averages = [2.0 * np.sum(np.asarray(form, np.float64) * covariance) for form in params["form"]] + np.asarray(params["offset"], np.float64)
+  averages = [
+    2.0 * np.sum(np.asarray(form, np.float64) * covariance) for form in params["form"]
+  ] + np.asarray(params["offset"], np.float64)
   found = float(np.sum(nodes.weight * averages))
   return {"mi_nats": found, "relative_error": abs(found - truth) / truth}
 
 
 def peaked(config, seed):
-  """Largest error, nats, of log q/p on [-2, 2] sigma_q, q = N(0, sigma_q^2) and p = N(0, 1) (section 5.1), mean and scale learned.
+  """Largest error, nats, of log q/p on [-2, 2] sigma_q, q = N(0, sigma_q^2) and p = N(0, 1) (section 5.1),
+  mean and scale learned.
 
   On the spherical path in its log-variance clock, where the time score is of order one everywhere.
   """
@@ -158,17 +205,30 @@ def peaked(config, seed):
     centred = x[:, 0] - blend.second * mean
     pull = 0.5 * jnp.exp(-t) / jnp.sqrt(jnp.maximum(-jnp.expm1(-t), jnp.finfo(t.dtype).tiny)) * mean
     return 0.5 * slope / spread * (centred**2 / spread - 1.0) + pull * centred / spread
+
   loss = losses.chain(
-      losses.time_score_matching(path, weight=losses.uniform(), t_min=config.t_min),
-      losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})))
+    losses.time_score_matching(path, weight=losses.uniform(), t_min=config.t_min),
+    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+  )
   start = {"mean": jnp.asarray(1.0), "log_deviation": jnp.asarray(-3.0)}
   sample = lambda key: {"x": deviation * jax.random.normal(key, (config.batch, 1))}
-  params, _, _ = fit(loss, start, adam(config.learning_rate, config.steps), sample, steps=config.steps, seed=seed)
+  params, _, _ = fit(
+    loss, start, adam(config.learning_rate, config.steps), sample, steps=config.steps, seed=seed
+  )
   params = params["model"]
   x = np.linspace(-2.0, 2.0, 10_001) * deviation
   truth = -np.log(deviation) - 0.5 * x**2 * (deviation**-2 - 1.0)
-  ratio = jax.jit(lambda x: density_ratio.log_ratio(functools.partial(time_score, params), path, x[:, None], nodes=config.nodes))
+  ratio = jax.jit(
+    lambda x: density_ratio.log_ratio(
+      functools.partial(time_score, params), path, x[:, None], nodes=config.nodes
+    )
+  )
   found = np.asarray(ratio(jnp.asarray(x, jnp.float32)))
-  divergence = density_ratio.kl_divergence(ratio(deviation * jax.random.normal(jax.random.key(seed), (SAMPLES,))))
-  return {"largest_error_nats": float(np.abs(found - truth).max()), "kl_nats": divergence.mean,
-          "log_deviation": float(params["log_deviation"])}
+  divergence = density_ratio.kl_divergence(
+    ratio(deviation * jax.random.normal(jax.random.key(seed), (SAMPLES,)))
+  )
+  return {
+    "largest_error_nats": float(np.abs(found - truth).max()),
+    "kl_nats": divergence.mean,
+    "log_deviation": float(params["log_deviation"]),
+  }

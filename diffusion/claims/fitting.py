@@ -41,7 +41,9 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, fixed=None, 
   def step(fixed, carry, number):
     params, state, opt_state, data_key, draw_key = carry
     batch = batches(jax.random.fold_in(data_key, number))
-    (value, (state, _)), gradient = jax.value_and_grad(at, has_aux=True)(params, fixed, state, number, draw_key, batch)
+    (value, (state, _)), gradient = jax.value_and_grad(at, has_aux=True)(
+      params, fixed, state, number, draw_key, batch
+    )
     updates, opt_state = transform.update(gradient, opt_state, params)
     params = optax.apply_updates(params, updates)
     return (params, state, opt_state, data_key, draw_key), value if observe is None else observe(params)
@@ -49,5 +51,6 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, fixed=None, 
   @jax.jit  # the keys are arguments, so every seed is one program
   def run(fixed, *start):
     return jax.lax.scan(functools.partial(step, fixed), start, jnp.arange(steps))
+
   (params, state, *_), values = run(fixed or {}, params, state, transform.init(params), data_key, draw_key)
   return params, state, values

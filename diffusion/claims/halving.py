@@ -1,4 +1,5 @@
-"""Stages of distillation, one program for all of them: a student learns two steps of its teacher and is the teacher of the next."""
+"""Stages of distillation, one program for all of them: a student learns two steps of its teacher and is the
+teacher of the next."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +18,8 @@ class Students(NamedTuple):
 
 
 def learner(close, rate: float, updates: int, batches):
-  """learn(teacher, steps, key) -> student: `updates` updates of Adam from the teacher's parameters, the rate falling linearly to nought.
+  """learn(teacher, steps, key) -> student: `updates` updates of Adam from the teacher's parameters, the rate
+  falling linearly to nought.
 
   Args:
     close: function `StudentSteps` -> the closed loss, with the roles 'model' and 'teacher'.
@@ -25,11 +27,14 @@ def learner(close, rate: float, updates: int, batches):
     updates: how many.
     batches: function key -> batch, called inside the scan.
 
-  One jitted function: other teachers, keys and steps (of the same number, see `repeated`) do not trace it again.
+  One jitted function: other teachers, keys and steps (of the same number, see `repeated`) do not trace it
+  again.
   """
   import optax
 
-  transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(rate, 0.0, updates), b2=0.99))
+  transform = optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(rate, 0.0, updates), b2=0.99)
+  )
 
   @jax.jit
   def learn(teacher, steps, key):
@@ -46,13 +51,16 @@ def learner(close, rate: float, updates: int, batches):
       error, gradient = jax.value_and_grad(value)(student, number)
       change, moments = transform.update(gradient, moments, student)
       return (optax.apply_updates(student, change), moments), error
+
     (student, _), errors = jax.lax.scan(update, (teacher, transform.init(teacher)), jnp.arange(updates))
     return student, errors
+
   return learn
 
 
 def repeated(steps: losses.StudentSteps, count: int) -> losses.StudentSteps:
-  """The same steps, each as often as makes `count` in all: another length would be another program, and the shares stay equal.
+  """The same steps, each as often as makes `count` in all: another length would be another program, and the
+  shares stay equal.
 
   >>> from diffusion import processes
   >>> repeated(losses.student_steps(processes.edm(), [4.0, 2.0, 1.0, 0.5, 0.0]), 4).t.tolist()
@@ -64,14 +72,16 @@ def repeated(steps: losses.StudentSteps, count: int) -> losses.StudentSteps:
 
 
 def halve(learn, teacher, process, grid, key, stochastic=()) -> Students:
-  """Students of half the steps, of a quarter, ..., of one, each the teacher of the next (arXiv:2202.00512, algorithm 2).
+  """Students of half the steps, of a quarter, ..., of one, each the teacher of the next (arXiv:2202.00512,
+  algorithm 2).
 
   Args:
     learn: from `learner`.
     teacher: the parameters that make a DDIM step between neighbours of `grid`.
     process, grid: [n+1] decreasing times, n a power of two.
     key: of all stages.
-    stochastic: numbers of steps for which a student of `solvers.double_step` is distilled too, from the DDIM student of as many.
+    stochastic: numbers of steps for which a student of `solvers.double_step` is distilled too, from the DDIM
+      student of as many.
 
   Returns:
     `Students`, for n/2, n/4, ..., 1 steps.
@@ -79,7 +89,10 @@ def halve(learn, teacher, process, grid, key, stochastic=()) -> Students:
   count = len(grid) - 1
   ddim, double_step = {}, {}
   stage = lambda params, grid, sampler: learn(
-      params, repeated(losses.student_steps(process, grid, sampler), count), jax.random.fold_in(key, 2 * len(grid) + (sampler != "ddim")))[0]
+    params,
+    repeated(losses.student_steps(process, grid, sampler), count),
+    jax.random.fold_in(key, 2 * len(grid) + (sampler != "ddim")),
+  )[0]
   while len(grid) > 2:
     teacher = stage(teacher, grid, "ddim")
     grid = losses.halved(grid)

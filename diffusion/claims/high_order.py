@@ -1,4 +1,5 @@
-"""What high-order denoising score matching claims (arXiv:2111.04726), measured: each function is (config, seed) -> {metric: value}."""
+"""What high-order denoising score matching claims (arXiv:2111.04726), measured: each function is (config,
+seed) -> {metric: value}."""
 
 import time
 
@@ -19,7 +20,10 @@ def dense(key, sizes, last=1.0):
   """Parameters [(w, b), ...] of a dense network; the last layer is scaled."""
   keys = jax.random.split(key, len(sizes) - 1)
   scales = [1.0] * (len(sizes) - 2) + [last]
-  return [(s * np.sqrt(2.0 / a) * jax.random.normal(k, (a, b)), jnp.zeros(b)) for k, a, b, s in zip(keys, sizes[:-1], sizes[1:], scales)]
+  return [
+    (s * np.sqrt(2.0 / a) * jax.random.normal(k, (a, b)), jnp.zeros(b))
+    for k, a, b, s in zip(keys, sizes[:-1], sizes[1:], scales)
+  ]
 
 
 def forward(params, x, activation):
@@ -31,10 +35,15 @@ def forward(params, x, activation):
 
 
 def start(key, dimension, rank, width, precision=1.0):
-  """Parameters of a score and of a Hessian of this rank, two networks of two hidden layers; at first nearly those of N(0, I / precision)."""
+  """Parameters of a score and of a Hessian of this rank, two networks of two hidden layers; at first nearly
+  those of N(0, I / precision)."""
   one, two = jax.random.split(key)
-  return {"skip": jnp.full(dimension, -precision), "score": dense(one, (dimension, width, width, dimension), 0.1),
-          "base": jnp.full(dimension, -precision), "hessian": dense(two, (dimension, width, width, dimension * (rank + 1)), 0.1)}
+  return {
+    "skip": jnp.full(dimension, -precision),
+    "score": dense(one, (dimension, width, width, dimension), 0.1),
+    "base": jnp.full(dimension, -precision),
+    "hessian": dense(two, (dimension, width, width, dimension * (rank + 1)), 0.1),
+  }
 
 
 def functions(rank, activation):
@@ -49,24 +58,33 @@ def functions(rank, activation):
     del t, cond
     out = forward(params["hessian"], x, act).reshape(*x.shape, rank + 1)
     return LowRank(out[..., 0] + params["base"][None], out[..., 1:], halves(rank))
+
   return score, hessian
 
 
 def train(oracle, level, rank, activation, *, width, batch, steps, rate, seed, reduced, residual=False):
-  """Parameters trained at one noise level by denoising score matching of both orders, with or without variance reduction of both.
+  """Parameters trained at one noise level by denoising score matching of both orders, with or without
+  variance reduction of both.
 
   The Hessian's network learns nothing of the score's, so either method has its own network and the same data.
   """
   process = oracle.process
   score, hessian = functions(rank, activation)
-  template = denoisers.from_function(lambda params, x, t, cond: score(params, x, t), process, denoisers.score())
+  template = denoisers.from_function(
+    lambda params, x, t, cond: score(params, x, t), process, denoisers.score()
+  )
   loss = losses.chain(
-      losses.denoising_score_matching(process, "score", variance_reduced=reduced),
-      losses.second_order(rank, variance_reduced=reduced, frozen_score=True, residual=residual),
-      losses.at_times(losses.uniform_times(level, level * 1.00001), fields=losses.fields(model={"denoise": template, "hessian": hessian})))
+    losses.denoising_score_matching(process, "score", variance_reduced=reduced),
+    losses.second_order(rank, variance_reduced=reduced, frozen_score=True, residual=residual),
+    losses.at_times(
+      losses.uniform_times(level, level * 1.00001),
+      fields=losses.fields(model={"denoise": template, "hessian": hessian}),
+    ),
+  )
   pool = oracle.sample(jax.random.key(seed), 50_000)
   data = lambda key: {"x": pool[jax.random.randint(key, (batch,), 0, len(pool))]}
-  # The two losses differ by sigma^2 in scale, which Adam does not see as long as its epsilon is far below both.
+  # The two losses differ by sigma^2 in scale, which Adam does not see as long as its epsilon is far below
+  # both.
   transform = optax.adam(optax.cosine_decay_schedule(rate, steps), b2=0.99, eps=1e-12)
   precision = 1.0 / (float(oracle.eigenvalues[0, 0]) + level**2)  # of one mode
   first = start(jax.random.key(1000 + seed), oracle.means.shape[1], rank, width, precision)
@@ -75,13 +93,15 @@ def train(oracle, level, rank, activation, *, width, batch, steps, rate, seed, r
 
 
 def embedded_modes(dimension, radius, deviation, seed=0):
-  """The oracle of four isotropic Gaussians at +-radius along two random orthogonal directions of D dimensions."""
+  """The oracle of four isotropic Gaussians at +-radius along two random orthogonal directions of D
+  dimensions."""
   axes = np.linalg.qr(np.random.default_rng(seed).normal(size=(dimension, 2)))[0].T
   return oracles.gaussian_mixture(processes.edm(), None, radius * np.concatenate([axes, -axes]), deviation**2)
 
 
 def true_hessian(oracle, x, t):
-  """The mixture's Hessian as a diagonal and one factor a mode: sum_k r_k (g_k - s)(g_k - s)^T - I / c, for isotropic modes."""
+  """The mixture's Hessian as a diagonal and one factor a mode: sum_k r_k (g_k - s)(g_k - s)^T - I / c, for
+  isotropic modes."""
   c = oracle.eigenvalues[0, 0] + jnp.square(t)[:, None]
   weights = oracle.responsibilities(x, t)
   scores = (oracle.means[None] - x[:, None]) / c[:, None]
@@ -92,10 +112,12 @@ def true_hessian(oracle, x, t):
 
 def constant_error(truth):
   """E ||H - E H||^2 over rows: the error of the best constant Hessian."""
+
   @jax.jit
   def parts(truth):
     mean = jnp.mean(truth.dense(), axis=0) if truth.dimension <= 64 else mean_of(truth)
     return jnp.mean(truth.square_norm()), jnp.sum(jnp.square(mean))
+
   square, mean = parts(truth)
   return float(square - mean)
 
@@ -108,7 +130,8 @@ def mean_of(truth):
 
 
 def hessian_errors(oracle, level, params, rank, activation, *, size, jacobians, seed):
-  """Mean square Frobenius errors of the learned Hessian, of the symmetric part of the score's Jacobian, and of the best constant."""
+  """Mean square Frobenius errors of the learned Hessian, of the symmetric part of the score's Jacobian, and
+  of the best constant."""
   score, hessian = functions(rank, activation)
   x = oracle.sample(jax.random.key(2000 + seed), size, t=level)
   t = jnp.full(size, level)
@@ -120,45 +143,86 @@ def hessian_errors(oracle, level, params, rank, activation, *, size, jacobians, 
     jacobian = jax.jacfwd(lambda x: score(params, x[None], None)[0])(x)
     truth = jax.tree.map(lambda leaf: leaf[None], truth)
     return jnp.sum(jnp.square(0.5 * (jacobian + jacobian.T) - truth.dense()[0]))
+
   few = jax.tree.map(lambda leaf: leaf[:jacobians], (x, truth))
   by_jacobian = jax.jit(lambda rows: jax.lax.map(jacobian_error, rows, batch_size=min(16, jacobians)))(few)
-  return {"learned": float(jnp.mean(learned)), "jacobian": float(jnp.mean(by_jacobian)), "constant": constant_error(truth)}
+  return {
+    "learned": float(jnp.mean(learned)),
+    "jacobian": float(jnp.mean(by_jacobian)),
+    "constant": constant_error(truth),
+  }
 
 
 def variance_reduction(config, seed) -> dict:
-  """Errors of the Hessian of four overlapping modes in the plane, learned with and without variance reduction of both orders.
+  """Errors of the Hessian of four overlapping modes in the plane, learned with and without variance reduction
+  of both orders.
 
   The plain one also with three times the batch, which is as many evaluations of the networks.
   """
   oracle = embedded_modes(2, config.radius, config.deviation)
   arguments = dict(width=config.width, steps=config.steps, rate=config.learning_rate, seed=seed)
   errors = {}
-  for name, reduced, batch in (("reduced", True, config.batch), ("plain", False, config.batch), ("plain_long", False, 3 * config.batch)):
+  for name, reduced, batch in (
+    ("reduced", True, config.batch),
+    ("plain", False, config.batch),
+    ("plain_long", False, 3 * config.batch),
+  ):
     params = train(oracle, config.level, 1, "softplus", batch=batch, reduced=reduced, **arguments)
     found = hessian_errors(oracle, config.level, params, 1, "softplus", size=4096, jacobians=4096, seed=seed)
-    errors[name], errors["jacobian_" + name], constant = found["learned"], found["jacobian"], found["constant"]
-  return {"plain_over_reduced_error": errors["plain"] / errors["reduced"],
-          "plain_of_equal_cost_over_reduced_error": errors["plain_long"] / errors["reduced"],
-          "reduced_over_constant_error": errors["reduced"] / constant,
-          "jacobian_plain_over_reduced_error": errors["jacobian_plain"] / errors["jacobian_reduced"]}
+    errors[name], errors["jacobian_" + name], constant = (
+      found["learned"],
+      found["jacobian"],
+      found["constant"],
+    )
+  return {
+    "plain_over_reduced_error": errors["plain"] / errors["reduced"],
+    "plain_of_equal_cost_over_reduced_error": errors["plain_long"] / errors["reduced"],
+    "reduced_over_constant_error": errors["reduced"] / constant,
+    "jacobian_plain_over_reduced_error": errors["jacobian_plain"] / errors["jacobian_reduced"],
+  }
 
 
 def accuracy(config, seed) -> dict:
-  """Errors of a learned low-rank Hessian beside those of the Jacobian of a score that was learned on the same draws, and of the best constant.
+  """Errors of a learned low-rank Hessian beside those of the Jacobian of a score that was learned on the same
+  draws, and of the best constant.
 
-  Both with variance reduction. The Hessian is learned from the noise, as in the paper, or with config.residual from the residuals of the
-  score.
+  Both with variance reduction. The Hessian is learned from the noise, as in the paper, or with
+  config.residual from the residuals of the score.
   """
   oracle = embedded_modes(config.dimension, config.radius, config.deviation)
-  params = train(oracle, config.level, config.rank, config.activation, width=config.width, batch=config.batch, steps=config.steps,
-                 rate=config.learning_rate, seed=seed, reduced=True, residual=config.residual)
-  found = hessian_errors(oracle, config.level, params, config.rank, config.activation, size=2048, jacobians=config.jacobians, seed=seed)
-  return {"learned_over_jacobian": found["learned"] / found["jacobian"], "learned_over_constant": found["learned"] / found["constant"],
-          "jacobian_over_constant": found["jacobian"] / found["constant"]}
+  params = train(
+    oracle,
+    config.level,
+    config.rank,
+    config.activation,
+    width=config.width,
+    batch=config.batch,
+    steps=config.steps,
+    rate=config.learning_rate,
+    seed=seed,
+    reduced=True,
+    residual=config.residual,
+  )
+  found = hessian_errors(
+    oracle,
+    config.level,
+    params,
+    config.rank,
+    config.activation,
+    size=2048,
+    jacobians=config.jacobians,
+    seed=seed,
+  )
+  return {
+    "learned_over_jacobian": found["learned"] / found["jacobian"],
+    "learned_over_constant": found["learned"] / found["constant"],
+    "jacobian_over_constant": found["jacobian"] / found["constant"],
+  }
 
 
 def speed(config, seed) -> dict:
-  """How many times longer the Jacobian of a score takes than one low-rank Hessian, at each dimension of the config: medians."""
+  """How many times longer the Jacobian of a score takes than one low-rank Hessian, at each dimension of the
+  config: medians."""
   result = {}
   for dimension in config.dimensions:
     score, hessian = functions(config.rank, "softplus")
@@ -167,7 +231,10 @@ def speed(config, seed) -> dict:
     jacobian = jax.jit(jax.vmap(jax.jacfwd(lambda x: score(params, x[None], None)[0])))
     learned = jax.jit(lambda x: hessian(params, x, None))
     times = {}
-    for name, function, repeats in (("jacobian", jacobian, config.repeats), ("learned", learned, 10 * config.repeats)):
+    for name, function, repeats in (
+      ("jacobian", jacobian, config.repeats),
+      ("learned", learned, 10 * config.repeats),
+    ):
       jax.block_until_ready(function(x))
       spent = []
       for _ in range(repeats):
@@ -180,7 +247,8 @@ def speed(config, seed) -> dict:
 
 
 def gaussian(config, seed) -> dict:
-  """Largest error of the covariance, whose variances are one, after steps of Ozaki and of Langevin from the Gaussian itself, over step sizes.
+  """Largest error of the covariance, whose variances are one, after steps of Ozaki and of Langevin from the
+  Gaussian itself, over step sizes.
 
   Langevin at the config's first step sizes alone: from four times the smallest variance on, 0.4, it diverges.
   """
@@ -188,15 +256,23 @@ def gaussian(config, seed) -> dict:
   precision = jnp.asarray(np.linalg.inv(covariance), jnp.float32)
   score = lambda x: -x @ precision
   hessian = lambda x: Full(jnp.broadcast_to(-precision[None], (x.shape[0], 2, 2)))
-  first = jax.random.normal(jax.random.key(seed), (config.chains, 2)) @ jnp.asarray(np.linalg.cholesky(covariance).T, jnp.float32)
+  first = jax.random.normal(jax.random.key(seed), (config.chains, 2)) @ jnp.asarray(
+    np.linalg.cholesky(covariance).T, jnp.float32
+  )
   errors = {"ozaki": [], "langevin": []}
   for number, size in enumerate(config.step_sizes):
-    for name, kernel in (("ozaki", mcmc.ozaki(score, hessian, size)), ("langevin", mcmc.langevin(score, size))):
+    for name, kernel in (
+      ("ozaki", mcmc.ozaki(score, hessian, size)),
+      ("langevin", mcmc.langevin(score, size)),
+    ):
       if name == "langevin" and number >= config.stable:
         continue
       x = np.asarray(mcmc.run(kernel, first, jax.random.key(seed + 1), config.steps).x, np.float64)
       errors[name].append(np.abs(x.T @ x / len(x) - covariance).max())
-  return {"ozaki_covariance_error": max(errors["ozaki"]), "langevin_covariance_error": max(errors["langevin"])}
+  return {
+    "ozaki_covariance_error": max(errors["ozaki"]),
+    "langevin_covariance_error": max(errors["langevin"]),
+  }
 
 
 def rotation(angle):
@@ -224,18 +300,25 @@ def cross(x):
 
 
 TARGETS = {
-    "ridge": (lambda x: student(x, (0.0, 0.0), 0.5, (1.0, 0.2), 5.0), 0.2),
-    "two_ridges": (lambda x: jnp.logaddexp(student(x, (0.0, 0.5), 0.6, (1.0, 0.2), 5.0), student(x, (0.0, -0.5), -0.6, (1.0, 0.2), 5.0)), 0.2),
-    "ring": (eight_modes, 0.1),
-    "cross": (cross, 0.05),
+  "ridge": (lambda x: student(x, (0.0, 0.0), 0.5, (1.0, 0.2), 5.0), 0.2),
+  "two_ridges": (
+    lambda x: jnp.logaddexp(
+      student(x, (0.0, 0.5), 0.6, (1.0, 0.2), 5.0), student(x, (0.0, -0.5), -0.6, (1.0, 0.2), 5.0)
+    ),
+    0.2,
+  ),
+  "ring": (eight_modes, 0.1),
+  "cross": (cross, 0.05),
 }
 """Name -> (log-density of one point, step size)."""
 
 
 def sample_sizes(config, seed) -> dict:
-  """Effective sample sizes a thousand steps of a chain, the smaller of two coordinates, at equal step: Ozaki's over Langevin's.
+  """Effective sample sizes a thousand steps of a chain, the smaller of two coordinates, at equal step:
+  Ozaki's over Langevin's.
 
-  The chains start from long runs of MALA. A chain that diverges is worth nothing: the ratio is then given as infinite_ratio.
+  The chains start from long runs of MALA. A chain that diverges is worth nothing: the ratio is then given as
+  infinite_ratio.
   """
   result = {}
   for name, (log_prob, step_size) in TARGETS.items():
@@ -243,7 +326,10 @@ def sample_sizes(config, seed) -> dict:
     place = jax.random.normal(jax.random.key(seed), (config.chains, 2))
     place = mcmc.run(mcmc.mala(jax.vmap(log_prob), 0.02), place, jax.random.key(seed + 1), config.warm_up).x
     sizes = {}
-    for kind, kernel in (("langevin", mcmc.langevin(score, step_size)), ("ozaki", mcmc.ozaki(score, hessian, step_size))):
+    for kind, kernel in (
+      ("langevin", mcmc.langevin(score, step_size)),
+      ("ozaki", mcmc.ozaki(score, hessian, step_size)),
+    ):
       samples = mcmc.run(kernel, place, jax.random.key(seed + 2), config.steps, thin=1).samples
       sizes[kind] = mcmc.effective_sample_size(samples).min() / (config.chains * config.steps / 1000.0)
       result[f"{kind}_{name}"] = sizes[kind]

@@ -1,4 +1,5 @@
-"""Posterior sampling where the posterior is known (a mixture of Gaussians, y linear in x with noise), measured: which method is nearer to it."""
+"""Posterior sampling where the posterior is known (a mixture of Gaussians, y linear in x with noise),
+measured: which method is nearer to it."""
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +33,10 @@ def measurements(noise):
   mask = np.arange(DIM) % 2
   sensing = tasks.compressed_sensing((DIM,), 3, jax.random.key(0), noise)
   return {
-      "inpainting": (tasks.inpainting(mask, noise), np.diag(mask.astype(float))),
-      "super_resolution": (tasks.linear(pooled, noise=noise).replace(gram=0.5), pooled),
-      "blur": (tasks.linear(blurred, noise=noise), blurred),
-      "compressed_sensing": (sensing, np.asarray(sensing.params, np.float64)),
+    "inpainting": (tasks.inpainting(mask, noise), np.diag(mask.astype(float))),
+    "super_resolution": (tasks.linear(pooled, noise=noise).replace(gram=0.5), pooled),
+    "blur": (tasks.linear(blurred, noise=noise), blurred),
+    "compressed_sensing": (sensing, np.asarray(sensing.params, np.float64)),
   }
 
 
@@ -46,23 +47,28 @@ def methods(process, measurement, y, steps):
   grid = solvers.grids.karras(process, steps, clean=True)
   same = lambda denoiser: denoiser
   return {
-      "prior": (same, table, None),
-      "replacement": (same, stochastic, tasks.replacement(process, measurement, y)),
-      "replacement, 5 correctors": (
-          same, solvers.predictor_corrector(process, grid, predictor=solvers.ddim, corrector=solvers.annealed, snr=0.3, n_corrector=5),
-          tasks.replacement(process, measurement, y)),
-      "dps": (tasks.dps(measurement, y), stochastic, None),
-      "dps, normalized": (tasks.dps(measurement, y, normalized=True), stochastic, None),
-      "dps, spread of x0": (tasks.dps(measurement, y, data_std=STD), stochastic, None),
-      "pigdm": (tasks.pigdm(measurement, y, STD), stochastic, None),
-      "pigdm, flow": (tasks.pigdm(measurement, y, STD), table, None),
-      "daps": (same, tasks.daps(process, grid, measurement, y, data_std=STD), None),
-      "ddrm": (same, tasks.ddrm(process, grid, measurement, y), None),
+    "prior": (same, table, None),
+    "replacement": (same, stochastic, tasks.replacement(process, measurement, y)),
+    "replacement, 5 correctors": (
+      same,
+      solvers.predictor_corrector(
+        process, grid, predictor=solvers.ddim, corrector=solvers.annealed, snr=0.3, n_corrector=5
+      ),
+      tasks.replacement(process, measurement, y),
+    ),
+    "dps": (tasks.dps(measurement, y), stochastic, None),
+    "dps, normalized": (tasks.dps(measurement, y, normalized=True), stochastic, None),
+    "dps, spread of x0": (tasks.dps(measurement, y, data_std=STD), stochastic, None),
+    "pigdm": (tasks.pigdm(measurement, y, STD), stochastic, None),
+    "pigdm, flow": (tasks.pigdm(measurement, y, STD), table, None),
+    "daps": (same, tasks.daps(process, grid, measurement, y, data_std=STD), None),
+    "ddrm": (same, tasks.ddrm(process, grid, measurement, y), None),
   }
 
 
 def distances(process, mixture, measurement, matrix, *, points, count, steps, seed=0, chosen=None):
-  """Sliced Wasserstein distances of each method's samples to exact ones of the posterior, over measured points; infinite where it diverged.
+  """Sliced Wasserstein distances of each method's samples to exact ones of the posterior, over measured
+  points; infinite where it diverged.
 
   Args:
     process: a Gaussian process.
@@ -86,22 +92,36 @@ def distances(process, mixture, measurement, matrix, *, points, count, steps, se
     truth = oracle.sample(key(100 + point), 1)
     y = measurement.observe(truth, jax.random.split(key(200 + point), 1))
     seen = np.abs(matrix).sum(axis=1) > 0
-    exact = oracles.conditioned(process, weights, means, covariances, matrix[seen], np.asarray(y[0], np.float64)[seen], float(measurement.noise))
+    exact = oracles.conditioned(
+      process,
+      weights,
+      means,
+      covariances,
+      matrix[seen],
+      np.asarray(y[0], np.float64)[seen],
+      float(measurement.noise),
+    )
     target, again = (np.asarray(exact.sample(key(number), count)) for number in (1, 2))
     found.setdefault("floor", []).append(metrics.sliced_wasserstein(again, target))
-    for name, (transform, solver, post_step) in methods(process, measurement, jnp.broadcast_to(y, (count, y.shape[1])), steps).items():
+    for name, (transform, solver, post_step) in methods(
+      process, measurement, jnp.broadcast_to(y, (count, y.shape[1])), steps
+    ).items():
       if chosen is None or name in chosen:
         out = np.asarray(solvers.sample(transform(oracle), solver, x, keys=keys, post_step=post_step))
-        found.setdefault(name, []).append(metrics.sliced_wasserstein(out, target) if np.all(np.isfinite(out)) else np.inf)
+        found.setdefault(name, []).append(
+          metrics.sliced_wasserstein(out, target) if np.all(np.isfinite(out)) else np.inf
+        )
         calls[name] = solver.nfe
   return {name: np.array(each) for name, each in found.items()}, calls
 
 
 def mixture(config, seed):
-  """Ratios of the methods' distances to the posterior: `A_over_B_NOISE` for the pairs, `A_over_prior` and `A_over_floor` for the methods.
+  """Ratios of the methods' distances to the posterior: `A_over_B_NOISE` for the pairs, `A_over_prior` and
+  `A_over_floor` for the methods.
 
-  A ratio is that of the means over points, its geometric mean over the measurements (and over the noises where none is named): so no one
-  measurement with long distances decides. Every seed has a mixture of its own, none of which the benchmark has seen.
+  A ratio is that of the means over points, its geometric mean over the measurements (and over the noises
+  where none is named): so no one measurement with long distances decides. Every seed has a mixture of its
+  own, none of which the benchmark has seen.
 
   Args:
     config: measurements, noises, methods, pairs (A, B), points, count, steps.
@@ -112,16 +132,43 @@ def mixture(config, seed):
   for noise in config.noises:
     for name in config.measurements:
       measurement, matrix = measurements(noise)[name]
-      each, _ = distances(process, own, measurement, matrix, points=config.points, count=config.count, steps=config.steps, seed=seed,
-                          chosen=("prior", *config.methods))
+      each, _ = distances(
+        process,
+        own,
+        measurement,
+        matrix,
+        points=config.points,
+        count=config.count,
+        steps=config.steps,
+        seed=seed,
+        chosen=("prior", *config.methods),
+      )
       means[noise, name] = {method: value.mean() for method, value in each.items()}
 
   def ratio(a, b, noises):
     with np.errstate(divide="ignore", invalid="ignore"):
-      return float(np.exp(np.mean([np.log(means[noise, name][a] / means[noise, name][b]) for noise in noises for name in config.measurements])))
-  found = {f"{slug(a)}_over_{slug(b)}_{noise:g}": ratio(a, b, (noise,)) for a, b in config.pairs for noise in config.noises}
+      return float(
+        np.exp(
+          np.mean(
+            [
+              np.log(means[noise, name][a] / means[noise, name][b])
+              for noise in noises
+              for name in config.measurements
+            ]
+          )
+        )
+      )
+
+  found = {
+    f"{slug(a)}_over_{slug(b)}_{noise:g}": ratio(a, b, (noise,))
+    for a, b in config.pairs
+    for noise in config.noises
+  }
   for method in config.methods:
-    found |= {f"{slug(method)}_over_prior": ratio(method, "prior", config.noises), f"{slug(method)}_over_floor": ratio(method, "floor", config.noises)}
+    found |= {
+      f"{slug(method)}_over_prior": ratio(method, "prior", config.noises),
+      f"{slug(method)}_over_floor": ratio(method, "floor", config.noises),
+    }
   return found
 
 

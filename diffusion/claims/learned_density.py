@@ -1,4 +1,5 @@
-"""The density that a time score trained by `train.py` implies: log p_1 = log N(0, I) + log ratio, checked by its mass and drawn."""
+"""The density that a time score trained by `train.py` implies: log p_1 = log N(0, I) + log ratio, checked by
+its mass and drawn."""
 
 import os
 
@@ -11,10 +12,12 @@ from diffusion.data import load
 
 
 def in_the_plane(run, workdir, *, nodes=32, points=81, reach=3.0) -> dict:
-  """Mass on a grid of points^2 points in [-reach, reach]^2 (1 for a true density) and nats of held-out data; draws density.png.
+  """Mass on a grid of points^2 points in [-reach, reach]^2 (1 for a true density) and nats of held-out data;
+  draws density.png.
 
   Args:
-    run: of `saved_run.open_run`, with a field `time_score` on two-dimensional data and a path from N(0, I) to the data.
+    run: of `saved_run.open_run`, with a field `time_score` on two-dimensional data and a path from N(0, I) to
+      the data.
     workdir: the folder that gets the picture.
     nodes: of Gauss-Legendre quadrature in t.
     points, reach: the grid, in the units that the model sees.
@@ -26,10 +29,16 @@ def in_the_plane(run, workdir, *, nodes=32, points=81, reach=3.0) -> dict:
   def log_density(x):
     ratio = density_ratio.log_ratio(run.field.time_score, run.parts.process, x, nodes=nodes)
     return ratio - 0.5 * jnp.sum(x**2, axis=1) - np.log(2.0 * np.pi).astype(np.float32)
-  density = np.exp(np.asarray(log_density(jnp.asarray(grid, jnp.float32)), np.float64)).reshape(points, points)
+
+  density = np.exp(np.asarray(log_density(jnp.asarray(grid, jnp.float32)), np.float64)).reshape(
+    points, points
+  )
   held = run.parts.dataset.scaling.to_model(np.asarray(load(run.parts.dataset.held_out, 2000)["x"]))
   draw(os.path.join(workdir, "density.png"), density, held, reach)
-  return {"mass": float(density.sum() * (line[1] - line[0]) ** 2), "nats": float(-np.mean(np.asarray(log_density(jnp.asarray(held)))))}
+  return {
+    "mass": float(density.sum() * (line[1] - line[0]) ** 2),
+    "nats": float(-np.mean(np.asarray(log_density(jnp.asarray(held))))),
+  }
 
 
 def draw(path, density, points, reach):

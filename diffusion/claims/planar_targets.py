@@ -1,12 +1,13 @@
-"""Two-dimensional sets as densities: samples, the exact density at every noise level, and exact masses of blocks of the plane."""
+"""Two-dimensional sets as densities: samples, the exact density at every noise level, and exact masses of
+blocks of the plane."""
 
 import dataclasses
-from typing import Callable
+from collections.abc import Callable
 
 import jax
-from jax.scipy.special import log_ndtr, ndtr
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import log_ndtr, ndtr
 
 from diffusion import oracles
 
@@ -38,7 +39,8 @@ def target(name, process) -> Target:
 
 
 def block_variation(x, target) -> float:
-  """Total variation between points [n, 2] and the clean set over 8 x 8 blocks, and what lies outside of them."""
+  """Total variation between points [n, 2] and the clean set over 8 x 8 blocks, and what lies outside of
+  them."""
   edges = np.linspace(-target.reach, target.reach, 9)
   counted = np.histogram2d(*np.asarray(x, np.float64).T, bins=[edges, edges])[0] / len(x)
   outside = abs(counted.sum() - target.masses.sum())
@@ -69,13 +71,15 @@ def checkerboard(process) -> Target:
   def inside(x):
     x = np.asarray(x) * std
     return (np.abs(x).max(axis=1) < 2) & (np.floor(x).sum(axis=1) % 2 == 0)
+
   corner = np.floor(np.arange(-2.0, 2.0, 0.5))
   masses = np.where((corner[:, None] + corner[None]) % 2 == 0, 1.0 / 32.0, 0.0)
   return Target(sample, log_prob, masses, 2.0 / std, inside)
 
 
 def eight_gaussians(process) -> Target:
-  """Eight equal Gaussians of deviation 1/4 on a circle of radius 2; a point is inside within three of their deviations."""
+  """Eight equal Gaussians of deviation 1/4 on a circle of radius 2; a point is inside within three of their
+  deviations."""
   std = float(np.sqrt(2.0 + 1.0 / 16.0))
   angles = 2 * np.pi * np.arange(8) / 8
   centres, width = 2.0 * np.stack([np.cos(angles), np.sin(angles)], axis=1) / std, 0.25 / std

@@ -9,8 +9,8 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.npz(path), data.idx(path)      arrays in a file
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
 
-Data of one's own: any sequence of dict(x=array, label=int) is a source; `describe` makes a `Dataset` of two of them, and a
-config may name a function of one's own module that returns it.
+Data of one's own: any sequence of dict(x=array, label=int) is a source; `describe` makes a `Dataset` of two
+of them, and a config may name a function of one's own module that returns it.
 
 >>> import numpy as np
 >>> records = [dict(x=np.full((2, 6, 1), 10 * k, np.uint8), label=k % 2) for k in range(8)]

@@ -1,4 +1,5 @@
-"""Files by number, from a folder or from a zip, with the same few methods: `names`, `read(index) -> bytes`, `path`."""
+"""Files by number, from a folder or from a zip, with the same few methods: `names`, `read(index) -> bytes`,
+`path`."""
 
 import mmap
 import os
@@ -15,9 +16,9 @@ class Folder:
   def __init__(self, path):
     self.path = path
     self.names = sorted(
-        os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/")
-        for parent, _, names in os.walk(path, followlinks=True)
-        for name in names
+      os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/")
+      for parent, _, names in os.walk(path, followlinks=True)
+      for name in names
     )
 
   def read(self, index):
@@ -28,8 +29,9 @@ class Folder:
 class Zip:
   """The members of a zip file, sorted by name.
 
-  The table of contents is read once; a member is then a slice of the mapped file, so any number of threads may read at
-  once (Python's own `zipfile` takes a lock for each read) and a copy in another process maps the file anew.
+  The table of contents is read once; a member is then a slice of the mapped file, so any number of threads
+  may read at once (Python's own `zipfile` takes a lock for each read) and a copy in another process maps the
+  file anew.
   """
 
   def __init__(self, path):
@@ -38,9 +40,14 @@ class Zip:
       with zipfile.ZipFile(path) as file:
         members = sorted((m for m in file.infolist() if not m.is_dir()), key=lambda member: member.filename)
     except (zipfile.BadZipFile, OSError, EOFError) as error:
-      raise UserError(f"{path} cannot be read as a zip ({error}): it may be truncated, fetch it again") from None
+      raise UserError(
+        f"{path} cannot be read as a zip ({error}): it may be truncated, fetch it again"
+      ) from None
     self.names = [member.filename for member in members]
-    self.members = [(m.header_offset, m.compress_size, m.file_size, m.compress_type, m.CRC, m.flag_bits & 1) for m in members]
+    self.members = [
+      (m.header_offset, m.compress_size, m.file_size, m.compress_type, m.CRC, m.flag_bits & 1)
+      for m in members
+    ]
     self._map = None
 
   def __getstate__(self):
@@ -53,7 +60,10 @@ class Zip:
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     offset, packed, size, method, checksum, encrypted = self.members[index]
     if encrypted or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-      raise UserError(f"{self.names[index]} in {self.path} is encrypted or packed in a rare way: unpack the zip and give the folder")
+      raise UserError(
+        f"{self.names[index]} in {self.path} is encrypted or packed in a rare way: unpack the zip and give "
+        "the folder"
+      )
     try:
       # Local header: 26 bytes on, the lengths of the name and of the extra field that stand before the data.
       name_length, extra_length = struct.unpack("<HH", self._map[offset + 26 : offset + 30])

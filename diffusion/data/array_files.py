@@ -18,24 +18,24 @@ IDX_NAME = re.compile(r"(.+?)[-.]images[-.]idx\d-\w+?(\.gz)?$")
 
 
 def npz(
-    path,
-    *,
-    x_key="x",
-    label_key="label",
-    held_out=0.1,
-    levels=256,
-    image_size=None,
-    channels=None,
-    num_classes=None,
-    centered=True,
-    dequantization="none",
-    random_flip=False,
-    augment=None,
+  path,
+  *,
+  x_key="x",
+  label_key="label",
+  held_out=0.1,
+  levels=256,
+  image_size=None,
+  channels=None,
+  num_classes=None,
+  centered=True,
+  dequantization="none",
+  random_flip=False,
+  augment=None,
 ):
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
-  Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1; real-valued x [n, ...] are standardised by one
-  scalar mean and deviation.
+  Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1; real-valued x [n, ...] are
+  standardised by one scalar mean and deviation.
 
   Args:
     path: the file.
@@ -54,39 +54,51 @@ def npz(
   try:
     with np.load(path, allow_pickle=False) as file:
       if not hasattr(file, "files"):
-        raise UserError(f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)")
+        raise UserError(
+          f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)"
+        )
       arrays = {key: file[key] for key in file.files if key.startswith((x_key, label_key))}
       names = file.files
   except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-    raise UserError(f"{path} cannot be read as NPZ ({error}): it may be truncated, or hold Python objects") from None
+    raise UserError(
+      f"{path} cannot be read as NPZ ({error}): it may be truncated, or hold Python objects"
+    ) from None
   if x_key not in arrays:
-    raise UserError(f"{path} has the arrays {', '.join(names)}, but none called {x_key!r}: name it with x_key=...")
+    raise UserError(
+      f"{path} has the arrays {', '.join(names)}, but none called {x_key!r}: name it with x_key=..."
+    )
   train = arrays[x_key], arrays.get(label_key)
-  apart = (arrays[x_key + "_held_out"], arrays.get(label_key + "_held_out")) if x_key + "_held_out" in arrays else None
+  apart = (
+    (arrays[x_key + "_held_out"], arrays.get(label_key + "_held_out"))
+    if x_key + "_held_out" in arrays
+    else None
+  )
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
-  return _from_arrays(path, train, apart, held_out, levels, image_size, channels, num_classes=num_classes, **options)
+  return _from_arrays(
+    path, train, apart, held_out, levels, image_size, channels, num_classes=num_classes, **options
+  )
 
 
 def idx(
-    path="",
-    *,
-    images="",
-    labels="",
-    held_out=0.1,
-    image_size=None,
-    channels=None,
-    num_classes=None,
-    centered=True,
-    dequantization="none",
-    random_flip=False,
-    augment=None,
+  path="",
+  *,
+  images="",
+  labels="",
+  held_out=0.1,
+  image_size=None,
+  channels=None,
+  num_classes=None,
+  centered=True,
+  dequantization="none",
+  random_flip=False,
+  augment=None,
 ):
   """IDX files as MNIST has them, plain or gzipped.
 
   Args:
-    path: folder with `train-images-idx3-ubyte(.gz)`, `train-labels-idx1-ubyte(.gz)` and the same with `t10k`. With only one of
-      the two pairs there, a fixed stratified share of it is held out (9,000 and 1,000 of the 10,000 of t10k), and results are
-      not comparable with those on the usual split.
+    path: folder with `train-images-idx3-ubyte(.gz)`, `train-labels-idx1-ubyte(.gz)` and the same with `t10k`.
+      With only one of the two pairs there, a fixed stratified share of it is held out (9,000 and 1,000 of the
+      10,000 of t10k), and results are not comparable with those on the usual split.
     images, labels: or the two files themselves (labels may be missing).
     held_out: share held out where there is one pair only.
     image_size, channels, num_classes, centered, dequantization, random_flip, augment: see `images`.
@@ -104,39 +116,58 @@ def idx(
   train = pairs.get("train") or next(iter(pairs.values()))
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
-      path or images, read(train), apart and read(apart), held_out, 256, image_size, channels, num_classes=num_classes, **options
+    path or images,
+    read(train),
+    apart and read(apart),
+    held_out,
+    256,
+    image_size,
+    channels,
+    num_classes=num_classes,
+    **options,
   )
 
 
 def read_idx(path):
-  """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the values)."""
+  """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
+  values)."""
   try:
     with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
       content = file.read()
   except FileNotFoundError:
     raise UserError(f"there is no file at {path}: check the path") from None
   except (OSError, EOFError, zlib.error) as error:
-    raise UserError(f"{path} cannot be unpacked ({error}): it is damaged or truncated, fetch it again") from None
+    raise UserError(
+      f"{path} cannot be unpacked ({error}): it is damaged or truncated, fetch it again"
+    ) from None
   if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in IDX_TYPES:
     raise UserError(f"{path} is not an IDX file: it must begin with two zero bytes and a known type")
   dtype, dimensions = np.dtype(IDX_TYPES[content[2]]), content[3]
   start = 4 + 4 * dimensions
   shape = tuple(np.frombuffer(content[4:start], ">u4").astype(int)) if len(content) >= start else None
   if shape is None or len(content) - start != int(np.prod(shape)) * dtype.itemsize:
-    raise UserError(f"{path} announces an array of shape {shape} but holds another number of bytes: it is truncated, fetch it again")
+    raise UserError(
+      f"{path} announces an array of shape {shape} but holds another number of bytes: it is truncated, fetch "
+      "it again"
+    )
   return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
 def _idx_pairs(path):
   """dict from 'train', 't10k', ... to (images file, labels file or '')."""
   if not os.path.isdir(path):
-    raise UserError(f"there is no folder at {path or 'path=(empty)'}: give the folder of the IDX files, or images=... and labels=...")
+    raise UserError(
+      f"there is no folder at {path or 'path=(empty)'}: give the folder of the IDX files, or images=... and "
+      "labels=..."
+    )
   pairs = {}
   for name in sorted(os.listdir(path), reverse=True):  # an unpacked file is preferred to its .gz
     match = IDX_NAME.match(name)
     if match:
       prefix = match.group(1)
-      label_files = sorted(other for other in os.listdir(path) if re.match(re.escape(prefix) + r"[-.]labels[-.]idx1", other))
+      label_files = sorted(
+        other for other in os.listdir(path) if re.match(re.escape(prefix) + r"[-.]labels[-.]idx1", other)
+      )
       pairs[prefix] = os.path.join(path, name), os.path.join(path, label_files[0]) if label_files else ""
   if not pairs:
     raise UserError(f"{path} holds no IDX files (such as train-images-idx3-ubyte.gz): check the path")
@@ -156,7 +187,10 @@ def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **o
     parts = [train, sources.Arrays(_values(name, apart[0], levels), _labels(name, apart[1]))]
     split = "the files' own training and test split"
     if parts[1].label.max(initial=-1) >= count and labelled:
-      raise UserError(f"the held-out part of {name} has label {parts[1].label.max()}, but training only goes up to {count - 1}")
+      raise UserError(
+        f"the held-out part of {name} has label {parts[1].label.max()}, but training only goes up to "
+        f"{count - 1}"
+      )
   size = size_pair(image_size) if image_size else None
   shape = train.x.shape[1:]
   images = len(shape) == 3 and train.x.dtype == np.uint8 and shape[2] in (1, 3, 4)
@@ -164,7 +198,14 @@ def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **o
     parts = [sources.cached(Fitted(part, size, channels, levels)) if len(part) else part for part in parts]
   class_names = tuple(map(str, range(count)))
   return describe(
-      name, *parts, split=split, class_names=class_names, levels=levels, image_size=image_size, channels=channels, **options
+    name,
+    *parts,
+    split=split,
+    class_names=class_names,
+    levels=levels,
+    image_size=image_size,
+    channels=channels,
+    **options,
   )
 
 
@@ -177,7 +218,10 @@ def _values(name, x, levels):
   if x.dtype.kind not in "iub":
     raise UserError(f"{name} has values of type {x.dtype}: save whole numbers or real numbers")
   if x.size and not 0 <= int(x.min()) <= int(x.max()) < levels:
-    raise UserError(f"{name} has values from {x.min()} to {x.max()}, but levels={levels} allows 0 to {levels - 1}: set levels")
+    raise UserError(
+      f"{name} has values from {x.min()} to {x.max()}, but levels={levels} allows 0 to {levels - 1}: set "
+      "levels"
+    )
   x = x.astype(np.uint8 if levels <= 256 else np.uint16)
   return x[..., None] if x.ndim == 3 else x
 
@@ -186,5 +230,8 @@ def _labels(name, labels):
   if labels is None:
     return None
   if labels.dtype.kind not in "iu" or labels.ndim != 1 or (labels.size and labels.min() < 0):
-    raise UserError(f"the labels of {name} have type {labels.dtype} and shape {labels.shape}: they must be whole numbers >= 0, one a record")
+    raise UserError(
+      f"the labels of {name} have type {labels.dtype} and shape {labels.shape}: they must be whole numbers "
+      ">= 0, one a record"
+    )
   return labels

@@ -26,7 +26,8 @@ class Binary:
 
 
 def binary_digits(data_dir="", *, threshold=8, num_classes=None):
-  """The UCI handwritten digits with two values, categories 0 and 1: `data.digits`, its grey levels 0 to 16 cut in two.
+  """The UCI handwritten digits with two values, categories 0 and 1: `data.digits`, its grey levels 0 to 16
+  cut in two.
 
   Args:
     data_dir: see `data.digits`.
@@ -39,5 +40,12 @@ def binary_digits(data_dir="", *, threshold=8, num_classes=None):
   """
   grey = uci_digits.digits(data_dir)
   return describe(
-      "binary_digits", Binary(grey.train, threshold), Binary(grey.held_out, threshold), split=grey.split, class_names=grey.class_names,
-      levels=2, num_classes=num_classes, dequantization="categories")
+    "binary_digits",
+    Binary(grey.train, threshold),
+    Binary(grey.held_out, threshold),
+    split=grey.split,
+    class_names=grey.class_names,
+    levels=2,
+    num_classes=num_classes,
+    dequantization="categories",
+  )

@@ -39,20 +39,20 @@ class Dataset:
 
 
 def describe(
-    name,
-    train,
-    held_out,
-    *,
-    split,
-    class_names=(),
-    levels=256,
-    num_classes=None,
-    image_size=None,
-    channels=None,
-    centered=True,
-    dequantization="none",
-    random_flip=False,
-    augment=None,
+  name,
+  train,
+  held_out,
+  *,
+  split,
+  class_names=(),
+  levels=256,
+  num_classes=None,
+  image_size=None,
+  channels=None,
+  centered=True,
+  dequantization="none",
+  random_flip=False,
+  augment=None,
 ):
   """Put a `Dataset` together and check what the config asked for against what the data are.
 
@@ -60,7 +60,8 @@ def describe(
     name, train, held_out, split, class_names: see `Dataset`.
     levels: number of pixel values of whole-numbered data.
     num_classes: None for what is found, 0 to ignore the labels, or the expected number.
-    image_size, channels: expected size (a number, or height and width) and channels; None or 0 accepts what is found.
+    image_size, channels: expected size (a number, or height and width) and channels; None or 0 accepts what
+      is found.
     centered, dequantization: see `diffusion.data.scaling`.
     random_flip, augment: see `Dataset`; augment may be a dotted path 'package.module.function'.
   Raises:
@@ -71,32 +72,43 @@ def describe(
   first = np.asarray(train[0]["x"])
   shape = first.shape
   if image_size and len(shape) == 3 and shape[:2] != size_pair(image_size):
-    raise UserError(f"{name} has images of {shape[0]}x{shape[1]}, but image_size={image_size}: set image_size to match")
+    raise UserError(
+      f"{name} has images of {shape[0]}x{shape[1]}, but image_size={image_size}: set image_size to match"
+    )
   if channels and len(shape) == 3 and shape[2] != channels:
     raise UserError(f"{name} has {shape[2]} channel(s), but channels={channels}: set channels={shape[2]}")
   if random_flip and len(shape) != 3:
-    raise UserError(f"random_flip mirrors images, but the records of {name} have shape {shape}: set random_flip=False")
+    raise UserError(
+      f"random_flip mirrors images, but the records of {name} have shape {shape}: set random_flip=False"
+    )
   found = len(class_names)
   if num_classes and num_classes != found:
-    raise UserError(f"{name} has {found} classes, but num_classes={num_classes}: set num_classes={found}, or 0 for no labels")
+    raise UserError(
+      f"{name} has {found} classes, but num_classes={num_classes}: set num_classes={found}, or 0 for no "
+      "labels"
+    )
   if np.issubdtype(first.dtype, np.integer):
     try:
-      scaling = Categories(levels) if dequantization == "categories" else Scaling(levels, centered, dequantization)
+      scaling = (
+        Categories(levels) if dequantization == "categories" else Scaling(levels, centered, dequantization)
+      )
     except ValueError as error:
       raise UserError(str(error)) from None
   else:
     scaling = standardize_source(train)
   return Dataset(
-      name=name,
-      train=train,
-      held_out=held_out,
-      shape=shape,
-      num_classes=0 if num_classes == 0 else found,
-      class_names=() if num_classes == 0 else tuple(class_names),
-      scaling=scaling,
-      split=split,
-      random_flip=bool(random_flip),
-      augment=resolve(augment, "config.data.augment") if isinstance(augment, str) and augment else augment or None,
+    name=name,
+    train=train,
+    held_out=held_out,
+    shape=shape,
+    num_classes=0 if num_classes == 0 else found,
+    class_names=() if num_classes == 0 else tuple(class_names),
+    scaling=scaling,
+    split=split,
+    random_flip=bool(random_flip),
+    augment=resolve(augment, "config.data.augment")
+    if isinstance(augment, str) and augment
+    else augment or None,
   )
 
 

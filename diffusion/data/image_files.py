@@ -17,30 +17,31 @@ HELD_OUT = ("test", "testing", "held_out", "val", "valid", "validation")
 
 
 def images(
-    path,
-    *,
-    held_out_path="",
-    held_out=0.1,
-    image_size=None,
-    channels=None,
-    num_classes=None,
-    centered=True,
-    dequantization="none",
-    random_flip=False,
-    augment=None,
-    name="",
+  path,
+  *,
+  held_out_path="",
+  held_out=0.1,
+  image_size=None,
+  channels=None,
+  num_classes=None,
+  centered=True,
+  dequantization="none",
+  random_flip=False,
+  augment=None,
+  name="",
 ):
   """JPEG and PNG files in a folder or a zip, or in a folder with one zip each for training and test.
 
-  The class of an image is the name of the folder it lies in (`cat/001.png`); images that lie in no folder have none. Where the
-  outermost folders are called train and test (or val), or two zips are, that is the split; else `held_out_path` is; else
-  a fixed stratified share of `held_out` is kept apart.
+  The class of an image is the name of the folder it lies in (`cat/001.png`); images that lie in no folder
+  have none. Where the outermost folders are called train and test (or val), or two zips are, that is the
+  split; else `held_out_path` is; else a fixed stratified share of `held_out` is kept apart.
 
   Args:
     path: folder or zip.
     held_out_path: another folder or zip with held-out images.
     held_out: share kept apart where the files name no split.
-    image_size: a number or (height, width): all images are cropped at the centre and resized. None: they must agree.
+    image_size: a number or (height, width): all images are cropped at the centre and resized. None: they must
+      agree.
     channels: 1 or 3: convert to grey or RGB. None: as the first image is.
     num_classes, centered, dequantization, random_flip, augment: see `describe`.
     name: for messages; default the path.
@@ -56,7 +57,10 @@ def images(
   if apart is not None:
     unknown = sorted(set(apart[1].values()) - {None, *class_names})
     if unknown:
-      raise UserError(f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or remove them")
+      raise UserError(
+        f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or "
+        "remove them"
+      )
   size = size_pair(image_size) if image_size else None
   channels = channels or fit(_decode(train[0], min(train[1]))).shape[2]
   if channels not in (1, 3):
@@ -72,17 +76,17 @@ def images(
   for part in parts:
     _check_sizes(part)
   return describe(
-      name or path,
-      *(sources.cached(part) if len(part) else part for part in parts),
-      split=split,
-      class_names=class_names,
-      num_classes=num_classes,
-      image_size=image_size,
-      channels=channels,
-      centered=centered,
-      dequantization=dequantization,
-      random_flip=random_flip,
-      augment=augment,
+    name or path,
+    *(sources.cached(part) if len(part) else part for part in parts),
+    split=split,
+    class_names=class_names,
+    num_classes=num_classes,
+    image_size=image_size,
+    channels=channels,
+    centered=centered,
+    dequantization=dequantization,
+    random_flip=random_flip,
+    augment=augment,
   )
 
 
@@ -117,7 +121,9 @@ def _decode(archive, number):
     image.load()
     return image
   except OSError as error:
-    raise UserError(f"{archive.names[number]} in {archive.path} is not a readable image ({error}): mend or remove it") from None
+    raise UserError(
+      f"{archive.names[number]} in {archive.path} is not a readable image ({error}): mend or remove it"
+    ) from None
 
 
 def _parts(path, held_out_path):
@@ -129,14 +135,21 @@ def _parts(path, held_out_path):
     if len(zips) == 1:
       return _parts(os.path.join(path, zips[0]), "")
     if zips:
-      train, apart = ([name for name in zips if any(word in name.lower() for word in words)] for words in (TRAIN, HELD_OUT))
+      train, apart = (
+        [name for name in zips if any(word in name.lower() for word in words)] for words in (TRAIN, HELD_OUT)
+      )
       if len(train) != 1 or len(apart) != 1:
-        raise UserError(f"{path} has the zips {', '.join(zips)}: name one with path=..., and the held-out one with held_out_path=...")
+        raise UserError(
+          f"{path} has the zips {', '.join(zips)}: name one with path=..., and the held-out one with "
+          "held_out_path=..."
+        )
       return tuple(_whole(Zip(os.path.join(path, names[0]))) for names in (train, apart))
   archive = open_archive(path)
   parents = _parents(archive)
   depth = _shared(parents)
-  tops = {number: folders[depth].lower() if len(folders) > depth else "" for number, folders in parents.items()}
+  tops = {
+    number: folders[depth].lower() if len(folders) > depth else "" for number, folders in parents.items()
+  }
   train = next((name for name in TRAIN if name in tops.values()), None)
   apart = next((name for name in HELD_OUT if name in tops.values()), None)
   if not (train and apart):
@@ -155,9 +168,11 @@ def _whole(archive):
 def _parents(archive):
   """dict from the number of each image file to the list of folders it lies in."""
   parents = {
-      number: name.split("/")[:-1]
-      for number, name in enumerate(archive.names)
-      if name.lower().endswith(ENDINGS) and not name.startswith("__MACOSX/") and not name.split("/")[-1].startswith(".")
+    number: name.split("/")[:-1]
+    for number, name in enumerate(archive.names)
+    if name.lower().endswith(ENDINGS)
+    and not name.startswith("__MACOSX/")
+    and not name.split("/")[-1].startswith(".")
   }
   if not parents:
     raise UserError(f"{archive.path} holds no images ({', '.join(ENDINGS)}): check the path")
@@ -176,6 +191,8 @@ def _classes(parents, depth):
 
 def _check_sizes(source, count=64):
   """Compare some images spread over the source now, rather than meet another size in the middle of a run."""
-  picks = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)) if len(source) else []
+  picks = (
+    np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).astype(int)) if len(source) else []
+  )
   if len(picks):
     sources.stack([source[int(pick)] for pick in picks])

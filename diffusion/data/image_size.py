@@ -12,7 +12,8 @@ def fit(image, size=None, channels=None):
   Args:
     image: uint8 array [H, W, C] or a Pillow image.
     size: (height, width), or None to leave the size.
-    channels: 1 (grey) or 3 (RGB), or None: grey stays grey, everything else becomes RGB (transparency is dropped).
+    channels: 1 (grey) or 3 (RGB), or None: grey stays grey, everything else becomes RGB (transparency is
+      dropped).
   Returns:
     uint8 array [height, width, channels].
 

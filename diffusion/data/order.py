@@ -1,4 +1,5 @@
-"""The order in which records are seen, and which of them are held out: both pure functions, with no generator state."""
+"""The order in which records are seen, and which of them are held out: both pure functions, with no generator
+state."""
 
 import functools
 
@@ -8,7 +9,8 @@ from diffusion.errors import UserError
 
 
 def scramble(values, key):
-  """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy version.
+  """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy
+  version.
 
   Args:
     values: integers [n].
@@ -30,7 +32,8 @@ def scramble(values, key):
 def permutation(size, seed, epoch):
   """The order of one epoch: the records sorted by a hash of (seed, epoch, record).
 
-  Kept for the few newest epochs, since a batch may span two: 8 bytes a record, about 0.1 s for a million records.
+  Kept for the few newest epochs, since a batch may span two: 8 bytes a record, about 0.1 s for a million
+  records.
 
   Args:
     size: number of records n.
@@ -73,8 +76,8 @@ def records(examples, size, seed):
 def split(size, fraction, labels=None):
   """Fixed split of one collection into training and held-out records, by class where there are labels.
 
-  The rule does not know any seed: it is a property of the data. In each class the round(fraction * n) records with the
-  smallest hashes are held out.
+  The rule does not know any seed: it is a property of the data. In each class the round(fraction * n) records
+  with the smallest hashes are held out.
 
   Args:
     size: number of records.
@@ -96,7 +99,7 @@ def split(size, fraction, labels=None):
   chosen = []
   for label in np.unique(labels):
     members = np.flatnonzero(labels == label)
-    count = int(round(fraction * len(members)))
+    count = round(fraction * len(members))
     chosen.append(members[np.argsort(rank[members], kind="stable")[:count]])
   held_out = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
   return np.setdiff1d(np.arange(size), held_out), held_out

@@ -1,4 +1,5 @@
-"""The 8x8 handwritten digits in colour: each in one random hue on black, a hue of which the grey picture tells nothing."""
+"""The 8x8 handwritten digits in colour: each in one random hue on black, a hue of which the grey picture
+tells nothing."""
 
 import numpy as np
 
@@ -11,9 +12,11 @@ _STEP = (LEVELS - 1) / 2.0 / 16.0  # of the mean of channels, for one of the 16 
 
 
 def paint(grey, hue):
-  """Grey levels as a fully saturated hue: channel c is g (1 + cos 2 pi (hue - c/3)) with g the level on 0 to 127.5, rounded.
+  """Grey levels as a fully saturated hue: channel c is g (1 + cos 2 pi (hue - c/3)) with g the level on 0 to
+  127.5, rounded.
 
-  The three cosines add up to zero, so the mean of channels is g whatever the hue is, to half a value by rounding.
+  The three cosines add up to zero, so the mean of channels is g whatever the hue is, to half a value by
+  rounding.
 
   Args:
     grey: [..., H, W, 1] levels 0 to 16; hue: [...] in turns, 0 red, 1/3 green, 2/3 blue.
@@ -28,7 +31,8 @@ def paint(grey, hue):
 
 
 def grey_levels(x):
-  """The levels 0 to 16 [..., H, W, 1] of painted digits [..., H, W, 3], exactly: rounding is far less than a level.
+  """The levels 0 to 16 [..., H, W, 1] of painted digits [..., H, W, 3], exactly: rounding is far less than a
+  level.
 
   >>> grey_levels(paint(np.array([[[5]]]), np.array(0.1))).tolist()
   [[[5]]]
@@ -37,7 +41,8 @@ def grey_levels(x):
 
 
 def chroma(x):
-  """2/3 sum_c x_c exp(2 pi i c / 3), complex [..., H, W]: of g painted in a hue it is g exp(2 pi i hue), of grey it is zero.
+  """2/3 sum_c x_c exp(2 pi i c / 3), complex [..., H, W]: of g painted in a hue it is g exp(2 pi i hue), of
+  grey it is zero.
 
   Args:
     x: [..., H, W, 3] in the data's values.
@@ -78,10 +83,12 @@ def repaint(record, rng):
 
 
 def color_digits(data_dir="", *, num_classes=None, centered=True, dequantization="none"):
-  """The UCI handwritten digits in colour, 8x8x3 with values 0 to 255: `data.digits` by `paint`, in hues uniform on the circle.
+  """The UCI handwritten digits in colour, 8x8x3 with values 0 to 255: `data.digits` by `paint`, in hues
+  uniform on the circle.
 
-  Hue is independent of digit and label, so given a grey picture it is still uniform: what a colourisation should give back. A
-  stored image has one hue for ever; in training each digit takes a new one every time it is drawn.
+  Hue is independent of digit and label, so given a grey picture it is still uniform: what a colourisation
+  should give back. A stored image has one hue for ever; in training each digit takes a new one every time it
+  is drawn.
 
   Args:
     data_dir: see `data.digits`.
@@ -93,7 +100,18 @@ def color_digits(data_dir="", *, num_classes=None, centered=True, dequantization
   """
   grey = uci_digits.digits(data_dir)
   counts = len(grey.train), len(grey.held_out)
-  train, held_out = (random_streams.uniform(0, "hue", first, count) for first, count in zip((0, counts[0]), counts))
+  train, held_out = (
+    random_streams.uniform(0, "hue", first, count) for first, count in zip((0, counts[0]), counts)
+  )
   return describe(
-      "color_digits", Painted(grey.train, train), Painted(grey.held_out, held_out), split=grey.split, class_names=grey.class_names,
-      levels=LEVELS, num_classes=num_classes, centered=centered, dequantization=dequantization, augment=repaint)
+    "color_digits",
+    Painted(grey.train, train),
+    Painted(grey.held_out, held_out),
+    split=grey.split,
+    class_names=grey.class_names,
+    levels=LEVELS,
+    num_classes=num_classes,
+    centered=centered,
+    dequantization=dequantization,
+    augment=repaint,
+  )

@@ -1,11 +1,13 @@
 """The endless, deterministic stream of training batches.
 
-Example k of a run (k = 0, 1, ... counted over all epochs and all processes) is a pure function of (seed, k): its record, its
-flip, its augmentation and its dequantisation noise. A stream's position is therefore one number, and a run that is
-resumed, or resumed by another number of processes, sees exactly the examples that an uninterrupted one would.
+Example k of a run (k = 0, 1, ... counted over all epochs and all processes) is a pure function of (seed, k):
+its record, its flip, its augmentation and its dequantisation noise. A stream's position is therefore one
+number, and a run that is resumed, or resumed by another number of processes, sees exactly the examples that
+an uninterrupted one would.
 
-Grain runs the stages ahead of the training loop, in threads or worker processes. Its elements here are whole batches: its
-per-record bookkeeping (shuffle, repeat, map) costs several times more than fetching a small image from memory.
+Grain runs the stages ahead of the training loop, in threads or worker processes. Its elements here are whole
+batches: its per-record bookkeeping (shuffle, repeat, map) costs several times more than fetching a small
+image from memory.
 """
 
 import os
@@ -18,7 +20,8 @@ _ENDLESS = 2**60  # elements; Grain wants a length
 
 
 class Stream:
-  """Iterator of batches dict(x=float32 [B, ...] in model units, cond=dict(label=int32 [B])), `cond` only if there are classes.
+  """Iterator of batches dict(x=float32 [B, ...] in model units, cond=dict(label=int32 [B])), `cond` only if
+  there are classes.
 
   Args:
     source: source of training records (see `diffusion.data.sources`).
@@ -28,11 +31,14 @@ class Stream:
     scaling: `Scaling` or `Standardize`; None leaves x as stored, as float32.
     num_classes: 0 leaves the labels out.
     random_flip: mirror images left to right with probability 1/2.
-    augment: None or (record dict(x, label), numpy Generator) -> record, on stored values, after the flip; keeps shape and type.
-    process_index, process_count: this process gets rows [i B/P, (i+1) B/P) of every global batch, so the global rows in
-      order are the same for every P.
-    num_threads: threads that prepare batches ahead; default one a core, up to `prefetch`. 0: in the calling thread.
-    num_workers: worker processes instead (each with a copy of the source); for slow augmentations written in Python.
+    augment: None or (record dict(x, label), numpy Generator) -> record, on stored values, after the flip;
+      keeps shape and type.
+    process_index, process_count: this process gets rows [i B/P, (i+1) B/P) of every global batch, so the
+      global rows in order are the same for every P.
+    num_threads: threads that prepare batches ahead; default one a core, up to `prefetch`. 0: in the calling
+      thread.
+    num_workers: worker processes instead (each with a copy of the source); for slow augmentations written in
+      Python.
     prefetch: batches kept ready.
   Raises:
     ValueError: for a batch size that the processes cannot share, an empty source, a negative start.
@@ -47,25 +53,26 @@ class Stream:
   """
 
   def __init__(
-      self,
-      source,
-      batch_size,
-      seed,
-      *,
-      start=0,
-      scaling=None,
-      num_classes=0,
-      random_flip=False,
-      augment=None,
-      process_index=0,
-      process_count=1,
-      num_threads=None,
-      num_workers=0,
-      prefetch=8,
+    self,
+    source,
+    batch_size,
+    seed,
+    *,
+    start=0,
+    scaling=None,
+    num_classes=0,
+    random_flip=False,
+    augment=None,
+    process_index=0,
+    process_count=1,
+    num_threads=None,
+    num_workers=0,
+    prefetch=8,
   ):
     if batch_size < 1 or batch_size % process_count:
       raise ValueError(
-          f"a global batch of {batch_size} cannot be shared by {process_count} process(es): choose a multiple of {process_count}"
+        f"a global batch of {batch_size} cannot be shared by {process_count} process(es): choose a multiple "
+        f"of {process_count}"
       )
     if not 0 <= process_index < process_count:
       raise ValueError(f"process_index={process_index} is not one of the {process_count} process(es)")
@@ -76,7 +83,16 @@ class Stream:
     self.position = int(start)
     self.batch_size = int(batch_size)
     batches = Batches(
-        source, int(batch_size), int(seed), int(start), scaling, num_classes, random_flip, augment, process_index, process_count
+      source,
+      int(batch_size),
+      int(seed),
+      int(start),
+      scaling,
+      num_classes,
+      random_flip,
+      augment,
+      process_index,
+      process_count,
     )
     self._iterator = _ahead(batches, num_threads, num_workers, prefetch)
 
@@ -98,10 +114,25 @@ class Batches:
   """Random access to one process's share of every batch from `start` on: a pure function of its index."""
 
   def __init__(
-      self, source, batch_size, seed, start, scaling, num_classes, random_flip, augment, process_index, process_count
+    self,
+    source,
+    batch_size,
+    seed,
+    start,
+    scaling,
+    num_classes,
+    random_flip,
+    augment,
+    process_index,
+    process_count,
   ):
     self.source, self.batch_size, self.seed, self.start = source, batch_size, seed, start
-    self.scaling, self.num_classes, self.random_flip, self.augment = scaling, num_classes, random_flip, augment
+    self.scaling, self.num_classes, self.random_flip, self.augment = (
+      scaling,
+      num_classes,
+      random_flip,
+      augment,
+    )
     self.rows = batch_size // process_count
     self.offset = self.rows * process_index
 
@@ -139,8 +170,8 @@ class Batches:
       record = self.augment(record, random_streams.generator(self.seed, "augment", first + row))
       if np.shape(record["x"]) != x.shape[1:] or np.asarray(record["x"]).dtype != x.dtype:
         raise ValueError(
-            f"augment returned x of shape {np.shape(record['x'])} and type {np.asarray(record['x']).dtype},"
-            f" but must keep {x.shape[1:]} and {x.dtype}"
+          f"augment returned x of shape {np.shape(record['x'])} and type {np.asarray(record['x']).dtype},"
+          f" but must keep {x.shape[1:]} and {x.dtype}"
         )
       made.append(record)
     made = sources.stack(made)
@@ -148,7 +179,8 @@ class Batches:
 
 
 def stream(dataset, batch_size, seed, **options):
-  """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those of `Stream`.
+  """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those
+  of `Stream`.
 
   Args:
     dataset: `Dataset`.
@@ -158,14 +190,14 @@ def stream(dataset, batch_size, seed, **options):
     `Stream`.
   """
   return Stream(
-      dataset.train,
-      batch_size,
-      seed,
-      scaling=dataset.scaling,
-      num_classes=dataset.num_classes,
-      random_flip=dataset.random_flip,
-      augment=dataset.augment,
-      **options,
+    dataset.train,
+    batch_size,
+    seed,
+    scaling=dataset.scaling,
+    num_classes=dataset.num_classes,
+    random_flip=dataset.random_flip,
+    augment=dataset.augment,
+    **options,
   )
 
 
@@ -180,7 +212,11 @@ def _ahead(batches, num_threads, num_workers, prefetch):
   if num_workers:
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():  # Grain's workers read flags, which nobody has parsed in a notebook or a test
+    if (
+      not flags.FLAGS.is_parsed()
+    ):  # Grain's workers read flags, which nobody has parsed in a notebook or a test
       flags.FLAGS(["stream"])
-    dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=prefetch))
+    dataset = dataset.mp_prefetch(
+      grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=prefetch)
+    )
   return iter(dataset)

@@ -1,8 +1,8 @@
 """Random numbers that belong to one example: functions of (seed, purpose, example count) and of nothing else.
 
-A counter-based generator (Philox, Salmon et al. 2011) needs no state to be carried: example k simply owns the k-th stretch
-of the sequence. So any run of consecutive examples is drawn by one call, and where a batch begins, how many processes share
-it and where a run was resumed cannot be seen in the numbers.
+A counter-based generator (Philox, Salmon et al. 2011) needs no state to be carried: example k simply owns the
+k-th stretch of the sequence. So any run of consecutive examples is drawn by one call, and where a batch
+begins, how many processes share it and where a run was resumed cannot be seen in the numbers.
 """
 
 import numpy as np

@@ -1,4 +1,5 @@
-"""Between stored numbers and model numbers: dequantisation, scaling and their log-determinant, stated here and only here.
+"""Between stored numbers and model numbers: dequantisation, scaling and their log-determinant, stated here
+and only here.
 
 Levels (pixels with values v = 0 .. L-1):
 
@@ -9,8 +10,8 @@ Levels (pixels with values v = 0 .. L-1):
 
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
-For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2 |dx/dv|
-(Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels, log2(17) in [0, 1] for the digits.
+For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
+|dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels, log2(17) in [0, 1] for the digits.
 """
 
 import dataclasses
@@ -21,7 +22,8 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Scaling of pixels with `levels` values (2 to 65536); see the head of this file. ValueError for anything else.
+  """Scaling of pixels with `levels` values (2 to 65536); see the head of this file. ValueError for anything
+  else.
 
   >>> scaling = Scaling(256, centered=True)
   >>> scaling.to_model(np.array([0, 255], np.uint8)).tolist()
@@ -42,7 +44,10 @@ class Scaling:
     if not 2 <= self.levels <= 65536:
       raise ValueError(f"levels={self.levels}, but a pixel has from 2 to 65536 values")
     if self.dequantization not in ("uniform", "none"):
-      raise ValueError(f"dequantization={self.dequantization!r} is not known: choose 'uniform' or 'none', or 'categories' in config.data")
+      raise ValueError(
+        f"dequantization={self.dequantization!r} is not known: choose 'uniform' or 'none', or 'categories' "
+        "in config.data"
+      )
 
   @property
   def uses_noise(self):
@@ -54,7 +59,8 @@ class Scaling:
 
     Args:
       x: integers [...] in 0 .. levels-1.
-      noise: numbers in [0, 1) shaped like x, for uniform dequantisation; None puts the value in the middle of its bin.
+      noise: numbers in [0, 1) shaped like x, for uniform dequantisation; None puts the value in the middle of
+        its bin.
     Returns:
       float32 [...] in [0, 1] or [-1, 1].
     """
@@ -70,7 +76,8 @@ class Scaling:
     return x
 
   def to_data(self, x):
-    """Model values (float [...], any range) to the nearest stored values: clipped integers [...] (uint8 up to 256 levels)."""
+    """Model values (float [...], any range) to the nearest stored values: clipped integers [...] (uint8 up to
+    256 levels)."""
     x = np.asarray(x, dtype=np.float32)
     unit = (x + 1) / 2 if self.centered else x
     values = np.floor(unit * self.levels) if self.uses_noise else np.round(unit * (self.levels - 1))
@@ -91,13 +98,15 @@ class Scaling:
     """What to add to -log2 p(x) / D for bits/dim of the stored values; ValueError without dequantisation."""
     if not self.uses_noise:
       raise ValueError(
-          "bits/dim of whole-numbered pixels needs dequantisation noise: without it a density can grow without bound."
-          " Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
+        "bits/dim of whole-numbered pixels needs dequantisation noise: without it a density can grow without "
+        "bound."
+        " Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
       )
     return math.log2(self.levels) - (1 if self.centered else 0)
 
   def _inside(self, noise):
-    """Round noise to the middles of a grid fine enough to matter nowhere and coarse enough that v + n is exact in float32.
+    """Round noise to the middles of a grid fine enough to matter nowhere and coarse enough that v + n is
+    exact in float32.
 
     Without this 255 + (1 - 2^-24) would round to 256, the next bin.
     """
@@ -137,7 +146,8 @@ class Categories:
 
 @dataclasses.dataclass(frozen=True)
 class Standardize:
-  """Real-valued data: one scalar mean and one scalar deviation for all coordinates (the convention of DDIB, arXiv:2203.08382).
+  """Real-valued data: one scalar mean and one scalar deviation for all coordinates (the convention of DDIB,
+  arXiv:2203.08382).
 
   >>> scaling = Standardize(mean=1.0, std=2.0)
   >>> scaling.to_model(np.array([1.0, 3.0])).tolist(), scaling.to_data(np.array([0.0, 1.0])).tolist()

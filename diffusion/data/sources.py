@@ -1,7 +1,7 @@
 """Sources of records with random access: anything with a length whose item i is dict(x=array, label=int).
 
-A source may also have `gather(indices) -> dict(x=[n, ...], label=[n])`; those held in memory do, and a whole batch is then one
-indexing operation.
+A source may also have `gather(indices) -> dict(x=[n, ...], label=[n])`; those held in memory do, and a whole
+batch is then one indexing operation.
 """
 
 import numpy as np
@@ -34,10 +34,12 @@ def stack(records):
   """A list of records as one dict of arrays; UserError where their shapes differ."""
   shapes = {np.shape(record["x"]) for record in records}
   if len(shapes) > 1:
-    raise UserError(f"the images have different sizes, {_some(shapes)}: give image_size=... to crop and resize them all")
+    raise UserError(
+      f"the images have different sizes, {_some(shapes)}: give image_size=... to crop and resize them all"
+    )
   return {
-      "x": np.stack([record["x"] for record in records]),
-      "label": np.array([record["label"] for record in records], dtype=np.int32),
+    "x": np.stack([record["x"] for record in records]),
+    "label": np.array([record["label"] for record in records], dtype=np.int32),
   }
 
 
@@ -57,7 +59,10 @@ class Arrays:
     self.x = np.asarray(x)
     self.label = np.full(len(self.x), -1, np.int32) if label is None else np.asarray(label).astype(np.int32)
     if self.label.shape != self.x.shape[:1]:
-      raise UserError(f"there are {len(self.x)} records but labels of shape {self.label.shape}: give one whole number a record")
+      raise UserError(
+        f"there are {len(self.x)} records but labels of shape {self.label.shape}: give one whole number a "
+        "record"
+      )
 
   def __len__(self):
     return len(self.x)
@@ -88,7 +93,8 @@ class Subset:
 class Cached:
   """A source that remembers decoded records: the first epoch fills the memory, later ones only index into it.
 
-  Safe under threads (two of them may decode one record twice, with one result). A copy sent to another process starts empty.
+  Safe under threads (two of them may decode one record twice, with one result). A copy sent to another
+  process starts empty.
   """
 
   def __init__(self, source):

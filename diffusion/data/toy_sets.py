@@ -1,7 +1,9 @@
-"""Two-dimensional toy sets, each a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or None).
+"""Two-dimensional toy sets, each a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or
+None).
 
-Recipes: rings, squares and the olympic sets as in DDIB (arXiv:2203.08382), the checkerboard as in the code of the
-density-ratio papers, swiss roll and pinwheel as in FFJORD (arXiv:1810.01367). Where there are labels they name the component.
+Recipes: rings, squares and the olympic sets as in DDIB (arXiv:2203.08382), the checkerboard as in the code of
+the density-ratio papers, swiss roll and pinwheel as in FFJORD (arXiv:1810.01367). Where there are labels they
+name the component.
 """
 
 import numpy as np
@@ -70,11 +72,14 @@ def gmm4(n, rng):
 def swiss_roll(n, rng):
   """Spiral r = angle / 5 for angles from 1.5 pi to 4.5 pi, noise 0.2."""
   angle = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n)
-  return (angle / 5)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1) + 0.2 * rng.standard_normal((n, 2)), None
+  return (angle / 5)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1) + 0.2 * rng.standard_normal(
+    (n, 2)
+  ), None
 
 
 def pinwheel(n, rng):
-  """Five arms: a radial Gaussian (1, 0.3) and a tangential one (0, 0.1), turned by 0.25 exp(radius), times 2."""
+  """Five arms: a radial Gaussian (1, 0.3) and a tangential one (0, 0.1), turned by 0.25 exp(radius), times
+  2."""
   label = np.arange(n) % 5
   radial, tangential = 1 + 0.3 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
   angle = label * 2 * np.pi / 5 + 0.25 * np.exp(radial)
@@ -83,10 +88,19 @@ def pinwheel(n, rng):
 
 
 TOY2D = {
-    make.__name__: make
-    for make in (
-        moons, checkerboard, rings, squares, olympic_rings, olympic_squares, eight_gaussians, gmm4, swiss_roll, pinwheel,
-    )
+  make.__name__: make
+  for make in (
+    moons,
+    checkerboard,
+    rings,
+    squares,
+    olympic_rings,
+    olympic_squares,
+    eight_gaussians,
+    gmm4,
+    swiss_roll,
+    pinwheel,
+  )
 }
 
 
@@ -110,16 +124,21 @@ def toy2d(name, size=100_000, seed=0, *, held_out_size=10_000, num_classes=None)
   if name not in TOY2D:
     raise UserError(f"there is no toy set {name!r}: choose one of {', '.join(TOY2D)}")
   if size < 1 or held_out_size < 0:
-    raise UserError(f"size={size} and held_out_size={held_out_size}: a toy set needs at least one training point")
-  drawn = [TOY2D[name](count, np.random.default_rng([seed, part])) for part, count in enumerate((size, held_out_size))]
+    raise UserError(
+      f"size={size} and held_out_size={held_out_size}: a toy set needs at least one training point"
+    )
+  drawn = [
+    TOY2D[name](count, np.random.default_rng([seed, part]))
+    for part, count in enumerate((size, held_out_size))
+  ]
   parts = [sources.Arrays(x.astype(np.float32), label) for x, label in drawn]
   count = 0 if drawn[0][1] is None else int(parts[0].label.max()) + 1
   return describe(
-      name,
-      *parts,
-      split=f"{held_out_size} held-out points drawn independently of the {size} training points",
-      class_names=tuple(map(str, range(count))),
-      num_classes=num_classes,
+    name,
+    *parts,
+    split=f"{held_out_size} held-out points drawn independently of the {size} training points",
+    class_names=tuple(map(str, range(count))),
+    num_classes=num_classes,
   )
 
 

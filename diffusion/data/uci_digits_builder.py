@@ -1,4 +1,5 @@
-"""TFDS builder of the UCI handwritten digits that scikit-learn ships. Importing this file imports TFDS (not TensorFlow)."""
+"""TFDS builder of the UCI handwritten digits that scikit-learn ships. Importing this file imports TFDS (not
+TensorFlow)."""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -9,25 +10,28 @@ HELD_OUT = 0.2
 
 
 class UciDigits(tfds.core.GeneratorBasedBuilder):
-  """1,797 grey images of 8x8 with values 0..16, in a fixed stratified split: 'train' (1,438) and 'test' (359).
+  """1,797 grey images of 8x8 with values 0..16, in a fixed stratified split: 'train' (1,438) and 'test'
+  (359).
 
-  The split is `order.split(1797, 0.2, labels)`: in each class the fifth with the smallest hashes of their place in
-  scikit-learn's list. Records keep scikit-learn's order.
+  The split is `order.split(1797, 0.2, labels)`: in each class the fifth with the smallest hashes of their
+  place in scikit-learn's list. Records keep scikit-learn's order.
   """
 
   VERSION = tfds.core.Version("1.0.0")
 
   def _info(self):
     return tfds.core.DatasetInfo(
-        builder=self,
-        description="Optical recognition of handwritten digits, 8x8, as shipped with scikit-learn.",
-        homepage="https://archive.ics.uci.edu/dataset/80",
-        features=tfds.features.FeaturesDict({
-            "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-            "label": tfds.features.ClassLabel(num_classes=10),
-        }),
-        supervised_keys=("image", "label"),
-        disable_shuffling=True,
+      builder=self,
+      description="Optical recognition of handwritten digits, 8x8, as shipped with scikit-learn.",
+      homepage="https://archive.ics.uci.edu/dataset/80",
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+          "label": tfds.features.ClassLabel(num_classes=10),
+        }
+      ),
+      supervised_keys=("image", "label"),
+      disable_shuffling=True,
     )
 
   def _split_generators(self, dl_manager):

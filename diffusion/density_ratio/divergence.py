@@ -1,9 +1,10 @@
-"""Averages of a log-ratio over samples: Kullback-Leibler divergence, mutual information, and how sure they are."""
+"""Averages of a log-ratio over samples: Kullback-Leibler divergence, mutual information, and how sure they
+are."""
 
 from typing import Any
 
-from flax import struct
 import numpy as np
+from flax import struct
 
 
 @struct.dataclass
@@ -15,7 +16,8 @@ class Estimate:
 
 
 def kl_divergence(log_ratios, max_error=None) -> Estimate:
-  """KL(p_1 || p_0) from log p_1(x) - log p_0(x) at samples of p_1; a mutual information where p_0 is the product of margins.
+  """KL(p_1 || p_0) from log p_1(x) - log p_0(x) at samples of p_1; a mutual information where p_0 is the
+  product of margins.
 
   Args:
     log_ratios: [n], nats.
@@ -29,14 +31,21 @@ def kl_divergence(log_ratios, max_error=None) -> Estimate:
   """
   values = np.asarray(log_ratios, np.float64)
   if values.ndim != 1 or values.size < 2:
-    raise ValueError(f"a divergence is averaged over at least two samples, one log-ratio each, got shape {values.shape}")
+    raise ValueError(
+      f"a divergence is averaged over at least two samples, one log-ratio each, got shape {values.shape}"
+    )
   if not np.all(np.isfinite(values)):
-    raise ValueError(f"{np.sum(~np.isfinite(values))} of {values.size} log-ratios are not finite: integrate them on an interval where "
-                     "the time score is finite")
+    raise ValueError(
+      f"{np.sum(~np.isfinite(values))} of {values.size} log-ratios are not finite: integrate them on an "
+      "interval where "
+      "the time score is finite"
+    )
   deviation = values.std(ddof=1)
   error = deviation / np.sqrt(values.size)
   if max_error is not None and error > max_error:
     needed = int(np.ceil((deviation / max_error) ** 2))
-    raise ValueError(f"{values.size} samples leave a standard error of {error:.3g} nats, above max_error={max_error}: "
-                     f"average about {needed} samples")
+    raise ValueError(
+      f"{values.size} samples leave a standard error of {error:.3g} nats, above max_error={max_error}: "
+      f"average about {needed} samples"
+    )
   return Estimate(float(values.mean()), float(error))

@@ -1,7 +1,9 @@
-"""The time score and the score of a path from a standard normal to N(0, M), as functions of a root of M: a parametric model.
+"""The time score and the score of a path from a standard normal to N(0, M), as functions of a root of M: a
+parametric model.
 
-Every density of the path is N(0, b^2 M + v I), so one eigenbasis of M serves all times. Derivatives with respect to M are those of
-first-order perturbation, exact for equal eigenvalues too, where an eigenbasis itself has none.
+Every density of the path is N(0, b^2 M + v I), so one eigenbasis of M serves all times. Derivatives with
+respect to M are those of first-order perturbation, exact for equal eigenvalues too, where an eigenbasis
+itself has none.
 """
 
 import jax
@@ -11,7 +13,8 @@ from diffusion.processes.paths import as_path
 
 
 def prepare(root):
-  """What the fields of `gaussian_end` take as parameters, from a root [D, D] of M: once a step, for all times and terms.
+  """What the fields of `gaussian_end` take as parameters, from a root [D, D] of M: once a step, for all times
+  and terms.
 
   >>> sorted(prepare(jnp.eye(3)))
   ['basis', 'matrix']
@@ -22,7 +25,8 @@ def prepare(root):
 
 
 def gaussian_end(path):
-  """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for `losses.fields(model={...})`.
+  """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for
+  `losses.fields(model={...})`.
 
   Raises ValueError for a path that does not lead from a standard normal to data.
 
@@ -34,7 +38,9 @@ def gaussian_end(path):
   """
   path = as_path(path, "gaussian_end")
   if path.ends != ("normal", "data"):
-    raise ValueError(f"gaussian_end models a path from a standard normal to data; the ends of {path.name} are {path.ends}")
+    raise ValueError(
+      f"gaussian_end models a path from a standard normal to data; the ends of {path.name} are {path.ends}"
+    )
 
   def solved(prepared, x, t):
     """C^-1 x in the eigenbasis, with what else the fields need."""
@@ -59,4 +65,5 @@ def gaussian_end(path):
   def score(prepared, x, t, cond=None):
     del cond
     return -solved(prepared, x, t)[-1] @ prepared["basis"].T
+
   return time_score, score

@@ -1,4 +1,5 @@
-"""Differences of log-density along a curve in x as well as t, from the time score and the data score together."""
+"""Differences of log-density along a curve in x as well as t, from the time score and the data score
+together."""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +7,21 @@ import numpy as np
 
 from diffusion.density_ratio.nodes import Nodes, gauss_legendre
 from diffusion.density_ratio.quadrature import on_device
-from diffusion.processes.paths import as_path
 from diffusion.precision import at_least_single
+from diffusion.processes.paths import as_path
 
 
 def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int = 64, curve=None, cond=None):
-  """log p_t(x) at `stop` less that at `start`: the integral of s_t dt + s_x . dx along a curve (arXiv:2111.11010, section 4.3).
+  """log p_t(x) at `stop` less that at `start`: the integral of s_t dt + s_x . dx along a curve
+  (arXiv:2111.11010, section 4.3).
 
   Args:
     time_score: (x, t, cond) -> [B]; not called where both ends are at one time.
     score: (x, t, cond) -> [B, ...]; not called where both ends are at one place and there is no curve.
     path: the path or process that both belong to.
     start, stop: pairs (x [B, ...], t a number).
-    nodes: on the path's interval between the two times (for two equal times on [0, 1] of the curve), or their number.
+    nodes: on the path's interval between the two times (for two equal times on [0, 1] of the curve), or their
+      number.
     curve: None for the straight line, or place in [0, 1] -> x [B, ...], differentiable, from start to stop.
     cond: handed to both scores.
 
@@ -42,7 +45,9 @@ def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int =
   t_start, t_stop = float(t_start), float(t_stop)
   for t in (t_start, t_stop):
     if not float(path.t_min) <= t <= float(path.t_max):
-      raise ValueError(f"log_difference got the time {t}, but {path.name} runs from {path.t_min} to {path.t_max}")
+      raise ValueError(
+        f"log_difference got the time {t}, but {path.name} runs from {path.t_min} to {path.t_max}"
+      )
   if x_start.shape != x_stop.shape:
     raise ValueError(f"a curve joins points of one shape, got {x_start.shape} and {x_stop.shape}")
   dtype = at_least_single(x_start.dtype)
@@ -65,15 +70,19 @@ def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int =
     if not waits:
       value += jnp.asarray(t_stop - t_start, dtype) * time_score(x, t, cond).astype(dtype)
     return total + length * value, None
+
   times = t_start + (t_stop - t_start) * places
   return jax.lax.scan(add, rows, tuple(jnp.asarray(a, dtype) for a in (places, times, lengths)))[0]
 
 
-def log_ratio_along(time_score, score, path, x, z=None, *, nodes: Nodes | int = 64, curve=None, end_log_prob=None, cond=None):
-  """log p_1(x) - log p_0(x) by way of a point z at the end: from (x, t_min) to (z, t_max), then from z to x at t_max.
+def log_ratio_along(
+  time_score, score, path, x, z=None, *, nodes: Nodes | int = 64, curve=None, end_log_prob=None, cond=None
+):
+  """log p_1(x) - log p_0(x) by way of a point z at the end: from (x, t_min) to (z, t_max), then from z to x
+  at t_max.
 
-  The fixed-x integral asks for time scores far from where the data of most times are; on a curve that follows them the fields
-  are asked where they were trained.
+  The fixed-x integral asks for time scores far from where the data of most times are; on a curve that follows
+  them the fields are asked where they were trained.
 
   Args:
     time_score, score, path, nodes, curve, cond: those of `log_difference`; the curve leads from x to z.
@@ -86,7 +95,9 @@ def log_ratio_along(time_score, score, path, x, z=None, *, nodes: Nodes | int = 
   """
   path = as_path(path, "log_ratio_along")
   z = jnp.zeros_like(x) if z is None else z
-  there = log_difference(time_score, score, path, (x, path.t_min), (z, path.t_max), nodes=nodes, curve=curve, cond=cond)
+  there = log_difference(
+    time_score, score, path, (x, path.t_min), (z, path.t_max), nodes=nodes, curve=curve, cond=cond
+  )
   if end_log_prob is not None:
     return there + end_log_prob(x) - end_log_prob(z)
   number = nodes if isinstance(nodes, int) else len(nodes.t)

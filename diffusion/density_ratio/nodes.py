@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flax import struct
 import numpy as np
+from flax import struct
 
 from diffusion.processes.paths import as_path
 
@@ -13,18 +13,21 @@ HALVINGS = 200
 
 @struct.dataclass
 class Nodes:
-  """t: [N], increasing, and weight: [N], whose sum is the length of the interval; both float64 on the host."""
+  """t: [N], increasing, and weight: [N], whose sum is the length of the interval; both float64 on the
+  host."""
 
   t: Any
   weight: Any
 
 
 def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None) -> Nodes:
-  """Gauss-Legendre nodes on the path's interval, equal in t or graded towards an end where the noise vanishes.
+  """Gauss-Legendre nodes on the path's interval, equal in t or graded towards an end where the noise
+  vanishes.
 
-  Where p_1 is peaked, with a variance s^2 far below one, the time score is of order 1 / (t_max - t + s^2) near the end, and no
-  affordable number of nodes in t sees it. With `resolve=s^2` the clock is the logarithm of the distance to the end, plus the
-  distance at which the noise has variance `resolve`, and the integrand is smooth in it.
+  Where p_1 is peaked, with a variance s^2 far below one, the time score is of order 1 / (t_max - t + s^2)
+  near the end, and no affordable number of nodes in t sees it. With `resolve=s^2` the clock is the logarithm
+  of the distance to the end, plus the distance at which the noise has variance `resolve`, and the integrand
+  is smooth in it.
 
   Args:
     path: a path or a Gaussian process.
@@ -33,7 +36,8 @@ def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None)
     t_min, t_max: the interval, inside of the path's.
 
   Raises:
-    ValueError: fewer than one node, an interval outside of the path, a variance that the path's noise never has.
+    ValueError: fewer than one node, an interval outside of the path, a variance that the path's noise never
+      has.
 
   >>> from diffusion import processes
   >>> nodes = gauss_legendre(processes.spherical(), 40, resolve=1e-6)
@@ -54,8 +58,11 @@ def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None)
   middle = 0.5 * (low + high)
   ends = [end for end in (low, high) if variance(end) < resolve]
   if not ends or variance(middle) <= resolve:
-    raise ValueError(f"the noise of {path.name} has variances {variance(low):.3g}, {variance(middle):.3g} and {variance(high):.3g} at "
-                     f"the start, middle and end of its interval, and resolve={resolve} is not between: leave resolve out")
+    raise ValueError(
+      f"the noise of {path.name} has variances {variance(low):.3g}, {variance(middle):.3g} and "
+      f"{variance(high):.3g} at "
+      f"the start, middle and end of its interval, and resolve={resolve} is not between: leave resolve out"
+    )
   pieces = []
   for end in ends:
     other = middle if len(ends) == 2 else low + high - end
@@ -66,10 +73,11 @@ def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None)
 
 
 def bridges(path, num: int, *, power: float = 1.0) -> Nodes:
-  """The midpoints and lengths of `num` bridges between the waymarks of a telescoping ratio: its sum is that of the logits.
+  """The midpoints and lengths of `num` bridges between the waymarks of a telescoping ratio: its sum is that
+  of the logits.
 
-  Waymark k is at the place (k / num)^power of the interval (arXiv:2006.12204, with num = 1 a single classifier).
-  Raises ValueError for no bridge or a power that is not positive.
+  Waymark k is at the place (k / num)^power of the interval (arXiv:2006.12204, with num = 1 a single
+  classifier). Raises ValueError for no bridge or a power that is not positive.
 
   >>> from diffusion import processes
   >>> bridges(processes.linear(), 4).t.tolist()
@@ -83,17 +91,22 @@ def waymarks(path, num, power=1.0):
   """Times [num + 1] of the waymarks. Raises ValueError."""
   path = as_path(path, "bridges")
   if num < 1 or not power > 0:
-    raise ValueError(f"a telescoping ratio has at least one bridge and a positive power, got num={num}, power={power}")
+    raise ValueError(
+      f"a telescoping ratio has at least one bridge and a positive power, got num={num}, power={power}"
+    )
   low, high = interval(path)
   return low + (high - low) * (np.arange(num + 1) / num) ** power
 
 
 def interval(path, t_min=None, t_max=None):
-  """(t_min, t_max) as floats, those of the path where not given. Raises ValueError where they are not inside of it."""
+  """(t_min, t_max) as floats, those of the path where not given. Raises ValueError where they are not inside
+  of it."""
   start, stop = float(path.t_min), float(path.t_max)
   low, high = (end if given is None else float(given) for end, given in ((start, t_min), (stop, t_max)))
   if not start <= low < high <= stop:
-    raise ValueError(f"t_min={low} and t_max={high} must increase inside of {path.name}, which runs from {start} to {stop}")
+    raise ValueError(
+      f"t_min={low} and t_max={high} must increase inside of {path.name}, which runs from {start} to {stop}"
+    )
   return low, high
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.density_ratio.nodes import interval
 from diffusion.precision import at_least_single
@@ -19,7 +19,8 @@ class Integral:
 
 
 def log_ratio_ode(time_score, path, x, *, rtol=1e-6, atol=1e-6, max_steps=4096, cond=None) -> Integral:
-  """log p_1(x) - log p_0(x) as the solution of dy/dt = s(x, t) at fixed x, by Dormand-Prince 5(4) (arXiv:2111.11010, section 4.3).
+  """log p_1(x) - log p_0(x) as the solution of dy/dt = s(x, t) at fixed x, by Dormand-Prince 5(4)
+  (arXiv:2111.11010, section 4.3).
 
   The step is sized by the largest error of the batch. Needs diffrax: `pip install 'jax-diffusion[adaptive]'`.
 
@@ -34,21 +35,32 @@ def log_ratio_ode(time_score, path, x, *, rtol=1e-6, atol=1e-6, max_steps=4096, 
   Raises:
     ValueError: tolerances below what the precision of x has.
   """
-  import diffrax  # pylint: disable=import-outside-toplevel
+  import diffrax
 
   path = as_path(path, "log_ratio_ode")
   low, high = interval(path)
   dtype = at_least_single(x.dtype)
   least = 8.0 * float(jnp.finfo(dtype).eps)
   if not (rtol >= least and atol >= least):
-    raise ValueError(f"rtol={rtol} and atol={atol} ask for more than {jnp.dtype(dtype).name} has: raise them to {least:.1e}, or give x "
-                     "in float64")
+    raise ValueError(
+      f"rtol={rtol} and atol={atol} ask for more than {jnp.dtype(dtype).name} has: raise them to "
+      f"{least:.1e}, or give x "
+      "in float64"
+    )
 
   def slope(t, y, args):
     del args
     return time_score(x, jnp.full_like(y, t), cond).astype(dtype)
+
   solution = diffrax.diffeqsolve(
-      diffrax.ODETerm(slope), diffrax.Dopri5(), low, high, None, jnp.zeros(x.shape[:1], dtype), max_steps=max_steps,
-      stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=lambda y: jnp.max(jnp.abs(y))))
+    diffrax.ODETerm(slope),
+    diffrax.Dopri5(),
+    low,
+    high,
+    None,
+    jnp.zeros(x.shape[:1], dtype),
+    max_steps=max_steps,
+    stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol, norm=lambda y: jnp.max(jnp.abs(y))),
+  )
   # Six new stages a step: the seventh is the next one's first.
   return Integral(solution.ys[0], 6 * solution.stats["num_steps"] + 1)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.density_ratio.nodes import Nodes, gauss_legendre
-from diffusion.processes.paths import as_path
 from diffusion.precision import at_least_single
+from diffusion.processes.paths import as_path
 
 
 def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
@@ -23,7 +23,8 @@ def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
     [B], nats.
 
   Raises:
-    ValueError: nodes outside of the path, or so close together that the precision of x does not tell them apart.
+    ValueError: nodes outside of the path, or so close together that the precision of x does not tell them
+      apart.
 
   >>> from diffusion import oracles, processes
   >>> path = processes.spherical()                                          # from N(0, 1) to N(0, 1/4)
@@ -40,19 +41,29 @@ def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
   def add(total, node):
     value = time_score(x, jnp.full_like(rows, node[0]), cond)
     if value.shape != rows.shape:
-      raise ValueError(f"time_score returned shape {value.shape} for {x.shape[0]} rows: it is one number per example")
+      raise ValueError(
+        f"time_score returned shape {value.shape} for {x.shape[0]} rows: it is one number per example"
+      )
     return total + node[1] * value.astype(dtype), None
+
   return jax.lax.scan(add, rows, (t, weight))[0]
 
 
 def on_device(nodes, path, dtype):
-  """(t, weight) in this precision. Raises ValueError where it is too low for them, or they are outside of the path."""
+  """(t, weight) in this precision. Raises ValueError where it is too low for them, or they are outside of the
+  path."""
   t = np.asarray(nodes.t, np.float64)
   slack = 1e-9 * (float(path.t_max) - float(path.t_min))
   if t.min() < float(path.t_min) - slack or t.max() > float(path.t_max) + slack:
-    raise ValueError(f"nodes from {t.min():.6g} to {t.max():.6g} leave {path.name}, which runs from {path.t_min} to {path.t_max}")
+    raise ValueError(
+      f"nodes from {t.min():.6g} to {t.max():.6g} leave {path.name}, which runs from {path.t_min} to "
+      f"{path.t_max}"
+    )
   if np.any(np.abs(t.astype(dtype).astype(np.float64) - t) > 0.05 * np.asarray(nodes.weight)):
-    raise ValueError(f"{jnp.dtype(dtype).name} does not tell neighbouring nodes of {path.name} apart: use float64 "
-                     "(jax.config.update('jax_enable_x64', True) and x in float64), or a path whose own clock resolves its end, such "
-                     "as processes.log_variance()")
+    raise ValueError(
+      f"{jnp.dtype(dtype).name} does not tell neighbouring nodes of {path.name} apart: use float64 "
+      "(jax.config.update('jax_enable_x64', True) and x in float64), or a path whose own clock resolves its "
+      "end, such "
+      "as processes.log_variance()"
+    )
   return jnp.asarray(t, dtype), jnp.asarray(np.asarray(nodes.weight), dtype)

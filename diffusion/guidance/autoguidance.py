@@ -27,7 +27,9 @@ class Autoguidance:
 
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
     """As a denoiser: both models see the same x, t and condition."""
-    good, worse = (model(x, t, cond, views=views, key=key, train=train) for model in (self.denoiser, self.worse))
+    good, worse = (
+      model(x, t, cond, views=views, key=key, train=train) for model in (self.denoiser, self.worse)
+    )
     weight = active_weight(self.process, t, self.weight, self.low, self.high)
     return extrapolated(good, worse.replace(collections=good.collections), weight)
 
@@ -35,8 +37,9 @@ class Autoguidance:
 def autoguidance(worse, weight, interval=None):
   """(1 + w) good - w worse, with the same condition for both (arXiv:2406.02507, eq. 4 with its w one larger).
 
-  The worse model is smaller or less trained: what both do wrong in the same direction is undone, and the class does not lose its
-  variety as it does under classifier-free guidance. Each call costs one evaluation of each; both count as one evaluation.
+  The worse model is smaller or less trained: what both do wrong in the same direction is undone, and the
+  class does not lose its variety as it does under classifier-free guidance. Each call costs one evaluation of
+  each; both count as one evaluation.
 
   Args:
     worse: a denoiser on the same process.
@@ -60,4 +63,5 @@ def autoguidance(worse, weight, interval=None):
     if wrong:
       raise ValueError(f"the two models of autoguidance must share a process, noise for noise: {wrong}")
     return Autoguidance(denoiser, worse, weight, low, high)
+
   return apply

@@ -1,9 +1,10 @@
-"""Classifier-free guidance whose weight comes with each sample's condition: what a network distilled from guidance has learned."""
+"""Classifier-free guidance whose weight comes with each sample's condition: what a network distilled from
+guidance has learned."""
 
 from typing import Any
 
-from flax import struct
 import jax
+from flax import struct
 
 from diffusion.denoisers import null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
@@ -34,7 +35,8 @@ class ByCondition:
     return self.replace(denoiser=self.denoiser.with_params(params, collections))
 
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
-    """As a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the views asked for.
+    """As a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the
+    views asked for.
 
     Raises:
       ValueError: no weight in the condition, or nothing else in it to guide towards.
@@ -42,21 +44,31 @@ class ByCondition:
     rest = {name: leaf for name, leaf in (cond or {}).items() if name != "guidance"}
     if not jax.tree.leaves(rest):
       raise ValueError(
-          f"guidance without a conditional model: the condition has {sorted(cond or {})}; train one with classes (and"
-          " losses.condition_dropout) and give cond={'label': labels, 'guidance': weights}, or leave guidance out")
+        f"guidance without a conditional model: the condition has {sorted(cond or {})}; train one with "
+        "classes (and"
+        " losses.condition_dropout) and give cond={'label': labels, 'guidance': weights}, or leave guidance "
+        "out"
+      )
     if "guidance" not in cond:
       raise ValueError(
-          f"the weight of this guidance is part of the condition, which has {sorted(cond)}: add 'guidance' [B], or give one weight for"
-          " all with guidance.classifier_free(w)")
+        f"the weight of this guidance is part of the condition, which has {sorted(cond)}: add 'guidance' "
+        "[B], or give one weight for"
+        " all with guidance.classifier_free(w)"
+      )
     call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
-    return extrapolated(call(rest), call(null_condition(rest)), active_weight(self.process, t, cond["guidance"], self.low, self.high))
+    return extrapolated(
+      call(rest),
+      call(null_condition(rest)),
+      active_weight(self.process, t, cond["guidance"], self.low, self.high),
+    )
 
 
 def by_condition(interval=None):
-  """(1 + w) conditional - w unconditional with w = cond['guidance'] [B], each sample's own (arXiv:2210.03142, eq. 3).
+  """(1 + w) conditional - w unconditional with w = cond['guidance'] [B], each sample's own (arXiv:2210.03142,
+  eq. 3).
 
-  The same call as a network that was distilled from guidance, at two evaluations in place of one: such a network's teacher in
-  `losses.distillation`, and its measure afterwards.
+  The same call as a network that was distilled from guidance, at two evaluations in place of one: such a
+  network's teacher in `losses.distillation`, and its measure afterwards.
 
   Args:
     interval: (low, high) noise levels sigma/alpha between which to guide, or None for all.

@@ -1,10 +1,11 @@
 """Classifier guidance: the gradient of a noise-conditional log-probability added to the score."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.guidance.moving import moved
 from diffusion.processes.base import expand
@@ -26,10 +27,12 @@ class Classifier:
   scale: Any
   log_prob: Callable[..., Any] = struct.field(pytree_node=False)
 
-  # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not among them.
+  # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not
+  # among them.
   forward_passes = 1
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
+  # there.
   changes_score = True
 
   @property
@@ -43,21 +46,25 @@ class Classifier:
     def total(x):
       value = self.log_prob(self.params, x, t, cond)
       if jnp.shape(value) != t.shape:
-        raise ValueError(f"log_prob returned shape {jnp.shape(value)} for {t.shape[0]} rows: it is one number per example")
+        raise ValueError(
+          f"log_prob returned shape {jnp.shape(value)} for {t.shape[0]} rows: it is one number per example"
+        )
       return jnp.sum(value)
+
     scale = expand(jnp.broadcast_to(jnp.asarray(self.scale, x.dtype), t.shape), x)
     return moved(self.process, prediction, t, "score", scale * jax.grad(total)(x))
 
 
 def classifier(log_prob, params=None, scale=1.0):
-  """score + scale grad_x log p(y | x_t, t), and all other views with it (arXiv:2011.13456, eq. 14; scale: arXiv:2105.05233).
+  """score + scale grad_x log p(y | x_t, t), and all other views with it (arXiv:2011.13456, eq. 14; scale:
+  arXiv:2105.05233).
 
-  With an unconditional denoiser and the exact log-probability, scale 1 gives the conditional denoiser. A classifier that was not
-  trained on noised data says little at high noise levels.
+  With an unconditional denoiser and the exact log-probability, scale 1 gives the conditional denoiser. A
+  classifier that was not trained on noised data says little at high noise levels.
 
   Args:
-    log_prob: pure function (params, x [B, ...], t [B], cond) -> [B], the log-probability of what is asked for, in nats; `cond`
-      is what the sampler passes. Build it once: a new function object recompiles.
+    log_prob: pure function (params, x [B, ...], t [B], cond) -> [B], the log-probability of what is asked
+      for, in nats; `cond` is what the sampler passes. Build it once: a new function object recompiles.
     params: the classifier's parameters, a leaf.
     scale: a number or one a sample, [B]. Changing it does not recompile.
 

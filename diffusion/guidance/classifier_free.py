@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flax import struct
 import jax
+from flax import struct
 
 from diffusion.denoisers import null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
@@ -42,12 +42,14 @@ class ClassifierFree:
     """
     if cond is None or not jax.tree.leaves(cond):
       raise ValueError(
-          "classifier-free guidance needs a condition and got none: pass cond={'label': labels} to a"
-          " conditional model, or leave guidance out"
+        "classifier-free guidance needs a condition and got none: pass cond={'label': labels} to a"
+        " conditional model, or leave guidance out"
       )
     call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
     away = null_condition(cond) if self.negative is None else as_rows(self.negative, t.shape[0])
-    return extrapolated(call(cond), call(away), active_weight(self.process, t, self.weight, self.low, self.high))
+    return extrapolated(
+      call(cond), call(away), active_weight(self.process, t, self.weight, self.low, self.high)
+    )
 
 
 def classifier_free(weight, interval=None, negative=None):
@@ -59,7 +61,8 @@ def classifier_free(weight, interval=None, negative=None):
   Args:
     weight: w, a number or one a sample, [B]. Changing it does not recompile.
     interval: (low, high) noise levels sigma/alpha between which to guide (arXiv:2404.07724), or None for all.
-    negative: a condition to move away from in place of none, such as {'label': 3}, for all samples or one a sample.
+    negative: a condition to move away from in place of none, such as {'label': 3}, for all samples or one a
+      sample.
 
   Returns:
     A function from denoiser to guided denoiser.

@@ -1,10 +1,11 @@
 """Several conditions at once: all of them, none of some (negative weights), or any of them."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.denoisers import null_condition
 from diffusion.guidance.rows import as_rows
@@ -37,19 +38,25 @@ class Conjunction:
     total = nothing
     for condition, weight in zip(rows, self.weights):
       w = jnp.broadcast_to(jnp.asarray(weight, x.dtype), t.shape)
-      total = jax.tree.map(lambda sum_, one, none: sum_ + expand(w, one).astype(one.dtype) * (one - none), total, call(condition), nothing)
+      total = jax.tree.map(
+        lambda sum_, one, none: sum_ + expand(w, one).astype(one.dtype) * (one - none),
+        total,
+        call(condition),
+        nothing,
+      )
     return total
 
 
 def conjunction(conditions, weights=None):
-  """AND, with weights, and NOT: unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714, eqs. 11 and 13).
+  """AND, with weights, and NOT: unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714,
+  eqs. 11 and 13).
 
-  This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or an ancestral
-  sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of `solvers.predictor_corrector`, make the
-  product right (arXiv:2302.11552).
+  This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or
+  an ancestral sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of
+  `solvers.predictor_corrector`, make the product right (arXiv:2302.11552).
 
-  A condition that the result is called with is for what is put around it, such as a classifier, and does not reach the network:
-  classifier-free guidance around it changes nothing, inside it guides each factor.
+  A condition that the result is called with is for what is put around it, such as a classifier, and does not
+  reach the network: classifier-free guidance around it changes nothing, inside it guides each factor.
 
   Args:
     conditions: a sequence of conditions, such as {'label': 3}; each of one number for all or [B] of them.
@@ -67,7 +74,10 @@ def conjunction(conditions, weights=None):
   conditions = tuple(conditions)
   weights = (1.0,) * len(conditions) if weights is None else tuple(weights)
   if not conditions or len(weights) != len(conditions):
-    raise ValueError(f"conjunction got {len(conditions)} conditions and {len(weights)} weights: give at least one condition, and a weight for each")
+    raise ValueError(
+      f"conjunction got {len(conditions)} conditions and {len(weights)} weights: give at least one "
+      "condition, and a weight for each"
+    )
   return lambda denoiser: Conjunction(denoiser, conditions, weights)
 
 
@@ -93,17 +103,28 @@ class Disjunction:
     """As a denoiser; `cond` goes to the weights alone."""
     logits = self.log_weights(self.params, x, t, cond)
     if jnp.shape(logits) != (t.shape[0], len(self.conditions)):
-      raise ValueError(f"log_weights returned shape {jnp.shape(logits)}: it is one number a row and condition, {(t.shape[0], len(self.conditions))}")
+      raise ValueError(
+        f"log_weights returned shape {jnp.shape(logits)}: it is one number a row and condition, "
+        f"{(t.shape[0], len(self.conditions))}"
+      )
     weights = jax.nn.softmax(logits, axis=1)
-    parts = [self.denoiser(x, t, as_rows(one, t.shape[0]), views=views, key=key, train=train) for one in self.conditions]
-    return jax.tree.map(lambda *views: sum(expand(w, view).astype(view.dtype) * view for w, view in zip(weights.T, views)), *parts)
+    parts = [
+      self.denoiser(x, t, as_rows(one, t.shape[0]), views=views, key=key, train=train)
+      for one in self.conditions
+    ]
+    return jax.tree.map(
+      lambda *views: sum(expand(w, view).astype(view.dtype) * view for w, view in zip(weights.T, views)),
+      *parts,
+    )
 
 
 def disjunction(conditions, log_weights, params=None):
-  """OR: the conditional predictions weighted by the posterior of their conditions at x_t, which is exact for a mixture.
+  """OR: the conditional predictions weighted by the posterior of their conditions at x_t, which is exact for
+  a mixture.
 
-  A score alone can not tell how probable a condition is at x_t, so this needs log pi_i + log p_t(x | c_i), up to a
-  number that is the same for all i: from densities, from energies, or as the logits of a noise-conditional classifier.
+  A score alone can not tell how probable a condition is at x_t, so this needs log pi_i + log p_t(x | c_i), up
+  to a number that is the same for all i: from densities, from energies, or as the logits of a
+  noise-conditional classifier.
 
   Args:
     conditions: a sequence of conditions, such as {'label': 3}.
@@ -125,5 +146,7 @@ def disjunction(conditions, log_weights, params=None):
   if not conditions:
     raise ValueError("disjunction needs at least one condition, such as {'label': 3}")
   if not callable(log_weights):
-    raise TypeError(f"log_weights is a function (params, x, t, cond) -> [B, conditions], got {type(log_weights).__name__}")
+    raise TypeError(
+      f"log_weights is a function (params, x, t, cond) -> [B, conditions], got {type(log_weights).__name__}"
+    )
   return lambda denoiser: Disjunction(denoiser, conditions, params, log_weights)

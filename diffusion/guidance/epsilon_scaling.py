@@ -1,9 +1,9 @@
-"""Epsilon scaling: the predicted noise divided by a constant a little above one, against the drift of sampled states."""
+"""Epsilon scaling: the predicted noise divided by a constant a little above one, against the drift of sampled
+states."""
 
 from typing import Any
 
 from flax import struct
-import jax.numpy as jnp
 
 from diffusion.guidance.moving import moved, only, with_view
 from diffusion.processes.base import expand
@@ -25,7 +25,8 @@ class EpsilonScaling:
   # Network evaluations for one call, for the count of forward passes.
   forward_passes = 1
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
+  # there.
   changes_score = True
 
   @property
@@ -44,9 +45,9 @@ class EpsilonScaling:
 def epsilon_scaling(constant, slope=0.0):
   """eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
 
-  A network that was trained on true noisy data sees sampled states with a little more noise than their time says and
-  predicts too much; a constant of 1.004 to 1.02 is what the authors use, found by a search. x0 changes by -(sigma/alpha) of the
-  change of eps, so a sampler must not start where alpha = 0.
+  A network that was trained on true noisy data sees sampled states with a little more noise than their time
+  says and predicts too much; a constant of 1.004 to 1.02 is what the authors use, found by a search. x0
+  changes by -(sigma/alpha) of the change of eps, so a sampler must not start where alpha = 0.
 
   Args:
     constant, slope: numbers; changing them does not recompile. (1, 0) changes nothing.
@@ -57,6 +58,7 @@ def epsilon_scaling(constant, slope=0.0):
   Raises:
     ValueError: a constant that is not positive.
 
+  >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, guidance, processes
   >>> denoiser = denoisers.from_function(lambda params, x, t, cond: 1.02 * x, processes.vp_linear(), denoisers.eps())
   >>> scaled = guidance.epsilon_scaling(1.02)(denoiser)
@@ -64,5 +66,7 @@ def epsilon_scaling(constant, slope=0.0):
   1.0
   """
   if not constant > 0:
-    raise ValueError(f"eps is divided by constant + slope t, so the constant must be positive, got {constant}")
+    raise ValueError(
+      f"eps is divided by constant + slope t, so the constant must be positive, got {constant}"
+    )
   return lambda denoiser: EpsilonScaling(denoiser, constant, slope)

@@ -1,14 +1,16 @@
-"""Functions of x_t that change with the noise level: one expert a range of sigma/alpha (PPAP, arXiv:2212.05973)."""
+"""Functions of x_t that change with the noise level: one expert a range of sigma/alpha (PPAP,
+arXiv:2212.05973)."""
 
 import functools
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
-# Compared as the functions that they stand for, by identity: as a transform's function it is part of the program, and arrays have no one equality.
+# Compared as the functions that they stand for, by identity: as a transform's function it is part of the
+# program, and arrays have no one equality.
 @functools.partial(struct.dataclass, eq=False)
 class Experts:
   """fn with the parameters of the expert whose range the noise level of each row lies in; see `experts`."""
@@ -22,7 +24,10 @@ class Experts:
     count = self.boundaries.shape[0] + 1
     leading = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
     if leading - {(count,)}:
-      raise ValueError(f"{count} experts need parameters with {count} in front, got {sorted(leading)}: stack them with jax.tree.map(jnp.stack, ...)")
+      raise ValueError(
+        f"{count} experts need parameters with {count} in front, got {sorted(leading)}: stack them with "
+        "jax.tree.map(jnp.stack, ...)"
+      )
     level = self.process.marginal(t).noise_to_signal
     which = jnp.sum(level[:, None] >= jnp.asarray(self.boundaries, level.dtype)[None, :], axis=1)
 
@@ -30,7 +35,10 @@ class Experts:
       own = jax.tree.map(lambda leaf: leaf[number], params)
       value = lambda: self.fn(own, x, t, cond)
       # An expert that no row asks for is not evaluated: all rows of a sampler's step share their noise level.
-      return jax.lax.cond(jnp.any(which == number), value, lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(value)))
+      return jax.lax.cond(
+        jnp.any(which == number), value, lambda: jax.tree.map(jnp.zeros_like, jax.eval_shape(value))
+      )
+
     values = [one(number) for number in range(count)]
     total = values[0]
     for number, value in enumerate(values[1:], 1):
@@ -39,14 +47,17 @@ class Experts:
 
 
 def experts(process, boundaries, fn) -> Experts:
-  """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels sigma/alpha.
+  """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels
+  sigma/alpha.
 
-  As `log_prob` of `guidance.classifier` this is multi-expert guidance: each classifier has to be good in its own range only. As
-  the function of `denoisers.from_function` it is a multi-expert denoiser. Build it once, as any function: a new one recompiles.
+  As `log_prob` of `guidance.classifier` this is multi-expert guidance: each classifier has to be good in its
+  own range only. As the function of `denoisers.from_function` it is a multi-expert denoiser. Build it once,
+  as any function: a new one recompiles.
 
   Args:
     process: the Gaussian process.
-    boundaries: N - 1 ascending noise levels between the ranges; a level on a boundary belongs to the noisier range.
+    boundaries: N - 1 ascending noise levels between the ranges; a level on a boundary belongs to the noisier
+      range.
     fn: pure function (params, x, t, cond) -> [B, ...] of one expert.
 
   Raises:

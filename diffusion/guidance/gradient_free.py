@@ -1,10 +1,11 @@
 """Classifier guidance without gradients: away from the class that the classifier confuses with the target."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.moving import only, with_view
@@ -31,7 +32,10 @@ class GradientFree:
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
     """As a denoiser; needs cond={'label': [B]}."""
     if not cond or set(cond) != {"label"}:
-      raise ValueError("gradient-free classifier guidance needs the target class and nothing else: pass cond={'label': labels}")
+      raise ValueError(
+        "gradient-free classifier guidance needs the target class and nothing else: pass cond={'label': "
+        "labels}"
+      )
     target = jnp.asarray(cond["label"])
     conditional = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
     log_prob = jax.nn.log_softmax(self.classify(self.params, conditional.x0), axis=1)
@@ -45,10 +49,11 @@ class GradientFree:
 
 
 def gradient_free(classify, weight, params=None, interval=None):
-  """conditional + w (1 - p) (conditional - reference): GFCG (arXiv:2411.15393), with a classifier of clean data run forward only.
+  """conditional + w (1 - p) (conditional - reference): GFCG (arXiv:2411.15393), with a classifier of clean
+  data run forward only.
 
-  p is the probability of the target class at the predicted x0, and the reference the most probable other class. The
-  paper's own schedule of the weight was not available; that it fades as p goes to 1 is ours.
+  p is the probability of the target class at the predicted x0, and the reference the most probable other
+  class. The paper's own schedule of the weight was not available; that it fades as p goes to 1 is ours.
 
   Args:
     classify: pure function (params, x0 [B, ...]) -> logits [B, classes]. Build it once.
@@ -67,6 +72,8 @@ def gradient_free(classify, weight, params=None, interval=None):
   True
   """
   if not callable(classify):
-    raise TypeError(f"classify is a function (params, x0) -> logits [B, classes], got {type(classify).__name__}")
+    raise TypeError(
+      f"classify is a function (params, x0) -> logits [B, classes], got {type(classify).__name__}"
+    )
   low, high = check_interval(interval)
   return lambda denoiser: GradientFree(denoiser, params, weight, low, high, classify)

@@ -7,10 +7,13 @@ from diffusion.processes.base import expand
 
 
 def check_interval(interval):
-  """(low, high) noise levels sigma/alpha of an interval, or of all for None. Raises ValueError for an empty one."""
+  """(low, high) noise levels sigma/alpha of an interval, or of all for None. Raises ValueError for an empty
+  one."""
   low, high = (0.0, float("inf")) if interval is None else interval
   if not low < high:
-    raise ValueError(f"interval ({low}, {high}) is empty: give (low, high) noise levels sigma/alpha with low < high")
+    raise ValueError(
+      f"interval ({low}, {high}) is empty: give (low, high) noise levels sigma/alpha with low < high"
+    )
   return low, high
 
 
@@ -25,7 +28,9 @@ def extrapolated(towards, away, weight):
 
   Every view is linear in x0 at fixed x_t with factors that add to one, so the rule is the same for all.
   """
+
   def guide(towards, away):
     w = expand(weight, towards).astype(towards.dtype)
     return towards + w * (towards - away)
+
   return jax.tree.map(guide, towards, away)

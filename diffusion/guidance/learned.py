@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
+from flax import struct
 
 
 @struct.dataclass
@@ -21,24 +21,31 @@ class Learned:
     return self.denoiser.process
 
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
-    """As a denoiser: x: [B, ...], t: [B] and a condition without 'guidance' give a `Prediction` with the views asked for.
+    """As a denoiser: x: [B, ...], t: [B] and a condition without 'guidance' give a `Prediction` with the
+    views asked for.
 
     Raises ValueError for a condition that has a weight already.
     """
     if "guidance" in (cond or {}):
-      raise ValueError("the condition has a weight 'guidance' of its own already: call the denoiser without guidance.learned, or leave it out")
+      raise ValueError(
+        "the condition has a weight 'guidance' of its own already: call the denoiser without "
+        "guidance.learned, or leave it out"
+      )
     weight = jnp.broadcast_to(jnp.asarray(self.weight, t.dtype), t.shape)
     return self.denoiser(x, t, {**(cond or {}), "guidance": weight}, views=views, key=key, train=train)
 
 
 def learned(weight):
-  """(1 + w) conditional - w unconditional as a distilled network knows it, at one evaluation (arXiv:2210.03142, section 3.1).
+  """(1 + w) conditional - w unconditional as a distilled network knows it, at one evaluation
+  (arXiv:2210.03142, section 3.1).
 
   Args:
-    weight: w, one number for all samples, within the range of the network's training; changing it does not recompile.
+    weight: w, one number for all samples, within the range of the network's training; changing it does not
+      recompile.
 
   Returns:
-    A function from a denoiser that takes 'guidance' [B] in its condition (a distilled one, `by_condition()` of any other) to one that does not.
+    A function from a denoiser that takes 'guidance' [B] in its condition (a distilled one, `by_condition()`
+    of any other) to one that does not.
 
   >>> from diffusion import guidance, oracles, processes
   >>> oracle = oracles.gaussian_mixture(processes.edm(), None, [[-1.0], [1.0]], 1e-6, labels=[0, 1])

@@ -6,10 +6,12 @@ import numpy as np
 
 
 def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance=None):
-  """E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger where the model expects something else.
+  """E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger where the model expects
+  something else.
 
-  A denoiser pulls what is rare towards what is common, so the distance grows with rarity. Classified into bins by
-  `minority_bins` and learned by a noise-conditional classifier, it is what `guidance.classifier` steers towards.
+  A denoiser pulls what is rare towards what is common, so the distance grows with rarity. Classified into
+  bins by `minority_bins` and learned by a noise-conditional classifier, it is what `guidance.classifier`
+  steers towards.
 
   Args:
     denoiser: a denoiser.
@@ -31,13 +33,17 @@ def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance
   times = jnp.full(x0.shape[0], t, x0.dtype)
 
   def one(number):
-    eps = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(keys)
+    eps = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(
+      keys
+    )
     return distance(x0, denoiser(denoiser.process.perturb(x0, eps, times), times, cond, views=("x0",)).x0)
+
   return jnp.mean(jax.lax.map(one, jnp.arange(draws)), axis=0)
 
 
 def minority_bins(scores, count: int = 100):
-  """Bins 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores [N]: int32 [N], on the host.
+  """Bins 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores [N]: int32 [N],
+  on the host.
 
   Raises:
     ValueError: more bins than scores, or fewer than two.

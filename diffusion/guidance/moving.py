@@ -7,7 +7,8 @@ from diffusion.views import VIEWS
 
 
 def moved(process, prediction, t, kind: str, change):
-  """The prediction whose view `kind` has changed by `change` [B, ...], and every other view that it holds with it.
+  """The prediction whose view `kind` has changed by `change` [B, ...], and every other view that it holds
+  with it.
 
   Each view moves as it does with the output of a network that predicts `kind`, so none is divided by another.
 
@@ -25,6 +26,7 @@ def moved(process, prediction, t, kind: str, change):
       return None
     factor = jnp.asarray(VIEWS[kind][view](m.alpha, m.sigma, m.d_alpha, m.d_sigma, m.d_variance)[1])
     return value + expand(factor, value).astype(value.dtype) * change.astype(value.dtype)
+
   return prediction.replace(**{view: move(view) for view in VIEWS["x0"]})
 
 

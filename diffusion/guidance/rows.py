@@ -13,11 +13,16 @@ def as_rows(cond, rows: int):
   Raises:
     ValueError: an array of another length.
   """
+
   def row(leaf):
     leaf = jnp.asarray(leaf)
     if not leaf.ndim:
       return jnp.full((rows,), leaf)
     if leaf.shape[0] != rows:
-      raise ValueError(f"a condition has {leaf.shape[0]} rows and the batch has {rows}: give one entry a sample, or one number for all")
+      raise ValueError(
+        f"a condition has {leaf.shape[0]} rows and the batch has {rows}: give one entry a sample, or one "
+        "number for all"
+      )
     return leaf
+
   return jax.tree.map(row, cond)

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.guidance.moving import moved, only, with_view
 from diffusion.processes.base import expand
@@ -66,7 +66,8 @@ def static_threshold(bound=1.0):
 
 
 def dynamic_threshold(quantile=0.995, bound=1.0):
-  """x0 clipped at the quantile q of its own absolute values where that exceeds the bound, and scaled by bound / q (arXiv:2205.11487, section 2.3).
+  """x0 clipped at the quantile q of its own absolute values where that exceeds the bound, and scaled by bound
+  / q (arXiv:2205.11487, section 2.3).
 
   Each sample by itself. Samples whose quantile lies within the bound are clipped at the bound and not scaled.
 

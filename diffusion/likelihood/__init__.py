@@ -3,7 +3,12 @@
 from diffusion.likelihood.annealed_importance import LogNormalizer, annealed_importance
 from diffusion.likelihood.concrete import annealed_log_prob, log_prob_of_states
 from diffusion.likelihood.decoders import gaussian_decoder, level_decoder
-from diffusion.likelihood.dequantization import bits_per_dim, dequantize, log_likelihood_of_values, uniform_noise
+from diffusion.likelihood.dequantization import (
+  bits_per_dim,
+  dequantize,
+  log_likelihood_of_values,
+  uniform_noise,
+)
 from diffusion.likelihood.elbo import Bound, continuous_elbo, discrete_elbo
 from diffusion.likelihood.error_bars import over_batch, over_draws
 from diffusion.likelihood.flow_map import decode, encode

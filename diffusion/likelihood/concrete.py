@@ -1,4 +1,5 @@
-"""Probabilities of whole numbers from a concrete score: of all states of a small set, and of single states along the noise."""
+"""Probabilities of whole numbers from a concrete score: of all states of a small set, and of single states
+along the noise."""
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ PASSES = 3
 
 
 def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np.ndarray:
-  """log p of every state, normalised, from the concrete score of every state; p is determined by it (arXiv:2211.00802, section 3).
+  """log p of every state, normalised, from the concrete score of every state; p is determined by it
+  (arXiv:2211.00802, section 3).
 
-  The ratios of a model do not fit together exactly: log p is what fits all log ratios best in least squares, each weighed by the root
-  of the two probabilities that it compares, so that states that hardly occur do not decide about the rest.
+  The ratios of a model do not fit together exactly: log p is what fits all log ratios best in least squares,
+  each weighed by the root of the two probabilities that it compares, so that states that hardly occur do not
+  decide about the rest.
 
   Args:
     concrete: [S, N], of all states in the order of `np.ndindex(neighbourhood.sizes)`.
@@ -32,7 +35,10 @@ def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np
   sizes, concrete = neighbourhood.sizes, np.asarray(concrete, np.float64)
   count = int(np.prod(sizes))
   if concrete.shape != (count, neighbourhood.num_neighbours):
-    raise ValueError(f"concrete has shape {concrete.shape}; {neighbourhood.name} has {count} states with {neighbourhood.num_neighbours} neighbours each")
+    raise ValueError(
+      f"concrete has shape {concrete.shape}; {neighbourhood.name} has {count} states with "
+      f"{neighbourhood.num_neighbours} neighbours each"
+    )
   states = np.stack(np.unravel_index(np.arange(count), sizes), axis=1)
   target, coordinate = np.asarray(neighbourhood.target), np.asarray(neighbourhood.coordinate)
   values = target[np.arange(len(coordinate))[None, :], states[:, coordinate]]
@@ -42,7 +48,9 @@ def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np
   end = np.ravel_multi_index(end.T, sizes)
   log_ratio = np.log(np.maximum(1.0 + concrete[start, move], smallest))
   rows = np.tile(np.arange(len(start)), 2)
-  incidence = sparse.csr_matrix((np.repeat([1.0, -1.0], len(start)), (rows, np.concatenate([end, start]))), shape=(len(start), count))
+  incidence = sparse.csr_matrix(
+    (np.repeat([1.0, -1.0], len(start)), (rows, np.concatenate([end, start]))), shape=(len(start), count)
+  )
   log_prob = np.zeros(count)
   for _ in range(PASSES):
     weight = np.exp(np.clip(0.5 * (log_prob[start] + log_prob[end]), -20.0, None))
@@ -57,29 +65,38 @@ def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np
 def annealed_log_prob(concrete, process, neighbourhood, x, t=None, *, nodes: int = 32):
   """log p_t(x) of single states, in nats: [B], by following the noise from where nothing is left of the data.
 
-  Under uniform resampling with probability b = clock(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v != x_d} c(x)_{d -> v}: the
-  concrete score is all that the slope of the log-probability needs, and at b = 1 all states are equally likely. Of a true concrete
-  score this is exact up to the quadrature; a model's need not sum to one over the states.
+  Under uniform resampling with probability b = clock(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v
+  != x_d} c(x)_{d -> v}: the concrete score is all that the slope of the log-probability needs, and at b = 1
+  all states are equally likely. Of a true concrete score this is exact up to the quadrature; a model's need
+  not sum to one over the states.
 
   Args:
     concrete: (x, t, cond) -> [B, N].
     process: of `processes.uniform_resample`, with b = 1 at t_max.
-    neighbourhood: whose moves lead from each value of a coordinate to every other, once: `grid(sizes, range(1, K))`, or bit flips.
+    neighbourhood: whose moves lead from each value of a coordinate to every other, once: `grid(sizes,
+      range(1, K))`, or bit flips.
     x: [B, ...] int. t: where to read log p_t; by default the process's t_min.
     nodes: of Gauss-Legendre quadrature, in the log of t.
 
-  Raises ValueError where the neighbourhood lacks a move, the process ends below b = 1, or t is outside of its interval.
+  Raises ValueError where the neighbourhood lacks a move, the process ends below b = 1, or t is outside of its
+  interval.
   """
   sizes = neighbourhood.sizes
   moves = [[] for _ in sizes]
   for place, row in zip(neighbourhood.coordinate, np.asarray(neighbourhood.target)):
-    moves[place].append(row[:sizes[place]])
+    moves[place].append(row[: sizes[place]])
   if any(len(rows) != size - 1 or min(map(np.min, rows)) < 0 for rows, size in zip(moves, sizes)):
-    raise ValueError("annealed_log_prob needs a neighbourhood that leads from each value of a coordinate to every other: take "
-                     "neighbourhoods.grid(sizes, range(1, K)) with wrap, K values a coordinate")
+    raise ValueError(
+      "annealed_log_prob needs a neighbourhood that leads from each value of a coordinate to every other: "
+      "take "
+      "neighbourhoods.grid(sizes, range(1, K)) with wrap, K values a coordinate"
+    )
   end = float(process.clock(np.asarray(float(process.t_max))))
   if abs(end - 1.0) > 1e-6:
-    raise ValueError(f"annealed_log_prob starts where nothing is left of the data, but at t_max={process.t_max} b is {end}: take a process with b = 1 there")
+    raise ValueError(
+      f"annealed_log_prob starts where nothing is left of the data, but at t_max={process.t_max} b is {end}: "
+      "take a process with b = 1 there"
+    )
   low = float(process.t_min if t is None else t)
   if not 0.0 < low < float(process.t_max):
     raise ValueError(f"t lies between 0 and t_max={process.t_max}, got {low}")
@@ -96,6 +113,7 @@ def annealed_log_prob(concrete, process, neighbourhood, x, t=None, *, nodes: int
     b, slope = jax.jvp(process.clock, (time,), (jnp.ones_like(time),))
     c = concrete(x, t, None).astype(dtype)
     return total - weight * slope / (1.0 - b) * jnp.sum(c * share[None], axis=1), None
+
   start = jnp.full(x.shape[:1], -np.sum(np.log(sizes)), dtype)
   pairs = (jnp.asarray(times, dtype), jnp.asarray(0.5 * width * w * times, dtype))
   return jax.lax.scan(add, start, pairs)[0]

@@ -1,15 +1,15 @@
 """The last term of the bound: p(x | z) of data given the least noisy latent z = alpha x + sigma eps.
 
-A decoder is a function (x [B, ...], z [B, ...], marginal) -> [B] nats, `marginal` holding alpha and sigma of z as [].
-One with arrays inside (a network, an oracle) is a pytree: `jax.tree_util.Partial(fn, arrays)`.
+A decoder is a function (x [B, ...], z [B, ...], marginal) -> [B] nats, `marginal` holding alpha and sigma of
+z as []. One with arrays inside (a network, an oracle) is a pytree: `jax.tree_util.Partial(fn, arrays)`.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
 @struct.dataclass
@@ -35,12 +35,15 @@ class LevelDecoder:
       return -0.5 * precision * (mean - level) ** 2
 
     # One level at a time: L copies of a batch of images would not fit.
-    total, _ = jax.lax.scan(lambda sum, level: (jnp.logaddexp(sum, score(level)), None), jnp.full_like(mean, -jnp.inf), self.levels)
+    total, _ = jax.lax.scan(
+      lambda sum, level: (jnp.logaddexp(sum, score(level)), None), jnp.full_like(mean, -jnp.inf), self.levels
+    )
     return jnp.sum((score(x) - total).reshape(x.shape[0], -1), axis=1)
 
 
 def gaussian_decoder() -> GaussianDecoder:
-  """For real-valued or dequantised data; its mean over eps, -D/2 (1 + log 2 pi sigma^2 / alpha^2), needs no draws.
+  """For real-valued or dequantised data; its mean over eps, -D/2 (1 + log 2 pi sigma^2 / alpha^2), needs no
+  draws.
 
   >>> from diffusion import processes
   >>> m = processes.edm().marginal(jnp.array(0.01))
@@ -52,7 +55,8 @@ def gaussian_decoder() -> GaussianDecoder:
 
 
 def level_decoder(scaling, dtype=jnp.float32) -> LevelDecoder:
-  """For whole-numbered pixels without dequantisation: P(level | z) in proportion to q(z | level) (arXiv:2107.00630, eq. 8).
+  """For whole-numbered pixels without dequantisation: P(level | z) in proportion to q(z | level)
+  (arXiv:2107.00630, eq. 8).
 
   The bound is then one of log P(values), and `bits_per_dim(nats, shape)` needs no scaling.
 

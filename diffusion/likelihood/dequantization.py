@@ -1,20 +1,21 @@
-"""From a density of model values to the likelihood of stored values: scaling, dequantisation, bits per dimension.
+"""From a density of model values to the likelihood of stored values: scaling, dequantisation, bits per
+dimension.
 
 Stored pixels are whole numbers v and have probabilities; a model gives a density p of model values
 x = slope (v + n) + offset, n in [0, 1). With n drawn from any q(n | v) (arXiv:1902.00275, eq. 4 and 12)
 
   log P(v) = log of the integral over the bin >= E_q [ log p(x) + D log slope - log q(n | v) ].
 
-Uniform noise has log q = 0. Real-valued data take no noise, and the result is a density in their own units, not a
-probability. Whole numbers without noise have no bound at all: a density can grow without limit on them.
+Uniform noise has log q = 0. Real-valued data take no noise, and the result is a density in their own units,
+not a probability. Whole numbers without noise have no bound at all: a density can grow without limit on them.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32
@@ -76,7 +77,9 @@ def dequantize(values, scaling, *, dequantization, keys=None, proposal=None) -> 
   values = at_least_float32(values)
   size = int(np.prod(values.shape[1:]))
   if dequantization == "none":
-    return ModelValues((values - scaling.mean) / scaling.std, jnp.full(values.shape[:1], size * scaling.log_det, values.dtype))
+    return ModelValues(
+      (values - scaling.mean) / scaling.std, jnp.full(values.shape[:1], size * scaling.log_det, values.dtype)
+    )
   noise, log_q = (uniform_noise if dequantization == "uniform" else proposal)(keys, values)
   scaling = scaling.dequantized()
   low = -1.0 if scaling.centered else 0.0
@@ -94,7 +97,8 @@ def log_likelihood_of_values(log_prob, values, scaling, *, dequantization, keys=
     draws: independent draws of noise and probes an example.
 
   Returns:
-    ([B] nats, [B] standard error over the draws, NaN for one). For pixels the mean is a lower bound of log P(values).
+    ([B] nats, [B] standard error over the draws, NaN for one). For pixels the mean is a lower bound of log
+    P(values).
 
   >>> from diffusion.data import Scaling
   >>> flat = lambda x, keys: jnp.full(x.shape[:1], -x[0].size * np.log(2).item())      # uniform on [-1, 1]
@@ -116,8 +120,8 @@ def bits_per_dim(log_prob, shape, scaling=None):
   """Bits per dimension from nats.
 
   Args:
-    log_prob: [B] nats: of stored values, as `log_likelihood_of_values` returns them, or of model values if a scaling
-      is given.
+    log_prob: [B] nats: of stored values, as `log_likelihood_of_values` returns them, or of model values if a
+      scaling is given.
     shape: shape of one example.
     scaling: None, or the `diffusion.data.Scaling` with dequantisation that made the model values.
 
@@ -146,11 +150,20 @@ def _check(scaling, dequantization, keys, proposal, shape):
   pixels = hasattr(scaling, "levels")
   if pixels and dequantization == "none":
     raise ValueError(
-        "dequantization='none' is for real-valued data: on whole numbers a density can grow without bound."
-        " Use 'uniform' or 'variational', or a bound with `level_decoder`")
+      "dequantization='none' is for real-valued data: on whole numbers a density can grow without bound."
+      " Use 'uniform' or 'variational', or a bound with `level_decoder`"
+    )
   if not pixels and dequantization != "none":
-    raise ValueError(f"dequantization={dequantization!r} is for pixels with levels: real-valued data take 'none'")
+    raise ValueError(
+      f"dequantization={dequantization!r} is for pixels with levels: real-valued data take 'none'"
+    )
   if (dequantization == "variational") != (proposal is not None):
-    raise ValueError("dequantization='variational' takes its noise from proposal=(keys, values) -> (noise, log_q); the others take none")
+    raise ValueError(
+      "dequantization='variational' takes its noise from proposal=(keys, values) -> (noise, log_q); the "
+      "others take none"
+    )
   if pixels and (keys is None or keys.shape != shape[:1]):
-    raise ValueError(f"dequantization={dequantization!r} draws noise: give keys=jax.random.split(jax.random.key(0), {shape[0]})")
+    raise ValueError(
+      f"dequantization={dequantization!r} draws noise: give keys=jax.random.split(jax.random.key(0), "
+      f"{shape[0]})"
+    )

@@ -1,7 +1,7 @@
 """Divergence of a vector field from its directional derivatives: exact, or estimated from probes.
 
-For a probe e with mean zero and covariance I, e^T J e has mean tr J (Hutchinson; arXiv:1810.01367, eq. 7). Rademacher
-probes are exact for a diagonal J and never worse in variance than Gaussian ones.
+For a probe e with mean zero and covariance I, e^T J e has mean tr J (Hutchinson; arXiv:1810.01367, eq. 7).
+Rademacher probes are exact for a diagonal J and never worse in variance than Gaussian ones.
 """
 
 import jax
@@ -22,8 +22,9 @@ def check(method, keys, probes, rows):
   if keys is None or keys.shape != (rows,):
     found = "none" if keys is None else f"shape {keys.shape}"
     raise ValueError(
-        f"divergence={method!r} draws probes from one key a row, got {found}:"
-        f" give keys=jax.random.split(jax.random.key(0), {rows})")
+      f"divergence={method!r} draws probes from one key a row, got {found}:"
+      f" give keys=jax.random.split(jax.random.key(0), {rows})"
+    )
   if probes < 1:
     raise ValueError(f"probes={probes}: one is the least")
 
@@ -37,7 +38,8 @@ def draw_probes(method, keys, x, probes):
 
 
 def exact(derivative, x):
-  """Trace of a linear map given by its action on tangents shaped like x: [1, B], one derivative a dimension."""
+  """Trace of a linear map given by its action on tangents shaped like x: [1, B], one derivative a
+  dimension."""
   return trace(derivative, x)[None]
 
 

@@ -1,21 +1,22 @@
 """The variational lower bound of log p(x) of a Gaussian process, in discrete and in continuous time.
 
-Read as a hierarchical model z_T -> ... -> z_0 -> x whose reverse steps are q's own with x0 replaced by the denoiser's
-(arXiv:2107.00630, eq. 7 and 11-17):
+Read as a hierarchical model z_T -> ... -> z_0 -> x whose reverse steps are q's own with x0 replaced by the
+denoiser's (arXiv:2107.00630, eq. 7 and 11-17):
 
   log p(x) >= - KL(q(z_T | x), prior) + E log p(x | z_0) - L
   L_T   = sum over steps s < t of 1/2 (SNR(s) - SNR(t)) E |x - x0_hat(z_t, t)|^2      discrete, any grid
   L_inf = 1/2 int E |eps - eps_hat(z_t, t)|^2 d log-SNR                               its limit: -d log SNR / dt weighting
 
-With the exact denoiser, decoder and marginal at the last time in place of the prior, the continuous bound is log p(x).
+With the exact denoiser, decoder and marginal at the last time in place of the prior, the continuous bound is
+log p(x).
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.likelihood.decoders import GaussianDecoder
 from diffusion.likelihood.error_bars import over_draws
@@ -50,7 +51,8 @@ def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) 
   Args:
     denoiser: a denoiser with a `process`.
     x: [B, ...] data in model units.
-    grid: [T + 1] ascending times; z_0 lies at the first. A DDPM or NCSN ladder of N rungs is np.arange(1, N + 1) / N.
+    grid: [T + 1] ascending times; z_0 lies at the first. A DDPM or NCSN ladder of N rungs is np.arange(1, N +
+      1) / N.
     keys: [B] typed keys; row i depends on keys[i] alone.
     cond: None, or a dict of arrays with leading axis B.
     draws: independent draws of the noise; T denoiser calls each.
@@ -75,18 +77,21 @@ def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) 
   _check_grid(denoiser, process, times)
   m = process.marginal(times)
   drop = np.exp(process.log_snr(times[:-1])) - np.exp(process.log_snr(times[1:]))
-  # In units of v, which a network can give at both ends: |x - x0_hat| = sigma / (alpha^2 + sigma^2) |v - v_hat|.
+  # In units of v, which a network can give at both ends: |x - x0_hat| = sigma / (alpha^2 + sigma^2) |v -
+  # v_hat|.
   weight = 0.5 * drop * (m.sigma / (m.alpha**2 + m.sigma**2))[1:] ** 2
   wide = lambda a: np.broadcast_to(a[:, None], (draws, len(a), 1)).reshape(-1, 1).astype(x.dtype)
   rows = wide(times[1:]), wide(weight)
   return _bound(denoiser, x, cond, keys, rows, times[[0, -1]].astype(x.dtype), draws, decoder)
 
 
-def continuous_elbo(denoiser, x, *, keys, cond=None, num_times=64, draws=1, decoder=None, t_min=None, t_max=None) -> Bound:
+def continuous_elbo(
+  denoiser, x, *, keys, cond=None, num_times=64, draws=1, decoder=None, t_min=None, t_max=None
+) -> Bound:
   """The limit of infinitely many steps between t_min and t_max.
 
-  log-SNR is drawn once in each of `num_times` equal strata, each example's own (arXiv:2107.00630, appendix I.1, shares
-  one draw): unbiased for any number of times, which sets the noise alone.
+  log-SNR is drawn once in each of `num_times` equal strata, each example's own (arXiv:2107.00630, appendix
+  I.1, shares one draw): unbiased for any number of times, which sets the noise alone.
 
   Args:
     denoiser, x, keys, cond, decoder: as for `discrete_elbo`.
@@ -166,16 +171,27 @@ def _evaluate(denoiser, x, cond, keys, rows, ends, draws, decoder):
 
 def _noise(keys, purpose, number, x):
   """Standard normal [B, ...], row i from keys[i], the purpose and the number alone."""
-  one = lambda key: jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, purpose), number), x.shape[1:], x.dtype)
+  one = lambda key: jax.random.normal(
+    jax.random.fold_in(jax.random.fold_in(key, purpose), number), x.shape[1:], x.dtype
+  )
   return jax.vmap(one)(keys)
 
 
 def _check_grid(denoiser, process, times):
   if times.ndim != 1 or times.size < 2 or not np.all(np.diff(times) > 0):
-    raise ValueError(f"a grid is [T + 1] strictly ascending times, T at least 1; got shape {times.shape}: np.linspace(t_min, t_max, T + 1) is one")
+    raise ValueError(
+      f"a grid is [T + 1] strictly ascending times, T at least 1; got shape {times.shape}: "
+      "np.linspace(t_min, t_max, T + 1) is one"
+    )
   log_snr = process.log_snr(times)
   if not np.isfinite(log_snr[0]):
-    raise ValueError(f"the grid starts at t={times[0]} without noise, where z_0 is x itself: start above it, for example at {float(process.t_min)}")
+    raise ValueError(
+      f"the grid starts at t={times[0]} without noise, where z_0 is x itself: start above it, for example at "
+      f"{float(process.t_min)}"
+    )
   kind = getattr(getattr(denoiser, "parameterization", None), "kind", None)
   if not np.isfinite(log_snr[-1]) and kind in ("eps", "score", "scaled_score"):
-    raise ValueError(f"the grid ends at t={times[-1]} without signal, where a network that gives {kind} says nothing of x0: end it earlier")
+    raise ValueError(
+      f"the grid ends at t={times[-1]} without signal, where a network that gives {kind} says nothing of x0: "
+      "end it earlier"
+    )

@@ -1,4 +1,5 @@
-"""Standard errors of log-likelihoods: of one example over its random draws, and of a data set over its examples."""
+"""Standard errors of log-likelihoods: of one example over its random draws, and of a data set over its
+examples."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +9,8 @@ import jax.numpy as jnp
 def over_draws(values):
   """Mean and standard error over independent draws: [R, B] -> ([B], [B]); the error is NaN for one draw.
 
-  Draws are few, so an interval of stated confidence takes Student's t with R - 1 degrees of freedom in place of the
-  normal quantile: mean ± 2.36 error holds 95% for R = 8.
+  Draws are few, so an interval of stated confidence takes Student's t with R - 1 degrees of freedom in place
+  of the normal quantile: mean ± 2.36 error holds 95% for R = 8.
 
   >>> mean, error = over_draws(jnp.array([[1.0], [3.0]]))
   >>> float(mean[0]), round(float(error[0]), 5)
@@ -26,8 +27,8 @@ def over_draws(values):
 def over_batch(values):
   """Mean and standard error over examples: [B] -> ([], []), also where each value carries one draw's noise.
 
-  Examples and their draws are independent, so the spread over examples holds both: one probe an example is enough for
-  the error bar of a data set's mean.
+  Examples and their draws are independent, so the spread over examples holds both: one probe an example is
+  enough for the error bar of a data set's mean.
 
   >>> mean, error = over_batch(jnp.array([1.0, 3.0]))
   >>> float(mean), round(float(error), 5)

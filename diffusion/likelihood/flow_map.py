@@ -1,7 +1,8 @@
 """The map between data and latents along the probability-flow ODE, with its change of log-volume.
 
-dx/dt = velocity(x, t) (arXiv:2011.13456, eq. 13) is deterministic and invertible: the latent of an example is decided
-by the process and the scores alone, so two models of the same data encode alike (arXiv:2011.13456, section 4.3).
+dx/dt = velocity(x, t) (arXiv:2011.13456, eq. 13) is deterministic and invertible: the latent of an example is
+decided by the process and the scores alone, so two models of the same data encode alike (arXiv:2011.13456,
+section 4.3).
 """
 
 import functools
@@ -21,7 +22,8 @@ def encode(denoiser, x, *, cond=None, num_steps=64, steps=None, t_min=None, t_ma
     denoiser: a denoiser with a `process`.
     x: [B, ...] data in model units.
     cond: None, or a dict of arrays with leading axis B.
-    num_steps: Runge-Kutta steps of equal length in log-SNR, four evaluations each; the error falls as num_steps^-4.
+    num_steps: Runge-Kutta steps of equal length in log-SNR, four evaluations each; the error falls as
+      num_steps^-4.
     steps: `flow_steps` made before, in place of `num_steps`, `t_min` and `t_max`.
     t_min, t_max: ends; the process's own by default, t_max cut at log-SNR -10.2.
 
@@ -37,7 +39,11 @@ def encode(denoiser, x, *, cond=None, num_steps=64, steps=None, t_min=None, t_ma
   [[2.0, -4.0]]
   """
   x = at_least_float32(x)
-  steps = flow_steps(denoiser.process, num_steps, t_min=t_min, t_max=t_max, dtype=x.dtype) if steps is None else steps
+  steps = (
+    flow_steps(denoiser.process, num_steps, t_min=t_min, t_max=t_max, dtype=x.dtype)
+    if steps is None
+    else steps
+  )
   return transport(denoiser, x, cond, steps, None, exact=False)[0]
 
 
@@ -79,7 +85,10 @@ def transport(denoiser, x, cond, steps, probes, *, exact):
     times = jnp.full(w.shape[:1], row.t)
 
     def velocity(w):
-      return row.scale / row.norm * denoiser(row.norm * w, times, cond, views=("velocity",)).velocity - row.shrink * w
+      return (
+        row.scale / row.norm * denoiser(row.norm * w, times, cond, views=("velocity",)).velocity
+        - row.shrink * w
+      )
 
     if not count:
       return velocity(w), jnp.zeros((0, w.shape[0]), w.dtype)

@@ -26,7 +26,8 @@ def prior_kl(process: GaussianProcess, x, t):
 
 
 def prior_gap(oracle, t):
-  """KL from the marginal of Gaussian data to the prior: the mean log-likelihood that the approximate prior costs.
+  """KL from the marginal of Gaussian data to the prior: the mean log-likelihood that the approximate prior
+  costs.
 
   Args:
     oracle: `oracles.gaussian`.

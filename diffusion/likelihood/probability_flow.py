@@ -15,8 +15,19 @@ from diffusion.likelihood.steps import flow_steps
 
 
 def log_likelihood(
-    denoiser, x, *, cond=None, keys=None, num_steps=64, steps=None, divergence="exact", probes=1, t_min=None, t_max=None,
-    prior_log_prob=None):
+  denoiser,
+  x,
+  *,
+  cond=None,
+  keys=None,
+  num_steps=64,
+  steps=None,
+  divergence="exact",
+  probes=1,
+  t_min=None,
+  t_max=None,
+  prior_log_prob=None,
+):
   """log p(x) in nats of data at t_min, by fourth-order Runge-Kutta steps of equal length in log-SNR.
 
   Args:
@@ -29,8 +40,8 @@ def log_likelihood(
     divergence: 'exact' (one directional derivative a dimension), or an unbiased estimate with 'rademacher'
       or 'gaussian' probes, fixed along each path.
     probes: probes a sample.
-    t_min, t_max: time at which x is taken to lie and time of the prior; the process's own by default, t_max cut
-      at log-SNR -10.2.
+    t_min, t_max: time at which x is taken to lie and time of the prior; the process's own by default, t_max
+      cut at log-SNR -10.2.
     prior_log_prob: log-density [B, ...] -> [B] at the last time; `process.prior_log_prob` by default, which
       ignores what is left of the data in that marginal: see `prior_gap`.
 
@@ -50,15 +61,30 @@ def log_likelihood(
   """
   x = at_least_float32(x)
   divergences.check(divergence, keys, probes, x.shape[0])
-  steps = flow_steps(denoiser.process, num_steps, t_min=t_min, t_max=t_max, dtype=x.dtype) if steps is None else steps
+  steps = (
+    flow_steps(denoiser.process, num_steps, t_min=t_min, t_max=t_max, dtype=x.dtype)
+    if steps is None
+    else steps
+  )
   z, gain = _carry(denoiser, x, cond, steps, keys, divergence, probes)
   prior = _prior(denoiser.process, z) if prior_log_prob is None else prior_log_prob(z)
   return _with_error(prior[None] + gain, divergence)
 
 
 def decode_with_log_likelihood(
-    denoiser, z, *, cond=None, keys=None, num_steps=64, steps=None, divergence="exact", probes=1, t_min=None, t_max=None,
-    prior_log_prob=None):
+  denoiser,
+  z,
+  *,
+  cond=None,
+  keys=None,
+  num_steps=64,
+  steps=None,
+  divergence="exact",
+  probes=1,
+  t_min=None,
+  t_max=None,
+  prior_log_prob=None,
+):
   """Samples and their log-likelihood from one integration, noise to data.
 
   Args:
@@ -96,5 +122,8 @@ def _with_error(values, divergence):
   return over_draws(values)
 
 
-_draw = jax.jit(lambda keys, x, divergence, probes: divergences.draw_probes(divergence, keys, x, probes), static_argnums=(2, 3))
+_draw = jax.jit(
+  lambda keys, x, divergence, probes: divergences.draw_probes(divergence, keys, x, probes),
+  static_argnums=(2, 3),
+)
 _prior = jax.jit(lambda process, x: process.prior_log_prob(x))

@@ -1,16 +1,17 @@
 """Steps of the probability flow: classical fourth-order Runge-Kutta, equal in log-SNR, as rows of numbers.
 
-The state is u = x / norm, norm = sqrt(alpha^2 + sigma^2): in it all processes with the same log-SNR follow the same
-variance-preserved path (arXiv:2107.00630, appendix on equivalence), so the error is that of VP also where x itself
-grows like sigma. Each row is one evaluation, so that a scan over rows compiles the network once and not once a stage. All numbers are
-computed in float64 on the host from times that are rounded to the run-time precision first.
+The state is u = x / norm, norm = sqrt(alpha^2 + sigma^2): in it all processes with the same log-SNR follow
+the same variance-preserved path (arXiv:2107.00630, appendix on equivalence), so the error is that of VP also
+where x itself grows like sigma. Each row is one evaluation, so that a scan over rows compiles the network
+once and not once a stage. All numbers are computed in float64 on the host from times that are rounded to the
+run-time precision first.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import numpy as np
+from flax import struct
 
 # Where the integral ends if the process ends without any signal: half log-SNR -5.1.
 LOWEST_LOG_SNR = -10.2
@@ -20,8 +21,8 @@ LOWEST_LOG_SNR = -10.2
 class Steps:
   """Rows of n steps, four to a step: each field is [4n], but for `ends`.
 
-  Row i evaluates k = scale velocity(norm w, t) / norm - shrink w at a point w, and adds weight k to the step from u;
-  the next row's point is u + reach k, or, after the last row of a step, the new u.
+  Row i evaluates k = scale velocity(norm w, t) / norm - shrink w at a point w, and adds weight k to the step
+  from u; the next row's point is u + reach k, or, after the last row of a step, the new u.
   """
 
   t: Any
@@ -64,16 +65,17 @@ def log_snr_times(process, count, t_min=None, t_max=None):
   high, low = float(process.log_snr(t_min)), max(float(process.log_snr(t_max)), LOWEST_LOG_SNR)
   if not np.isfinite(high) or high <= low:
     raise ValueError(
-        f"t_min={t_min} and t_max={t_max} must have finite, decreasing log-SNR (got {high} and {low}):"
-        " raise t_min above 0, and keep t_max above it")
+      f"t_min={t_min} and t_max={t_max} must have finite, decreasing log-SNR (got {high} and {low}):"
+      " raise t_min above 0, and keep t_max above it"
+    )
   return process.t_of_log_snr(np.linspace(high, low, count + 1))
 
 
 def flow_steps(process, num_steps=64, *, t_min=None, t_max=None, backward=False, dtype=np.float32) -> Steps:
   """Runge-Kutta steps from data to noise, or from noise to data.
 
-  Made outside of jit, once; every function here that takes `num_steps` also takes these as `steps`, which lets it run
-  inside a jit that has the denoiser as an argument.
+  Made outside of jit, once; every function here that takes `num_steps` also takes these as `steps`, which
+  lets it run inside a jit that has the denoiser as an argument.
 
   Args:
     process: the Gaussian process.
@@ -99,11 +101,12 @@ def flow_steps(process, num_steps=64, *, t_min=None, t_max=None, backward=False,
   norm = lambda m: np.sqrt(m.alpha**2 + m.sigma**2)
   scale = length[:, None] / slope
   return Steps(
-      t=flat(t),
-      scale=flat(scale),
-      norm=flat(norm(m)),
-      shrink=flat(scale * (m.alpha * m.d_alpha + m.sigma * m.d_sigma) / norm(m) ** 2),
-      weight=row([1 / 6, 1 / 3, 1 / 3, 1 / 6]),
-      reach=row([0.5, 0.5, 1.0, 0.0]),
-      last=np.tile([False, False, False, True], num_steps),
-      ends=norm(process.marginal(nodes[[0, -1]])).astype(dtype))
+    t=flat(t),
+    scale=flat(scale),
+    norm=flat(norm(m)),
+    shrink=flat(scale * (m.alpha * m.d_alpha + m.sigma * m.d_sigma) / norm(m) ** 2),
+    weight=row([1 / 6, 1 / 3, 1 / 3, 1 / 6]),
+    reach=row([0.5, 0.5, 1.0, 0.0]),
+    last=np.tile([False, False, False, True], num_steps),
+    ends=norm(process.marginal(nodes[[0, -1]])).astype(dtype),
+  )

@@ -1,10 +1,25 @@
-"""The loss algebra: an objective is a draw and an evaluate, a transform maps objectives to objectives, and choosing
-how times are sampled closes an objective into a loss."""
+"""The loss algebra: an objective is a draw and an evaluate, a transform maps objectives to objectives, and
+choosing how times are sampled closes an objective into a loss."""
 
-from diffusion.losses.autoregressive import autoregressive_denoising_score_matching, autoregressive_score_matching
+from diffusion.losses.autoregressive import (
+  autoregressive_denoising_score_matching,
+  autoregressive_score_matching,
+)
 from diffusion.losses.base import (
-    Draw, Objective, Terms, batch_size, chain, compose, example_keys, identity, layer, merge_needs, split_keys,
-    terms, times_of)
+  Draw,
+  Objective,
+  Terms,
+  batch_size,
+  chain,
+  compose,
+  example_keys,
+  identity,
+  layer,
+  merge_needs,
+  split_keys,
+  terms,
+  times_of,
+)
 from diffusion.losses.binding import Binder, Field, fields, select
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
@@ -12,10 +27,18 @@ from diffusion.losses.compositional import compositional_likelihood
 from diffusion.losses.concrete import balanced, concrete_score_matching, denoising_concrete_score_matching
 from diffusion.losses.conditioning import condition_dropout, random_guidance
 from diffusion.losses.denoising import denoising_score_matching
-from diffusion.losses.distillation import StudentSteps, distillation, halved, progressive_distillation, student_steps
+from diffusion.losses.distillation import (
+  StudentSteps,
+  distillation,
+  halved,
+  progressive_distillation,
+  student_steps,
+)
 from diffusion.losses.exact import score_matching
 from diffusion.losses.finite_difference import (
-    finite_difference_denoising_score_matching, finite_difference_sliced_score_matching)
+  finite_difference_denoising_score_matching,
+  finite_difference_sliced_score_matching,
+)
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
@@ -28,79 +51,114 @@ from diffusion.losses.third_order import third_order, third_order_score_matching
 from diffusion.losses.time_score import time_score_matching
 from diffusion.losses.time_weights import both_ends, diffusion_coefficient, loss_history, noise_variance
 from diffusion.losses.times import (
-    TimeSampler, ladder_times, level_times, log_normal_sigma, logit_normal, low_discrepancy, step_times, uniform_times)
+  TimeSampler,
+  ladder_times,
+  level_times,
+  log_normal_sigma,
+  logit_normal,
+  low_discrepancy,
+  step_times,
+  uniform_times,
+)
 from diffusion.losses.uncertainty import uncertainty
 from diffusion.losses.weights import (
-    edm, likelihood, min_snr, native, sigmoid, snr, truncated_snr, uniform, weight_by)
+  edm,
+  likelihood,
+  min_snr,
+  native,
+  sigmoid,
+  snr,
+  truncated_snr,
+  uniform,
+  weight_by,
+)
 from diffusion.precision import sum_rows
 from diffusion.processes.recovery import recovery_levels
 
-# Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one here.
+# Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one
+# here.
 OBJECTIVES = {
-    **{f"denoising_score_matching_{view}":
-       (lambda process, view=view: denoising_score_matching(process, target=view))
-       for view in ("eps", "x0", "score", "v", "velocity")},
-    "denoising_score_matching_per_dimension":
-        lambda process: denoising_score_matching(process, per_dimension=True),
-    "score_matching": score_matching,
-    "sliced_score_matching": lambda process: sliced_score_matching(process, variance_reduced=False),
-    "sliced_score_matching_variance_reduced": sliced_score_matching,
-    # Steps at which float32 keeps the digits that the laws ask for; the listed family has no bias at any step.
-    "finite_difference_sliced_score_matching": lambda process: finite_difference_sliced_score_matching(process, step=0.5),
-    "finite_difference_sliced_score_matching_of_score":
-        lambda process: finite_difference_sliced_score_matching(process, step=0.5, field="score"),
-    "finite_difference_denoising_score_matching":
-        lambda process: finite_difference_denoising_score_matching(process, step=0.5),
-    "noise_contrastive_estimation": lambda process: noise_contrastive_estimation(process, gaussian_noise(0.0, 1.0)),
-    "compositional_likelihood": lambda process: compositional_likelihood(process, gaussian_noise(0.0, 1.0)),
-    "recovery_likelihood": lambda process: recovery_likelihood(process, 6, steps=20, step=0.5, adjusted=True),
-    "time_score_matching": time_score_matching,
-    "joint_score_matching": lambda process: joint_score_matching(process, weight=both_ends(), history=loss_history(8)),
-    "denoising_score_matching_variance_reduced":
-        lambda process: denoising_score_matching(process, variance_reduced=True),
-    "second_order_score_matching": second_order_score_matching,
-    "third_order_score_matching": third_order_score_matching,
-    "autoregressive_score_matching": autoregressive_score_matching,
-    "autoregressive_denoising_score_matching": autoregressive_denoising_score_matching,
-    "distillation": distillation,
-    "distillation_velocity": lambda process: distillation(process, target="velocity"),
-    "progressive_distillation": lambda process: progressive_distillation(process, recovery_levels(process, 8).t[::-1]),
-    "progressive_distillation_double_step":
-        lambda process: progressive_distillation(process, recovery_levels(process, 8).t[::-1], sampler="double_step"),
+  **{
+    f"denoising_score_matching_{view}": (
+      lambda process, view=view: denoising_score_matching(process, target=view)
+    )
+    for view in ("eps", "x0", "score", "v", "velocity")
+  },
+  "denoising_score_matching_per_dimension": lambda process: denoising_score_matching(
+    process, per_dimension=True
+  ),
+  "score_matching": score_matching,
+  "sliced_score_matching": lambda process: sliced_score_matching(process, variance_reduced=False),
+  "sliced_score_matching_variance_reduced": sliced_score_matching,
+  # Steps at which float32 keeps the digits that the laws ask for; the listed family has no bias at any step.
+  "finite_difference_sliced_score_matching": lambda process: finite_difference_sliced_score_matching(
+    process, step=0.5
+  ),
+  "finite_difference_sliced_score_matching_of_score": lambda process: finite_difference_sliced_score_matching(
+    process, step=0.5, field="score"
+  ),
+  "finite_difference_denoising_score_matching": lambda process: finite_difference_denoising_score_matching(
+    process, step=0.5
+  ),
+  "noise_contrastive_estimation": lambda process: noise_contrastive_estimation(
+    process, gaussian_noise(0.0, 1.0)
+  ),
+  "compositional_likelihood": lambda process: compositional_likelihood(process, gaussian_noise(0.0, 1.0)),
+  "recovery_likelihood": lambda process: recovery_likelihood(process, 6, steps=20, step=0.5, adjusted=True),
+  "time_score_matching": time_score_matching,
+  "joint_score_matching": lambda process: joint_score_matching(
+    process, weight=both_ends(), history=loss_history(8)
+  ),
+  "denoising_score_matching_variance_reduced": lambda process: denoising_score_matching(
+    process, variance_reduced=True
+  ),
+  "second_order_score_matching": second_order_score_matching,
+  "third_order_score_matching": third_order_score_matching,
+  "autoregressive_score_matching": autoregressive_score_matching,
+  "autoregressive_denoising_score_matching": autoregressive_denoising_score_matching,
+  "distillation": distillation,
+  "distillation_velocity": lambda process: distillation(process, target="velocity"),
+  "progressive_distillation": lambda process: progressive_distillation(
+    process, recovery_levels(process, 8).t[::-1]
+  ),
+  "progressive_distillation_double_step": lambda process: progressive_distillation(
+    process, recovery_levels(process, 8).t[::-1], sampler="double_step"
+  ),
 }
 # Every objective of whole numbers, of a discrete process and a neighbourhood.
 DISCRETE_OBJECTIVES = {
-    "concrete_score_matching": concrete_score_matching,
-    "concrete_score_matching_of_one_neighbour":
-        lambda process, neighbourhood: concrete_score_matching(process, neighbourhood, num_reverse=1),
-    "denoising_concrete_score_matching": denoising_concrete_score_matching,
+  "concrete_score_matching": concrete_score_matching,
+  "concrete_score_matching_of_one_neighbour": lambda process, neighbourhood: concrete_score_matching(
+    process, neighbourhood, num_reverse=1
+  ),
+  "denoising_concrete_score_matching": denoising_concrete_score_matching,
 }
 TRANSFORMS = {
-    "identity": identity,
-    "scale": lambda: scale(0.3),
-    "condition_dropout": lambda: condition_dropout(0.3),
-    "random_guidance": lambda: random_guidance(0.0, 4.0),
-    "uncertainty": uncertainty,
-    "weight_by_min_snr": lambda: weight_by(min_snr(5.0)),
-    "second_order": lambda: second_order(weight=0.5),
-    "third_order": lambda: third_order(weight=0.1),
+  "identity": identity,
+  "scale": lambda: scale(0.3),
+  "condition_dropout": lambda: condition_dropout(0.3),
+  "random_guidance": lambda: random_guidance(0.0, 4.0),
+  "uncertainty": uncertainty,
+  "weight_by_min_snr": lambda: weight_by(min_snr(5.0)),
+  "second_order": lambda: second_order(weight=0.5),
+  "third_order": lambda: third_order(weight=0.1),
 }
 WEIGHTS = {
-    "uniform": uniform,
-    "likelihood": likelihood,
-    "snr": lambda: snr(-0.5),
-    "truncated_snr": truncated_snr,
-    "min_snr": min_snr,
-    "edm": edm,
-    "sigmoid": sigmoid,
-    **{f"native_{view}": (lambda view=view: native(view)) for view in ("x0", "eps", "score", "v", "velocity")},
+  "uniform": uniform,
+  "likelihood": likelihood,
+  "snr": lambda: snr(-0.5),
+  "truncated_snr": truncated_snr,
+  "min_snr": min_snr,
+  "edm": edm,
+  "sigmoid": sigmoid,
+  **{f"native_{view}": (lambda view=view: native(view)) for view in ("x0", "eps", "score", "v", "velocity")},
 }
 # Samplers left open: the interval, and the process where they need it, come from the objective.
 TIME_SAMPLERS = {
-    "uniform_times": uniform_times,
-    "low_discrepancy": low_discrepancy,
-    "log_normal_sigma": log_normal_sigma,
-    "logit_normal": logit_normal,
-    "importance": lambda: importance(likelihood(), t_max=0.99),
-    "ladder_times": lambda: ladder_times(50),
+  "uniform_times": uniform_times,
+  "low_discrepancy": low_discrepancy,
+  "log_normal_sigma": log_normal_sigma,
+  "logit_normal": logit_normal,
+  "importance": lambda: importance(likelihood(), t_max=0.99),
+  "ladder_times": lambda: ladder_times(50),
 }

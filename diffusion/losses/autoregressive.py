@@ -1,4 +1,5 @@
-"""Autoregressive score matching: the scores of all one-dimensional conditionals, whose derivatives take one pass."""
+"""Autoregressive score matching: the scores of all one-dimensional conditionals, whose derivatives take one
+pass."""
 
 import jax
 import jax.numpy as jnp
@@ -6,23 +7,27 @@ import jax.numpy as jnp
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import check_process, noise_level, noised
 from diffusion.losses.exact import matching_terms
-from diffusion.processes.base import expand
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import expand
 
 
 def autoregressive_score_matching(process=None) -> Objective:
-  """Composite score matching: the Fisher divergence of every p(x_d | x_<d), summed over d (arXiv:2010.12810, section 3).
+  """Composite score matching: the Fisher divergence of every p(x_d | x_<d), summed over d (arXiv:2010.12810,
+  section 3).
 
-  The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone. On x_t of a process, in units of eps,
+  The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone. On x_t of a
+  process, in units of eps,
 
       sigma^2 sum_d (s_d^2 + 2 ds_d/dx_d) + D,
 
-  whose expectation is that of `autoregressive_denoising_score_matching`, value and gradient. On clean data (process=None) it is
-  sum_d s_d^2 + 2 ds_d/dx_d, twice the paper's. All D derivatives are one forward-mode pass through the head with the context held
+  whose expectation is that of `autoregressive_denoising_score_matching`, value and gradient. On clean data
+  (process=None) it is sum_d s_d^2 + 2 ds_d/dx_d, twice the paper's. All D derivatives are one forward-mode
+  pass through the head with the context held
   fixed: exact, without random projections. Gradients of parameters flow through the context all the same.
 
-  batch: a dict with 'x' [B, ...]; needs `context` and `head`. Raises ValueError for what is no process, and before compiling where the
-  context is not [B, ..., C] or the head's output not like x. A context that sees x_d or what comes after it makes the value
+  batch: a dict with 'x' [B, ...]; needs `context` and `head`. Raises ValueError for what is no process, and
+  before compiling where the context is not [B, ..., C] or the head's output not like x. A context that sees
+  x_d or what comes after it makes the value
   meaningless: `autoregressive.check_order` finds that out.
 
   >>> from diffusion import losses, processes
@@ -38,17 +43,20 @@ def autoregressive_score_matching(process=None) -> Objective:
     score, slope = conditional_scores(fields["model"], draw.x_t, draw.t, draw.cond, along=sigma)
     return matching_terms(process, draw, sum_rows(jnp.square(sigma * score)), sum_rows(sigma * slope))
 
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"context": name, "head": name}})
+  return Objective(
+    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"context": name, "head": name}}
+  )
 
 
 def autoregressive_denoising_score_matching(process) -> Objective:
   """The same without a derivative: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section 3.3).
 
-  Noise is independent from coordinate to coordinate, so that given the noised x_<d the noise of x_d is regressed on x_d alone, and the
-  minimiser is the conditional score of p_t. In units of eps, as `denoising_score_matching` is.
+  Noise is independent from coordinate to coordinate, so that given the noised x_<d the noise of x_d is
+  regressed on x_d alone, and the minimiser is the conditional score of p_t. In units of eps, as
+  `denoising_score_matching` is.
 
-  batch: a dict with 'x' [B, ...]; needs `context` and `head`. Raises ValueError for what is no Gaussian process, and before compiling
-  where the context is not [B, ..., C] or the head's output not like x.
+  batch: a dict with 'x' [B, ...]; needs `context` and `head`. Raises ValueError for what is no Gaussian
+  process, and before compiling where the context is not [B, ..., C] or the head's output not like x.
 
   >>> from diffusion import losses, processes
   >>> losses.autoregressive_denoising_score_matching(processes.edm()).name
@@ -56,7 +64,10 @@ def autoregressive_denoising_score_matching(process) -> Objective:
   """
   name = "autoregressive_denoising_score_matching"
   if process is None:
-    raise ValueError(f"{name} regresses on the noise of a process such as processes.edm(); on clean data take autoregressive_score_matching()")
+    raise ValueError(
+      f"{name} regresses on the noise of a process such as processes.edm(); on clean data take "
+      "autoregressive_score_matching()"
+    )
   check_process(process, name)
 
   def evaluate(fields, draw, state):
@@ -67,16 +78,23 @@ def autoregressive_denoising_score_matching(process) -> Objective:
     square = sum_rows(jnp.square(sigma * score.astype(wide) + draw.eps.astype(wide)))
     return terms(square, metrics={"eps_mse": square / draw.x_t[0].size})
 
-  return Objective(name=name, draw=noised(process, name), evaluate=evaluate, process=process,
-                   needs={"model": {"context": name, "head": name}})
+  return Objective(
+    name=name,
+    draw=noised(process, name),
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {"context": name, "head": name}},
+  )
 
 
 def conditional_scores(model, x, t, cond=None, *, along=None):
-  """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a `Field` with `context` and `head`.
+  """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a `Field` with `context` and
+  `head`.
 
   Args:
     model: the field.
-    x, t, cond: [B, ...], [B], None or a dict. The order of coordinates is that of x flattened row by row, channels last.
+    x, t, cond: [B, ...], [B], None or a dict. The order of coordinates is that of x flattened row by row,
+      channels last.
     along: broadcasts to x; the derivative of s_d in x_d alone, times along_d, is then returned too, [B, ...].
 
   Raises ValueError where the context is not [B, ..., C] or the head's output not like x.
@@ -88,13 +106,19 @@ def conditional_scores(model, x, t, cond=None, *, along=None):
   """
   context = model.context(x, t, cond)
   if context.ndim != x.ndim + 1 or context.shape[:-1] != x.shape:
-    raise ValueError(f"the context of x {x.shape} is one vector a coordinate, {(*x.shape, 'C')}; got {context.shape}: give x's own axes "
-                     "and one more")
+    raise ValueError(
+      f"the context of x {x.shape} is one vector a coordinate, {(*x.shape, 'C')}; got {context.shape}: give "
+      "x's own axes "
+      "and one more"
+    )
 
   def head(x):
     score = model.head(context, x, t, cond)
     if score.shape != x.shape:
-      raise ValueError(f"the head of x {x.shape} returns one score a coordinate, {x.shape}; got {score.shape}: drop the axis of the context")
+      raise ValueError(
+        f"the head of x {x.shape} returns one score a coordinate, {x.shape}; got {score.shape}: drop the "
+        "axis of the context"
+      )
     return score
 
   if along is None:

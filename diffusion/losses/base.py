@@ -1,7 +1,8 @@
 """The noun of the loss algebra: an objective, what it draws, what it returns, and how objectives compose."""
 
 import dataclasses
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.struct
 import jax
@@ -78,8 +79,9 @@ class Objective:
   needs: {role: {name: who needs it}}; process: the forward process, or None; name: for error messages;
   coupled: row i depends on other rows too (MMD, compositional); takes_weight: the derivation contains the
   time weight, so the objective takes it as an argument and `weight_by` raises; bias_order: None if
-  unbiased, else the order of the bias in the objective's own small parameter; interval: the times (t_min, t_max) that the
-  derivation integrates over, where it does: the sampler must have the same; parts: the objectives of a sum.
+  unbiased, else the order of the bias in the objective's own small parameter; interval: the times (t_min,
+  t_max) that the derivation integrates over, where it does: the sampler must have the same; parts: the
+  objectives of a sum.
   """
 
   name: str
@@ -110,10 +112,12 @@ def compose(*transforms):
   >>> from diffusion import losses
   >>> halved_twice = losses.compose(losses.scale(0.5), losses.scale(0.5))
   """
+
   def transform(objective):
     for step in transforms:
       objective = _apply(step, objective)
     return objective
+
   return transform
 
 
@@ -124,14 +128,18 @@ def chain(objective: Objective, *transforms):
   """
   if not isinstance(objective, Objective):
     raise TypeError(
-        f"chain starts with an Objective such as denoising_score_matching(process), got {type(objective).__name__}: "
-        "put the transforms after it, or use compose(...) for a chain of transforms alone")
+      "chain starts with an Objective such as denoising_score_matching(process), got "
+      f"{type(objective).__name__}: "
+      "put the transforms after it, or use compose(...) for a chain of transforms alone"
+    )
   return compose(*transforms)(objective)
 
 
 def _apply(transform, objective):
   if not isinstance(objective, Objective):
-    raise TypeError(f"the chain was already closed into a {type(objective).__name__}: at_times(...) comes last")
+    raise TypeError(
+      f"the chain was already closed into a {type(objective).__name__}: at_times(...) comes last"
+    )
   if isinstance(transform, Objective):
     raise TypeError(f"chain got a second objective, {transform.name}: sum objectives with add(a, b)")
   if not callable(transform):
@@ -139,12 +147,15 @@ def _apply(transform, objective):
   return transform(objective)
 
 
-def layer(objective: Objective, change: Callable, *, name: str, init=None, update=None, needs=None, **metadata):
+def layer(
+  objective: Objective, change: Callable, *, name: str, init=None, update=None, needs=None, **metadata
+):
   """An objective around another one on the same draw: the way to write most transforms.
 
   change(terms, fields, draw, state) -> Terms gets the inner terms; with `init` (key -> (loss_params, state))
-  the layer has parameters and state of its own, found in fields['loss'] and `state`, kept apart from the inner
-  ones; `update(state, t, terms)` sees the layer's own terms. `needs` adds to what the inner objective needs.
+  the layer has parameters and state of its own, found in fields['loss'] and `state`, kept apart from the
+  inner ones; `update(state, t, terms)` sees the layer's own terms. `needs` adds to what the inner objective
+  needs.
 
   >>> from diffusion import losses
   >>> def squared():
@@ -180,13 +191,14 @@ def layer(objective: Objective, change: Callable, *, name: str, init=None, updat
     return {"inner": inner_state, "own": (update or no_update)(own_state, t, terms)}
 
   return objective.replace(
-      name=f"{name}({objective.name})",
-      init=layer_init if nested else objective.init,
-      draw=layer_draw,
-      evaluate=layer_evaluate,
-      update=layer_update,
-      needs=merge_needs(objective.needs, needs or {}),
-      **metadata)
+    name=f"{name}({objective.name})",
+    init=layer_init if nested else objective.init,
+    draw=layer_draw,
+    evaluate=layer_evaluate,
+    update=layer_update,
+    needs=merge_needs(objective.needs, needs or {}),
+    **metadata,
+  )
 
 
 def times_of(draw):
@@ -209,7 +221,9 @@ def batch_size(batch) -> int:
   """The common leading size of every array of a batch (a dict, or a pair of data sets)."""
   sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
   if len(sizes) != 1 or None in sizes:
-    raise ValueError(f"every array of a batch has the same leading size [B, ...], got sizes {sorted(sizes, key=str)}")
+    raise ValueError(
+      f"every array of a batch has the same leading size [B, ...], got sizes {sorted(sizes, key=str)}"
+    )
   return sizes.pop()
 
 
@@ -227,4 +241,3 @@ def example_keys(key, batch):
 def split_keys(keys, num: int):
   """`num` independent arrays of keys [B] out of one."""
   return jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(keys), 1, 0)
-

@@ -2,20 +2,23 @@
 
 import dataclasses
 import functools
-from typing import Any, Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Field:
-  """What a role can compute; None for what it cannot. Everything but `denoise` and `head` is (x [B, ...], t [B], cond=None, ...).
+  """What a role can compute; None for what it cannot. Everything but `denoise` and `head` is (x [B, ...], t
+  [B], cond=None, ...).
 
-  denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> that of log p_t, [B, D, D] or
-  a form of `diffusion.symmetric`; third_derivative -> that of log p_t, [B, D, D, D]; energy -> [B], with p proportional to
-  exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context and head: the two halves of an
-  autoregressive field, context(x, t, cond) -> [B, ..., C], one vector a coordinate of what comes before it, and
-  head(context, x, t, cond) -> [B, ...], each coordinate alone with its context, any number of them.
+  denoise(x, t, cond=None, *, views, key, train) -> Prediction; score -> [B, ...]; hessian -> that of log p_t,
+  [B, D, D] or a form of `diffusion.symmetric`; third_derivative -> that of log p_t, [B, D, D, D]; energy ->
+  [B], with p proportional to exp(-energy); time_score -> [B]; concrete -> [B, neighbours]; context and head:
+  the two halves of an autoregressive field, context(x, t, cond) -> [B, ..., C], one vector a coordinate of
+  what comes before it, and head(context, x, t, cond) -> [B, ...], each coordinate alone with its context, any
+  number of them.
   """
 
   denoise: Callable | None = None
@@ -33,7 +36,7 @@ NAMES = tuple(field.name for field in dataclasses.fields(Field))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class select:  # pylint: disable=invalid-name
+class select:
   """A template that reads params[key] of its role: for a role of several networks.
 
   >>> from diffusion import losses
@@ -57,21 +60,27 @@ class Binder:
   @property
   def provides(self) -> dict[str, frozenset]:
     """{role: names of its functions}."""
-    return {role: frozenset(templates) | ({"score"} if {"denoise", "energy"} & set(templates) else frozenset())
-            for role, templates in self.roles.items()}
+    return {
+      role: frozenset(templates) | ({"score"} if {"denoise", "energy"} & set(templates) else frozenset())
+      for role, templates in self.roles.items()
+    }
 
   @property
   def collections(self) -> dict[str, Any]:
     """{role: initial mutable collections} of the roles whose network has any."""
-    found = {role: getattr(_denoiser_of(templates), "collections", None) for role, templates in self.roles.items()}
+    found = {
+      role: getattr(_denoiser_of(templates), "collections", None) for role, templates in self.roles.items()
+    }
     return {role: collections for role, collections in found.items() if jax.tree.leaves(collections)}
 
   def __call__(self, params, collections=None, train: bool = False) -> dict[str, Any]:
     """{role: Field} and 'loss': params['loss']. `train` reaches the trainable roles only."""
     missing = [role for role in self.roles if role not in params]
     if missing:
-      raise ValueError(f"params has {sorted(params)}, but fields(...) binds {missing} too: "
-                       f"pass params={{'{missing[0]}': ..., ...}}")
+      raise ValueError(
+        f"params has {sorted(params)}, but fields(...) binds {missing} too: "
+        f"pass params={{'{missing[0]}': ..., ...}}"
+      )
     collections = collections or {}
     bound = {"loss": params.get("loss", {})}
     for role, templates in self.roles.items():
@@ -86,11 +95,12 @@ class Binder:
 def fields(*, trainable=("model",), **roles) -> Binder:
   """The binder of a loss: which function plays which part, with which parameters.
 
-  Each role (model, ema, teacher, fake, ...) is a denoiser, or a dict of the names of `Field` with, for each, a
-  denoiser or a plain function f(params, x, t, cond=None). Parameters are arguments: the binder is called with
-  params = {role: parameters, 'loss': loss parameters}; a denoiser is a template whose own parameters are not used.
-  A denoiser also gives `score`, and so does an energy: minus its gradient. Only trainable roles pass gradients to their
-  parameters and run in training mode; gradients with respect to inputs pass through all.
+  Each role (model, ema, teacher, fake, ...) is a denoiser, or a dict of the names of `Field` with, for each,
+  a denoiser or a plain function f(params, x, t, cond=None). Parameters are arguments: the binder is called
+  with params = {role: parameters, 'loss': loss parameters}; a denoiser is a template whose own parameters are
+  not used. A denoiser also gives `score`, and so does an energy: minus its gradient. Only trainable roles
+  pass gradients to their parameters and run in training mode; gradients with respect to inputs pass through
+  all.
 
   Raises ValueError for a name that no Field has, TypeError for what can not be called.
 
@@ -114,8 +124,10 @@ def fields(*, trainable=("model",), **roles) -> Binder:
       if not callable(inner):
         raise TypeError(f"'{name}' of role '{role}' is a denoiser or a function, got {type(inner).__name__}")
     if not isinstance(given, Mapping) and not hasattr(given, "with_params"):
-      raise TypeError(f"role '{role}' is a denoiser, or a dict such as {{'score': f}}; got a bare "
-                      f"{type(given).__name__}: name what it computes")
+      raise TypeError(
+        f"role '{role}' is a denoiser, or a dict such as {{'score': f}}; got a bare "
+        f"{type(given).__name__}: name what it computes"
+      )
     table[role] = templates
   return Binder(table, tuple(trainable))
 
@@ -126,11 +138,15 @@ def check_needs(objective, binder: Binder) -> None:
   for role, names in objective.needs.items():
     for name, who in names.items():
       if role not in provides:
-        raise ValueError(f"{who} needs '{name}' of the role '{role}', but fields(...) has the roles "
-                         f"{sorted(provides)}: pass losses.fields({role}=...) too")
+        raise ValueError(
+          f"{who} needs '{name}' of the role '{role}', but fields(...) has the roles "
+          f"{sorted(provides)}: pass losses.fields({role}=...) too"
+        )
       if name not in provides[role]:
-        raise ValueError(f"{who} needs '{name}' of the role '{role}', which gives only {sorted(provides[role])}: "
-                         f"pass losses.fields({role}={{'{name}': ...}})")
+        raise ValueError(
+          f"{who} needs '{name}' of the role '{role}', which gives only {sorted(provides[role])}: "
+          f"pass losses.fields({role}={{'{name}': ...}})"
+        )
 
 
 def _denoiser_of(templates):

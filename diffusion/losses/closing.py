@@ -16,7 +16,8 @@ from diffusion.precision import at_least_single
 class Loss:
   """A pure function (params, state, step, key, batch) -> (scalar, (state, metrics)).
 
-  params = {'model': ..., 'loss': loss parameters, other roles}; state = {'objective': ..., 'collections': ...};
+  params = {'model': ..., 'loss': loss parameters, other roles}; state = {'objective': ..., 'collections':
+  ...};
   metrics: dict of scalars. `step` is folded into `key`, so one key serves a whole run.
   """
 
@@ -38,8 +39,8 @@ class Loss:
   def per_example(self, params, state, step, key, batch, *, t=None, train=True):
     """(values [B], Terms): the loss before the mean; `t` [B] replaces the sampled times.
 
-    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the values
-    that the whole batch takes outside.
+    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the
+    values that the whole batch takes outside.
     """
     if t is None:
       t = self.sample_times(step, key, batch)
@@ -49,8 +50,10 @@ class Loss:
     terms = self.objective.evaluate(fields, draw, state["objective"])
     for part, value in (("interior", terms.interior), ("boundary", terms.boundary)):
       if value.shape != t.shape:
-        raise ValueError(f"{self.objective.name} returned {part} of shape {value.shape}; it is one number per "
-                         f"example, {t.shape}: sum over the other axes")
+        raise ValueError(
+          f"{self.objective.name} returned {part} of shape {value.shape}; it is one number per "
+          f"example, {t.shape}: sum over the other axes"
+        )
     interior = terms.interior
     if self.reweight:
       uniform = -jnp.log(jnp.asarray(self.sampler.t_max - self.sampler.t_min, t.dtype))
@@ -67,10 +70,14 @@ class Loss:
     metrics = {name: jnp.mean(value) for name, value in still.metrics.items()}
     metrics["loss"] = jax.lax.stop_gradient(loss)
     # A network without mutable collections reports an empty set of them: the state keeps its structure.
-    collections = {role: value for role, value in (still.collections or {}).items() if value is not None and role in state["collections"]}
+    collections = {
+      role: value
+      for role, value in (still.collections or {}).items()
+      if value is not None and role in state["collections"]
+    }
     state = {
-        "objective": self.objective.update(state["objective"], t, still),
-        "collections": {**state["collections"], **collections},
+      "objective": self.objective.update(state["objective"], t, still),
+      "collections": {**state["collections"], **collections},
     }
     return loss, (state, metrics)
 
@@ -82,11 +89,12 @@ class Loss:
 def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = False):
   """Closes an objective into a `Loss`: times from `sampler` (default: uniform), functions from `fields`.
 
-  A sampler left open (`low_discrepancy()`) takes its interval from the objective's process. With `reweight=True`
-  the interior is multiplied by uniform density over sampling density, so that the expectation stays what it is
-  under uniform times (importance sampling); without it, the sampler is itself a weighting.
+  A sampler left open (`low_discrepancy()`) takes its interval from the objective's process. With
+  `reweight=True` the interior is multiplied by uniform density over sampling density, so that the expectation
+  stays what it is under uniform times (importance sampling); without it, the sampler is itself a weighting.
 
-  Raises ValueError if `fields` is missing or lacks what the objective needs, or if reweighting makes no sense.
+  Raises ValueError if `fields` is missing or lacks what the objective needs, or if reweighting makes no
+  sense.
 
   >>> import jax, jax.numpy as jnp
   >>> from diffusion import denoisers, losses, processes
@@ -102,29 +110,41 @@ def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = Fal
   >>> value.shape, sorted(metrics)
   ((), ['eps_mse', 'loss'])
   """
+
   def close(objective: Objective) -> Loss:
     if not isinstance(fields, Binder):
-      raise ValueError(f"at_times has to know the functions that {objective.name} calls: "
-                       "pass fields=losses.fields(model=denoiser)")
+      raise ValueError(
+        f"at_times has to know the functions that {objective.name} calls: "
+        "pass fields=losses.fields(model=denoiser)"
+      )
     check_needs(objective, fields)
     chosen = times.closed(times.uniform_times() if sampler is None else sampler, objective)
     check_interval(objective, chosen)
     if reweight and getattr(chosen, "discrete", False):
-      raise ValueError("reweight=True divides a uniform density on an interval by the sampler's, which a ladder of "
-                       "discrete times does not have: use a continuous sampler, or weight_by(...)")
+      raise ValueError(
+        "reweight=True divides a uniform density on an interval by the sampler's, which a ladder of "
+        "discrete times does not have: use a continuous sampler, or weight_by(...)"
+      )
     return Loss(objective, chosen, fields, reweight)
+
   return close
 
 
 def check_interval(objective: Objective, sampler) -> None:
-  """Raises ValueError where an objective, or a part of a sum, integrates over other times than are sampled."""
+  """Raises ValueError where an objective, or a part of a sum, integrates over other times than are
+  sampled."""
   for part in objective.parts:
     check_interval(part, sampler)
   if objective.interval is not None:
-    wanted, got = ([float(end) for end in ends] for ends in (objective.interval, (sampler.t_min, sampler.t_max)))
+    wanted, got = (
+      [float(end) for end in ends] for ends in (objective.interval, (sampler.t_min, sampler.t_max))
+    )
     if any(abs(a - b) > 1e-6 * (wanted[1] - wanted[0]) for a, b in zip(wanted, got)):
-      raise ValueError(f"{objective.name} integrates by parts over times {wanted}, but the sampler draws from {got}: leave the "
-                       "sampler's interval open, or give both the same t_min and t_max")
+      raise ValueError(
+        f"{objective.name} integrates by parts over times {wanted}, but the sampler draws from {got}: leave "
+        "the "
+        "sampler's interval open, or give both the same t_min and t_max"
+      )
 
 
 def time_dtype(batch):

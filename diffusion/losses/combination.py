@@ -10,9 +10,11 @@ def scale(factor):
   >>> losses.chain(losses.denoising_score_matching(processes.vp_linear()), losses.scale(0.5)).name
   'scale(denoising_score_matching)'
   """
+
   def change(terms, fields, draw, state):
     del fields, draw, state
     return terms.replace(interior=factor * terms.interior, boundary=factor * terms.boundary)
+
   return lambda objective: layer(objective, change, name="scale")
 
 
@@ -20,8 +22,8 @@ def add(*objectives: Objective) -> Objective:
   """The sum of objectives, each with its own draw, parameters and state; weights come from `scale`.
 
   All parts draw from the same key, so parts on one process meet the same noise and the sum is exactly the sum
-  of the values of the parts. Parts that update the same role's mutable collections: the last one's update is kept.
-  Raises TypeError for anything that is not an Objective.
+  of the values of the parts. Parts that update the same role's mutable collections: the last one's update is
+  kept. Raises TypeError for anything that is not an Objective.
 
   >>> from diffusion import losses, processes
   >>> dsm = losses.denoising_score_matching(processes.vp_linear())
@@ -29,8 +31,10 @@ def add(*objectives: Objective) -> Objective:
   'add(denoising_score_matching, scale(denoising_score_matching))'
   """
   if not objectives or not all(isinstance(part, Objective) for part in objectives):
-    raise TypeError(f"add takes objectives, got {[type(part).__name__ for part in objectives]}: "
-                    "close the sum with at_times, not its parts")
+    raise TypeError(
+      f"add takes objectives, got {[type(part).__name__ for part in objectives]}: "
+      "close the sum with at_times, not its parts"
+    )
 
   def init(key):
     pairs = [part.init(key) for part in objectives]
@@ -41,17 +45,21 @@ def add(*objectives: Objective) -> Objective:
 
   def evaluate(fields, draw, state):
     inner = tuple(
-        part.evaluate({**fields, "loss": params}, drawn, own)
-        for part, params, drawn, own in zip(objectives, fields["loss"], draw, state))
+      part.evaluate({**fields, "loss": params}, drawn, own)
+      for part, params, drawn, own in zip(objectives, fields["loss"], draw, state)
+    )
     metrics, collections = {}, {}
     for i, value in enumerate(inner):
       metrics.update({f"{i}/{name}": metric for name, metric in value.metrics.items()})
       metrics[f"{i}/value"] = value.interior + value.boundary
       collections.update(value.collections or {})
     return Terms(
-        interior=sum((value.interior for value in inner[1:]), inner[0].interior),
-        boundary=sum((value.boundary for value in inner[1:]), inner[0].boundary),
-        metrics=metrics, collections=collections or None, inner=inner)
+      interior=sum((value.interior for value in inner[1:]), inner[0].interior),
+      boundary=sum((value.boundary for value in inner[1:]), inner[0].boundary),
+      metrics=metrics,
+      collections=collections or None,
+      inner=inner,
+    )
 
   def update(state, t, terms):
     return tuple(part.update(own, t, value) for part, own, value in zip(objectives, state, terms.inner))
@@ -59,11 +67,15 @@ def add(*objectives: Objective) -> Objective:
   same_process = all(part.process is objectives[0].process for part in objectives)
   orders = [part.bias_order for part in objectives if part.bias_order is not None]
   return Objective(
-      name=f"add({', '.join(part.name for part in objectives)})",
-      init=init, draw=draw, evaluate=evaluate, update=update,
-      needs=merge_needs(*(part.needs for part in objectives)),
-      process=objectives[0].process if same_process else None,
-      coupled=any(part.coupled for part in objectives),
-      takes_weight=any(part.takes_weight for part in objectives),
-      bias_order=min(orders) if orders else None,
-      parts=objectives)
+    name=f"add({', '.join(part.name for part in objectives)})",
+    init=init,
+    draw=draw,
+    evaluate=evaluate,
+    update=update,
+    needs=merge_needs(*(part.needs for part in objectives)),
+    process=objectives[0].process if same_process else None,
+    coupled=any(part.coupled for part in objectives),
+    takes_weight=any(part.takes_weight for part in objectives),
+    bias_order=min(orders) if orders else None,
+    parts=objectives,
+  )

@@ -1,4 +1,5 @@
-"""Maximum likelihood of an unnormalised density by compositional optimisation: the normaliser as a running estimate."""
+"""Maximum likelihood of an unnormalised density by compositional optimisation: the normaliser as a running
+estimate."""
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +11,21 @@ from diffusion.precision import at_least_single
 
 
 def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> Objective:
-  """energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)], the negative log-likelihood, with MECO's gradient (arXiv:2306.07485).
+  """energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)], the negative log-likelihood, with MECO's gradient
+  (arXiv:2306.07485).
 
   The logarithm of a mean has no unbiased gradient from a batch, so the mean u is followed as state,
-  u <- (1 - rate) u + rate mean(w) with w = exp(-energy(z)) / q(z) (in logarithms; the first batch starts it), and the
-  gradient is that of energy(x) + w / u with u held fixed. Its momentum is the optimiser's. The bias is O(rate), the
-  variance that of w: choose q broader than the data, since a narrow q gives w an infinite variance.
+  u <- (1 - rate) u + rate mean(w) with w = exp(-energy(z)) / q(z) (in logarithms; the first batch starts it),
+  and the gradient is that of energy(x) + w / u with u held fixed. Its momentum is the optimiser's. The bias
+  is O(rate), the variance that of w: choose q broader than the data, since a narrow q gives w an infinite
+  variance.
 
-  The value is the current estimate in nats; `log_normalizer` among the metrics is log u. One noise point an example. The
-  normaliser is one number: use it on clean data, or on x_t where the energy is normalised alike at every t. The batch is
-  coupled through u, so the value of an example depends on the others.
+  The value is the current estimate in nats; `log_normalizer` among the metrics is log u. One noise point an
+  example. The normaliser is one number: use it on clean data, or on x_t where the energy is normalised alike
+  at every t. The batch is coupled through u, so the value of an example depends on the others.
 
-  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError unless 0 < rate <= 1, TypeError for what is no `Noise`.
+  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError unless 0 < rate <= 1, TypeError for what
+  is no `Noise`.
 
   >>> from diffusion import losses
   >>> meco = losses.compositional_likelihood(noise=losses.gaussian_noise(0.0, 4.0))
@@ -32,7 +36,9 @@ def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> 
   noise = gaussian_noise() if noise is None else noise
   check_noise(noise, name)
   if noise.learned:
-    raise ValueError(f"{name} weighs by a noise that is given: gaussian_noise(mean, std), broader than the data")
+    raise ValueError(
+      f"{name} weighs by a noise that is given: gaussian_noise(mean, std), broader than the data"
+    )
   if not 0 < rate <= 1:
     raise ValueError(f"{name} moves its estimate by a rate between 0 and 1, got {rate}")
   draw = with_normals(process, name, 1)
@@ -49,18 +55,36 @@ def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> 
     still = jax.lax.stop_gradient(log_weight)
     log_mean = jax.nn.logsumexp(still) - float(np.log(still.size))
     before = state["log_normalizer"].astype(still.dtype)
-    moved = log_mean if rate == 1 else jnp.logaddexp(np.log1p(-rate).item() + before, np.log(rate).item() + log_mean)
+    moved = (
+      log_mean
+      if rate == 1
+      else jnp.logaddexp(np.log1p(-rate).item() + before, np.log(rate).item() + log_mean)
+    )
     log_u = jax.lax.stop_gradient(jnp.where(state["count"] == 0, log_mean, moved))
     # Nought in value, and in gradient that of w / u.
     surrogate = jnp.exp(log_weight - log_u) - jnp.exp(still - log_u)
     value = energy(draw.x_t) + log_u + surrogate
-    return terms(value, metrics={"log_normalizer": jnp.full_like(value, log_u),
-                                 "log_weight_variance": jnp.full_like(value, jnp.var(still))})
+    return terms(
+      value,
+      metrics={
+        "log_normalizer": jnp.full_like(value, log_u),
+        "log_weight_variance": jnp.full_like(value, jnp.var(still)),
+      },
+    )
 
   def update(state, t, terms):
     del t
     log_u = jnp.mean(terms.metrics["log_normalizer"]).astype(state["log_normalizer"].dtype)
     return {"log_normalizer": log_u, "count": state["count"] + 1}
 
-  return Objective(name=name, init=init, draw=draw, evaluate=evaluate, update=update, process=process,
-                   needs={"model": {"energy": name}}, coupled=True, bias_order=1)
+  return Objective(
+    name=name,
+    init=init,
+    draw=draw,
+    evaluate=evaluate,
+    update=update,
+    process=process,
+    needs={"model": {"energy": name}},
+    coupled=True,
+    bias_order=1,
+  )

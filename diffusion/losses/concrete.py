@@ -1,4 +1,5 @@
-"""Concrete score matching: ratios of the probabilities of neighbouring states, learned without any normaliser."""
+"""Concrete score matching: ratios of the probabilities of neighbouring states, learned without any
+normaliser."""
 
 import jax
 import jax.numpy as jnp
@@ -9,25 +10,30 @@ from diffusion.precision import at_least_single
 from diffusion.processes.neighbourhoods import Neighbourhood
 
 
-def concrete_score_matching(process, neighbourhood: Neighbourhood, *, num_reverse: int | None = None) -> Objective:
-  """The squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up to a constant (arXiv:2211.00802, section 4).
+def concrete_score_matching(
+  process, neighbourhood: Neighbourhood, *, num_reverse: int | None = None
+) -> Objective:
+  """The squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up to a constant
+  (arXiv:2211.00802, section 4).
 
   Summed by parts over neighbours, the sums over the states y of which x is a neighbour, the i-th:
 
       sum_i (c(x)_i^2 + 2 c(x)_i) - 2 sum_{(y, i): y_{n_i} = x} c(y)_i
 
-  whose expectation at the true score is minus its own mean square. It takes 1 + R calls of the model an example, R being the number
-  of reverse neighbours; with num_reverse=m it takes 1 + m, by m of these at random without repetition. The estimate is unbiased, and
-  only what differs between x and its reverse neighbours is left to chance.
+  whose expectation at the true score is minus its own mean square. It takes 1 + R calls of the model an
+  example, R being the number of reverse neighbours; with num_reverse=m it takes 1 + m, by m of these at
+  random without repetition. The estimate is unbiased, and only what differs between x and its reverse
+  neighbours is left to chance.
 
   Args:
-    process: a discrete process such as `processes.uniform_resample(...)`, whose x_t is then the data; or None for the data as they
-      are, where every state must have some probability: a state that never occurs next to one that does has a ratio without bound.
+    process: a discrete process such as `processes.uniform_resample(...)`, whose x_t is then the data; or None
+      for the data as they are, where every state must have some probability: a state that never occurs next
+      to one that does has a ratio without bound.
     neighbourhood: from `processes.neighbourhoods`.
     num_reverse: m, from 1 to R; all of them where None.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) -> [B, N].
-  Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
+  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
 
   >>> from diffusion import losses, processes
   >>> objective = losses.concrete_score_matching(None, processes.neighbourhoods.cycle(16))
@@ -38,7 +44,10 @@ def concrete_score_matching(process, neighbourhood: Neighbourhood, *, num_revers
   check(process, neighbourhood, name)
   total = neighbourhood.num_reverse
   if num_reverse is not None and not (isinstance(num_reverse, int) and 1 <= num_reverse <= total):
-    raise ValueError(f"{name} takes num_reverse=1 to {total} of the reverse neighbours of {neighbourhood.name}, or None for all; got {num_reverse!r}")
+    raise ValueError(
+      f"{name} takes num_reverse=1 to {total} of the reverse neighbours of {neighbourhood.name}, or None for "
+      f"all; got {num_reverse!r}"
+    )
   inner = corrupted(process, neighbourhood, name)
 
   def draw(key, batch, t, state):
@@ -57,12 +66,15 @@ def concrete_score_matching(process, neighbourhood: Neighbourhood, *, num_revers
     rows = jnp.concatenate([x[:, None], before], axis=1)
     count = rows.shape[1]
     t, cond = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (draw.t, draw.cond))
-    values = concrete_of(fields, rows.reshape(-1, *x.shape[1:]), t, cond, neighbourhood, name).reshape(*rows.shape[:2], -1)
+    values = concrete_of(fields, rows.reshape(-1, *x.shape[1:]), t, cond, neighbourhood, name).reshape(
+      *rows.shape[:2], -1
+    )
     here = jnp.where(neighbourhood.values(x)[1], values[:, 0], 0.0)
     there = jnp.where(exists, jnp.take_along_axis(values[:, 1:], slot[:, :, None], axis=2)[:, :, 0], 0.0)
     incoming = jnp.sum(there, axis=1)
     if picked is not None:
-      # Of the sum over all R, what is known from the call at x is taken exactly; the chosen ones stand for the rest.
+      # Of the sum over all R, what is known from the call at x is taken exactly; the chosen ones stand for
+      # the rest.
       control = lambda slot, exists: jnp.where(exists, jnp.take_along_axis(here, slot, axis=1), 0.0)
       every = jnp.broadcast_to(jnp.asarray(neighbourhood.slot, slot.dtype)[None], (x.shape[0], total))
       known = jnp.sum(control(every, neighbourhood.reverse_values(x)[1]), axis=1)
@@ -70,24 +82,29 @@ def concrete_score_matching(process, neighbourhood: Neighbourhood, *, num_revers
     square = jnp.sum(jnp.square(here), axis=1)
     return terms(square + 2.0 * (jnp.sum(here, axis=1) - incoming), metrics={"square": square})
 
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"concrete": name}})
+  return Objective(
+    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"concrete": name}}
+  )
 
 
 def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> Objective:
-  """The squared error of the concrete score of x_t against the ratio of its kernel (arXiv:2211.00802, section 4.3).
+  """The squared error of the concrete score of x_t against the ratio of its kernel (arXiv:2211.00802, section
+  4.3).
 
       sum_i (c(x_t)_i - [q(x_{t, n_i} | x_0) / q(x_t | x_0) - 1])^2
 
-  One call of the model an example; the minimiser is the concrete score of p_t, since the posterior mean of the kernel's ratios is the
-  ratio of p_t. Times drawn over an interval train all noise levels at once. Under resampling the targets are of order s/m,
-  which grows without bound as the noise vanishes: chain `weight_by(balanced())`, which is m/s there, and keep t_min away from 0.
+  One call of the model an example; the minimiser is the concrete score of p_t, since the posterior mean of
+  the kernel's ratios is the ratio of p_t. Times drawn over an interval train all noise levels at once. Under
+  resampling the targets are of order s/m, which grows without bound as the noise vanishes: chain
+  `weight_by(balanced())`, which is m/s there, and keep t_min away from 0.
 
   Args:
-    process: a discrete process: `processes.uniform_resample`, `processes.discretised_gaussian`, or any object with their methods.
+    process: a discrete process: `processes.uniform_resample`, `processes.discretised_gaussian`, or any object
+      with their methods.
     neighbourhood: from `processes.neighbourhoods`; a missing neighbour asks nothing of the model's output.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) -> [B, N].
-  Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
+  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
 
   >>> from diffusion import losses, processes
   >>> neighbourhood = processes.neighbourhoods.bit_flips((8, 8, 1))
@@ -96,8 +113,11 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
   """
   name = "denoising_concrete_score_matching"
   if process is None:
-    raise ValueError(f"{name} needs the noise of a discrete process such as processes.uniform_resample(...): on clean data take "
-                     "concrete_score_matching(None, neighbourhood)")
+    raise ValueError(
+      f"{name} needs the noise of a discrete process such as processes.uniform_resample(...): on clean data "
+      "take "
+      "concrete_score_matching(None, neighbourhood)"
+    )
   check(process, neighbourhood, name)
 
   def evaluate(fields, draw, state):
@@ -107,15 +127,21 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
     square = jnp.sum(jnp.where(exists, jnp.square(predicted - target.astype(predicted.dtype)), 0.0), axis=1)
     return terms(square, metrics={"concrete_mse": square / neighbourhood.num_neighbours})
 
-  return Objective(name=name, draw=corrupted(process, neighbourhood, name), evaluate=evaluate, process=process,
-                   needs={"model": {"concrete": name}})
+  return Objective(
+    name=name,
+    draw=corrupted(process, neighbourhood, name),
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {"concrete": name}},
+  )
 
 
 def balanced():
-  """The weight under which every noise level pulls alike: see `balance` of each process; m/s under resampling with little noise.
+  """The weight under which every noise level pulls alike: see `balance` of each process; m/s under resampling
+  with little noise.
 
-  There a target is s/m with probability of order m, so that its mean square is of order s/m; and it is next to nothing where
-  the noise is nearly all.
+  There a target is s/m with probability of order m, so that its mean square is of order s/m; and it is next
+  to nothing where the noise is nearly all.
 
   >>> from diffusion import processes
   >>> print(np.asarray(balanced()(processes.uniform_resample(2), jnp.array([0.01, 0.5, 1.0]))).round(4))
@@ -134,17 +160,21 @@ def kernel_concrete(process, neighbourhood: Neighbourhood, x0, x_t, t):
 
 def corrupted(process, neighbourhood, who):
   """draw(key, batch, t, state) of x_t, or of the data as they are for process None."""
+
   def draw(key, batch, t, state):
     del state
     if not isinstance(batch, dict) or "x" not in batch:
-      raise ValueError(f"{who} takes a batch that is a dict with 'x' [B, ...], got "
-                       f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+      raise ValueError(
+        f"{who} takes a batch that is a dict with 'x' [B, ...], got "
+        f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+      )
     x0 = batch["x"]
     neighbourhood.flat(x0)  # whole numbers of the right shape, or an error
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
     x_t = x0 if process is None else process.corrupt(noise_keys, x0, t)
     return Draw(x_t=x_t, t=t, x0=x0, cond=batch.get("cond"), keys=keys, key=network_key)
+
   return draw
 
 
@@ -153,24 +183,34 @@ def concrete_of(fields, x, t, cond, neighbourhood, who):
   value = fields["model"].concrete(x, t, cond)
   wanted = (x.shape[0], neighbourhood.num_neighbours)
   if value.shape != wanted:
-    raise ValueError(f"{who}: concrete returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, so it is {wanted}")
+    raise ValueError(
+      f"{who}: concrete returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, so it "
+      f"is {wanted}"
+    )
   return value.astype(at_least_single(value.dtype))
 
 
 def check(process, neighbourhood, who):
   """Raises ValueError unless it is a discrete process, or None, and a neighbourhood of the same states."""
   if not isinstance(neighbourhood, Neighbourhood):
-    raise ValueError(f"{who} takes a neighbourhood such as processes.neighbourhoods.cycle(16), got {type(neighbourhood).__name__}")
+    raise ValueError(
+      f"{who} takes a neighbourhood such as processes.neighbourhoods.cycle(16), got "
+      f"{type(neighbourhood).__name__}"
+    )
   if process is None:
     return
   if not all(callable(getattr(process, method, None)) for method in ("corrupt", "ratio")):
-    raise ValueError(f"{who} acts on whole numbers under a discrete process such as processes.uniform_resample(...); "
-                     f"{getattr(process, 'name', type(process).__name__)} is none")
+    raise ValueError(
+      f"{who} acts on whole numbers under a discrete process such as processes.uniform_resample(...); "
+      f"{getattr(process, 'name', type(process).__name__)} is none"
+    )
   if (process.sizes, process.shape) != (neighbourhood.sizes, neighbourhood.shape):
-    raise ValueError(f"{who}: the process has states of shape {process.shape} with {_few(process.sizes)} values, the neighbourhood of shape "
-                     f"{neighbourhood.shape} with {_few(neighbourhood.sizes)}: give both the same")
+    raise ValueError(
+      f"{who}: the process has states of shape {process.shape} with {_few(process.sizes)} values, the "
+      "neighbourhood of shape "
+      f"{neighbourhood.shape} with {_few(neighbourhood.sizes)}: give both the same"
+    )
 
 
 def _few(sizes):
   return ", ".join(map(str, sizes[:4])) + (", ..." if len(sizes) > 4 else "")
-

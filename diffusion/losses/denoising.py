@@ -5,22 +5,24 @@ import jax.numpy as jnp
 
 from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
 from diffusion.losses.weights import VIEWS, noise_scale
-from diffusion.processes.base import expand
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import expand
 
 
-def denoising_score_matching(process, target: str = "eps", *, per_dimension: bool = False,
-                             variance_reduced: bool = False) -> Objective:
-  """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456, eq. 7).
+def denoising_score_matching(
+  process, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
+) -> Objective:
+  """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456,
+  eq. 7).
 
-  The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the view in
-  which the residual is taken (the network's own view loses no digits), and the residual is then scaled to eps.
-  For the plain squared error of a view, chain `weight_by(native(view))`.
+  The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the
+  view in which the residual is taken (the network's own view loses no digits), and the residual is then
+  scaled to eps. For the plain squared error of a view, chain `weight_by(native(view))`.
 
-  batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. `per_dimension` divides by the number of dimensions.
-  `variance_reduced` adds 2 eps_hat(alpha x0) . eps + D - ||eps||^2, whose mean is zero, for a second evaluation at the point
-  without noise (arXiv:2111.04726): where the noise is small, nearly all of the gradient's own noise goes.
-  Raises ValueError for an unknown target or a batch without 'x'.
+  batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. `per_dimension` divides by the number of
+  dimensions. `variance_reduced` adds 2 eps_hat(alpha x0) . eps + D - ||eps||^2, whose mean is zero, for a
+  second evaluation at the point without noise (arXiv:2111.04726): where the noise is small, nearly all of the
+  gradient's own noise goes. Raises ValueError for an unknown target or a batch without 'x'.
 
   >>> from diffusion import losses, processes
   >>> dsm = losses.denoising_score_matching(processes.rectified_flow(), target="velocity")
@@ -31,13 +33,17 @@ def denoising_score_matching(process, target: str = "eps", *, per_dimension: boo
   if target not in VIEWS:
     raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
   if not callable(getattr(process, "perturb", None)):
-    raise ValueError(f"{name} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}")
+    raise ValueError(
+      f"{name} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
+    )
 
   def draw(key, batch, t, state):
     del state
     if not isinstance(batch, dict) or "x" not in batch:
-      raise ValueError(f"{name} takes a batch that is a dict with 'x' [B, ...], got "
-                       f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+      raise ValueError(
+        f"{name} takes a batch that is a dict with 'x' [B, ...], got "
+        f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+      )
     x0 = batch["x"]
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
@@ -57,11 +63,13 @@ def denoising_score_matching(process, target: str = "eps", *, per_dimension: boo
     return terms(mean if per_dimension else square, metrics={"eps_mse": mean}, collections=collections)
 
   return Objective(
-      name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"denoise": name}})
+    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"denoise": name}}
+  )
 
 
 def control(process, fields, draw: Draw):
-  """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with where x_t is near alpha x0."""
+  """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with
+  where x_t is near alpha x0."""
   still = process.perturb(draw.x0, jnp.zeros_like(draw.eps), draw.t).astype(draw.x_t.dtype)
   predicted = fields["model"].denoise(still, draw.t, draw.cond, views=("eps",), key=draw.key).eps
   wide = at_least_single(predicted.dtype)
@@ -70,7 +78,8 @@ def control(process, fields, draw: Draw):
 
 
 def residual(process, view: str, predicted, draw: Draw):
-  """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its sign."""
+  """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
+  sign."""
   wide = at_least_single(predicted.dtype)
   predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.eps))
   factor = expand(noise_scale(process, draw.t, view).astype(wide), x0)
@@ -83,6 +92,7 @@ def residual(process, view: str, predicted, draw: Draw):
     return factor * (predicted - x0)
   m = process.marginal(draw.t)
   alpha, sigma, d_alpha, d_sigma = (
-      expand(value.astype(wide), x0) for value in (m.alpha, m.sigma, m.d_alpha, m.d_sigma))
+    expand(value.astype(wide), x0) for value in (m.alpha, m.sigma, m.d_alpha, m.d_sigma)
+  )
   target = alpha * eps - sigma * x0 if view == "v" else d_alpha * x0 + d_sigma * eps
   return factor * (predicted - target)

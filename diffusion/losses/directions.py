@@ -1,4 +1,5 @@
-"""Random directions with E v v^T = I, drawn with the noise: what sliced and finite-difference objectives project on."""
+"""Random directions with E v v^T = I, drawn with the noise: what sliced and finite-difference objectives
+project on."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 from diffusion.directional import KINDS, random_directions
 from diffusion.losses.base import Draw, example_keys, split_keys
 from diffusion.losses.denoising import denoising_score_matching
+
 
 def check_kind(kind, who, num=1):
   """Raises ValueError for a kind or a number of directions that does not exist."""
@@ -19,12 +21,15 @@ def check_kind(kind, who, num=1):
 def check_process(process, who):
   """Raises ValueError for what is neither a Gaussian process nor None."""
   if process is not None and not callable(getattr(process, "perturb", None)):
-    raise ValueError(f"{who} acts on x_t of a Gaussian process such as processes.vp_linear(), or on clean data with "
-                     f"process=None; got {type(process).__name__}")
+    raise ValueError(
+      f"{who} acts on x_t of a Gaussian process such as processes.vp_linear(), or on clean data with "
+      f"process=None; got {type(process).__name__}"
+    )
 
 
 def noised(process, who):
-  """draw(key, batch, t, state) of x_t: the noise of `denoising_score_matching`, or clean data for process None."""
+  """draw(key, batch, t, state) of x_t: the noise of `denoising_score_matching`, or clean data for process
+  None."""
   check_process(process, who)
   if process is not None:
     return denoising_score_matching(process).draw
@@ -32,10 +37,20 @@ def noised(process, who):
   def draw(key, batch, t, state):
     del state
     if not isinstance(batch, dict) or "x" not in batch:
-      raise ValueError(f"{who} takes a batch that is a dict with 'x' [B, ...], got "
-                       f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+      raise ValueError(
+        f"{who} takes a batch that is a dict with 'x' [B, ...], got "
+        f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+      )
     network_key, key = jax.random.split(key)
-    return Draw(x_t=batch["x"], t=t, x0=batch["x"], cond=batch.get("cond"), keys=example_keys(key, batch), key=network_key)
+    return Draw(
+      x_t=batch["x"],
+      t=t,
+      x0=batch["x"],
+      cond=batch.get("cond"),
+      keys=example_keys(key, batch),
+      key=network_key,
+    )
+
   return draw
 
 
@@ -50,6 +65,7 @@ def with_directions(process, who, kind, num):
     shape, dtype = (num, *drawn.x_t.shape[1:]), drawn.x_t.dtype
     v = jax.vmap(lambda k: random_directions(k, shape, kind, dtype))(own)
     return drawn.replace(keys=keys, targets={"direction": v})
+
   return draw
 
 
@@ -61,7 +77,8 @@ def noise_level(process, draw):
 
 
 def constant(process, draw) -> float:
-  """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for clean data."""
+  """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for
+  clean data."""
   return 0.0 if process is None else float(np.prod(draw.x_t.shape[1:]))
 
 
@@ -76,4 +93,5 @@ def predicted_noise(process, fields, draw):
     view = "score" if process is None else "eps"
     prediction = model.denoise(x, draw.t, draw.cond, views=(view,), key=draw.key)
     return (prediction.score if process is None else -prediction.eps), prediction.collections
+
   return function

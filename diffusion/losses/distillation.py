@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.denoising import denoising_score_matching
@@ -17,15 +17,18 @@ SAMPLERS = ("ddim", "double_step")
 
 
 def distillation(process, target: str = "x0") -> Objective:
-  """The squared error of the model against the teacher at noised data, in units of eps (arXiv:2210.03142, eq. 3, weight aside).
+  """The squared error of the model against the teacher at noised data, in units of eps (arXiv:2210.03142, eq.
+  3, weight aside).
 
-  The teacher is a role of its own, and any denoiser that takes the same condition: with `guidance.by_condition()` around it and
-  `random_guidance(...)` in the chain, this is stage one of guided distillation, one network for every weight at one evaluation
-  in place of two. The least loss is nought, at the teacher. The paper's weight on x0 is `weight_by(truncated_snr())`.
+  The teacher is a role of its own, and any denoiser that takes the same condition: with
+  `guidance.by_condition()` around it and `random_guidance(...)` in the chain, this is stage one of guided
+  distillation, one network for every weight at one evaluation in place of two. The least loss is nought, at
+  the teacher. The paper's weight on x0 is `weight_by(truncated_snr())`.
 
   Args:
     process: the Gaussian process of both.
-    target: the view in which the residual is taken: 'eps', 'x0', 'score', 'v' or 'velocity'; the value is the same.
+    target: the view in which the residual is taken: 'eps', 'x0', 'score', 'v' or 'velocity'; the value is the
+      same.
 
   batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. Raises ValueError for an unknown target.
 
@@ -42,18 +45,23 @@ def distillation(process, target: str = "x0") -> Objective:
     del state
     said = getattr(_teacher(fields, draw.x_t, draw.t, draw.cond, target), target)
     return _squared_error(process, target, said, fields, draw)
-  return Objective(name=name, draw=_noised(process, name), evaluate=evaluate, process=process, needs=_needs(name))
+
+  return Objective(
+    name=name, draw=_noised(process, name), evaluate=evaluate, process=process, needs=_needs(name)
+  )
 
 
 @struct.dataclass
 class StudentSteps:
-  """Steps i = 0..n-1 of a student and the two of its teacher that each is to make at once; see `student_steps`.
+  """Steps i = 0..n-1 of a student and the two of its teacher that each is to make at once; see
+  `student_steps`.
 
   Attributes:
     t: [n] times at which the student is called, from noise to data.
     middle: [n] times of the teacher's second evaluation.
     keep, pull: [n] the teacher's first step: x' = keep x_t + pull x0_hat.
-    share: [n] of the second evaluation in the target: (a'' - a') / (a'' - a) with a = alpha / sigma at t, t' and t''.
+    share: [n] of the second evaluation in the target: (a'' - a') / (a'' - a) with a = alpha / sigma at t, t'
+      and t''.
   """
 
   t: Any
@@ -73,8 +81,11 @@ def halved(grid):
   """
   grid = np.asarray(grid, np.float64)
   if grid.ndim != 1 or grid.size < 3 or grid.size % 2 == 0:
-    raise ValueError(f"progressive distillation makes one step of two, so the teacher's grid has an even number of steps, got "
-                     f"{max(grid.size - 1, 0)}: take 2, 4, 8, ...")
+    raise ValueError(
+      "progressive distillation makes one step of two, so the teacher's grid has an even number of steps, "
+      "got "
+      f"{max(grid.size - 1, 0)}: take 2, 4, 8, ..."
+    )
   return grid[::2]
 
 
@@ -85,12 +96,14 @@ def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> St
     process: a Gaussian process.
     teacher_grid: [n+1] decreasing times of the teacher's DDIM steps.
     sampler: what the student is for. 'ddim': half as many steps, each of two of the teacher's. 'double_step'
-      (`solvers.double_step`): as many nodes as the teacher has; from each, two of the teacher's steps, and from the last its one.
-    grid: the student's grid, if it is to be checked: the teacher's every other node for 'ddim', the teacher's own for the other.
+      (`solvers.double_step`): as many nodes as the teacher has; from each, two of the teacher's steps, and
+      from the last its one.
+    grid: the student's grid, if it is to be checked: the teacher's every other node for 'ddim', the teacher's
+      own for the other.
 
   Raises:
-    ValueError: an unknown sampler, a grid that does not decrease or has no signal or no noise inside, an odd number of steps,
-      a student's grid that is not the one named.
+    ValueError: an unknown sampler, a grid that does not decrease or has no signal or no noise inside, an odd
+      number of steps, a student's grid that is not the one named.
 
   >>> from diffusion import processes
   >>> student_steps(processes.edm(), [4.0, 2.0, 1.0, 0.0]).share
@@ -107,16 +120,22 @@ def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> St
   if grid is not None and not np.array_equal(np.asarray(grid, np.float64), expected):
     steps = np.size(grid) - 1
     raise ValueError(
-        f"a student for {sampler!r} of a teacher with {teacher.size - 1} steps has {expected.size - 1} steps, from every "
-        f"{'other ' if sampler == 'ddim' else ''}node of the teacher's grid; got a grid with {steps}: leave grid out, or give "
-        f"{'losses.halved(teacher_grid)' if sampler == 'ddim' else 'the teacher grid itself'}")
+      f"a student for {sampler!r} of a teacher with {teacher.size - 1} steps has {expected.size - 1} steps, "
+      "from every "
+      f"{'other ' if sampler == 'ddim' else ''}node of the teacher's grid; got a grid with {steps}: leave "
+      "grid out, or give "
+      f"{'losses.halved(teacher_grid)' if sampler == 'ddim' else 'the teacher grid itself'}"
+    )
   process = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
   if teacher.ndim != 1 or teacher.size < 2 or np.any(np.diff(teacher) >= 0) or teacher[-1] < 0:
     raise ValueError(f"a grid runs from noise to data and strictly decreases, got {teacher.tolist()}")
   m = process.marginal(teacher)
   if np.any(m.alpha[1:] <= 0) or np.any(m.sigma[:-1] <= 0):
-    raise ValueError("only the first node of a grid may have no signal (alpha = 0) and only the last no noise (sigma = 0), got "
-                     f"alpha {m.alpha.tolist()} and sigma {m.sigma.tolist()}")
+    raise ValueError(
+      "only the first node of a grid may have no signal (alpha = 0) and only the last no noise (sigma = 0), "
+      "got "
+      f"alpha {m.alpha.tolist()} and sigma {m.sigma.tolist()}"
+    )
   first = np.arange(0, teacher.size - 1, 2 if sampler == "ddim" else 1)
   alone = first == teacher.size - 2  # the last node of 'double_step': one step of the teacher's, its own x0
   middle, last = np.where(alone, first, first + 1), np.where(alone, first + 1, first + 2)
@@ -124,27 +143,38 @@ def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> St
   with np.errstate(divide="ignore", invalid="ignore"):
     a = m.alpha / m.sigma
     share = np.where(m.sigma[last] == 0, 1.0, (a[last] - a[middle]) / (a[last] - a[first]))
-  return StudentSteps(teacher[first], teacher[middle], keep, m.alpha[middle] - keep * m.alpha[first], np.where(alone, 0.0, share))
+  return StudentSteps(
+    teacher[first],
+    teacher[middle],
+    keep,
+    m.alpha[middle] - keep * m.alpha[first],
+    np.where(alone, 0.0, share),
+  )
 
 
 def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=None) -> Objective:
-  """One step of the student for two DDIM steps of the teacher (arXiv:2202.00512, algorithm 2; with a weight in the condition, 2210.03142).
+  """One step of the student for two DDIM steps of the teacher (arXiv:2202.00512, algorithm 2; with a weight
+  in the condition, 2210.03142).
 
   Two steps t -> t' -> t'' from x_t, with the predictions x0_1 at t and x0_2 at t', end where one step with
 
       target = x0_1 + (a'' - a') / (a'' - a) (x0_2 - x0_1),    a = alpha / sigma
 
-  ends: the papers' (x'' - (sigma''/sigma) x_t) / (alpha'' - (sigma''/sigma) alpha) without its cancellation, on any Gaussian process,
-  with alpha = 0 at the first node and sigma'' = 0 at the last (there the target is x0_2). The value is the squared error of x0 against
-  it in units of eps; chain `weight_by(truncated_snr())` for the papers' max(SNR, 1) on x0.
+  ends: the papers' (x'' - (sigma''/sigma) x_t) / (alpha'' - (sigma''/sigma) alpha) without its cancellation,
+  on any Gaussian process, with alpha = 0 at the first node and sigma'' = 0 at the last (there the target is
+  x0_2). The value is the squared error of x0 against it in units of eps; chain `weight_by(truncated_snr())`
+  for the papers' max(SNR, 1) on x0.
 
-  The sampled time chooses the step: the last whose start is at or above it; `step_times(teacher_grid)` gives each the same share.
-  With `random_guidance(...)` the model and the teacher share a random weight; without, it is the distillation of an unguided model.
+  The sampled time chooses the step: the last whose start is at or above it; `step_times(teacher_grid)` gives
+  each the same share. With `random_guidance(...)` the model and the teacher share a random weight; without,
+  it is the distillation of an unguided model.
 
-  The minimiser differs from the teacher's denoiser by its change over a step, so the bias is of first order in the step.
+  The minimiser differs from the teacher's denoiser by its change over a step, so the bias is of first order
+  in the step.
 
   Args:
-    process, teacher_grid, sampler, grid: see `student_steps`; in place of the grid a `StudentSteps`, which may be traced.
+    process, teacher_grid, sampler, grid: see `student_steps`; in place of the grid a `StudentSteps`, which
+      may be traced.
 
   batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. Raises ValueError as `student_steps` does.
 
@@ -154,7 +184,11 @@ def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=
   (['model', 'teacher'], 1)
   """
   name = "progressive_distillation"
-  steps = teacher_grid if isinstance(teacher_grid, StudentSteps) else student_steps(process, teacher_grid, sampler, grid)
+  steps = (
+    teacher_grid
+    if isinstance(teacher_grid, StudentSteps)
+    else student_steps(process, teacher_grid, sampler, grid)
+  )
   inner = _noised(process, name)
 
   def draw(key, batch, t, state):
@@ -170,20 +204,25 @@ def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=
     middle = jnp.asarray(steps.middle, draw.t.dtype)[at]
     second = _teacher(fields, wide(steps.keep) * x + wide(steps.pull) * first, middle, draw.cond).x0
     return _squared_error(process, "x0", first + wide(steps.share) * (second - first), fields, draw)
+
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs=_needs(name), bias_order=1)
 
 
 def step_of(steps: StudentSteps, t):
-  """The step [B] that each time belongs to: the last whose start is at or above it, the first for times above all."""
+  """The step [B] that each time belongs to: the last whose start is at or above it, the first for times above
+  all."""
   ascending = jnp.asarray(steps.t, t.dtype)[::-1]
   last = ascending.shape[0] - 1
   return last - jnp.clip(jnp.searchsorted(ascending, t, side="left"), 0, last)
 
 
 def _noised(process, name):
-  """The draw of denoising score matching, or a ValueError of this objective's own for what is no Gaussian process."""
+  """The draw of denoising score matching, or a ValueError of this objective's own for what is no Gaussian
+  process."""
   if not callable(getattr(process, "perturb", None)):
-    raise ValueError(f"{name} needs a Gaussian process such as processes.vp_cosine(), got {type(process).__name__}")
+    raise ValueError(
+      f"{name} needs a Gaussian process such as processes.vp_cosine(), got {type(process).__name__}"
+    )
   return denoising_score_matching(process).draw
 
 

@@ -5,21 +5,23 @@ import jax
 from diffusion.directional import WIDTH, trace
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import constant, noise_level, noised, predicted_noise
-from diffusion.processes.base import expand
 from diffusion.precision import sum_rows
+from diffusion.processes.base import expand
 
 
 def score_matching(process=None, *, width: int = WIDTH) -> Objective:
-  """Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives (JMLR 6, 2005, theorem 1).
+  """Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives (JMLR 6, 2005,
+  theorem 1).
 
   On x_t of a process it matches the score of p_t and is stated in units of eps,
 
       sigma^2 (||s||^2 + 2 tr ds/dx) + D,
 
-  whose expectation is that of `denoising_score_matching`, value and gradient. On clean data (process=None) it is
+  whose expectation is that of `denoising_score_matching`, value and gradient. On clean data (process=None) it
+  is
   ||s||^2 + 2 tr ds/dx, twice the paper's; the time is passed on to the model and means what the model makes of it.
-  Clean data must have a density that vanishes at the border of its support: a trace of discrete or bounded data
-  diverges, and noise is the cure.
+  Clean data must have a density that vanishes at the border of its support: a trace of discrete or bounded
+  data diverges, and noise is the cure.
 
   batch: a dict with 'x' [B, ...]; needs `score`, from a score, a denoiser or an energy. `width` directional
   derivatives are held in memory at a time. Raises ValueError for what is no process, or width below 1.
@@ -47,5 +49,8 @@ def score_matching(process=None, *, width: int = WIDTH) -> Objective:
 
 def matching_terms(process, draw, square, trace, collections=None):
   """The terms of every form of score matching, from its square [B] and its trace [B]."""
-  return terms(square + 2.0 * trace + constant(process, draw), metrics={"square": square, "trace": trace},
-               collections=None if collections is None else {"model": collections})
+  return terms(
+    square + 2.0 * trace + constant(process, draw),
+    metrics={"square": square, "trace": trace},
+    collections=None if collections is None else {"model": collections},
+  )

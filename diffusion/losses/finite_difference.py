@@ -1,4 +1,5 @@
-"""Score matching from values of the energy alone: sliced and denoising score matching by finite differences."""
+"""Score matching from values of the energy alone: sliced and denoising score matching by finite
+differences."""
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +10,34 @@ from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.losses.sliced import mean_projection, projections
-from diffusion.processes.base import expand
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import expand
 
 FIELDS = ("energy", "score")
 
 
-def finite_difference_sliced_score_matching(process=None, *, step: float = 0.1, field: str = "energy",
-                                            directions: str = "sphere", num_slices: int = 1) -> Objective:
-  """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x (arXiv:2007.03317).
+def finite_difference_sliced_score_matching(
+  process=None, *, step: float = 0.1, field: str = "energy", directions: str = "sphere", num_slices: int = 1
+) -> Objective:
+  """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x
+  (arXiv:2007.03317).
 
-  With u of length step sigma(t) along v and f = -energy, the value is sigma^2 times twice the paper's objective
+  With u of length step sigma(t) along v and f = -energy, the value is sigma^2 times twice the paper's
+  objective
 
       D / step^2 [ (f(x+u) - f(x-u))^2 / 8 + f(x+u) + f(x-u) - 2 f(x) ]   (u in units of sigma),
 
-  plus D, so it is comparable with every other form of score matching here; on clean data (process=None) u has length
-  `step` itself, and D is left out. field='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square (FD-SSM-VR).
+  plus D, so it is comparable with every other form of score matching here; on clean data (process=None) u has
+  length `step` itself, and D is left out. field='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square
+  (FD-SSM-VR).
 
-  The bias is O(step^2), and it is nought where f is quadratic. In float32 the rounding of f leaves an error of about
-  D eps_machine |f| / step^2 in the value: a step below 0.05 is rarely wise, and in many dimensions (every coordinate
-  moves by step / sqrt(D)) larger ones are. The energy has to be smooth: a ReLU network has no second derivative.
+  The bias is O(step^2), and it is nought where f is quadratic. In float32 the rounding of f leaves an error
+  of about D eps_machine |f| / step^2 in the value: a step below 0.05 is rarely wise, and in many dimensions
+  (every coordinate moves by step / sqrt(D)) larger ones are. The energy has to be smooth: a ReLU network has
+  no second derivative.
 
-  batch: a dict with 'x' [B, ...]; needs `energy` or `score`. Raises ValueError for a step that is not positive,
-  another field, other directions, or what is no process.
+  batch: a dict with 'x' [B, ...]; needs `energy` or `score`. Raises ValueError for a step that is not
+  positive, another field, other directions, or what is no process.
 
   >>> from diffusion import losses, processes
   >>> fd = losses.finite_difference_sliced_score_matching(processes.edm())
@@ -46,7 +52,6 @@ def finite_difference_sliced_score_matching(process=None, *, step: float = 0.1, 
 
   def of_energy(fields, draw, state):
     del state
-    v = draw.targets["direction"]
     _, slope, curvature = along_energy(process, fields, draw, 2, step)
     return matching_terms(process, draw, jnp.mean(jnp.square(slope), axis=1), jnp.mean(curvature, axis=1))
 
@@ -56,28 +61,37 @@ def finite_difference_sliced_score_matching(process=None, *, step: float = 0.1, 
     function = predicted_noise(process, fields, draw)
     sigma = expand(noise_level(process, draw), x)
     # One interval of two steps: the mean of its ends is the value, their difference the slope.
-    along = lambda v: directional.differences(lambda x: function(x)[0], x, sigma * v, 1, step=2.0 * unit_step(step, x))
+    along = lambda v: directional.differences(
+      lambda x: function(x)[0], x, sigma * v, 1, step=2.0 * unit_step(step, x)
+    )
     mean, slopes = jax.vmap(along, in_axes=1, out_axes=1)(v)
     square = jnp.mean(jax.vmap(sum_rows, in_axes=1, out_axes=1)(jnp.square(mean)), axis=1)
     return matching_terms(process, draw, square, mean_projection(v, slopes))
 
-  return Objective(name=name, draw=draw, evaluate=of_energy if field == "energy" else of_score, process=process,
-                   needs={"model": {field: name}}, bias_order=2)
+  return Objective(
+    name=name,
+    draw=draw,
+    evaluate=of_energy if field == "energy" else of_score,
+    process=process,
+    needs={"model": {field: name}},
+    bias_order=2,
+  )
 
 
-def finite_difference_denoising_score_matching(process, *, step: float = 0.1, directions: str = "sphere",
-                                               num_slices: int = 1) -> Objective:
+def finite_difference_denoising_score_matching(
+  process, *, step: float = 0.1, directions: str = "sphere", num_slices: int = 1
+) -> Objective:
   """FD-DSM: `denoising_score_matching` along random directions, from two energies (arXiv:2007.03317).
 
   With u of length step sigma(t), e = u / sigma and f = -energy, the value in units of eps is
 
       D / step^2 [ (f(x_t+u) - f(x_t-u)) / 2 + e . eps ]^2,
 
-  and its expectation that of ||eps - eps_hat||^2 up to a bias of O(step^2), nought where f is at most of degree two.
-  It acts on noisy x_t alone: at clean points there is no noise to regress on.
+  and its expectation that of ||eps - eps_hat||^2 up to a bias of O(step^2), nought where f is at most of
+  degree two. It acts on noisy x_t alone: at clean points there is no noise to regress on.
 
-  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError for a step that is not positive, other directions,
-  or what is no process.
+  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError for a step that is not positive, other
+  directions, or what is no process.
 
   >>> from diffusion import losses, processes
   >>> losses.finite_difference_denoising_score_matching(processes.edm()).bias_order
@@ -86,7 +100,9 @@ def finite_difference_denoising_score_matching(process, *, step: float = 0.1, di
   name = "finite_difference_denoising_score_matching"
   check_step(step, name)
   if process is None:
-    raise ValueError(f"{name} needs a Gaussian process such as processes.vp_linear(): it regresses on the noise")
+    raise ValueError(
+      f"{name} needs a Gaussian process such as processes.vp_linear(): it regresses on the noise"
+    )
   draw = with_directions(process, name, directions, num_slices)
 
   def evaluate(fields, draw, state):
@@ -97,11 +113,14 @@ def finite_difference_denoising_score_matching(process, *, step: float = 0.1, di
     square = jnp.mean(jnp.square(error), axis=1)
     return terms(square, metrics={"eps_mse": square / draw.eps[0].size})
 
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}}, bias_order=2)
+  return Objective(
+    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}}, bias_order=2
+  )
 
 
 def along_energy(process, fields, draw, order, step):
-  """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u from end to end."""
+  """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u
+  from end to end."""
   x, v = draw.x_t, draw.targets["direction"]
   sigma = expand(noise_level(process, draw), x)
   size = unit_step(step, x) * (2 // order)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.losses import times
 
@@ -47,12 +47,13 @@ class Tabulated:
 
 
 def importance(weight, process=None, t_min=None, t_max=None, *, num_nodes: int = 1024) -> times.TimeSampler:
-  """Times with density proportional to weight(process, t) (arXiv:2101.09258, section 4 for likelihood weighting).
+  """Times with density proportional to weight(process, t) (arXiv:2101.09258, section 4 for likelihood
+  weighting).
 
   The table is built once on the host in float64, on nodes that are half uniform in t and half in log-SNR; the
-  sampled density is the piecewise linear interpolant, normalised exactly, and `log_density` is that density, so
-  reweighting by it has no bias. With `weight_by(weight)` and `at_times(..., reweight=True)` the two factors cancel
-  to a constant: likelihood training without its variance.
+  sampled density is the piecewise linear interpolant, normalised exactly, and `log_density` is that density,
+  so reweighting by it has no bias. With `weight_by(weight)` and `at_times(..., reweight=True)` the two
+  factors cancel to a constant: likelihood training without its variance.
 
   Raises ValueError where the weight is negative or not finite on the interval.
 
@@ -79,8 +80,10 @@ def importance(weight, process=None, t_min=None, t_max=None, *, num_nodes: int =
   if not np.all(np.isfinite(values)) or np.any(values < 0) or not np.any(values > 0):
     bad = nodes[~(np.isfinite(values) & (values >= 0))]
     where = f"at t = {bad[0]:.6g} it is not" if bad.size else "it is zero everywhere"
-    raise ValueError(f"importance needs a weight that is finite and not negative on [{low}, {high}]; {where}: "
-                     "choose t_min and t_max inside of the process's ends")
+    raise ValueError(
+      f"importance needs a weight that is finite and not negative on [{low}, {high}]; {where}: "
+      "choose t_min and t_max inside of the process's ends"
+    )
   mass = 0.5 * (values[1:] + values[:-1]) * np.diff(nodes)
   total = mass.sum()
   cdf = np.concatenate([[0.0], np.cumsum(mass) / total])

@@ -6,13 +6,15 @@ import jax.numpy as jnp
 from diffusion.losses.base import split_keys
 from diffusion.losses.directions import random_directions
 from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
-from diffusion.processes.base import expand
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import expand
 
 DATA_TERMS = ("sliced", "denoising", "exact")
 
 
-def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None, history=None, t_min=None, t_max=None):
+def joint_score_matching(
+  path, data="sliced", *, balance=(1.0, 1.0), weight=None, history=None, t_min=None, t_max=None
+):
   """Time score matching plus score matching of x, both times the same weight w (arXiv:2111.11010, eq. 13).
 
   The data term is, in expectation and up to a constant, w ||score - grad log p_t||^2:
@@ -44,8 +46,11 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
   if data == "denoising":
     middle = 0.5 * (float(weighting.path.t_min) + float(weighting.path.t_max))
     if walk.decode is not None or not float(walk.blend(middle).variance) > 0:
-      raise ValueError(f"{name}: x_t on {walk.name} has no Gaussian noise of its own to denoise: use data='sliced', or a path with "
-                       "a standard normal end or a bridge")
+      raise ValueError(
+        f"{name}: x_t on {walk.name} has no Gaussian noise of its own to denoise: use data='sliced', or a "
+        "path with "
+        "a standard normal end or a bridge"
+      )
 
   def evaluate(fields, draw, state):
     terms = objective.evaluate(fields, draw, state)
@@ -54,7 +59,9 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
     if data == "denoising":
       value = score(draw.x_t)
       value = value.astype(at_least_single(value.dtype))
-      sigma = jnp.sqrt(jnp.maximum(walk.blend(draw.t).variance, jnp.finfo(draw.t.dtype).tiny)).astype(value.dtype)
+      sigma = jnp.sqrt(jnp.maximum(walk.blend(draw.t).variance, jnp.finfo(draw.t.dtype).tiny)).astype(
+        value.dtype
+      )
       # w / sigma^2 times the square of sigma s + eps: nothing is divided by a small sigma but the weight.
       error = expand(sigma, value) * value + draw.eps.astype(value.dtype)
       term = factor.astype(value.dtype) / jnp.square(sigma) * sum_rows(jnp.square(error))
@@ -62,8 +69,11 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
       square, divergence = _square_and_divergence(score, draw, exact=data == "exact")
       term = factor.astype(square.dtype) * (square + 2.0 * divergence)
     time, data_factor = balance
-    return terms.replace(interior=time * terms.interior + data_factor * term, boundary=time * terms.boundary,
-                         metrics={**terms.metrics, "data_score": term})
+    return terms.replace(
+      interior=time * terms.interior + data_factor * term,
+      boundary=time * terms.boundary,
+      metrics={**terms.metrics, "data_score": term},
+    )
 
   def draw_with_signs(key, batch, t, state):
     drawn = objective.draw(key, batch, t, state)
@@ -73,8 +83,11 @@ def joint_score_matching(path, data="sliced", *, balance=(1.0, 1.0), weight=None
     return drawn.replace(keys=keys, targets={**drawn.targets, "direction": signs})
 
   return objective.replace(
-      name=name, evaluate=evaluate, draw=draw_with_signs if data == "sliced" else objective.draw,
-      needs={"model": {"time_score": name, "score": name}})
+    name=name,
+    evaluate=evaluate,
+    draw=draw_with_signs if data == "sliced" else objective.draw,
+    needs={"model": {"time_score": name, "score": name}},
+  )
 
 
 def _square_and_divergence(score, draw, exact):
@@ -89,5 +102,6 @@ def _square_and_divergence(score, draw, exact):
 
   def along(total, unit):
     return total + sum_rows(unit[None] * linear(jnp.broadcast_to(unit[None], draw.x_t.shape))), None
+
   divergence, _ = jax.lax.scan(along, jnp.zeros_like(sum_rows(value)), units)
   return sum_rows(jnp.square(value)), divergence

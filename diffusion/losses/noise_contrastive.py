@@ -9,17 +9,22 @@ from diffusion.losses.reference_noise import check_noise, gaussian_noise, levels
 from diffusion.precision import at_least_single
 
 
-def noise_contrastive_estimation(process=None, noise=None, *, num_noise: int = 1, learn_normalizer: bool = True) -> Objective:
-  """The logistic loss of data against noise, with logit -energy - log Z - log q - log num_noise (Gutmann and Hyvarinen, JMLR 13, 2012).
+def noise_contrastive_estimation(
+  process=None, noise=None, *, num_noise: int = 1, learn_normalizer: bool = True
+) -> Objective:
+  """The logistic loss of data against noise, with logit -energy - log Z - log q - log num_noise (Gutmann and
+  Hyvarinen, JMLR 13, 2012).
 
-  -log sigmoid(logit(x)) - sum over `num_noise` noise points z of log sigmoid(-logit(z)); least where exp(-energy) / Z is
-  the density of the data. log Z is a number in params['loss'] that starts at 0 (on x_t of a process it is one number for
-  all t: let the energy take up the rest); `learn_normalizer=False` fixes it at 0, for an energy that normalises itself.
-  A learned noise, such as `fitted_gaussian_noise()`, adds its own negative log-likelihood of the data, and feels nothing
-  of the logistic loss. Where the noise is far from the data the loss is flat: see `compositional_likelihood`.
+  -log sigmoid(logit(x)) - sum over `num_noise` noise points z of log sigmoid(-logit(z)); least where
+  exp(-energy) / Z is the density of the data. log Z is a number in params['loss'] that starts at 0 (on x_t of
+  a process it is one number for all t: let the energy take up the rest); `learn_normalizer=False` fixes it at
+  0, for an energy that normalises itself. A learned noise, such as `fitted_gaussian_noise()`, adds its own
+  negative log-likelihood of the data, and feels nothing of the logistic loss. Where the noise is far from the
+  data the loss is flat: see `compositional_likelihood`.
 
-  batch: a dict with 'x' [B, ...]; needs `energy`. Acts on x_t of the process, or on clean data with process=None.
-  Raises TypeError for what is no `Noise`, ValueError for fewer than one noise point or what is no process.
+  batch: a dict with 'x' [B, ...]; needs `energy`. Acts on x_t of the process, or on clean data with
+  process=None. Raises TypeError for what is no `Noise`, ValueError for fewer than one noise point or what is
+  no process.
 
   >>> from diffusion import losses
   >>> nce = losses.noise_contrastive_estimation(noise=losses.gaussian_noise(0.0, 2.0))
@@ -50,7 +55,9 @@ def noise_contrastive_estimation(process=None, noise=None, *, num_noise: int = 1
       return log_model - noise.log_prob(still, x, alpha, sigma) - float(np.log(num_noise))
 
     of_data = logit(draw.x_t)
-    of_noise = jax.vmap(lambda z: logit(noise.sample(still, z, alpha, sigma)), in_axes=1, out_axes=1)(draw.targets["normal"])
+    of_noise = jax.vmap(lambda z: logit(noise.sample(still, z, alpha, sigma)), in_axes=1, out_axes=1)(
+      draw.targets["normal"]
+    )
     value = jax.nn.softplus(-of_data) + jnp.sum(jax.nn.softplus(of_noise), axis=1)
     right = 0.5 * (jnp.where(of_data > 0, 1.0, 0.0) + jnp.mean(jnp.where(of_noise < 0, 1.0, 0.0), axis=1))
     metrics = {"nce": value, "accuracy": right.astype(value.dtype)}
@@ -59,4 +66,6 @@ def noise_contrastive_estimation(process=None, noise=None, *, num_noise: int = 1
       value = value + metrics["noise_nll"]
     return terms(value, metrics=metrics)
 
-  return Objective(name=name, init=init, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}})
+  return Objective(
+    name=name, init=init, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}}
+  )

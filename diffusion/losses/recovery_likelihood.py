@@ -1,4 +1,5 @@
-"""Diffusion recovery likelihood: an energy for each noise level, fitted by recovering a point from a noisier one."""
+"""Diffusion recovery likelihood: an energy for each noise level, fitted by recovering a point from a noisier
+one."""
 
 import jax
 import jax.numpy as jnp
@@ -7,40 +8,54 @@ import numpy as np
 from diffusion.losses.base import Objective, split_keys, terms
 from diffusion.losses.directions import noised
 from diffusion.losses.short_run import short_run
+from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 from diffusion.processes.recovery import recovery_levels
-from diffusion.precision import at_least_single, sum_rows
 
 STARTS = ("noisy", "gaussian")
 
 
-def recovery_likelihood(process, levels=10, *, steps: int = 30, step=0.3, start: str = "noisy", adjusted: bool = False,
-                        data_std: float = 1.0) -> Objective:
-  """The likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps (arXiv:2012.08125, eq. 7-9), as a contrast of energies.
+def recovery_likelihood(
+  process,
+  levels=10,
+  *,
+  steps: int = 30,
+  step=0.3,
+  start: str = "noisy",
+  adjusted: bool = False,
+  data_std: float = 1.0,
+) -> Objective:
+  """The likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps (arXiv:2012.08125, eq. 7-9), as a
+  contrast of energies.
 
     p(x_i | x_{i+1}) ~ exp(-energy(x_i, t_i) - |x_{i+1} - gain x_i|^2 / (2 noise^2))
 
-  The value is energy(x_i) - energy(negative): its gradient is that of the negative log-likelihood where negatives have this law,
-  so follow the metric `energy_gap`, which should stay near nought, rather than look for a minimum. Negatives are the end of `steps`
-  Langevin steps from the noisy point, made in `evaluate` from the draw's keys, with no gradient through them. The energy is that of
-  x_i, with the process's own p_{t_i} ~ exp(-energy); the paper's, of y_i = gain x_i, is the same function of y_i / gain. The
-  gradient is half that of `denoising_score_matching` where steps between levels are small, so it needs no weight.
+  The value is energy(x_i) - energy(negative): its gradient is that of the negative log-likelihood where
+  negatives have this law, so follow the metric `energy_gap`, which should stay near nought, rather than look
+  for a minimum. Negatives are the end of `steps` Langevin steps from the noisy point, made in `evaluate` from
+  the draw's keys, with no gradient through them. The energy is that of x_i, with the process's own p_{t_i} ~
+  exp(-energy); the paper's, of y_i = gain x_i, is the same function of y_i / gain. The gradient is half that
+  of `denoising_score_matching` where steps between levels are small, so it needs no weight.
 
-  The bias is that of the chain. Long plain Langevin: of first order in `step`, whatever the levels. `adjusted` (Metropolis): none.
-  What a chain that is too short adds falls like exp(-steps step / 2). start='gaussian', steps=0 is the paper's normal approximation,
-  N(x - v energy'(x), v) around x = x_{i+1} / gain with v = (noise / gain)^2: the minimiser is off by O(noise^2), so order 2.
+  The bias is that of the chain. Long plain Langevin: of first order in `step`, whatever the levels.
+  `adjusted` (Metropolis): none. What a chain that is too short adds falls like exp(-steps step / 2).
+  start='gaussian', steps=0 is the paper's normal approximation, N(x - v energy'(x), v) around x = x_{i+1} /
+  gain with v = (noise / gain)^2: the minimiser is off by O(noise^2), so order 2.
 
   Args:
     process: a Gaussian process.
-    levels: a number of steps T, or T + 1 ascending times (`processes.T6_TIMES` on `processes.ddpm_ladder()` is the paper's): see
-      `processes.recovery_levels`. The sampled time chooses the level that it lies above; `level_times` gives each the same share.
+    levels: a number of steps T, or T + 1 ascending times (`processes.T6_TIMES` on `processes.ddpm_ladder()`
+      is the paper's): see `processes.recovery_levels`. The sampled time chooses the level that it lies above;
+      `level_times` gives each the same share.
     steps: of the chain, one energy gradient each.
-    step: the square of a step as a share of the variance of x_i given x_{i+1}, or a function such as `processes.published_step()`.
+    step: the square of a step as a share of the variance of x_i given x_{i+1}, or a function such as
+      `processes.published_step()`.
     start: 'noisy', or 'gaussian': a draw of the normal approximation.
     adjusted: whether steps are accepted or rejected (MALA).
     data_std: of the data, for the size of the steps.
 
-  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError for levels, steps or a start that do not exist.
+  batch: a dict with 'x' [B, ...]; needs `energy`. Raises ValueError for levels, steps or a start that do not
+  exist.
 
   >>> from diffusion import losses, processes
   >>> drl = losses.recovery_likelihood(processes.ddpm_ladder(), processes.T6_TIMES)
@@ -52,7 +67,9 @@ def recovery_likelihood(process, levels=10, *, steps: int = 30, step=0.3, start:
   if start not in STARTS:
     raise ValueError(f"{name} has no start {start!r}: choose one of {', '.join(STARTS)}")
   if not isinstance(steps, int) or steps < (start == "noisy"):
-    raise ValueError(f"{name} takes steps=1 or more from the noisy point, 0 or more from start='gaussian', got {steps!r}")
+    raise ValueError(
+      f"{name} takes steps=1 or more from the noisy point, 0 or more from start='gaussian', got {steps!r}"
+    )
   inner = noised(process, name)
 
   def draw(key, batch, t, state):
@@ -71,15 +88,32 @@ def recovery_likelihood(process, levels=10, *, steps: int = 30, step=0.3, start:
     point = row(table.start) * noisy
     of_noise = lambda x: 0.5 * sum_rows(jnp.square((noisy - row(table.gain) * x) / row(table.noise)))
     size = row(table.step) if steps else None
-    before = row(np.where(table.seen, table.noise / np.where(table.seen, table.gain, 1.0), table.deviation[:-1]))
-    negative, accepted = short_run(energy, of_noise, point, draw.keys, size, steps=steps, adjusted=adjusted,
-                                   first=before if start == "gaussian" else None)
+    before = row(
+      np.where(table.seen, table.noise / np.where(table.seen, table.gain, 1.0), table.deviation[:-1])
+    )
+    negative, accepted = short_run(
+      energy,
+      of_noise,
+      point,
+      draw.keys,
+      size,
+      steps=steps,
+      adjusted=adjusted,
+      first=before if start == "gaussian" else None,
+    )
     gap = energy(x) - energy(negative)
     metrics = {"energy_gap": gap, "negative_distance": jnp.sqrt(sum_rows(jnp.square(negative - x)))}
     return terms(gap, metrics=metrics | ({"acceptance": accepted} if adjusted and steps else {}))
 
   order = 2 if steps == 0 else None if adjusted else 1
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}}, bias_order=order)
+  return Objective(
+    name=name,
+    draw=draw,
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {"energy": name}},
+    bias_order=order,
+  )
 
 
 def level_of(table, t):

@@ -1,24 +1,26 @@
-"""The noise that unnormalised models are compared with: given, or fitted to the data by maximum likelihood."""
+"""The noise that unnormalised models are compared with: given, or fitted to the data by maximum
+likelihood."""
 
 import dataclasses
-from typing import Callable
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
 
-
 from diffusion.losses.directions import with_directions
-from diffusion.processes.base import expand
 from diffusion.precision import sum_rows
+from diffusion.processes.base import expand
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-  """A density to draw from and to evaluate, noised as the data are: three functions, of parameters that may be {}.
+  """A density to draw from and to evaluate, noised as the data are: three functions, of parameters that may
+  be {}.
 
   init(key) -> params; sample(params, z, alpha, sigma) -> x_t like z, from standard normal z [B, ...];
-  log_prob(params, x, alpha, sigma) -> [B] in nats. alpha, sigma: [B], one and zero on clean data. `learned` says whether
-  the parameters are to be fitted to the data; a flow of the reader's own is three such functions.
+  log_prob(params, x, alpha, sigma) -> [B] in nats. alpha, sigma: [B], one and zero on clean data. `learned`
+  says whether the parameters are to be fitted to the data; a flow of the reader's own is three such
+  functions.
   """
 
   init: Callable
@@ -28,10 +30,11 @@ class Noise:
 
 
 def gaussian_noise(mean=0.0, std=1.0) -> Noise:
-  """N(mean, std^2 I) as a guess of the data, noised by the process: N(alpha mean, (alpha^2 std^2 + sigma^2) I).
+  """N(mean, std^2 I) as a guess of the data, noised by the process: N(alpha mean, (alpha^2 std^2 + sigma^2)
+  I).
 
-  mean, std: numbers or arrays shaped like one example. Broader than the data is safe, narrower is not: importance
-  weights p/q then have a large or infinite variance. Raises ValueError unless std is positive.
+  mean, std: numbers or arrays shaped like one example. Broader than the data is safe, narrower is not:
+  importance weights p/q then have a large or infinite variance. Raises ValueError unless std is positive.
 
   >>> import jax.numpy as jnp
   >>> float(gaussian_noise(0.0, 2.0).log_prob({}, jnp.zeros((1, 1)), jnp.ones(1), jnp.zeros(1))[0])
@@ -43,10 +46,11 @@ def gaussian_noise(mean=0.0, std=1.0) -> Noise:
 
 
 def fitted_gaussian_noise(mean=0.0, std=1.0) -> Noise:
-  """A Gaussian with a mean and a standard deviation for every dimension, learned by maximum likelihood in the loss.
+  """A Gaussian with a mean and a standard deviation for every dimension, learned by maximum likelihood in the
+  loss.
 
-  mean, std: where it starts, numbers (one of each is then learned) or arrays shaped like one example. Raises ValueError
-  unless std is positive.
+  mean, std: where it starts, numbers (one of each is then learned) or arrays shaped like one example. Raises
+  ValueError unless std is positive.
 
   >>> import jax
   >>> fitted_gaussian_noise(np.zeros(3)).init(jax.random.key(0))["mean"].shape
@@ -54,8 +58,10 @@ def fitted_gaussian_noise(mean=0.0, std=1.0) -> Noise:
   """
   check_std(std)
   shape = np.broadcast_shapes(np.shape(mean), np.shape(std))
-  start = lambda key: {"mean": jnp.full(shape, jnp.asarray(mean, jnp.result_type(float))),
-                       "log_std": jnp.full(shape, jnp.log(jnp.asarray(std, jnp.result_type(float))))}
+  start = lambda key: {
+    "mean": jnp.full(shape, jnp.asarray(mean, jnp.result_type(float))),
+    "log_std": jnp.full(shape, jnp.log(jnp.asarray(std, jnp.result_type(float)))),
+  }
   return _gaussian(start, lambda params: params, learned=True)
 
 
@@ -63,7 +69,10 @@ def _gaussian(init, values, *, learned):
   def moments(params, x, alpha, sigma):
     own = values(params)
     shape = (1, *x.shape[1:])
-    mean, log_std = (jnp.broadcast_to(jnp.asarray(own[name], x.dtype), x.shape[1:]).reshape(shape) for name in ("mean", "log_std"))
+    mean, log_std = (
+      jnp.broadcast_to(jnp.asarray(own[name], x.dtype), x.shape[1:]).reshape(shape)
+      for name in ("mean", "log_std")
+    )
     a, b = expand(alpha.astype(x.dtype), x), expand(sigma.astype(x.dtype), x)
     return a * mean, jnp.square(a) * jnp.exp(2.0 * log_std) + jnp.square(b)
 
@@ -74,6 +83,7 @@ def _gaussian(init, values, *, learned):
   def log_prob(params, x, alpha, sigma):
     mean, variance = moments(params, x, alpha, sigma)
     return sum_rows(-0.5 * jnp.square(x - mean) / variance - 0.5 * jnp.log(2.0 * np.pi * variance))
+
   return Noise(init, sample, log_prob, learned)
 
 
@@ -86,16 +96,20 @@ def check_std(std):
 def check_noise(noise, who):
   """Raises TypeError unless it is a `Noise`."""
   if not isinstance(noise, Noise):
-    raise TypeError(f"{who} takes a noise such as losses.gaussian_noise(0.0, 2.0), got {type(noise).__name__}")
+    raise TypeError(
+      f"{who} takes a noise such as losses.gaussian_noise(0.0, 2.0), got {type(noise).__name__}"
+    )
 
 
 def with_normals(process, who, num):
-  """The draw of x_t with targets['normal'] [B, num, ...], which the noise turns into its samples in `evaluate`."""
+  """The draw of x_t with targets['normal'] [B, num, ...], which the noise turns into its samples in
+  `evaluate`."""
   inner = with_directions(process, who, "gaussian", num)
 
   def draw(key, batch, t, state):
     drawn = inner(key, batch, t, state)
     return drawn.replace(targets={"normal": drawn.targets["direction"]})
+
   return draw
 
 

@@ -1,4 +1,5 @@
-"""Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone, with antithetic variance reduction."""
+"""Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone, with
+antithetic variance reduction."""
 
 import jax
 import jax.numpy as jnp
@@ -12,30 +13,41 @@ from diffusion.precision import at_least_single
 from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
-def second_order_score_matching(process, rank: int | None = None, *, variance_reduced: bool = True, frozen_score: bool = False,
-                                residual: bool = False, score_role: str = "model") -> Objective:
+def second_order_score_matching(
+  process,
+  rank: int | None = None,
+  *,
+  variance_reduced: bool = True,
+  frozen_score: bool = False,
+  residual: bool = False,
+  score_role: str = "model",
+) -> Objective:
   """D2SM alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t = alpha x0 + sigma z (arXiv:2111.04726).
 
-  Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the paper's, which makes its
-  target of order one at every noise level, as `denoising_score_matching` is sigma^2 times the squared error of the score.
+  Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the
+  paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2
+  times the squared error of the score.
 
-  The field 'hessian', (x, t, cond) -> [B, D, D] or a form of `diffusion.symmetric`, decides what is learned: full, the diagonal
-  alone (then against the diagonal of the target alone), or a diagonal plus signed low rank, which costs O(D rank^2) and forms
-  no D x D matrix.
+  The field 'hessian', (x, t, cond) -> [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
+  full, the diagonal alone (then against the diagonal of the target alone), or a diagonal plus signed low
+  rank, which costs O(D rank^2) and forms no D x D matrix.
 
   Args:
     process: a Gaussian process.
     rank: how many factors the field must have: 0 for a diagonal, None for whatever it returns.
-    variance_reduced: evaluate at mirrored noise and at the point without noise (D2SM-VR): the same expectation, three evaluations,
-      and a gradient whose noise is smaller by a factor of order (sigma / alpha)^2 where the noise is small.
-    frozen_score: no gradient through s1, which the derivation does not need; else both learn from it (joint training).
-    residual: || sigma^2 s2 + I - r r^T ||^2 with the residual r = z + sigma s1 of the first order, and no gradient through s1. The
-      minimiser is the same at the true score, and where s1 is off by d it is off by d d^T in place of -(s1 d^T + d s1^T): in many
-      dimensions, where the norm of s1 is large, that decides (arXiv:2206.07309, there for variances).
+    variance_reduced: evaluate at mirrored noise and at the point without noise (D2SM-VR): the same
+      expectation, three evaluations, and a gradient whose noise is smaller by a factor of order (sigma /
+      alpha)^2 where the noise is small.
+    frozen_score: no gradient through s1, which the derivation does not need; else both learn from it (joint
+      training).
+    residual: || sigma^2 s2 + I - r r^T ||^2 with the residual r = z + sigma s1 of the first order, and no
+      gradient through s1. The minimiser is the same at the true score, and where s1 is off by d it is off by
+      d d^T in place of -(s1 d^T + d s1^T): in many dimensions, where the norm of s1 is large, that decides
+      (arXiv:2206.07309, there for variances).
     score_role: whose score is s1: 'model', or 'teacher' for one that was trained before.
 
-  batch: a dict with 'x' [B, ...]. Raises ValueError for what is no Gaussian process, a rank above the dimension (as soon as the
-  dimension is known, before anything is compiled), and a field of another form.
+  batch: a dict with 'x' [B, ...]. Raises ValueError for what is no Gaussian process, a rank above the
+  dimension (as soon as the dimension is known, before anything is compiled), and a field of another form.
 
   >>> from diffusion import losses, processes
   >>> sorted(losses.second_order_score_matching(processes.edm(), rank=2).needs["model"])
@@ -50,13 +62,26 @@ def second_order_score_matching(process, rank: int | None = None, *, variance_re
     value = squared(fields, draw)
     return terms(value, metrics={"second_order": value})
 
-  return Objective(name=name, draw=denoising_score_matching(process).draw, evaluate=evaluate, process=process,
-                   needs=needs_of(score_role, "hessian", name))
+  return Objective(
+    name=name,
+    draw=denoising_score_matching(process).draw,
+    evaluate=evaluate,
+    process=process,
+    needs=needs_of(score_role, "hessian", name),
+  )
 
 
-def second_order(rank: int | None = None, weight=1.0, *, variance_reduced: bool = True, frozen_score: bool = False,
-                 residual: bool = False, score_role: str = "model"):
-  """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same x_t and noise.
+def second_order(
+  rank: int | None = None,
+  weight=1.0,
+  *,
+  variance_reduced: bool = True,
+  frozen_score: bool = False,
+  residual: bool = False,
+  score_role: str = "model",
+):
+  """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same
+  x_t and noise.
 
   Args:
     rank, variance_reduced, frozen_score, residual, score_role: see `second_order_score_matching`.
@@ -72,8 +97,11 @@ def second_order(rank: int | None = None, weight=1.0, *, variance_reduced: bool 
 
   def transform(objective):
     check_gaussian(objective.process, name, objective.name)
-    squared = squared_error(objective.process, rank, variance_reduced, frozen_score, residual, score_role, name)
+    squared = squared_error(
+      objective.process, rank, variance_reduced, frozen_score, residual, score_role, name
+    )
     return plus(objective, squared, weight, name, needs_of(score_role, "hessian", name))
+
   return transform
 
 
@@ -90,9 +118,12 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
     scaled_score = score_of(process, fields, draw, score_role, frozen_score or residual)
 
     def at(x, noise):
-      """(the squared error, what varies with the noise in it, the same with no model, its mean), each [B], at x with its noise."""
+      """(the squared error, what varies with the noise in it, the same with no model, its mean), each [B], at
+      x with its noise."""
       value = fields["model"].hessian(x, draw.t, draw.cond)
-      hessian = as_symmetric(jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}")
+      hessian = as_symmetric(
+        jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}"
+      )
       check_form(hessian, rank, who)
       model, score = hessian.rescaled(sigma), scaled_score(x)
       model, noise = (model, noise + score) if residual else (model.plus_outer(score), noise)
@@ -102,16 +133,22 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
 
     if not variance_reduced:
       return at(draw.x_t, z)[0]
-    mirrored, still = (process.perturb(x0, noise, draw.t).astype(draw.x_t.dtype) for noise in (-draw.eps, jnp.zeros_like(draw.eps)))
+    mirrored, still = (
+      process.perturb(x0, noise, draw.t).astype(draw.x_t.dtype)
+      for noise in (-draw.eps, jnp.zeros_like(draw.eps))
+    )
     points, noises = jnp.stack([draw.x_t, mirrored, still]), jnp.stack([z, -z, jnp.zeros_like(z)])
     square, product, target, constant = jax.vmap(at)(points, noises)
-    # E(I - z z^T) = 0, so the still point changes no mean: it takes away what both mirrored ones have in common.
+    # E(I - z z^T) = 0, so the still point changes no mean: it takes away what both mirrored ones have in
+    # common.
     return 0.5 * (square[0] + square[1]) - 2.0 * product[2] + constant[2] - target[2]
+
   return squared
 
 
 def plus(objective, squared, weight, name, needs):
-  """The objective with weight times squared(fields, draw) [B] added to its interior, and as the metric `name`."""
+  """The objective with weight times squared(fields, draw) [B] added to its interior, and as the metric
+  `name`."""
   scheduled = callable(weight)
   if scheduled:
     check_weight(weight, objective.process, objective.name)
@@ -121,6 +158,7 @@ def plus(objective, squared, weight, name, needs):
     value = squared(fields, draw).astype(terms.interior.dtype)
     factor = weight(objective.process, draw.t).astype(value.dtype) if scheduled else weight
     return terms.replace(interior=terms.interior + factor * value, metrics={**terms.metrics, name: value})
+
   return layer(objective, change, name=name, needs=needs)
 
 
@@ -132,6 +170,7 @@ def score_of(process, fields, draw, role, frozen):
     value = predicted(x)[0]
     value = value.reshape(value.shape[0], -1).astype(at_least_single(value.dtype))
     return jax.lax.stop_gradient(value) if frozen else value
+
   return scaled_score
 
 
@@ -139,16 +178,21 @@ def noise_of(draw, who):
   """(x0, noise flattened [B, D] in at least float32) of a draw. Raises ValueError where it has none."""
   eps = getattr(draw, "eps", None)
   if eps is None or draw.x0 is None:
-    raise ValueError(f"{who} regresses on the noise of x_t, and the objective's draw has none: put it on "
-                     "denoising_score_matching(process), and sum objectives with add(...) afterwards")
+    raise ValueError(
+      f"{who} regresses on the noise of x_t, and the objective's draw has none: put it on "
+      "denoising_score_matching(process), and sum objectives with add(...) afterwards"
+    )
   return draw.x0, eps.reshape(eps.shape[0], -1).astype(at_least_single(eps.dtype))
 
 
 def check_gaussian(process, who, on):
   """Raises ValueError for what is no Gaussian process."""
   if not callable(getattr(process, "perturb", None)):
-    raise ValueError(f"{who} does not fit {on}, whose process is {kind_of(process)}: a Hessian is learned from Gaussian noise, "
-                     "x_t = alpha x0 + sigma z; take a process such as processes.vp_linear()")
+    raise ValueError(
+      f"{who} does not fit {on}, whose process is {kind_of(process)}: a Hessian is learned from Gaussian "
+      "noise, "
+      "x_t = alpha x0 + sigma z; take a process such as processes.vp_linear()"
+    )
 
 
 def kind_of(process) -> str:
@@ -162,8 +206,11 @@ def check_form(hessian, rank, who):
     return
   found = 0 if isinstance(hessian, Diagonal) else hessian.rank if isinstance(hessian, LowRank) else "full"
   if found != rank:
-    raise ValueError(f"{who} was built with rank={rank}, and the field 'hessian' returned rank {found} ({type(hessian).__name__}): "
-                     "build both with one rank, or leave the rank out of the loss")
+    raise ValueError(
+      f"{who} was built with rank={rank}, and the field 'hessian' returned rank {found} "
+      f"({type(hessian).__name__}): "
+      "build both with one rank, or leave the rank out of the loss"
+    )
 
 
 def needs_of(score_role, field, who):

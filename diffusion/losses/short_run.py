@@ -1,4 +1,5 @@
-"""Short Langevin chains, one an example, from which no gradient comes back: the negatives of contrastive objectives."""
+"""Short Langevin chains, one an example, from which no gradient comes back: the negatives of contrastive
+objectives."""
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +12,21 @@ def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None
 
     x <- x - size/2 (energy' + known') + sqrt(size) z
 
-  The kernels of `diffusion.mcmc` have one step for all chains; here each row has its own, the noise is the same in every precision, and
-  the parameters that the energy closes over are held still.
+  The kernels of `diffusion.mcmc` have one step for all chains; here each row has its own, the noise is the
+  same in every precision, and the parameters that the energy closes over are held still.
 
   Args:
-    energy: x [B, ...] -> [B], each entry of its own row; parameters that it closes over get no gradient, and the chain no tangents.
+    energy: x [B, ...] -> [B], each entry of its own row; parameters that it closes over get no gradient, and
+      the chain no tangents.
     known: the rest of the target's energy, without parameters.
     x: [B, ...] where the chains start.
     keys: [B] typed keys.
     size: squared steps, shaped to multiply x.
     steps: how many.
-    adjusted: whether each is accepted or rejected by Metropolis' rule (MALA), which leaves the target as it is.
-    first: None, or standard deviations v^0.5 shaped to multiply x: the chain then starts from a draw of N(x - v energy'(x), v).
+    adjusted: whether each is accepted or rejected by Metropolis' rule (MALA), which leaves the target as it
+      is.
+    first: None, or standard deviations v^0.5 shaped to multiply x: the chain then starts from a draw of N(x -
+      v energy'(x), v).
 
   Returns:
     (the end [B, ...], share of accepted steps [B]).
@@ -37,6 +41,7 @@ def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None
     def both(x):
       values = function(x)
       return jnp.sum(values), values
+
     return lambda x: jax.grad(both, has_aux=True)(x)
 
   given = slope_of(lambda x: energy(x, *held))
@@ -48,7 +53,7 @@ def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None
     return x, jnp.ones(x.shape[0], jnp.float32)
 
   def plain(carry, number):
-    x, slope, value, share = carry
+    x, slope, _value, share = carry
     x = x - 0.5 * size * slope + jnp.sqrt(size) * jax.vmap(normal)(fold(number))
     return (x, *target(x), share), None
 
@@ -63,7 +68,12 @@ def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None
     uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, minval=1e-30))(uniform_keys)
     taken = jnp.log(uniform).astype(log_ratio.dtype) < log_ratio  # a proposal that is not finite is refused
     choose = lambda new, old: jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-    return (choose(proposed, x), choose(new_slope, slope), choose(new_value, value), share + taken.astype(jnp.float32)), None
+    return (
+      choose(proposed, x),
+      choose(new_slope, slope),
+      choose(new_value, value),
+      share + taken.astype(jnp.float32),
+    ), None
 
   start = (x, *target(x), jnp.zeros(x.shape[0], jnp.float32))
   (x, _, _, share), _ = jax.lax.scan(metropolis if adjusted else plain, start, jnp.arange(steps))

@@ -6,20 +6,23 @@ import jax.numpy as jnp
 from diffusion.losses.base import Objective
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
-from diffusion.processes.base import expand
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import expand
 
 
-def sliced_score_matching(process=None, *, variance_reduced: bool = True, directions: str = "rademacher",
-                          num_slices: int = 1) -> Objective:
+def sliced_score_matching(
+  process=None, *, variance_reduced: bool = True, directions: str = "rademacher", num_slices: int = 1
+) -> Objective:
   """(v . s)^2 + 2 v^T (ds/dx) v over random v with E v v^T = I (arXiv:1905.07088; the paper has half of it).
 
-  Unbiased for `score_matching`, with the same units: on x_t of a process sigma^2 times it, plus D; on clean data
-  (process=None) as it stands. `variance_reduced` takes the square term exactly (SSM-VR), which costs nothing.
-  The derivative is forward mode over the score, so over reverse where the score is the gradient of an energy.
+  Unbiased for `score_matching`, with the same units: on x_t of a process sigma^2 times it, plus D; on clean
+  data (process=None) as it stands. `variance_reduced` takes the square term exactly (SSM-VR), which costs
+  nothing. The derivative is forward mode over the score, so over reverse where the score is the gradient of
+  an energy.
 
-  batch: a dict with 'x' [B, ...]; needs `score`. directions: 'rademacher', 'gaussian' or 'sphere', `num_slices` an
-  example. Raises ValueError for other directions, fewer than one slice, or what is no process.
+  batch: a dict with 'x' [B, ...]; needs `score`. directions: 'rademacher', 'gaussian' or 'sphere',
+  `num_slices` an example. Raises ValueError for other directions, fewer than one slice, or what is no
+  process.
 
   >>> from diffusion import losses, processes
   >>> losses.sliced_score_matching(processes.edm(), variance_reduced=False).name
@@ -36,6 +39,7 @@ def sliced_score_matching(process=None, *, variance_reduced: bool = True, direct
 
     def along(v):
       return jax.jvp(function, (x,), (sigma * v,), has_aux=True)
+
     scaled, slopes, collections = jax.vmap(along, in_axes=1)(v)
     first = jax.tree.map(lambda leaf: leaf[0], (scaled, collections))  # the same for every direction
     trace = mean_projection(v, jnp.moveaxis(slopes, 0, 1))

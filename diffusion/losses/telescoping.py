@@ -6,19 +6,21 @@ import numpy as np
 
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.time_score import checked, drawing, point
-from diffusion.processes.paths import as_path
 from diffusion.precision import at_least_single
+from diffusion.processes.paths import as_path
 
 
 def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objective:
-  """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks (arXiv:2006.12204, eq. 4-6).
+  """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks
+  (arXiv:2006.12204, eq. 4-6).
 
-  It trains the same field as time score matching, so that the baseline has the same interface: the logit between the waymarks
-  t_k and t_k+1 is (t_k+1 - t_k) time_score(x, middle), so the log-ratio is the sum over `density_ratio.bridges(path, num)`,
-  and as the bridges grow in number the logit over the length becomes the time score (arXiv:2111.11010, section 3).
+  It trains the same field as time score matching, so that the baseline has the same interface: the logit
+  between the waymarks t_k and t_k+1 is (t_k+1 - t_k) time_score(x, middle), so the log-ratio is the sum over
+  `density_ratio.bridges(path, num)`, and as the bridges grow in number the logit over the length becomes the
+  time score (arXiv:2111.11010, section 3).
 
-  The sampled time chooses the bridge that it lies in; all bridges weigh alike. The value is the cross-entropy in nats of both
-  ends of the bridge, made from the same examples and noise (2 log 2 for a field of zero).
+  The sampled time chooses the bridge that it lies in; all bridges weigh alike. The value is the cross-entropy
+  in nats of both ends of the bridge, made from the same examples and noise (2 log 2 for a field of zero).
 
   Args:
     path: a path or a Gaussian process.
@@ -35,7 +37,9 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
   name = "telescoping_ratio" if num_bridges != 1 else "classifier_ratio"
   walk = as_path(path, name)
   if num_bridges < 1 or not power > 0:
-    raise ValueError(f"{name} has at least one bridge and a positive power, got num_bridges={num_bridges}, power={power}")
+    raise ValueError(
+      f"{name} has at least one bridge and a positive power, got num_bridges={num_bridges}, power={power}"
+    )
   low, high = float(walk.t_min), float(walk.t_max)
   marks = low + (high - low) * (np.arange(num_bridges + 1) / num_bridges) ** power
 
@@ -51,21 +55,29 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
       value = fields["model"].time_score(point(walk, draw, at), middle, draw.cond)
       value = checked(value, t, name)
       return (length * value).astype(at_least_single(value.dtype))
+
     below, above = logit(start), logit(stop)
     # Under uniform times a bridge is met in proportion to its length.
     share = (jnp.asarray((high - low) / num_bridges, t.dtype) / length).astype(above.dtype)
     right = 0.5 * ((above > 0).astype(above.dtype) + (below < 0).astype(above.dtype))
     return terms(share * (jax.nn.softplus(-above) + jax.nn.softplus(below)), metrics={"accuracy": right})
 
-  return Objective(name=name, draw=drawing(walk, name), evaluate=evaluate, process=path, bias_order=2,
-                   needs={"model": {"time_score": name}})
+  return Objective(
+    name=name,
+    draw=drawing(walk, name),
+    evaluate=evaluate,
+    process=path,
+    bias_order=2,
+    needs={"model": {"time_score": name}},
+  )
 
 
 def classifier_ratio(path) -> Objective:
-  """A single logistic classifier between p_1 and p_0, or noise contrastive estimation of their ratio (arXiv:2006.12204, eq. 2).
+  """A single logistic classifier between p_1 and p_0, or noise contrastive estimation of their ratio
+  (arXiv:2006.12204, eq. 2).
 
-  `telescoping_ratio` with one bridge. It fails where the two densities hardly overlap: every classifier that separates the
-  samples has nearly no loss left, and the ratio saturates.
+  `telescoping_ratio` with one bridge. It fails where the two densities hardly overlap: every classifier that
+  separates the samples has nearly no loss left, and the ratio saturates.
 
   >>> from diffusion import losses, processes
   >>> classifier_ratio(processes.linear()).name

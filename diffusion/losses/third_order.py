@@ -1,4 +1,5 @@
-"""Third-order denoising score matching, for few dimensions: the third derivative of log p_t from the noise."""
+"""Third-order denoising score matching, for few dimensions: the third derivative of log p_t from the
+noise."""
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,13 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   """|| sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3 sym(I x z) ||^2 over all D^3 entries.
 
   By the recursion of arXiv:2111.04726, in its centred form: with H_n the n-th derivative of p_t over p_t,
-  H_(n+1) = grad H_n + H_n x s1, and H_n = E[(-1)^n He_n(z) | x_t] / sigma^n. Its minimiser is s3 = third derivative of log p_t where s1
-  and s2 are the lower ones; sigma^6 s3 / alpha^3 is the third cumulant of x0 given x_t.
+  H_(n+1) = grad H_n + H_n x s1, and H_n = E[(-1)^n He_n(z) | x_t] / sigma^n. Its minimiser is s3 = third
+  derivative of log p_t where s1 and s2 are the lower ones; sigma^6 s3 / alpha^3 is the third cumulant of x0
+  given x_t.
 
-  Fields: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D], symmetric.
-  `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian process, and above 32 dimensions.
+  Fields: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D],
+  symmetric. `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
+  process, and above 32 dimensions.
 
   >>> from diffusion import losses, processes
   >>> sorted(losses.third_order_score_matching(processes.edm()).needs["model"])
@@ -35,13 +38,20 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
     value = squared(fields, draw)
     return terms(value, metrics={"third_order": value})
 
-  return Objective(name=name, draw=denoising_score_matching(process).draw, evaluate=evaluate, process=process, needs=needs(name))
+  return Objective(
+    name=name,
+    draw=denoising_score_matching(process).draw,
+    evaluate=evaluate,
+    process=process,
+    needs=needs(name),
+  )
 
 
 def third_order(weight=1.0, *, frozen_lower: bool = True):
   """The transform that adds weight times `third_order_score_matching` on the objective's own draw.
 
-  It goes after `second_order`, which learns s2; by default the lower orders learn nothing from it. Raises as there.
+  It goes after `second_order`, which learns s2; by default the lower orders learn nothing from it. Raises as
+  there.
 
   >>> from diffusion import losses, processes
   >>> losses.chain(losses.denoising_score_matching(processes.edm()), losses.second_order(), losses.third_order(0.1)).name
@@ -52,6 +62,7 @@ def third_order(weight=1.0, *, frozen_lower: bool = True):
   def transform(objective):
     check_gaussian(objective.process, name, objective.name)
     return plus(objective, squared_error(objective.process, frozen_lower, name), weight, name, needs(name))
+
   return transform
 
 
@@ -62,23 +73,36 @@ def needs(who):
 
 def squared_error(process, frozen_lower, who):
   """(fields, draw) -> [B]: the value above."""
+
   def squared(fields, draw):
     _, z = noise_of(draw, who)
     size = z.shape[1]
     if size > LARGEST:
-      raise ValueError(f"{who} holds D^3 numbers a row, and D = {size} is above {LARGEST}: take second_order, whose low rank goes further")
+      raise ValueError(
+        f"{who} holds D^3 numbers a row, and D = {size} is above {LARGEST}: take second_order, whose low "
+        "rank goes further"
+      )
     sigma = process.marginal(draw.t).sigma.astype(z.dtype)
     x, t, cond = draw.x_t, draw.t, draw.cond
     first = score_of(process, fields, draw, "model", frozen_lower)(x)
-    second = as_symmetric(fields["model"].hessian(x, t, cond), size, f"the field 'hessian' of {who}").rescaled(sigma).dense().astype(z.dtype)
+    second = (
+      as_symmetric(fields["model"].hessian(x, t, cond), size, f"the field 'hessian' of {who}")
+      .rescaled(sigma)
+      .dense()
+      .astype(z.dtype)
+    )
     second = jax.lax.stop_gradient(second) if frozen_lower else second
     third = fields["model"].third_derivative(x, t, cond).astype(z.dtype)
     if third.shape != (z.shape[0], size, size, size):
-      raise ValueError(f"{who}: third_derivative returned shape {third.shape}; it is [B, D, D, D], here {(z.shape[0], size, size, size)}")
+      raise ValueError(
+        f"{who}: third_derivative returned shape {third.shape}; it is [B, D, D, D], here "
+        f"{(z.shape[0], size, size, size)}"
+      )
     third = sigma[:, None, None, None] ** 3 * third
     identity = jnp.broadcast_to(jnp.eye(size, dtype=z.dtype)[None], second.shape)
     error = third + three(second, first) + cube(first) + cube(z) - three(identity, z)
     return jnp.sum(jnp.square(error), axis=(1, 2, 3))
+
   return squared
 
 
@@ -89,5 +113,8 @@ def cube(v):
 
 def three(matrix, v):
   """M_ij v_k + M_ik v_j + M_jk v_i: [B, D, D] and [B, D] -> [B, D, D, D]."""
-  return (matrix[:, :, :, None] * v[:, None, None, :] + matrix[:, :, None, :] * v[:, None, :, None]
-          + matrix[:, None, :, :] * v[:, :, None, None])
+  return (
+    matrix[:, :, :, None] * v[:, None, None, :]
+    + matrix[:, :, None, :] * v[:, None, :, None]
+    + matrix[:, None, :, :] * v[:, :, None, None]
+  )

@@ -6,31 +6,40 @@ import jax.numpy as jnp
 from diffusion.losses.base import Draw, Objective, example_keys, no_init, no_update, split_keys, terms
 from diffusion.losses.time_weights import LossHistory, Weighting, noise_variance
 from diffusion.losses.weights import check_weight
-from diffusion.processes.paths import Path, as_path
 from diffusion.precision import at_least_single
+from diffusion.processes.paths import Path, as_path
 
 
-def time_score_matching(path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None) -> Objective:
-  """The squared error of the time score d/dt log p_t(x), up to a constant free of the model (arXiv:2111.11010, eq. 11).
+def time_score_matching(
+  path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None
+) -> Objective:
+  """The squared error of the time score d/dt log p_t(x), up to a constant free of the model
+  (arXiv:2111.11010, eq. 11).
 
-  Integrated by parts in t at fixed x, under uniform times on [t_min, t_max] of length T and with w the weight:
+  Integrated by parts in t at fixed x, under uniform times on [t_min, t_max] of length T and with w the
+  weight:
 
     interior = w s^2 + 2 w ds/dt + 2 w' s at x_t,   boundary = (2 w s at t_min - 2 w s at t_max) / T
 
-  so that the mean is that of w (s - d/dt log p_t)^2 - w (d/dt log p_t)^2. The boundary terms are left out where w is zero.
+  so that the mean is that of w (s - d/dt log p_t)^2 - w (d/dt log p_t)^2. The boundary terms are left out
+  where w is zero.
 
   Args:
     path: a path, or a Gaussian process (data at t_min, noise at t_max).
-    weight: (path, t [B]) -> [B], differentiable in t: `noise_variance()` (default), `diffusion_coefficient()`, `both_ends()`,
-      `uniform()`, or any other. It is part of the derivation, so `weight_by` raises on this objective.
-    history: `loss_history()` for importance weights by the history of the loss, which is then the objective's state.
+    weight: (path, t [B]) -> [B], differentiable in t: `noise_variance()` (default),
+      `diffusion_coefficient()`, `both_ends()`, `uniform()`, or any other. It is part of the derivation, so
+      `weight_by` raises on this objective.
+    history: `loss_history()` for importance weights by the history of the loss, which is then the objective's
+      state.
     t_min, t_max: the interval, inside of the path's; the time sampler must have the same.
 
-  The batch is a dict with 'x' [B, ...] where one end of the path is data, and a pair of such dicts, that of p_0 and that of
-  p_1, where both are. Field needed: 'time_score', (x, t, cond) -> [B], whose derivative in t is taken in forward mode.
+  The batch is a dict with 'x' [B, ...] where one end of the path is data, and a pair of such dicts, that of
+  p_0 and that of p_1, where both are. Field needed: 'time_score', (x, t, cond) -> [B], whose derivative in t
+  is taken in forward mode.
 
   Raises:
-    ValueError: something without a path, an interval outside of it, a weight that does not fit, a batch of another form.
+    ValueError: something without a path, an interval outside of it, a weight that does not fit, a batch of
+      another form.
 
   >>> from diffusion import losses, processes
   >>> objective = losses.time_score_matching(processes.linear(), weight=losses.both_ends())
@@ -69,9 +78,16 @@ def time_score_matching(path, *, weight=None, history: LossHistory | None = None
     return history.update(state, weighting.place(t), terms.metrics["without_history"])
 
   return Objective(
-      name=name, draw=drawing(path_of(path), name), evaluate=evaluate, process=_on_interval(path, inner), takes_weight=True,
-      init=no_init if history is None else init, update=no_update if history is None else update,
-      needs={"model": {"time_score": name}}, interval=(inner.t_min, inner.t_max))
+    name=name,
+    draw=drawing(path_of(path), name),
+    evaluate=evaluate,
+    process=_on_interval(path, inner),
+    takes_weight=True,
+    init=no_init if history is None else init,
+    update=no_update if history is None else update,
+    needs={"model": {"time_score": name}},
+    interval=(inner.t_min, inner.t_max),
+  )
 
 
 def path_of(path) -> Path:
@@ -88,8 +104,10 @@ def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
       raise ValueError(f"{name} needs t_min below t_max, got [{low}, {high}]")
     start = inner.t_min if isinstance(path, Path) else 0.0  # a process is defined below its own t_min
     if not (float(start) <= float(low) and float(high) <= float(inner.t_max)):
-      raise ValueError(f"{name} got times [{low}, {high}], but {inner.name} runs from {start} to {inner.t_max}: "
-                       "choose t_min and t_max inside of it")
+      raise ValueError(
+        f"{name} got times [{low}, {high}], but {inner.name} runs from {start} to {inner.t_max}: "
+        "choose t_min and t_max inside of it"
+      )
   if history is not None and not isinstance(history, LossHistory):
     raise ValueError(f"history is losses.loss_history(...), got {history!r}")
   weight = noise_variance() if weight is None else weight
@@ -101,7 +119,8 @@ def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
 
 
 def drawing(path: Path, name):
-  """The draw of an objective on a path: x_t between paired examples; those of the second end are in targets['x1']."""
+  """The draw of an objective on a path: x_t between paired examples; those of the second end are in
+  targets['x1']."""
   pair = path.ends == ("data", "data")
 
   def draw(key, batch, t, state):
@@ -113,6 +132,7 @@ def drawing(path: Path, name):
     targets = {} if x1 is None else {"x1": x1}
     x_t = path.between(x0, x1, eps, t).astype(like.dtype)
     return Draw(x_t=x_t, t=t, x0=x0, eps=eps, cond=cond, keys=keys, targets=targets)
+
   return draw
 
 
@@ -124,24 +144,40 @@ def point(path: Path, draw: Draw, t):
 def checked(value, t, name):
   """The time score, which is one number an example."""
   if value.shape != t.shape:
-    raise ValueError(f"{name}: time_score returned shape {value.shape} for times {t.shape}; it is one number per example")
+    raise ValueError(
+      f"{name}: time_score returned shape {value.shape} for times {t.shape}; it is one number per example"
+    )
   return value
 
 
 def _ends_of(path, batch, pair, name):
   """(x0, x1, cond, the dict with the rows) of a batch. Raises ValueError for another form."""
   if pair:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(b, dict) and "x" in b for b in batch):
-      raise ValueError(f"{name} on {path.name}, whose two ends are data, takes a pair of batches ({{'x': of p_0}}, {{'x': of p_1}})")
+    if (
+      not isinstance(batch, (tuple, list))
+      or len(batch) != 2
+      or not all(isinstance(b, dict) and "x" in b for b in batch)
+    ):
+      raise ValueError(
+        f"{name} on {path.name}, whose two ends are data, takes a pair of batches ({{'x': of p_0}}, {{'x': "
+        f"of p_1}})"
+      )
     if batch[0]["x"].shape != batch[1]["x"].shape:
-      raise ValueError(f"the two ends of a path are paired row by row, got shapes {batch[0]['x'].shape} and {batch[1]['x'].shape}: "
-                       "draw as many of one as of the other")
+      raise ValueError(
+        f"the two ends of a path are paired row by row, got shapes {batch[0]['x'].shape} and "
+        f"{batch[1]['x'].shape}: "
+        "draw as many of one as of the other"
+      )
     return batch[0]["x"], batch[1]["x"], batch[0].get("cond"), batch[0]
   if not isinstance(batch, dict) or "x" not in batch:
-    raise ValueError(f"{name} on {path.name} takes a batch that is a dict with 'x' [B, ...], got "
-                     f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}")
+    raise ValueError(
+      f"{name} on {path.name} takes a batch that is a dict with 'x' [B, ...], got "
+      f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
+    )
   x = batch["x"]
-  return (x, None, batch.get("cond"), batch) if path.ends[0] == "data" else (None, x, batch.get("cond"), batch)
+  return (
+    (x, None, batch.get("cond"), batch) if path.ends[0] == "data" else (None, x, batch.get("cond"), batch)
+  )
 
 
 def _on_interval(path, inner):

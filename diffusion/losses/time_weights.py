@@ -1,15 +1,17 @@
 """Weights of time score matching, and their correction by the history of the loss.
 
-The by-parts objective contains the weight and its time derivative, so a weight here is a differentiable function
-(path, t [B]) -> [B], and the squared error of the time score is what it multiplies (arXiv:2111.11010, section 4).
+The by-parts objective contains the weight and its time derivative, so a weight here is a differentiable
+function (path, t [B]) -> [B], and the squared error of the time score is what it multiplies
+(arXiv:2111.11010, section 4).
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.paths import as_path
 
@@ -33,27 +35,35 @@ def diffusion_coefficient():
   >>> bool(abs(diffusion_coefficient()(processes.vp_linear(), np.array(0.5)) - (0.1 + 0.5 * 19.9)) < 1e-9)    # beta(t)
   True
   """
+
   def weight(path, t):
     path = as_path(path)
     if path.ends.count("normal") != 1:
-      raise ValueError(f"{path.name} joins two data ends and has no diffusion coefficient: use both_ends() or noise_variance()")
+      raise ValueError(
+        f"{path.name} joins two data ends and has no diffusion coefficient: use both_ends() or "
+        "noise_variance()"
+      )
     blend = path.blend(t)
     if path.ends[1] == "normal":
       return blend.d_variance - 2.0 * blend.variance * blend.d_first / blend.first
     return 2.0 * blend.variance * blend.d_second / blend.second - blend.d_variance
+
   return weight
 
 
 def both_ends():
-  """4 s (1 - s) with s the place of t in the path's interval: zero at both ends, so the objective has no boundary terms.
+  """4 s (1 - s) with s the place of t in the path's interval: zero at both ends, so the objective has no
+  boundary terms.
 
   >>> from diffusion import processes
   >>> both_ends()(processes.linear(), np.array([0.0, 0.5, 1.0])).tolist()
   [0.0, 1.0, 0.0]
   """
+
   def weight(path, t):
     s = (t - path.t_min) / (path.t_max - path.t_min)
     return 4.0 * s * (1.0 - s)
+
   return weight
 
 
@@ -61,7 +71,8 @@ def both_ends():
 class History:
   """The state of an importance weight: the last losses of each slot of time.
 
-  losses: [slots, length], root-mean-square loss of the slot in its last batches; count: [slots], how many are there.
+  losses: [slots, length], root-mean-square loss of the slot in its last batches; count: [slots], how many are
+  there.
   """
 
   losses: Any
@@ -80,7 +91,8 @@ class LossHistory:
     return History(jnp.zeros((self.slots, self.length)), jnp.zeros(self.slots, jnp.int32))
 
   def at_slots(self, history):
-    """Weights [slots], at most one: sqrt of the mean square, mixed with a share 1/slots of the uniform one."""
+    """Weights [slots], at most one: sqrt of the mean square, mixed with a share 1/slots of the uniform
+    one."""
     root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=1))
     share = root / jnp.maximum(jnp.sum(root), jnp.finfo(root.dtype).tiny)
     mixed = share * (1.0 - 1.0 / self.slots) + 1.0 / self.slots**2
@@ -88,7 +100,8 @@ class LossHistory:
     return jnp.where(full, mixed / jnp.max(mixed), 1.0)
 
   def __call__(self, history, place):
-    """The weight at places [B] of the interval, from 0 to 1; continuous and piecewise differentiable in them."""
+    """The weight at places [B] of the interval, from 0 to 1; continuous and piecewise differentiable in
+    them."""
     values = jax.lax.stop_gradient(self.at_slots(history)).astype(place.dtype)
     centres = (jnp.arange(self.slots, dtype=place.dtype) + 0.5) / self.slots
     if self.fit == "linear":
@@ -99,7 +112,8 @@ class LossHistory:
     return jnp.abs(powers(place) @ jnp.linalg.solve(gram, features.T @ values))
 
   def update(self, history, place, losses):
-    """The history with the losses [B] of a batch at places [B]; a slot that the batch missed keeps what it had."""
+    """The history with the losses [B] of a batch at places [B]; a slot that the batch missed keeps what it
+    had."""
     slot = jnp.clip(jnp.floor(place * self.slots).astype(jnp.int32), 0, self.slots - 1)
     kept = losses.astype(history.losses.dtype)
     total = jnp.zeros(self.slots, kept.dtype).at[slot].add(jnp.square(kept))
@@ -111,18 +125,22 @@ class LossHistory:
 
 
 def loss_history(slots: int = 64, length: int = 10, fit: str = "linear") -> LossHistory:
-  """Importance weights from the last losses at each time (arXiv:2111.11010, appendix; the official code's constants).
+  """Importance weights from the last losses at each time (arXiv:2111.11010, appendix; the official code's
+  constants).
 
-  The interval is divided in slots; each keeps the loss of its last `length` batches, and the weight is the root of their mean
-  square plus a share of the uniform weight, at most one, and one everywhere until every slot is full. Between slots it is
-  interpolated ('linear') or fitted by a ridge polynomial of degree four ('polynomial'), and its derivative enters the objective
-  with it: so at every state the minimiser stays the time score. (The official code multiplies the losses by the slots' weights
-  alone, leaving the boundary terms, which moves it.)
+  The interval is divided in slots; each keeps the loss of its last `length` batches, and the weight is the
+  root of their mean square plus a share of the uniform weight, at most one, and one everywhere until every
+  slot is full. Between slots it is interpolated ('linear') or fitted by a ridge polynomial of degree four
+  ('polynomial'), and its derivative enters the objective with it: so at every state the minimiser stays the
+  time score. (The official code multiplies the losses by the slots' weights alone, leaving the boundary
+  terms, which moves it.)
 
   Raises ValueError for fewer than two slots, an empty history or another fit.
   """
   if slots < 2 or length < 1:
-    raise ValueError(f"a loss history has at least two slots and one loss in each, got slots={slots}, length={length}")
+    raise ValueError(
+      f"a loss history has at least two slots and one loss in each, got slots={slots}, length={length}"
+    )
   if fit not in ("linear", "polynomial"):
     raise ValueError(f"fit is 'linear' or 'polynomial', got {fit!r}")
   return LossHistory(slots, length, fit)
@@ -130,7 +148,8 @@ def loss_history(slots: int = 64, length: int = 10, fit: str = "linear") -> Loss
 
 @struct.dataclass
 class Weighting:
-  """What multiplies the squared error at each time: the weight on a path's interval times that of the history, if any."""
+  """What multiplies the squared error at each time: the weight on a path's interval times that of the
+  history, if any."""
 
   path: Any
   weight: Callable = struct.field(pytree_node=False)
@@ -153,7 +172,7 @@ class Weighting:
     try:
       with np.errstate(all="ignore"):
         value = float(self.weight(self.path, np.asarray([end], np.float64))[0])
-    except Exception:  # pylint: disable=broad-exception-caught  # a weight written for JAX alone, or an end that is traced
+    except Exception:  # a weight written for JAX alone, or an end that is traced
       value = float("nan")
     if value == 0.0:
       return None

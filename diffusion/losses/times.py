@@ -1,12 +1,13 @@
-"""Time samplers: where on the interval a loss looks. Each is a density on [t_min, t_max] and its inverse CDF."""
+"""Time samplers: where on the interval a loss looks. Each is a density on [t_min, t_max] and its inverse
+CDF."""
 
 from typing import Any, Protocol
 
-from flax import struct
 import jax
-from jax.scipy.special import ndtr, ndtri
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
+from jax.scipy.special import ndtr, ndtri
 
 from diffusion.losses.weights import bounded_log_snr, likelihood
 from diffusion.processes.recovery import recovery_levels
@@ -156,7 +157,9 @@ class Ladder:
 
   def log_density(self, t):
     rung = t / self.t_max * self.num_steps
-    on = (jnp.abs(rung - jnp.round(rung)) < 1e-3) & (jnp.round(rung) >= 1) & (jnp.round(rung) <= self.num_steps)
+    on = (
+      (jnp.abs(rung - jnp.round(rung)) < 1e-3) & (jnp.round(rung) >= 1) & (jnp.round(rung) <= self.num_steps)
+    )
     return jnp.where(on, -jnp.log(jnp.full_like(t, self.num_steps)), -jnp.inf)
 
 
@@ -193,8 +196,10 @@ class Open:
   close: Any = struct.field(pytree_node=False)
 
   def sample(self, key, n, dtype=jnp.float32):
-    raise ValueError("this sampler has no interval yet: at_times(...) takes it from the objective's process, "
-                     "or give t_min and t_max (or the process) to its factory")
+    raise ValueError(
+      "this sampler has no interval yet: at_times(...) takes it from the objective's process, "
+      "or give t_min and t_max (or the process) to its factory"
+    )
 
   log_density = sample
 
@@ -207,8 +212,10 @@ def closed(sampler, objective):
     return sampler
   process = objective.process
   if not all(hasattr(process, name) for name in ("t_min", "t_max")):
-    raise ValueError(f"{objective.name} has no process with t_min and t_max to take the interval of times from: "
-                     "give them to the sampler, for example uniform_times(0.0, 1.0)")
+    raise ValueError(
+      f"{objective.name} has no process with t_min and t_max to take the interval of times from: "
+      "give them to the sampler, for example uniform_times(0.0, 1.0)"
+    )
   return sampler.close(process)
 
 
@@ -243,12 +250,15 @@ def low_discrepancy(base=None) -> TimeSampler:
   if isinstance(base, Open):
     return Open(lambda process: low_discrepancy(base.close(process)))
   if not callable(getattr(base, "quantile", None)):
-    raise TypeError(f"low_discrepancy pushes its points through quantile(u), which {type(base).__name__} lacks")
+    raise TypeError(
+      f"low_discrepancy pushes its points through quantile(u), which {type(base).__name__} lacks"
+    )
   return LowDiscrepancy(base)
 
 
 def log_normal_sigma(mean=-1.2, std=1.2, process=None, t_min=None, t_max=None) -> TimeSampler:
-  """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not truncated).
+  """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not
+  truncated).
 
   Mapped to t through the process's `t_of_log_snr`. Raises ValueError unless std > 0.
   """

@@ -1,6 +1,5 @@
 """Learned weighting by the uncertainty of each noise level."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,12 +10,14 @@ from diffusion.losses.weights import bounded_log_snr
 def uncertainty(num_features: int = 128, *, seed: int = 0):
   """L exp(-u(t)) + u(t) with a learned u: every noise level pulls alike (arXiv:2312.02696, eq. 14-15).
 
-  At the optimum u(t) = log E[L | t], so L needs to be positive in expectation. u is linear in Fourier features of
-  log(sigma/alpha) / 4, as in the paper, starts at zero and lives in params['loss']; the frequencies are drawn once
-  from `seed` and are not learned. It is part of the interior, so that importance sampling treats both terms alike.
+  At the optimum u(t) = log E[L | t], so L needs to be positive in expectation. u is linear in Fourier
+  features of log(sigma/alpha) / 4, as in the paper, starts at zero and lives in params['loss']; the
+  frequencies are drawn once from `seed` and are not learned. It is part of the interior, so that importance
+  sampling treats both terms alike.
 
   Raises ValueError on an objective whose derivation contains the weight, or without a log-SNR clock.
 
+  >>> import jax
   >>> from diffusion import losses, processes
   >>> dsm = losses.chain(losses.denoising_score_matching(processes.edm()), losses.uncertainty())
   >>> params, state = dsm.init(jax.random.key(0))
@@ -35,24 +36,33 @@ def uncertainty(num_features: int = 128, *, seed: int = 0):
 
   def transform(objective):
     if objective.takes_weight:
-      raise ValueError(f"uncertainty does not fit {objective.name}: its derivation contains the time weight, and a "
-                       "learned weight would change its minimiser")
+      raise ValueError(
+        f"uncertainty does not fit {objective.name}: its derivation contains the time weight, and a "
+        "learned weight would change its minimiser"
+      )
     process = objective.process
     if not hasattr(process, "log_snr"):
-      raise ValueError(f"uncertainty does not fit {objective.name}: u is a function of the log-SNR, and its process "
-                       f"({type(process).__name__}) has none; put it on the terms of a sum, before add")
+      raise ValueError(
+        f"uncertainty does not fit {objective.name}: u is a function of the log-SNR, and its process "
+        f"({type(process).__name__}) has none; put it on the terms of a sum, before add"
+      )
 
     def change(terms, fields, draw, state):
       del state
       u = log_expected_loss(fields["loss"], process, times_of(draw)).astype(terms.interior.dtype)
-      return terms.replace(interior=jnp.exp(-u) * terms.interior + u,
-                           metrics={**terms.metrics, "uncertainty": u, "unweighted": terms.interior})
+      return terms.replace(
+        interior=jnp.exp(-u) * terms.interior + u,
+        metrics={**terms.metrics, "uncertainty": u, "unweighted": terms.interior},
+      )
 
     def log_expected_loss(params, process, t):
       clock = -bounded_log_snr(process, t) / 8.0
-      angle = clock[:, None] * jnp.asarray(frequencies, t.dtype)[None, :] + jnp.asarray(phases, t.dtype)[None, :]
+      angle = (
+        clock[:, None] * jnp.asarray(frequencies, t.dtype)[None, :] + jnp.asarray(phases, t.dtype)[None, :]
+      )
       features = jnp.sqrt(jnp.asarray(2.0 / num_features, t.dtype)) * jnp.cos(angle)
       return features @ params["weight"].astype(t.dtype) + params["bias"].astype(t.dtype)
 
     return layer(objective, change, name="uncertainty", init=init)
+
   return transform

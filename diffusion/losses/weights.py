@@ -31,8 +31,8 @@ def bounded_log_snr(process, t):
 def noise_scale(process, t, view):
   """The factor [B] that turns an error of a view at fixed x_t into one of eps.
 
-  From x_t = alpha x0 + sigma eps: alpha/sigma for x0, sigma for the score, alpha / (alpha^2 + sigma^2) for v and
-  alpha / (alpha d_sigma - sigma d_alpha) for the velocity; up to the sign.
+  From x_t = alpha x0 + sigma eps: alpha/sigma for x0, sigma for the score, alpha / (alpha^2 + sigma^2) for v
+  and alpha / (alpha d_sigma - sigma d_alpha) for the velocity; up to the sign.
   """
   xp = namespace(t)
   if view == "eps":
@@ -61,19 +61,22 @@ def uniform():
 
 
 def likelihood():
-  """g(t)^2 / sigma^2 = -d lambda / dt: likelihood weighting (arXiv:2101.09258, eq. 8; g^2 in units of the score).
+  """g(t)^2 / sigma^2 = -d lambda / dt: likelihood weighting (arXiv:2101.09258, eq. 8; g^2 in units of the
+  score).
 
   Half its integral over t of the expected squared eps error bounds the negative log-likelihood in nats, up to
   terms free of the model (arXiv:2107.00630, eq. 17): under uniform times on [t_min, t_max] that is
   0.5 (t_max - t_min) times the loss; chain with `scale(0.5 * (t_max - t_min))` to read it in nats.
   Infinite at an end without noise or without signal: so on the host, bounded on the device.
   """
+
   def weight(process, t):
     xp = namespace(t)
     m = process.marginal(t)
     floor = SMALLEST if xp is jnp else 0.0
     with np.errstate(divide="ignore", invalid="ignore"):
       return m.d_variance / xp.maximum(m.sigma, floor) ** 2 - 2.0 * m.d_alpha / xp.maximum(m.alpha, floor)
+
   return weight
 
 
@@ -105,11 +108,13 @@ def min_snr(gamma: float = 5.0):
     raise ValueError(f"min_snr cuts the signal-to-noise ratio at gamma > 0 (5 in the paper), got {gamma}")
   log_gamma = float(np.log(gamma))
   return lambda process, t: namespace(t).exp(
-      namespace(t).minimum(log_gamma - bounded_log_snr(process, t), 0.0))
+    namespace(t).minimum(log_gamma - bounded_log_snr(process, t), 0.0)
+  )
 
 
 def edm(data_std: float = 0.5):
-  """(s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps (arXiv:2206.00364, eq. 8).
+  """(s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps (arXiv:2206.00364,
+  eq. 8).
 
   d is the standard deviation of the data. Raises ValueError unless it is positive.
   """
@@ -119,22 +124,27 @@ def edm(data_std: float = 0.5):
 
   def weight(process, t):
     return 1.0 + namespace(t).exp(-bounded_log_snr(process, t) - shift)
+
   return weight
 
 
 def sigmoid(bias: float = 2.0):
-  """sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2; bias -1 in arXiv:2410.19324).
+  """sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2; bias -1 in
+  arXiv:2410.19324).
 
   The papers' integral is over lambda: under uniform times chain it with `weight_by(likelihood())` too.
   """
+
   def weight(process, t):
     xp = namespace(t)
     return xp.exp(-xp.logaddexp(xp.zeros_like(t), bounded_log_snr(process, t) - bias))
+
   return weight
 
 
 def native(view: str):
-  """The weight that gives back the plain squared error of a view: native('velocity') is the flow-matching loss.
+  """The weight that gives back the plain squared error of a view: native('velocity') is the flow-matching
+  loss.
 
   Raises ValueError for an unknown view.
 
@@ -153,17 +163,21 @@ def check_weight(weight, process, who: str) -> None:
     shape = jax.eval_shape(lambda t: weight(process, t), jax.ShapeDtypeStruct((2,), jnp.float32)).shape
   except Exception as error:
     kind = "no process" if process is None else getattr(process, "name", type(process).__name__)
-    raise ValueError(f"{who} and this weight do not fit: a weight is a function (process, t [B]) -> [B], and on the "
-                     f"process of {who} ({kind}) it failed with: {error}") from error
+    raise ValueError(
+      f"{who} and this weight do not fit: a weight is a function (process, t [B]) -> [B], and on the "
+      f"process of {who} ({kind}) it failed with: {error}"
+    ) from error
   if shape != (2,):
-    raise ValueError(f"a weight is a function (process, t [B]) -> [B]; for t of shape (2,) this one returned {shape}")
+    raise ValueError(
+      f"a weight is a function (process, t [B]) -> [B]; for t of shape (2,) this one returned {shape}"
+    )
 
 
 def weight_by(weight):
   """The transform that multiplies the interior, not the boundary, by weight(process, t).
 
-  Raises ValueError on an objective whose derivation contains the weight, and where the weight does not fit the
-  objective's process.
+  Raises ValueError on an objective whose derivation contains the weight, and where the weight does not fit
+  the objective's process.
 
   >>> from diffusion import losses, processes
   >>> losses.chain(losses.denoising_score_matching(processes.edm()), weight_by(edm(0.5))).name
@@ -174,13 +188,17 @@ def weight_by(weight):
 
   def transform(objective):
     if objective.takes_weight:
-      raise ValueError(f"weight_by does not fit {objective.name}: its derivation contains the time weight and its "
-                       "derivative, so pass weight=... to that objective instead")
+      raise ValueError(
+        f"weight_by does not fit {objective.name}: its derivation contains the time weight and its "
+        "derivative, so pass weight=... to that objective instead"
+      )
     check_weight(weight, objective.process, objective.name)
 
     def change(terms, fields, draw, state):
       del fields, state
       factor = weight(objective.process, times_of(draw))
       return terms.replace(interior=factor.astype(terms.interior.dtype) * terms.interior)
+
     return layer(objective, change, name="weight_by")
+
   return transform

@@ -1,4 +1,5 @@
-"""Chains that follow a target as its noise falls: the discrete counterpart of annealed Langevin dynamics (arXiv:1907.05600)."""
+"""Chains that follow a target as its noise falls: the discrete counterpart of annealed Langevin dynamics
+(arXiv:1907.05600)."""
 
 import functools
 
@@ -14,7 +15,8 @@ def anneal(kernel, x, keys, times, num_steps: int) -> Run:
   Args:
     kernel: with a field `t`, such as those of `metropolis` and `gibbs`.
     x: [C, ...] where the chains start, draws of the noise at the first of the times.
-    keys: [C] typed keys, or one of which chain c takes `fold_in(key, c)`; chain c depends on (x[c], keys[c]) alone.
+    keys: [C] typed keys, or one of which chain c takes `fold_in(key, c)`; chain c depends on (x[c], keys[c])
+      alone.
     times: [L], from the noisiest to the cleanest; data of the program.
     num_steps: at each time.
 
@@ -31,8 +33,11 @@ def anneal(kernel, x, keys, times, num_steps: int) -> Run:
   (2, 5)
   """
   if not hasattr(kernel, "replace") or not hasattr(kernel, "t"):
-    raise TypeError(f"anneal lowers the time of a kernel with a field t, such as mcmc.gibbs(concrete, neighbourhood); {type(kernel).__name__} "
-                    "has none")
+    raise TypeError(
+      "anneal lowers the time of a kernel with a field t, such as mcmc.gibbs(concrete, neighbourhood); "
+      f"{type(kernel).__name__} "
+      "has none"
+    )
   times = jnp.asarray(times, jnp.result_type(float))
   if times.ndim != 1 or times.size < 1:
     raise ValueError(f"anneal goes through one or more times [L], got shape {times.shape}")
@@ -48,5 +53,6 @@ def _anneal(kernel, x, keys, times, *, num_steps):
     number, t = inputs
     done = run(kernel.replace(t=t), x, keys, num_steps, first=number * num_steps)
     return done.x, done.info
+
   x, info = jax.lax.scan(level, x, (jnp.arange(times.size, dtype=jnp.int32), times))
   return Run(kernel.replace(t=times[-1]).init(x), None, info)

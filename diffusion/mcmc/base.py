@@ -3,31 +3,33 @@
 import functools
 from typing import Any, Protocol
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 
 class Kernel(Protocol):
   """A Markov transition of C chains at once: a pytree with these two methods.
 
-  Whatever changes numbers and not the program (step sizes, parameters of the target) is a leaf, so another step size compiles
-  nothing; a kernel is made by a lower-case factory that checks its arguments.
+  Whatever changes numbers and not the program (step sizes, parameters of the target) is a leaf, so another
+  step size compiles nothing; a kernel is made by a lower-case factory that checks its arguments.
   """
 
   def init(self, x) -> Any:
-    """The state of chains at x [C, ...]: a pytree with the position as its field `x`, and whatever else the next step can use."""
+    """The state of chains at x [C, ...]: a pytree with the position as its field `x`, and whatever else the
+    next step can use."""
 
   def step(self, state, keys) -> tuple[Any, dict]:
-    """(the next state, info): keys [C] are this step's own, and chain c uses keys[c] alone; info is a dict of [C] numbers."""
+    """(the next state, info): keys [C] are this step's own, and chain c uses keys[c] alone; info is a dict of
+    [C] numbers."""
 
 
 @struct.dataclass
 class Run:
   """What `run` returns.
 
-  state: of the kernel after the last step; samples: [num_steps / thin, C, ...], or None where none were asked for; info: the
-  mean over all steps of what the kernel reports, each [C] float32.
+  state: of the kernel after the last step; samples: [num_steps / thin, C, ...], or None where none were asked
+  for; info: the mean over all steps of what the kernel reports, each [C] float32.
   """
 
   state: Any
@@ -43,8 +45,8 @@ class Run:
 def run(kernel, x, keys, num_steps: int, *, thin: int | None = None, first: int = 0) -> Run:
   """Runs C chains for num_steps steps.
 
-  Chain c depends on (x[c], keys[c]) alone, whatever the number of chains. Continuing with `first` steps already made gives
-  bit for bit what one longer run gives, where the state follows from x.
+  Chain c depends on (x[c], keys[c]) alone, whatever the number of chains. Continuing with `first` steps
+  already made gives bit for bit what one longer run gives, where the state follows from x.
 
   Args:
     kernel: see `Kernel`.
@@ -55,8 +57,8 @@ def run(kernel, x, keys, num_steps: int, *, thin: int | None = None, first: int 
     first: how many steps these chains have already made with these keys.
 
   Raises:
-    ValueError, TypeError: numbers below one, a num_steps that thin does not divide, keys that do not fit x, something that is
-      no kernel.
+    ValueError, TypeError: numbers below one, a num_steps that thin does not divide, keys that do not fit x,
+      something that is no kernel.
 
   >>> @struct.dataclass
   ... class Walk:
@@ -71,30 +73,43 @@ def run(kernel, x, keys, num_steps: int, *, thin: int | None = None, first: int 
   """
   x = jnp.asarray(x)
   if not (callable(getattr(kernel, "init", None)) and callable(getattr(kernel, "step", None))):
-    raise TypeError(f"a kernel has init(x) and step(state, keys), such as mcmc.langevin(score, 0.1); got {type(kernel).__name__}")
+    raise TypeError(
+      "a kernel has init(x) and step(state, keys), such as mcmc.langevin(score, 0.1); got "
+      f"{type(kernel).__name__}"
+    )
   for name, number in (("num_steps", num_steps), ("thin", 1 if thin is None else thin)):
     if not isinstance(number, int) or number < 1:
       raise ValueError(f"run makes {name}=1 or more steps, got {number!r}")
   if thin is not None and num_steps % thin:
-    raise ValueError(f"thin={thin} does not divide num_steps={num_steps}: take {num_steps - num_steps % thin or thin} steps")
+    raise ValueError(
+      f"thin={thin} does not divide num_steps={num_steps}: take {num_steps - num_steps % thin or thin} steps"
+    )
   return _run(kernel, x, chain_keys(keys, x), jnp.asarray(first, jnp.int32), num_steps=num_steps, thin=thin)
 
 
 def chain_keys(keys, x):
-  """Typed keys [C], one a chain of x [C, ...]: as they are, or folded from one. Raises ValueError, TypeError."""
+  """Typed keys [C], one a chain of x [C, ...]: as they are, or folded from one. Raises ValueError,
+  TypeError."""
   if not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
-    raise TypeError(f"keys are typed keys such as jax.random.split(jax.random.key(0), {x.shape[0] if x.ndim else 'C'}), got {keys!r}")
+    raise TypeError(
+      f"keys are typed keys such as jax.random.split(jax.random.key(0), {x.shape[0] if x.ndim else 'C'}), "
+      f"got {keys!r}"
+    )
   if x.ndim < 1:
     raise ValueError("x is [C, ...], one row a chain, got a single number: write x[None]")
   if keys.ndim == 0:
     return fold(jnp.broadcast_to(keys, x.shape[:1]), jnp.arange(x.shape[0]))
   if keys.shape != x.shape[:1]:
-    raise ValueError(f"there are {x.shape[0]} chains and keys of shape {keys.shape}: give one key a chain, or one key for all")
+    raise ValueError(
+      f"there are {x.shape[0]} chains and keys of shape {keys.shape}: give one key a chain, or one key for "
+      "all"
+    )
   return keys
 
 
 def fold(keys, data):
-  """Keys [C] with a number, or one a chain, folded in: a step's own keys, and one for each purpose within a step.
+  """Keys [C] with a number, or one a chain, folded in: a step's own keys, and one for each purpose within a
+  step.
 
   >>> fold(jax.random.split(jax.random.key(0), 2), 1).shape
   (2,)

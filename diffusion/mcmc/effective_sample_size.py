@@ -4,11 +4,13 @@ import numpy as np
 
 
 def effective_sample_size(samples):
-  """The effective number of draws for the mean of each coordinate: [*event]; the smallest is what a report should give.
+  """The effective number of draws for the mean of each coordinate: [*event]; the smallest is what a report
+  should give.
 
-  C N / (1 + 2 sum of autocorrelations), the sum cut where Geyer's initial sequence of pairs stops being positive and held to
-  decrease (Statistical Science 7, 1992). Several chains are pooled as in arXiv:1903.08008: what chains disagree about counts as
-  correlation, so chains that sit in different modes are worth little. It can be above C N, where draws alternate.
+  C N / (1 + 2 sum of autocorrelations), the sum cut where Geyer's initial sequence of pairs stops being
+  positive and held to decrease (Statistical Science 7, 1992). Several chains are pooled as in
+  arXiv:1903.08008: what chains disagree about counts as correlation, so chains that sit in different modes
+  are worth little. It can be above C N, where draws alternate.
 
   Args:
     samples: [N, C, *event] numbers, such as `run(..., thin=1).samples` without the first steps; N at least 4.
@@ -21,7 +23,10 @@ def effective_sample_size(samples):
   """
   samples = np.asarray(samples, np.float64)
   if samples.ndim < 2 or samples.shape[0] < 4:
-    raise ValueError(f"samples are [N, C, ...] with N at least 4 draws of C chains, got shape {samples.shape}: run more steps")
+    raise ValueError(
+      f"samples are [N, C, ...] with N at least 4 draws of C chains, got shape {samples.shape}: run more "
+      "steps"
+    )
   number, chains, event = samples.shape[0], samples.shape[1], samples.shape[2:]
   flat = samples.reshape(number, chains, -1)
   values = [_of_one(flat[:, :, d]) for d in range(flat.shape[-1])]
@@ -38,7 +43,11 @@ def _of_one(draws):
   total = covariance[0] + (draws.mean(axis=0).var(ddof=1) if chains > 1 else 0.0)
   if not total > 0:
     return 0.0
-  correlation = 1.0 - (within - covariance * number / (number - 1.0)) / total if chains > 1 else covariance / covariance[0]
+  correlation = (
+    1.0 - (within - covariance * number / (number - 1.0)) / total
+    if chains > 1
+    else covariance / covariance[0]
+  )
   correlation[0] = 1.0
   even = correlation[: number // 2 * 2].reshape(-1, 2).sum(axis=1)
   negative = np.flatnonzero(even <= 0)

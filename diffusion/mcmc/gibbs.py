@@ -1,11 +1,12 @@
-"""Gibbs sampling of whole numbers from a concrete score: each coordinate in turn from its full conditional, made of products of ratios."""
+"""Gibbs sampling of whole numbers from a concrete score: each coordinate in turn from its full conditional,
+made of products of ratios."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.mcmc.base import fold
 from diffusion.mcmc.metropolis import SMALLEST, States
@@ -14,7 +15,8 @@ from diffusion.mcmc.target import as_data
 
 @struct.dataclass
 class Gibbs:
-  """See `gibbs`. slots: [D, M] the moves of each coordinate; potentials: [U, K, M, K] of each kind of coordinate; kind: [D]."""
+  """See `gibbs`. slots: [D, M] the moves of each coordinate; potentials: [U, K, M, K] of each kind of
+  coordinate; kind: [D]."""
 
   concrete: Any
   neighbourhood: Any
@@ -31,7 +33,9 @@ class Gibbs:
     return States(x)
 
   def step(self, state, keys):
-    """One sweep: every coordinate once, in order; info: `moved` [C], the share of coordinates that changed."""
+    """One sweep: every coordinate once, in order; info: `moved` [C], the share of coordinates that
+    changed."""
+
     def update(carry, place):
       x, moved = carry
       draw = lambda key, row: jax.random.categorical(key, row)
@@ -39,17 +43,21 @@ class Gibbs:
       y = self._set(x, place, value[:, None])[:, 0]
       changed = jnp.any((x != y).reshape(x.shape[0], -1), axis=1)
       return (y, moved + changed.astype(jnp.float32)), None
+
     places = jnp.arange(len(self.neighbourhood.sizes), dtype=jnp.int32)
     (x, moved), _ = jax.lax.scan(update, (state.x, jnp.zeros(state.x.shape[0], jnp.float32)), places)
     return States(x), {"moved": moved / len(self.neighbourhood.sizes)}
 
   def log_conditional(self, x, place):
-    """log p(x_d = k | the others), up to a constant, d = place: [C, K]; -inf where the coordinate has no value k. K calls of the model."""
+    """log p(x_d = k | the others), up to a constant, d = place: [C, K]; -inf where the coordinate has no
+    value k. K calls of the model."""
     largest = self.potentials.shape[1]
     values = jnp.arange(largest, dtype=x.dtype)
     inside = values < self.sizes[place].astype(x.dtype)
     rows = self._set(x, place, jnp.broadcast_to(jnp.where(inside, values, 0)[None], (x.shape[0], largest)))
-    t, cond = jax.tree.map(lambda leaf: jnp.repeat(leaf, largest, axis=0), (jnp.broadcast_to(self.t, x.shape[:1]), self.cond))
+    t, cond = jax.tree.map(
+      lambda leaf: jnp.repeat(leaf, largest, axis=0), (jnp.broadcast_to(self.t, x.shape[:1]), self.cond)
+    )
     c = self.concrete(rows.reshape(-1, *x.shape[1:]), t, cond)[:, self.slots[place]]
     log_ratios = jnp.log(jnp.maximum(1.0 + c, SMALLEST)).reshape(x.shape[0], largest, -1)
     potential = self.potentials[self.kind[place]].astype(log_ratios.dtype)
@@ -63,14 +71,16 @@ class Gibbs:
 def gibbs(concrete, neighbourhood, t=0.0, cond=None) -> Gibbs:
   """A kernel that draws every coordinate in turn from its law given the others.
 
-  Along a coordinate, log p is the sum of log ratios from value to value. Where several ways lead to a value, as around a circle, a
-  model's ways differ a little: the values of log p are those that fit all ratios best, in least squares, with the same weight for each;
-  on a line these are the cumulative sums, and around a circle these with what is left over spread evenly.
+  Along a coordinate, log p is the sum of log ratios from value to value. Where several ways lead to a value,
+  as around a circle, a model's ways differ a little: the values of log p are those that fit all ratios best,
+  in least squares, with the same weight for each; on a line these are the cumulative sums, and around a
+  circle these with what is left over spread evenly.
 
   A coordinate costs as many calls of the model as it has values, all at once.
 
   Args:
-    concrete: (x [C, ...], t [C], cond) -> [C, N], as data where it is a `jax.tree_util.Partial` or a method of a pytree.
+    concrete: (x [C, ...], t [C], cond) -> [C, N], as data where it is a `jax.tree_util.Partial` or a method
+      of a pytree.
     neighbourhood: of `processes.neighbourhoods`, the one that the model was trained with.
     t: time of the model, data of the program; cond: its condition, a dict of [C, ...].
 
@@ -88,22 +98,31 @@ def gibbs(concrete, neighbourhood, t=0.0, cond=None) -> Gibbs:
   kinds, tables, slots = {}, [], np.zeros((len(moves), most), np.int32)
   kind = np.zeros(len(moves), np.int32)
   for place, (own, size) in enumerate(zip(moves, neighbourhood.sizes)):
-    slots[place, :len(own)] = own
+    slots[place, : len(own)] = own
     name = (size, target[own].tobytes())
     if name not in kinds:
       kinds[name] = len(tables)
       tables.append(_potential(target[own, :size], most, largest))
     kind[place] = kinds[name]
-  return Gibbs(as_data(concrete, "gibbs"), neighbourhood, jnp.asarray(t, jnp.result_type(float)), cond, jnp.asarray(slots),
-               jnp.asarray(np.stack(tables), jnp.result_type(float)), jnp.asarray(kind), jnp.asarray(neighbourhood.sizes, jnp.int32))
+  return Gibbs(
+    as_data(concrete, "gibbs"),
+    neighbourhood,
+    jnp.asarray(t, jnp.result_type(float)),
+    cond,
+    jnp.asarray(slots),
+    jnp.asarray(np.stack(tables), jnp.result_type(float)),
+    jnp.asarray(kind),
+    jnp.asarray(neighbourhood.sizes, jnp.int32),
+  )
 
 
 def _potential(target, most, largest):
-  """The matrix [K, M, K] from the log ratios of every move and value to log p of every value, less its mean, in float64."""
+  """The matrix [K, M, K] from the log ratios of every move and value to log p of every value, less its mean,
+  in float64."""
   moves, values = np.nonzero(target >= 0)
   incidence = np.zeros((len(moves), target.shape[1]))
   incidence[np.arange(len(moves)), target[moves, values]] += 1.0
   incidence[np.arange(len(moves)), values] -= 1.0
   matrix = np.zeros((largest, most, largest))
-  matrix[:target.shape[1], moves, values] = np.linalg.pinv(incidence)
+  matrix[: target.shape[1], moves, values] = np.linalg.pinv(incidence)
   return matrix

@@ -1,10 +1,11 @@
-"""Langevin dynamics, dx = score(x) dt / 2 + dw, by Euler's rule: unadjusted (ULA), and corrected by Metropolis (MALA)."""
+"""Langevin dynamics, dx = score(x) dt / 2 + dw, by Euler's rule: unadjusted (ULA), and corrected by
+Metropolis (MALA)."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.mcmc.base import fold
 from diffusion.mcmc.target import as_data, check_step_size
@@ -40,7 +41,8 @@ class Langevin:
 def langevin(score, step_size) -> Langevin:
   """ULA: x <- x + step_size / 2 score(x) + sqrt(step_size) z (arXiv:2111.04726, there epsilon).
 
-  Its stationary law is not the target's: for N(0, v) it has variance v / (1 - step_size / (4 v)), and diverges from step_size 4 v on.
+  Its stationary law is not the target's: for N(0, v) it has variance v / (1 - step_size / (4 v)), and
+  diverges from step_size 4 v on.
 
   Args:
     score: x [C, ...] -> [C, ...]; see `at_time` for one that takes times.
@@ -97,7 +99,8 @@ class Mala:
 
 
 def mala(log_prob, step_size) -> Mala:
-  """MALA: the same step as a proposal, accepted with the Metropolis-Hastings probability, so that the target is stationary exactly.
+  """MALA: the same step as a proposal, accepted with the Metropolis-Hastings probability, so that the target
+  is stationary exactly.
 
   Args:
     log_prob: x [C, ...] -> [C], up to a constant, differentiable.

@@ -1,10 +1,11 @@
-"""Metropolis-Hastings on whole numbers, from a concrete score: moves to neighbours and back (arXiv:2211.00802, algorithm 1)."""
+"""Metropolis-Hastings on whole numbers, from a concrete score: moves to neighbours and back
+(arXiv:2211.00802, algorithm 1)."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.mcmc.base import fold
 from diffusion.mcmc.target import as_data
@@ -52,8 +53,9 @@ class Metropolis:
   def propose(self, x, move):
     """(y [C, ...], log of the probability [C] to go there if chosen) of one move [C] int of each chain.
 
-    A move is chosen evenly among those that exist. A neighbour's ratio is read at x; a reverse neighbour's, of which x is the
-    neighbour, at y. States have different numbers of moves, and the proposal is corrected for it.
+    A move is chosen evenly among those that exist. A neighbour's ratio is read at x; a reverse neighbour's,
+    of which x is the neighbour, at y. States have different numbers of moves, and the proposal is corrected
+    for it.
     """
     of, forward = self.neighbourhood, move < self.neighbourhood.num_neighbours
     slot = jnp.asarray((*range(of.num_neighbours), *of.slot), jnp.int32)[move]
@@ -70,13 +72,15 @@ class Metropolis:
 
 
 def metropolis(concrete, neighbourhood, t=0.0, cond=None) -> Metropolis:
-  """A kernel whose stationary law has the concrete score: moves to a neighbour or a reverse neighbour, one call of the model a step.
+  """A kernel whose stationary law has the concrete score: moves to a neighbour or a reverse neighbour, one
+  call of the model a step.
 
-  A move changes one coordinate by one step, so chains cross K values in about K^2 steps: start them spread out, or let the noise fall
-  (`anneal`).
+  A move changes one coordinate by one step, so chains cross K values in about K^2 steps: start them spread
+  out, or let the noise fall (`anneal`).
 
   Args:
-    concrete: (x [C, ...], t [C], cond) -> [C, N], as data where it is a `jax.tree_util.Partial` or a method of a pytree.
+    concrete: (x [C, ...], t [C], cond) -> [C, N], as data where it is a `jax.tree_util.Partial` or a method
+      of a pytree.
     neighbourhood: of `processes.neighbourhoods`, the one that the model was trained with.
     t: time of the model, data of the program; cond: its condition, a dict of [C, ...].
 
@@ -88,4 +92,6 @@ def metropolis(concrete, neighbourhood, t=0.0, cond=None) -> Metropolis:
   >>> done.info["accepted"].tolist()
   [1.0, 1.0, 1.0]
   """
-  return Metropolis(as_data(concrete, "metropolis"), neighbourhood, jnp.asarray(t, jnp.result_type(float)), cond)
+  return Metropolis(
+    as_data(concrete, "metropolis"), neighbourhood, jnp.asarray(t, jnp.result_type(float)), cond
+  )

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.mcmc.langevin import Position, noise
 from diffusion.mcmc.target import as_data, check_step_size
@@ -42,18 +42,20 @@ class Ozaki:
 
 
 def ozaki(score, hessian, step_size, *, growth=1.0) -> Ozaki:
-  """x <- x + M score + Sigma^(1/2) z with M = (e^(h H / 2) - I) H^-1 and Sigma = (e^(h H) - I) H^-1 (arXiv:2111.04726).
+  """x <- x + M score + Sigma^(1/2) z with M = (e^(h H / 2) - I) H^-1 and Sigma = (e^(h H) - I) H^-1
+  (arXiv:2111.04726).
 
-  h is the step size of `langevin`, which this is at first order in h. It solves dx = (score at x + H (y - x)) dy / 2 + dw exactly, so
-  a Gaussian target is stationary at any step size.
+  h is the step size of `langevin`, which this is at first order in h. It solves dx = (score at x + H (y - x))
+  dy / 2 + dw exactly, so a Gaussian target is stationary at any step size.
 
   Args:
     score: x [C, ...] -> [C, ...].
-    hessian: x [C, ...] -> the Hessian of the log-density: [C, D, D], or a form of `diffusion.symmetric`. A `Diagonal` costs nothing
-      beyond it; the others are taken dense, with one eigendecomposition a chain and step.
+    hessian: x [C, ...] -> the Hessian of the log-density: [C, D, D], or a form of `diffusion.symmetric`. A
+      `Diagonal` costs nothing beyond it; the others are taken dense, with one eigendecomposition a chain and
+      step.
     step_size: positive, data of the program.
-    growth: the guard. Where the target is not log-concave an eigenvalue l is positive and the step grows as e^(h l / 2): h l is cut
-      at this.
+    growth: the guard. Where the target is not log-concave an eigenvalue l is positive and the step grows as
+      e^(h l / 2): h l is cut at this.
 
   Raises ValueError for a step size or a growth that is not positive, TypeError for what can not be called.
 
@@ -64,12 +66,20 @@ def ozaki(score, hessian, step_size, *, growth=1.0) -> Ozaki:
   True
   """
   if not isinstance(growth, jax.core.Tracer) and not growth > 0:
-    raise ValueError(f"ozaki cuts step_size times eigenvalue at growth > 0 (1.0 is the default), got {growth}")
-  return Ozaki(as_data(score, "ozaki"), as_data(hessian, "ozaki"), check_step_size(step_size, "ozaki"), jnp.asarray(growth, jnp.result_type(float)))
+    raise ValueError(
+      f"ozaki cuts step_size times eigenvalue at growth > 0 (1.0 is the default), got {growth}"
+    )
+  return Ozaki(
+    as_data(score, "ozaki"),
+    as_data(hessian, "ozaki"),
+    check_step_size(step_size, "ozaki"),
+    jnp.asarray(growth, jnp.result_type(float)),
+  )
 
 
 def factors(eigenvalues, step_size, growth):
-  """(drift (e^(h l / 2) - 1) / l, spread sqrt((e^(h l) - 1) / l), whether l was cut), each like the eigenvalues l."""
+  """(drift (e^(h l / 2) - 1) / l, spread sqrt((e^(h l) - 1) / l), whether l was cut), each like the
+  eigenvalues l."""
   rate = step_size * eigenvalues
   cut = rate > growth.astype(rate.dtype)
   rate = jnp.minimum(rate, growth.astype(rate.dtype))

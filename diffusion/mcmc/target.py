@@ -10,8 +10,9 @@ Partial = jax.tree_util.Partial
 def as_data(function, who: str = "a kernel"):
   """A callable as a pytree, so that arrays in it are arguments of the program and not constants.
 
-  A callable pytree (a `jax.tree_util.Partial`, a denoiser) stays what it is; a method of a pytree keeps that as data; a plain function
-  becomes part of the program, so build it once. Raises TypeError for what can not be called.
+  A callable pytree (a `jax.tree_util.Partial`, a denoiser) stays what it is; a method of a pytree keeps that
+  as data; a plain function becomes part of the program, so build it once. Raises TypeError for what can not
+  be called.
 
   >>> len(jax.tree.leaves(as_data(Partial(jnp.add, jnp.ones(3)))))
   1
@@ -27,7 +28,8 @@ def as_data(function, who: str = "a kernel"):
 
 
 def at_time(function, t, cond=None):
-  """x -> function(x, t, cond) at one time for all chains: a target out of a score, Hessian or log-density that takes times [C].
+  """x -> function(x, t, cond) at one time for all chains: a target out of a score, Hessian or log-density
+  that takes times [C].
 
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.gaussian(processes.edm(), jnp.zeros(2), 1.0)
@@ -44,5 +46,8 @@ def _at(function, t, cond, x):
 def check_step_size(step_size, who: str):
   """The step size as an array. Raises ValueError where it is known and not positive."""
   if not isinstance(step_size, jax.core.Tracer) and not np.all(np.asarray(step_size) > 0):
-    raise ValueError(f"{who} takes a positive step_size, got {step_size}: a tenth of the target's smallest variance is a start")
+    raise ValueError(
+      f"{who} takes a positive step_size, got {step_size}: a tenth of the target's smallest variance is a "
+      "start"
+    )
   return jnp.asarray(step_size, jnp.result_type(float))

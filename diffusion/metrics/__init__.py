@@ -1,4 +1,5 @@
-"""Distances between samples and data, in float64 NumPy on the host. Only `fit_features` and `fit_classifier` need scikit-learn."""
+"""Distances between samples and data, in float64 NumPy on the host. Only `fit_features` and `fit_classifier`
+need scikit-learn."""
 
 from diffusion.metrics.classifier import Accuracy, Classifier, class_accuracy, fit_classifier, wilson_interval
 from diffusion.metrics.detection import Auroc, auroc, detection_rate
@@ -10,8 +11,33 @@ from diffusion.metrics.neighbours import Neighbours, nearest_neighbours, neighbo
 from diffusion.metrics.sliced import sliced_wasserstein, total_variation, total_variation_floor
 
 __all__ = [
-    "Accuracy", "Auroc", "Classifier", "Estimate", "FeatureMap", "Neighbours", "Polynomial", "RBF", "Statistics", "auroc",
-    "class_accuracy", "detection_rate", "evaluate_points", "evaluate_samples", "feature_distances", "fit_classifier", "fit_features",
-    "frechet_distance", "gaussian_frechet", "median_bandwidth", "merge", "mmd_squared", "nearest_neighbours", "neighbour_ratio",
-    "sliced_wasserstein", "statistics", "total_variation", "total_variation_floor", "wilson_interval",
+  "RBF",
+  "Accuracy",
+  "Auroc",
+  "Classifier",
+  "Estimate",
+  "FeatureMap",
+  "Neighbours",
+  "Polynomial",
+  "Statistics",
+  "auroc",
+  "class_accuracy",
+  "detection_rate",
+  "evaluate_points",
+  "evaluate_samples",
+  "feature_distances",
+  "fit_classifier",
+  "fit_features",
+  "frechet_distance",
+  "gaussian_frechet",
+  "median_bandwidth",
+  "merge",
+  "mmd_squared",
+  "nearest_neighbours",
+  "neighbour_ratio",
+  "sliced_wasserstein",
+  "statistics",
+  "total_variation",
+  "total_variation_floor",
+  "wilson_interval",
 ]

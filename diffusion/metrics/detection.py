@@ -6,17 +6,19 @@ import numpy as np
 
 
 class Auroc(NamedTuple):
-  """value: the area in [0, 1], 1/2 for a score that says nothing; error: its standard error over both sets of examples."""
+  """value: the area in [0, 1], 1/2 for a score that says nothing; error: its standard error over both sets of
+  examples."""
 
   value: float
   error: float
 
 
 def auroc(found, usual) -> Auroc:
-  """P(score of one of `found` > score of one of `usual`), ties counted half: the area under the curve of hits over false alarms.
+  """P(score of one of `found` > score of one of `usual`), ties counted half: the area under the curve of hits
+  over false alarms.
 
-  The standard error is that of the two-sample U statistic (DeLong et al., Biometrics 44, 1988): the variances of each example's share of
-  examples of the other kind that it beats, over their numbers.
+  The standard error is that of the two-sample U statistic (DeLong et al., Biometrics 44, 1988): the variances
+  of each example's share of examples of the other kind that it beats, over their numbers.
 
   Args:
     found: [N] scores of what is to be found, at least two.
@@ -31,7 +33,9 @@ def auroc(found, usual) -> Auroc:
   found, usual = _scores(found, "found", 2), _scores(usual, "usual", 2)
   beats = _share_below(usual, found)
   beaten = 1.0 - _share_below(found, usual)
-  return Auroc(float(beats.mean()), float(np.sqrt(beats.var(ddof=1) / len(found) + beaten.var(ddof=1) / len(usual))))
+  return Auroc(
+    float(beats.mean()), float(np.sqrt(beats.var(ddof=1) / len(found) + beaten.var(ddof=1) / len(usual)))
+  )
 
 
 def detection_rate(found, usual, kept=0.95) -> float:
@@ -52,13 +56,21 @@ def detection_rate(found, usual, kept=0.95) -> float:
 def _share_below(reference, scores):
   """Of each score, the share of the reference that lies below it, ties counted half."""
   ordered = np.sort(reference)
-  return 0.5 * (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right")) / len(ordered)
+  return (
+    0.5
+    * (np.searchsorted(ordered, scores, "left") + np.searchsorted(ordered, scores, "right"))
+    / len(ordered)
+  )
 
 
 def _scores(scores, name, least):
   scores = np.asarray(scores, np.float64)
   if scores.ndim != 1 or len(scores) < least:
-    raise ValueError(f"{name} must be a list of {least} or more scores, one an example, and has shape {list(scores.shape)}")
+    raise ValueError(
+      f"{name} must be a list of {least} or more scores, one an example, and has shape {list(scores.shape)}"
+    )
   if np.isnan(scores).any():
-    raise ValueError(f"{int(np.isnan(scores).sum())} of {len(scores)} scores in {name} are NaN: find their cause first")
+    raise ValueError(
+      f"{int(np.isnan(scores).sum())} of {len(scores)} scores in {name} are NaN: find their cause first"
+    )
   return scores

@@ -1,7 +1,9 @@
-"""Fixed feature maps for small images, learned from the real training split alone, for Frechet and kernel distances.
+"""Fixed feature maps for small images, learned from the real training split alone, for Frechet and kernel
+distances.
 
-Two halves see different faults: whitened principal components see noise, blur and lost variety, hidden units of a small classifier see
-missing classes and broken shapes. Distances in these features compare runs of one data set with each other, never with published FIDs.
+Two halves see different faults: whitened principal components see noise, blur and lost variety, hidden units
+of a small classifier see missing classes and broken shapes. Distances in these features compare runs of one
+data set with each other, never with published FIDs.
 """
 
 import dataclasses
@@ -30,9 +32,11 @@ class Projection:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
-  """images [N, ...] in data units -> features [N, K] in float64, each with variance of about 1 on the training split.
+  """images [N, ...] in data units -> features [N, K] in float64, each with variance of about 1 on the
+  training split.
 
-  manifest: what the features are, how many data they were learned from, and a digest of all weights (JSON types only).
+  manifest: what the features are, how many data they were learned from, and a digest of all weights (JSON
+  types only).
   """
 
   projection: Projection
@@ -51,7 +55,8 @@ class FeatureMap:
 
 
 def principal_components(train, count, seed=0, whiten=True):
-  """The `count` leading principal components of train [N, ...] (fewer where the data span fewer), as a `Projection`."""
+  """The `count` leading principal components of train [N, ...] (fewer where the data span fewer), as a
+  `Projection`."""
   from sklearn.decomposition import PCA
 
   flat = np.asarray(train, np.float64).reshape(len(train), -1)
@@ -62,13 +67,16 @@ def principal_components(train, count, seed=0, whiten=True):
   pca = PCA(count, svd_solver=solver, random_state=seed).fit(flat)
   kept = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]
   if not kept.any():
-    raise ValueError("all training data are equal, so they have no principal component: look at how they were loaded")
+    raise ValueError(
+      "all training data are equal, so they have no principal component: look at how they were loaded"
+    )
   scale = np.sqrt(pca.explained_variance_[kept])
   return Projection(pca.mean_, pca.components_[kept].T, scale if whiten else np.ones_like(scale))
 
 
 def reduction_for(train, seed=0):
-  """None for small samples; for large ones the 64 leading principal components, which classifiers then see instead of pixels."""
+  """None for small samples; for large ones the 64 leading principal components, which classifiers then see
+  instead of pixels."""
   entries = int(np.prod(np.shape(train)[1:]))
   if entries <= MOST_ENTRIES:
     return None
@@ -84,7 +92,8 @@ def standard_inputs(images, reduction):
 
 
 def spaced_subset(count, most, seed=0):
-  """Indices of `most` of `count` rows, drawn once by `seed` and in rising order; all of them where there are no more."""
+  """Indices of `most` of `count` rows, drawn once by `seed` and in rising order; all of them where there are
+  no more."""
   if count <= most:
     return np.arange(count)
   return np.sort(np.random.default_rng(seed).permutation(count)[:most])
@@ -93,10 +102,11 @@ def spaced_subset(count, most, seed=0):
 def fit_features(train, labels=None, components=24, units=24, most=10_000, seed=0):
   """A `FeatureMap` learned from train [N, ...] and, where given, labels [N].
 
-  Without labels: whitened principal components. With labels: those, beside the hidden units of a scikit-learn MLPClassifier with one
-  hidden layer (each half scaled to variance about 1). Weight decay is strong, so that training and fresh data look nearly alike to it:
-  a feature model that knows its training data by heart would raise the floor. At most `most` training data are used. The result
-  depends on its arguments and the version of scikit-learn; its digest is in the manifest.
+  Without labels: whitened principal components. With labels: those, beside the hidden units of a scikit-learn
+  MLPClassifier with one hidden layer (each half scaled to variance about 1). Weight decay is strong, so that
+  training and fresh data look nearly alike to it: a feature model that knows its training data by heart would
+  raise the floor. At most `most` training data are used. The result depends on its arguments and the version
+  of scikit-learn; its digest is in the manifest.
 
   >>> rng = np.random.default_rng(0)
   >>> features = fit_features(rng.normal(size=(50, 4, 4, 1)), components=3)
@@ -128,7 +138,9 @@ def _hidden_units(inputs, labels, units, seed):
 
   # The scale goes into the first layer, so that data in any unit train alike.
   shift, size = inputs.mean(), inputs.std()
-  network = MLPClassifier((units,), alpha=1.0, batch_size=min(64, len(inputs)), max_iter=20, random_state=seed)
+  network = MLPClassifier(
+    (units,), alpha=1.0, batch_size=min(64, len(inputs)), max_iter=20, random_state=seed
+  )
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", ConvergenceWarning)  # 20 epochs on purpose
     network.fit((inputs - shift) / size, labels)

@@ -1,7 +1,7 @@
 """Unbiased squared maximum mean discrepancy (MMD) with its standard error, in tiles, in float64 on the host.
 
-MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) (Gretton et al., JMLR 13, 2012). The unbiased estimate leaves out the diagonals and
-may come out negative: zero distance reads as zero plus or minus its standard error.
+MMD^2 = E k(x, x') + E k(y, y') - 2 E k(x, y) (Gretton et al., JMLR 13, 2012). The unbiased estimate leaves
+out the diagonals and may come out negative: zero distance reads as zero plus or minus its standard error.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Polynomial:
-  """k(x, y) = (x . y / D + 1)^degree: KID's kernel at degree 3 (arXiv:1801.01401, section 4). Not invariant to shifts or scale."""
+  """k(x, y) = (x . y / D + 1)^degree: KID's kernel at degree 3 (arXiv:1801.01401, section 4). Not invariant
+  to shifts or scale."""
 
   degree: int = 3
 
@@ -46,8 +47,8 @@ def squared_distances(x, y):
 def median_bandwidth(x, y, most=1000):
   """Median distance between different rows of x and y pooled: a scale for `RBF`.
 
-  Takes at most `most` rows of each, evenly spaced, so that the answer is deterministic. Raises ValueError where more than half of
-  the rows coincide.
+  Takes at most `most` rows of each, evenly spaced, so that the answer is deterministic. Raises ValueError
+  where more than half of the rows coincide.
 
   >>> median_bandwidth(np.zeros((1, 1)), np.array([[3.0]]))
   3.0
@@ -56,7 +57,10 @@ def median_bandwidth(x, y, most=1000):
   upper = np.triu_indices(len(pooled), k=1)
   median = float(np.sqrt(np.median(squared_distances(pooled, pooled)[upper])))
   if not median > 0.0:
-    raise ValueError(f"the median distance of the {len(pooled)} rows is {median}, so it sets no bandwidth: give RBF(bandwidth) yourself")
+    raise ValueError(
+      f"the median distance of the {len(pooled)} rows is {median}, so it sets no bandwidth: give "
+      "RBF(bandwidth) yourself"
+    )
   return median
 
 
@@ -67,14 +71,15 @@ def _spaced(count, most):
 def mmd_squared(x, y, kernel=None, chunk=1024):
   """Unbiased MMD^2 of the rows of x [N, D] and y [M, D], as Estimate(value, standard_error).
 
-  kernel: `Polynomial()` (the default, KID's), `RBF(bandwidth)`, or any function from ([n, D], [m, D]) to [n, m]; for the median rule
-  pass `RBF(median_bandwidth(x, y))`. Memory is that of a few tiles of chunk x chunk, whatever N and M are.
+  kernel: `Polynomial()` (the default, KID's), `RBF(bandwidth)`, or any function from ([n, D], [m, D]) to [n,
+  m]; for the median rule pass `RBF(median_bandwidth(x, y))`. Memory is that of a few tiles of chunk x chunk,
+  whatever N and M are.
 
   The variance of the estimate is, exactly (Hoeffding decomposition),
     4 zeta_x / N + 4 zeta_y / M + 2 tau_xx / (N (N-1)) + 2 tau_yy / (M (M-1)) + 4 tau_xy / (N M),
-  zeta_x = Var E[k(x, x') - k(x, y) | x] and tau the second moments of the doubly centred kernel. Each part is estimated from the
-  same sums and cut at zero, so that the error never falls below that of equal distributions (zeta = 0). For equal ones it errs on the
-  safe side, by up to a third with a few dozen rows.
+  zeta_x = Var E[k(x, x') - k(x, y) | x] and tau the second moments of the doubly centred kernel. Each part is
+  estimated from the same sums and cut at zero, so that the error never falls below that of equal
+  distributions (zeta = 0). For equal ones it errs on the safe side, by up to a third with a few dozen rows.
 
   Raises ValueError for shapes that do not fit, fewer than 4 rows, NaN or infinity.
 
@@ -86,7 +91,9 @@ def mmd_squared(x, y, kernel=None, chunk=1024):
   kernel = Polynomial() if kernel is None else kernel
   x, y = _rows(x, "x"), _rows(y, "y")
   if x.shape[1] != y.shape[1]:
-    raise ValueError(f"x has {x.shape[1]} columns and y has {y.shape[1]}: both must come from one feature map")
+    raise ValueError(
+      f"x has {x.shape[1]} columns and y has {y.shape[1]}: both must come from one feature map"
+    )
   n, m = len(x), len(y)
   mean_x, tau_xx = _within(x, kernel, chunk)
   mean_y, tau_yy = _within(y, kernel, chunk)
@@ -95,14 +102,23 @@ def mmd_squared(x, y, kernel=None, chunk=1024):
   # The row means carry noise of their own, tau_xx / N + tau_xy / M, which is not part of zeta.
   zeta_x = max(np.var(mean_x - mean_xy, ddof=1) - tau_xx / n - tau_xy / m, 0.0)
   zeta_y = max(np.var(mean_y - mean_yx, ddof=1) - tau_yy / m - tau_xy / n, 0.0)
-  variance = 4 * zeta_x / n + 4 * zeta_y / m + 2 * tau_xx / (n * (n - 1)) + 2 * tau_yy / (m * (m - 1)) + 4 * tau_xy / (n * m)
+  variance = (
+    4 * zeta_x / n
+    + 4 * zeta_y / m
+    + 2 * tau_xx / (n * (n - 1))
+    + 2 * tau_yy / (m * (m - 1))
+    + 4 * tau_xy / (n * m)
+  )
   return Estimate(float(value), float(np.sqrt(variance)))
 
 
 def _rows(rows, name):
   rows = np.asarray(rows, np.float64)
   if rows.ndim != 2 or len(rows) < 4:
-    raise ValueError(f"{name} must be a matrix [N, D] with N at least 4, and it has shape {rows.shape}: flatten each sample, or draw more")
+    raise ValueError(
+      f"{name} must be a matrix [N, D] with N at least 4, and it has shape {rows.shape}: flatten each "
+      "sample, or draw more"
+    )
   if not np.isfinite(rows).all():
     raise ValueError(f"{name} holds a NaN or an infinity: drop those samples or find their cause first")
   return rows
@@ -120,14 +136,16 @@ def _within(x, kernel, chunk):
       sums[i : i + chunk] += tile.sum(axis=1)
       squares += np.sum(tile * tile)
   means = sums / (n - 1)
-  # Sum over i != j of (k_ij - a_i - a_j + mean)^2 with the row effects a_i of this zero-diagonal layout, over its n (n - 3) / 2 pairs'
-  # degrees of freedom: an unbiased estimate under independent rows (the U-centring of Szekely and Rizzo, 2014).
+  # Sum over i != j of (k_ij - a_i - a_j + mean)^2 with the row effects a_i of this zero-diagonal layout, over
+  # its n (n - 3) / 2 pairs' degrees of freedom: an unbiased estimate under independent rows (the U-centring
+  # of Szekely and Rizzo, 2014).
   centred = squares - 2.0 * np.sum(sums * sums) / (n - 2) + np.sum(sums) ** 2 / ((n - 1) * (n - 2))
   return means, max(centred / (n * (n - 3)), 0.0)
 
 
 def _across(x, y, kernel, chunk):
-  """Means of k(x_i, y_j) over j per i and over i per j, and the second moment of the doubly centred kernel."""
+  """Means of k(x_i, y_j) over j per i and over i per j, and the second moment of the doubly centred
+  kernel."""
   n, m = len(x), len(y)
   rows, columns, squares = np.zeros(n), np.zeros(m), 0.0
   for i in range(0, n, chunk):

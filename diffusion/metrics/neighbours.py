@@ -17,16 +17,20 @@ class Neighbours(NamedTuple):
 def nearest_neighbours(samples, train, chunk=2048):
   """Nearest training sample of each sample, by Euclidean distance over all entries.
 
-  samples [N, ...] and train [M, ...] of one shape and one scaling. The search runs in tiles of at most chunk x chunk distances; the
-  winner's distance is then computed from the difference itself, so that a copy has distance exactly 0. Of equally near training
-  samples the first is taken. Raises ValueError for shapes that differ, an empty set, NaN or infinity.
+  samples [N, ...] and train [M, ...] of one shape and one scaling. The search runs in tiles of at most chunk
+  x chunk distances; the winner's distance is then computed from the difference itself, so that a copy has
+  distance exactly 0. Of equally near training samples the first is taken. Raises ValueError for shapes that
+  differ, an empty set, NaN or infinity.
 
   >>> nearest_neighbours([[0.0], [0.9]], [[1.0], [0.0], [5.0]]).indices.tolist()
   [1, 0]
   """
   samples, train = np.asarray(samples), np.asarray(train)
   if samples.shape[1:] != train.shape[1:] or samples.ndim < 2:
-    raise ValueError(f"samples {samples.shape} and training data {train.shape} must be batches of one shape: scale and resize both alike")
+    raise ValueError(
+      f"samples {samples.shape} and training data {train.shape} must be batches of one shape: scale and "
+      "resize both alike"
+    )
   if not len(samples) or not len(train):
     raise ValueError(f"there are {len(samples)} samples and {len(train)} training data: neither may be empty")
   samples, train = samples.reshape(len(samples), -1), train.reshape(len(train), -1)
@@ -45,7 +49,9 @@ def nearest_neighbours(samples, train, chunk=2048):
   distances = np.empty(len(samples))
   for i in range(0, len(samples), chunk):
     rows = slice(i, i + chunk)
-    distances[rows] = np.linalg.norm(samples[rows].astype(np.float64) - train[indices[rows]].astype(np.float64), axis=1)
+    distances[rows] = np.linalg.norm(
+      samples[rows].astype(np.float64) - train[indices[rows]].astype(np.float64), axis=1
+    )
   return Neighbours(indices, distances)
 
 
@@ -59,14 +65,17 @@ def _finite(rows, name):
 def neighbour_ratio(samples, heldout, train, chunk=2048):
   """Mean distance of the samples to their nearest training data, over the same mean for held-out data.
 
-  Means, not medians: a tenth of samples copied lowers the ratio by a tenth, and a median would not show it. 0 for copies of training
-  data, about 1 for fresh data of the same distribution, above 1 for blurred or noisy samples. Raises ValueError where every held-out
-  sample is also a training sample.
+  Means, not medians: a tenth of samples copied lowers the ratio by a tenth, and a median would not show it. 0
+  for copies of training data, about 1 for fresh data of the same distribution, above 1 for blurred or noisy
+  samples. Raises ValueError where every held-out sample is also a training sample.
 
   >>> neighbour_ratio([[1.5]], [[2.0], [4.0]], [[1.0], [3.0]])
   0.5
   """
   reference = nearest_neighbours(heldout, train, chunk).distances.mean()
   if not reference > 0.0:
-    raise ValueError("every held-out sample is a copy of a training sample, so there is no distance to compare with: split the data anew")
+    raise ValueError(
+      "every held-out sample is a copy of a training sample, so there is no distance to compare with: split "
+      "the data anew"
+    )
   return float(nearest_neighbours(samples, train, chunk).distances.mean() / reference)

@@ -1,10 +1,12 @@
-"""Distances for low-dimensional sets: sliced Wasserstein and total variation on a histogram, in float64 on the host."""
+"""Distances for low-dimensional sets: sliced Wasserstein and total variation on a histogram, in float64 on
+the host."""
 
 import numpy as np
 
 
 def directions(dimension, count=64, seed=0):
-  """Fixed unit vectors [count, dimension]: evenly spaced angles over half a circle in the plane, else drawn once from `seed`.
+  """Fixed unit vectors [count, dimension]: evenly spaced angles over half a circle in the plane, else drawn
+  once from `seed`.
 
   >>> directions(2, 2).round(6).tolist()
   [[1.0, 0.0], [0.0, 1.0]]
@@ -19,7 +21,8 @@ def directions(dimension, count=64, seed=0):
 
 
 def wasserstein_1d(x, y, order=2):
-  """The order-th power of the Wasserstein distance between the columns of x [N, K] and y [M, K], exactly, for any N and M: [K].
+  """The order-th power of the Wasserstein distance between the columns of x [N, K] and y [M, K], exactly, for
+  any N and M: [K].
 
   The integral of |quantile_x - quantile_y|^order over (0, 1), where both quantile functions are steps.
 
@@ -28,7 +31,8 @@ def wasserstein_1d(x, y, order=2):
   """
   x, y = np.sort(np.asarray(x, np.float64), axis=0), np.sort(np.asarray(y, np.float64), axis=0)
   n, m = len(x), len(y)
-  # Steps end at multiples of 1/N and 1/M: in units of 1/(N M) these are integers, so no step is lost to rounding.
+  # Steps end at multiples of 1/N and 1/M: in units of 1/(N M) these are integers, so no step is lost to
+  # rounding.
   ends = np.union1d(np.arange(1, n + 1, dtype=np.int64) * m, np.arange(1, m + 1, dtype=np.int64) * n)
   starts = np.concatenate([[0], ends[:-1]])
   gaps = np.abs(x[starts // m] - y[starts // n]) ** order
@@ -36,10 +40,11 @@ def wasserstein_1d(x, y, order=2):
 
 
 def sliced_wasserstein(x, y, order=2, count=64, seed=0, chunk=64):
-  """Sliced Wasserstein distance of x [N, D] and y [M, D]: (mean over directions of W_order^order)^(1/order), in data units.
+  """Sliced Wasserstein distance of x [N, D] and y [M, D]: (mean over directions of W_order^order)^(1/order),
+  in data units.
 
-  For sets that differ by a shift s it is |s| / sqrt(D) at order 2 (averaged over all directions). Raises ValueError for shapes that do
-  not fit, an order below 1, NaN or infinity.
+  For sets that differ by a shift s it is |s| / sqrt(D) at order 2 (averaged over all directions). Raises
+  ValueError for shapes that do not fit, an order below 1, NaN or infinity.
 
   >>> x = np.array([[0.0, 0.0], [1.0, 2.0]])
   >>> round(sliced_wasserstein(x, x + np.array([3.0, 4.0])), 6)  # 5 / sqrt(2)
@@ -52,16 +57,19 @@ def sliced_wasserstein(x, y, order=2, count=64, seed=0, chunk=64):
     raise ValueError(f"order is {order}: the Wasserstein distance is defined for orders of at least 1")
   vectors = directions(x.shape[1], count, seed)
   powers = [
-      wasserstein_1d(x @ vectors[i : i + chunk].T, y @ vectors[i : i + chunk].T, order) for i in range(0, count, chunk)
+    wasserstein_1d(x @ vectors[i : i + chunk].T, y @ vectors[i : i + chunk].T, order)
+    for i in range(0, count, chunk)
   ]
   return float(np.concatenate(powers).mean() ** (1.0 / order))
 
 
 def total_variation(samples, data, bins=16, limits=None):
-  """Total variation distance in [0, 1] between two point sets [N, 2] and [M, 2] on a histogram of bins x bins cells.
+  """Total variation distance in [0, 1] between two point sets [N, 2] and [M, 2] on a histogram of bins x bins
+  cells.
 
-  limits: ((x_low, x_high), (y_low, y_high)); by default the box of `data`. All that falls outside is one further cell, so that stray
-  samples count. Compare with `total_variation_floor`: two sets of one distribution do not have distance 0.
+  limits: ((x_low, x_high), (y_low, y_high)); by default the box of `data`. All that falls outside is one
+  further cell, so that stray samples count. Compare with `total_variation_floor`: two sets of one
+  distribution do not have distance 0.
 
   >>> total_variation([[0.0, 0.0]] * 3 + [[9.0, 9.0]], [[0.0, 0.0], [1.0, 1.0]], bins=2)
   0.5
@@ -71,9 +79,11 @@ def total_variation(samples, data, bins=16, limits=None):
 
 
 def total_variation_floor(data, count, bins=16, limits=None):
-  """Expected `total_variation` of `count` fresh samples of the distribution of `data` [M, 2] against M of its samples.
+  """Expected `total_variation` of `count` fresh samples of the distribution of `data` [M, 2] against M of its
+  samples.
 
-  In the normal approximation each cell's difference has mean size sqrt(2/pi p (1-p) (1/count + 1/M)); half their sum.
+  In the normal approximation each cell's difference has mean size sqrt(2/pi p (1-p) (1/count + 1/M)); half
+  their sum.
 
   >>> total_variation_floor([[0.0, 0.0], [1.0, 1.0]] * 50, 100, bins=2) < 0.06
   True
@@ -85,7 +95,10 @@ def total_variation_floor(data, count, bins=16, limits=None):
 def _histograms(samples, data, bins, limits):
   samples, data = _points(samples, "samples"), _points(data, "data")
   if samples.shape[1] != 2 or data.shape[1] != 2:
-    raise ValueError(f"total variation is for points in the plane, and these have {samples.shape[1]} and {data.shape[1]} columns: use sliced_wasserstein")
+    raise ValueError(
+      f"total variation is for points in the plane, and these have {samples.shape[1]} and {data.shape[1]} "
+      "columns: use sliced_wasserstein"
+    )
   if limits is None:
     limits = tuple(zip(data.min(axis=0), data.max(axis=0)))
   cells = []
@@ -98,7 +111,10 @@ def _histograms(samples, data, bins, limits):
 def _points(points, name):
   points = np.asarray(points, np.float64)
   if points.ndim != 2 or not len(points):
-    raise ValueError(f"{name} must be a matrix [N, D] with N at least 1, and it has shape {points.shape}: flatten each sample")
+    raise ValueError(
+      f"{name} must be a matrix [N, D] with N at least 1, and it has shape {points.shape}: flatten each "
+      "sample"
+    )
   if not np.isfinite(points).all():
     raise ValueError(f"{name} holds a NaN or an infinity: drop those samples or find their cause first")
   return points

@@ -1,8 +1,8 @@
 """Self-attention over all positions; the softmax is in float32."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.activations import placed
 from diffusion.networks.style import Style
@@ -10,20 +10,24 @@ from diffusion.precision import at_least_single
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """softmax(q k / sqrt(d)) v, all of shape [B, positions, heads, d], result likewise and in the dtype of value.
+  """softmax(q k / sqrt(d)) v, all of shape [B, positions, heads, d], result likewise and in the dtype of
+  value.
 
   >>> q = jnp.zeros((1, 3, 1, 2))
   >>> attend(q, q, jnp.arange(6.0).reshape(1, 3, 1, 2))[0, 0, 0].tolist()
   [2.0, 3.0]
   """
   precision = at_least_single(query.dtype)
-  logits = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precision) * query.shape[-1] ** -0.5
+  logits = (
+    jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precision) * query.shape[-1] ** -0.5
+  )
   weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
   return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class SpatialAttention(nn.Module):
-  """The attention block of DDPM (arXiv 2006.11239): normalise, attend over all positions, add. [B, ..., C]."""
+  """The attention block of DDPM (arXiv 2006.11239): normalise, attend over all positions, add. [B, ...,
+  C]."""
 
   style: Style
 
@@ -34,7 +38,8 @@ class SpatialAttention(nn.Module):
       raise ValueError(f"num_heads={heads} does not divide the {channels} channels of an attention block.")
     h = style.norm("norm")(x).reshape(x.shape[0], -1, channels)
     query, key, value = (
-        style.dense(channels, name, scale=0.1)(h).reshape(*h.shape[:2], heads, channels // heads)
-        for name in ("query", "key", "value"))
+      style.dense(channels, name, scale=0.1)(h).reshape(*h.shape[:2], heads, channels // heads)
+      for name in ("query", "key", "value")
+    )
     h = attend(query, key, value).reshape(h.shape)
     return placed(style.merge(x, style.dense(channels, "out", scale=style.init_scale)(h).reshape(x.shape)))

@@ -1,12 +1,13 @@
-"""Networks for states of whole numbers whose output is a concrete score, p(neighbour) / p(x) - 1 for each neighbour (arXiv:2211.00802)."""
+"""Networks for states of whole numbers whose output is a concrete score, p(neighbour) / p(x) - 1 for each
+neighbour (arXiv:2211.00802)."""
 
 import math
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
@@ -14,12 +15,13 @@ from diffusion.precision import at_least_single
 
 
 class ConcreteMLP(nn.Module):
-  """MLP over embedded coordinates: x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in float32.
+  """MLP over embedded coordinates: x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in
+  float32.
 
-  Each coordinate enters as a learned vector for each of its values beside sines and cosines of the value, which tell neighbours from
-  the start; time and condition enter as one more vector. The output is exp(u) - 1 with u = exp(a(t)) times the MLP's: ratios are
-  positive, a new network says that all states are equally likely, and a(t) follows how the ratios shrink as noise grows. The method
-  `concrete` is the same.
+  Each coordinate enters as a learned vector for each of its values beside sines and cosines of the value,
+  which tell neighbours from the start; time and condition enter as one more vector. The output is exp(u) - 1
+  with u = exp(a(t)) times the MLP's: ratios are positive, a new network says that all states are equally
+  likely, and a(t) follows how the ratios shrink as noise grows. The method `concrete` is the same.
 
   Attributes:
     num_values: K; coordinates with fewer take the first of them.
@@ -28,7 +30,8 @@ class ConcreteMLP(nn.Module):
     embedding_size: of the learned vector of a value, and of time and condition.
     frequencies: sines and cosines of 1 to this many turns.
     wrap: whether the values lie around a circle; on a line the turns are half ones, even at both ends.
-    resampled: whether t is the probability that a coordinate was drawn anew among K values; ratios then keep within m/s and s/m.
+    resampled: whether t is the probability that a coordinate was drawn anew among K values; ratios then keep
+      within m/s and s/m.
     fourier_scale: of the embedding of t, in cycles per unit of t; num_classes: of the condition 'label'.
     dtype, param_dtype: of the computation and of the parameters; the output stays in float32.
 
@@ -52,24 +55,43 @@ class ConcreteMLP(nn.Module):
   param_dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     del train
     check_inputs(x, t, (2, 3, 4, 5), "ConcreteMLP")
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
-    embedding = nn.swish(NoiseEmbedding(
-        self.embedding_size, 16, "fourier", self.fourier_scale, self.num_classes, name="noise", **precision)(t, cond))
+    embedding = nn.swish(
+      NoiseEmbedding(
+        self.embedding_size, 16, "fourier", self.fourier_scale, self.num_classes, name="noise", **precision
+      )(t, cond)
+    )
     flat = x.reshape(x.shape[0], -1)
     first = np.arange(flat.shape[1]) * self.num_values
-    table = self.param("values", nn.initializers.normal(1.0 / math.sqrt(self.embedding_size)),
-                       (flat.shape[1] * self.num_values, self.embedding_size), self.param_dtype)
+    table = self.param(
+      "values",
+      nn.initializers.normal(1.0 / math.sqrt(self.embedding_size)),
+      (flat.shape[1] * self.num_values, self.embedding_size),
+      self.param_dtype,
+    )
     learned = table.astype(precision["dtype"])[flat + jnp.asarray(first, flat.dtype)[None]]
-    features = jnp.concatenate([learned, self._waves(precision["dtype"])[flat]], axis=2).reshape(x.shape[0], -1)
+    features = jnp.concatenate([learned, self._waves(precision["dtype"])[flat]], axis=2).reshape(
+      x.shape[0], -1
+    )
     h = jnp.concatenate([features, embedding.astype(precision["dtype"])], axis=1)
     for i in range(self.depth):
       new = nn.swish(nn.Dense(self.width, name=f"dense_{i}", **precision)(h))
       h = h + new if i else new
-    u = nn.Dense(self.num_neighbours, kernel_init=nn.initializers.zeros, name="last", **precision)(h).astype(at_least_single(self.dtype))
-    scale = nn.Dense(1, kernel_init=nn.initializers.zeros, name="log_scale", dtype=u.dtype, param_dtype=precision["param_dtype"])(embedding)
+    u = nn.Dense(self.num_neighbours, kernel_init=nn.initializers.zeros, name="last", **precision)(h).astype(
+      at_least_single(self.dtype)
+    )
+    scale = nn.Dense(
+      1,
+      kernel_init=nn.initializers.zeros,
+      name="log_scale",
+      dtype=u.dtype,
+      param_dtype=precision["param_dtype"],
+    )(embedding)
     return ratio_less_one(jnp.exp(scale) * u, t, self.num_values if self.resampled else 0)
 
   def concrete(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
@@ -79,19 +101,27 @@ class ConcreteMLP(nn.Module):
   def _waves(self, dtype):
     """[K, features] of every value."""
     turns, value = np.arange(1, self.frequencies + 1)[None, :], np.arange(self.num_values)[:, None]
-    angle = 2.0 * np.pi * turns * value / self.num_values if self.wrap else np.pi * turns * (value + 0.5) / self.num_values
-    return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1) if self.wrap else np.cos(angle), dtype)
+    angle = (
+      2.0 * np.pi * turns * value / self.num_values
+      if self.wrap
+      else np.pi * turns * (value + 0.5) / self.num_values
+    )
+    return jnp.asarray(
+      np.concatenate([np.sin(angle), np.cos(angle)], axis=1) if self.wrap else np.cos(angle), dtype
+    )
 
 
 class ConcreteFlips(nn.Module):
-  """The concrete score of bits, one neighbour a bit, out of any network whose output is like its input: x [B, ...] in {0, 1} -> [B, D].
+  """The concrete score of bits, one neighbour a bit, out of any network whose output is like its input: x [B,
+  ...] in {0, 1} -> [B, D].
 
-  The network sees -1 and 1, and its output is for each bit the log-odds g of a one, whatever the bit is now, which no product with
-  the bit has to be learned for; the log ratio is then g for a bit that is zero and -g for one that is one. See `ConcreteMLP` for the
-  rest. The method `concrete` is the same.
+  The network sees -1 and 1, and its output is for each bit the log-odds g of a one, whatever the bit is now,
+  which no product with the bit has to be learned for; the log ratio is then g for a bit that is zero and -g
+  for one that is one. See `ConcreteMLP` for the rest. The method `concrete` is the same.
 
   Attributes:
-    network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable collections.
+    network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable
+      collections.
     resampled: whether t is the probability that a bit was drawn anew; ratios then keep within m/s and s/m.
 
   >>> from diffusion.networks.mlp import MLP
@@ -125,7 +155,8 @@ def ratio_less_one(u, t, resampled: int):
 
       (rho + e^u) / (1 + rho e^u),   rho = m/s = (t/K) / (1 - t + t/K)
 
-  keeps to that: for bits e^u is then the odds, given the other noised coordinates, that the clean bit is another one.
+  keeps to that: for bits e^u is then the odds, given the other noised coordinates, that the clean bit is
+  another one.
 
   >>> ratio_less_one(jnp.array([[-99.0, 0.0, 99.0]]), jnp.array([0.5]), 2)[0].round(4).tolist()   # 1/3 - 1, 0, 3 - 1
   [-0.666700005531311, 0.0, 2.0]

@@ -1,19 +1,19 @@
-"""The diffusion transformer with adaptive layer norm that starts as the identity (arXiv 2212.09748, adaLN-Zero)."""
+"""The diffusion transformer with adaptive layer norm that starts as the identity (arXiv 2212.09748,
+adaLN-Zero)."""
 
 import itertools
 import math
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from diffusion.activations import placed
 from diffusion.networks.attention import attend
 from diffusion.networks.embeddings import NoiseEmbedding
-from diffusion.networks.layers import check_inputs
-from diffusion.networks.layers import layer_norm
+from diffusion.networks.layers import check_inputs, layer_norm
 from diffusion.networks.sizes import check_divisible
 from diffusion.precision import at_least_single
 
@@ -62,8 +62,9 @@ class DiT(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     check_inputs(x, t, (3, 4), "DiT")
     sizes = x.shape[1:-1]
     check_divisible(sizes, self.patch, f"a DiT of patch {self.patch}")
@@ -71,20 +72,33 @@ class DiT(nn.Module):
       raise ValueError(f"DiT: num_heads={self.num_heads} must divide width={self.width}.")
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
-        self.width, min(256, self.width), self.embedding, self.fourier_scale, self.num_classes, self.vector_size,
-        self.guidance_size, name="noise", **precision)(t, cond)
+      self.width,
+      min(256, self.width),
+      self.embedding,
+      self.fourier_scale,
+      self.num_classes,
+      self.vector_size,
+      self.guidance_size,
+      name="noise",
+      **precision,
+    )(t, cond)
     embedding = nn.swish(embedding).astype(precision["dtype"])
 
     grid = tuple(size // self.patch for size in sizes)
-    tokens = nn.Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches",
-                      **precision)(to_patches(x, self.patch))
+    tokens = nn.Dense(self.width, kernel_init=nn.initializers.xavier_uniform(), name="patches", **precision)(
+      to_patches(x, self.patch)
+    )
     h = placed(tokens + jnp.asarray(positions(grid, self.width), tokens.dtype)[None])
     block = nn.remat(Block) if self.remat else Block
     for i in range(self.depth):
-      h = block(self.num_heads, self.mlp_ratio, self.dropout, not train, name=f"block_{i}", **precision)(h, embedding)
+      h = block(self.num_heads, self.mlp_ratio, self.dropout, not train, name=f"block_{i}", **precision)(
+        h, embedding
+      )
     scale, shift = modulation(2, self.width, "last_modulation", precision)(embedding)
     h = layer_norm(h, precision["dtype"]) * (1 + scale) + shift
-    h = nn.Dense(self.patch ** len(grid) * x.shape[-1], kernel_init=nn.initializers.zeros, name="last", **precision)(h)
+    h = nn.Dense(
+      self.patch ** len(grid) * x.shape[-1], kernel_init=nn.initializers.zeros, name="last", **precision
+    )(h)
     return from_patches(h, grid, self.patch).astype(at_least_single(self.dtype))
 
 
@@ -101,12 +115,18 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, h: jax.Array, embedding: jax.Array) -> jax.Array:
     width, precision = h.shape[-1], dict(dtype=self.dtype, param_dtype=self.param_dtype)
-    dense = lambda features, name: nn.Dense(features, kernel_init=nn.initializers.xavier_uniform(), name=name, **precision)
+    dense = lambda features, name: nn.Dense(
+      features, kernel_init=nn.initializers.xavier_uniform(), name=name, **precision
+    )
     drop = nn.Dropout(self.dropout, deterministic=self.deterministic)
-    scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = modulation(6, width, "modulation", precision)(embedding)
+    scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = modulation(6, width, "modulation", precision)(
+      embedding
+    )
 
     inner = layer_norm(h, self.dtype) * (1 + scale_a) + shift_a
-    inner = dense(3 * width, "query_key_value")(inner).reshape(*h.shape[:2], 3, self.num_heads, width // self.num_heads)
+    inner = dense(3 * width, "query_key_value")(inner).reshape(
+      *h.shape[:2], 3, self.num_heads, width // self.num_heads
+    )
     inner = attend(inner[:, :, 0], inner[:, :, 1], inner[:, :, 2]).reshape(h.shape)
     h = placed(h + gate_a * drop(dense(width, "out")(inner)))
 
@@ -153,6 +173,8 @@ def positions(grid: tuple[int, ...], width: int) -> np.ndarray:
   if width % (2 * len(grid)):
     raise ValueError(f"DiT: width={width} must be divisible by {2 * len(grid)} for {len(grid)} spatial axes.")
   frequencies = 10000.0 ** (-np.arange(share // 2) / (share // 2))
-  coordinates = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), axis=-1).reshape(math.prod(grid), -1)
+  coordinates = np.stack(np.meshgrid(*map(np.arange, grid), indexing="ij"), axis=-1).reshape(
+    math.prod(grid), -1
+  )
   angle = coordinates[:, :, None] * frequencies
   return np.concatenate([np.sin(angle), np.cos(angle)], axis=-1).reshape(len(coordinates), width)

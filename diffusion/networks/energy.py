@@ -1,8 +1,8 @@
 """An energy out of any network, whose output is the score that it implies."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
 
@@ -10,9 +10,10 @@ from diffusion.networks.embeddings import NoiseEmbedding
 class Energy(nn.Module):
   """energy(x, t) = exp(a(t)) |x - network(x, t)|^2 / 2 and its score, minus the gradient in x.
 
-  Calling it returns the score, so it goes with `denoisers.score()`; the method `energy` returns [B]. a(t) starts at zero
-  and lets the scale follow the noise level. A new network is the energy of a standard normal where `network` starts at
-  zero. The network has to be smooth in x for score matching (no ReLU), and may hold no mutable collections.
+  Calling it returns the score, so it goes with `denoisers.score()`; the method `energy` returns [B]. a(t)
+  starts at zero and lets the scale follow the noise level. A new network is the energy of a standard normal
+  where `network` starts at zero. The network has to be smooth in x for score matching (no ReLU), and may hold
+  no mutable collections.
 
   Attributes:
     network: a module `(x, t, cond, train) -> output like x`, such as `MLP`.
@@ -51,4 +52,6 @@ class Energy(nn.Module):
     # Flax has no lifted gradient for a module within a module: the unbound copy is a plain function of x.
     module, variables = self.unbind()
     rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else None
-    return -jax.grad(lambda x: jnp.sum(module.apply(variables, x, t, cond, train, rngs=rngs, method="energy")))(x)
+    return -jax.grad(
+      lambda x: jnp.sum(module.apply(variables, x, t, cond, train, rngs=rngs, method="energy"))
+    )(x)

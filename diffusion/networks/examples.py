@@ -1,7 +1,7 @@
 """Small instances of every network, for tests that must hold for all of them."""
 
-from collections.abc import Callable
 import dataclasses
+from collections.abc import Callable
 
 from flax import linen as nn
 
@@ -22,21 +22,66 @@ class Example:
 
 
 def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Example:
-  return Example(lambda **changes: module(**{"num_classes": 10, "vector_size": 3, "guidance_size": 4, **defaults, **changes}), shape)
+  return Example(
+    lambda **changes: module(
+      **{"num_classes": 10, "vector_size": 3, "guidance_size": 4, **defaults, **changes}
+    ),
+    shape,
+  )
 
 
 NETWORKS: dict[str, Example] = {
-    "mlp": _small(MLP, (5,), width=16, depth=2),
-    "mlp_image": _small(MLP, (4, 6, 2), width=16, depth=1, embedding="positional"),
-    "ddpm": _small(UNet, (4, 8, 3), width=8, channel_multipliers=(1, 2), num_res_blocks=1, attention_resolutions=(8,),
-                   block="ddpm", skip_rescale=False, embedding="fourier", fourier_scale=0.2),
-    "ddpmpp": _small(UNet, (4, 4, 1), width=12, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2),
-    "ncsnpp": _small(UNet, (6, 4, 2), width=8, channel_multipliers=(1, 2), num_res_blocks=1, fir=True,
-                     progressive_input="residual", embedding="fourier", fourier_scale=0.2, centered=False),
-    "unet_1d": _small(UNet, (12, 5), width=8, channel_multipliers=(1, 2), num_res_blocks=1, block="ddpm", fir=True,
-                      progressive="residual", progressive_input="input_skip", combine="cat"),
-    "unet_output_skip": _small(UNet, (6, 10, 1), width=8, channel_multipliers=(2, 1), num_res_blocks=1, fir=True,
-                               progressive="output_skip", progressive_input="input_skip"),
-    "dit": _small(DiT, (4, 6, 3), patch=2, width=16, depth=2, num_heads=2),
-    "dit_1d": _small(DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2),
+  "mlp": _small(MLP, (5,), width=16, depth=2),
+  "mlp_image": _small(MLP, (4, 6, 2), width=16, depth=1, embedding="positional"),
+  "ddpm": _small(
+    UNet,
+    (4, 8, 3),
+    width=8,
+    channel_multipliers=(1, 2),
+    num_res_blocks=1,
+    attention_resolutions=(8,),
+    block="ddpm",
+    skip_rescale=False,
+    embedding="fourier",
+    fourier_scale=0.2,
+  ),
+  "ddpmpp": _small(UNet, (4, 4, 1), width=12, channel_multipliers=(1, 2), num_res_blocks=1, num_heads=2),
+  "ncsnpp": _small(
+    UNet,
+    (6, 4, 2),
+    width=8,
+    channel_multipliers=(1, 2),
+    num_res_blocks=1,
+    fir=True,
+    progressive_input="residual",
+    embedding="fourier",
+    fourier_scale=0.2,
+    centered=False,
+  ),
+  "unet_1d": _small(
+    UNet,
+    (12, 5),
+    width=8,
+    channel_multipliers=(1, 2),
+    num_res_blocks=1,
+    block="ddpm",
+    fir=True,
+    progressive="residual",
+    progressive_input="input_skip",
+    combine="cat",
+  ),
+  "unet_output_skip": _small(
+    UNet,
+    (6, 10, 1),
+    width=8,
+    channel_multipliers=(2, 1),
+    num_res_blocks=1,
+    fir=True,
+    progressive="output_skip",
+    progressive_input="input_skip",
+  ),
+  "dit": _small(DiT, (4, 6, 3), patch=2, width=16, depth=2, num_heads=2),
+  "dit_1d": _small(
+    DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2
+  ),
 }

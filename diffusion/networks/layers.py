@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.precision import at_least_single
 
@@ -47,7 +47,9 @@ class GroupNorm(nn.Module):
     h = h - mean
     h = h * jax.lax.rsqrt(jnp.square(h).mean(axis=(1, 3), keepdims=True) + self.epsilon)
     per_channel = (1,) * (x.ndim - 1) + (channels,)
-    h = h.reshape(x.shape) * scale.astype(h.dtype).reshape(per_channel) + bias.astype(h.dtype).reshape(per_channel)
+    h = h.reshape(x.shape) * scale.astype(h.dtype).reshape(per_channel) + bias.astype(h.dtype).reshape(
+      per_channel
+    )
     return h.astype(self.dtype)
 
 
@@ -66,5 +68,6 @@ def check_inputs(x: jax.Array, t: jax.Array, ranks: tuple[int, ...], name: str) 
     raise ValueError(f"{name} takes x with {allowed} axes (batch first, channels last), got shape {x.shape}.")
   if t.shape != x.shape[:1]:
     raise ValueError(
-        f"{name} takes one time per example: t of shape {x.shape[:1]} for x of shape {x.shape}, got {t.shape}. "
-        "Use jnp.full for a common time.")
+      f"{name} takes one time per example: t of shape {x.shape[:1]} for x of shape {x.shape}, got {t.shape}. "
+      "Use jnp.full for a common time."
+    )

@@ -1,13 +1,12 @@
 """The two halves of the U-Net: from the image down to the coarsest level, and back."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.activations import placed
 from diffusion.networks.attention import SpatialAttention
-from diffusion.networks.resblocks import Resample
-from diffusion.networks.resblocks import ResidualBlock
+from diffusion.networks.resblocks import Resample, ResidualBlock
 from diffusion.networks.style import Style
 
 
@@ -77,7 +76,8 @@ class Decoder(nn.Module):
     for level in reversed(range(len(self.widths))):
       for i in range(self.num_blocks + 1):
         h = block(self.widths[level], style, name=f"block_{level}_{i}")(
-            jnp.concatenate([h, skips.pop()], axis=-1), embedding)
+          jnp.concatenate([h, skips.pop()], axis=-1), embedding
+        )
       if self.attention[level]:
         h = attention(style, name=f"attention_{level}")(h)
       if self.progressive == "output_skip":
@@ -91,7 +91,9 @@ class Decoder(nn.Module):
         h = block(h.shape[-1], style, "up", name=f"up_{level}")(h, embedding)
       elif level:
         h = Resample("up", h.shape[-1], style.resample_with_conv, style, name=f"up_{level}")(h)
-    return pyramid if self.progressive == "output_skip" else self._read(h, self.channels, "last", style.init_scale)
+    return (
+      pyramid if self.progressive == "output_skip" else self._read(h, self.channels, "last", style.init_scale)
+    )
 
   @nn.nowrap
   def _read(self, h, features, name, scale):

@@ -3,13 +3,12 @@
 import math
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
-from diffusion.networks.layers import check_inputs
-from diffusion.networks.layers import layer_norm
+from diffusion.networks.layers import check_inputs, layer_norm
 from diffusion.precision import at_least_single
 
 
@@ -55,13 +54,22 @@ class MLP(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     check_inputs(x, t, (2, 3, 4, 5), "MLP")
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
-        self.width, max(self.width // 4, 4), self.embedding, self.fourier_scale, self.num_classes,
-        self.vector_size, self.guidance_size, name="noise", **precision)(t, cond)
+      self.width,
+      max(self.width // 4, 4),
+      self.embedding,
+      self.fourier_scale,
+      self.num_classes,
+      self.vector_size,
+      self.guidance_size,
+      name="noise",
+      **precision,
+    )(t, cond)
     embedding = nn.swish(embedding).astype(precision["dtype"])
     h = nn.Dense(self.width, name="first", **precision)(x.reshape(x.shape[0], -1))
     block = nn.remat(Block) if self.remat else Block

@@ -1,10 +1,11 @@
-"""A small PixelCNN (arXiv:1606.05328, 1701.05517): convolutions over the rows above and the pixels to the left, as a context."""
+"""A small PixelCNN (arXiv:1606.05328, 1701.05517): convolutions over the rows above and the pixels to the
+left, as a context."""
 
 import functools
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
@@ -20,10 +21,11 @@ def moved(x, rows: int, columns: int):
   """
   height, width = x.shape[1:3]
   x = jnp.pad(x, ((0, 0), (rows, 0), (max(columns, 0), max(-columns, 0)), (0, 0)))
-  return x[:, :height, max(-columns, 0):max(-columns, 0) + width]
+  return x[:, :height, max(-columns, 0) : max(-columns, 0) + width]
 
 
-# Which pixels a convolution sees, as moves: of the rows above with this one, and of the pixels to the left and above with this one.
+# Which pixels a convolution sees, as moves: of the rows above with this one, and of the pixels to the left
+# and above with this one.
 ABOVE = tuple((rows, columns) for rows in (0, 1) for columns in (-1, 0, 1))
 LEFT = tuple((rows, columns) for rows in (0, 1) for columns in (0, 1))
 
@@ -36,16 +38,20 @@ class Convolution(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    return nn.Dense(self.features, name="dense")(jnp.concatenate([moved(x, *move) for move in self.moves], axis=-1))
+    return nn.Dense(self.features, name="dense")(
+      jnp.concatenate([moved(x, *move) for move in self.moves], axis=-1)
+    )
 
 
 class PixelCNN(nn.Module):
-  """Scores of all conditionals of an image, x [B, H, W, C] and t [B] -> like x: row by row, pixel by pixel, channel by channel.
+  """Scores of all conditionals of an image, x [B, H, W, C] and t [B] -> like x: row by row, pixel by pixel,
+  channel by channel.
 
-  Methods `context` (x, t, cond) -> [B, H, W, C, features] and `head` (context, x, t, cond) -> [B, H, W, C]; calling it is one after the
-  other. Two streams of residual blocks: one sees the rows above, one also the pixels to the left, so that nothing before a pixel is
-  hidden from it (a single masked convolution is blind to the upper right). Both are moved by one pixel on entry; no layer normalises over
-  space, which would let a pixel see all others. A new network is the score of N(0, std^2 I), and smooth in x.
+  Methods `context` (x, t, cond) -> [B, H, W, C, features] and `head` (context, x, t, cond) -> [B, H, W, C];
+  calling it is one after the other. Two streams of residual blocks: one sees the rows above, one also the
+  pixels to the left, so that nothing before a pixel is hidden from it (a single masked convolution is blind
+  to the upper right). Both are moved by one pixel on entry; no layer normalises over space, which would let a
+  pixel see all others. A new network is the score of N(0, std^2 I), and smooth in x.
 
   Attributes:
     width, depth: channels and number of residual blocks of each stream; each block reaches one pixel further.
@@ -53,7 +59,8 @@ class PixelCNN(nn.Module):
     head_width, head_depth, frequencies, std: see `ScalarHead`.
     num_classes, vector_size: sizes of the conditions 'label' and 'vector'; 0 for none.
 
-  Raises ValueError for an x that is no batch of images, a t that is not [B] or a condition that the network was not built for.
+  Raises ValueError for an x that is no batch of images, a t that is not [B] or a condition that the network
+  was not built for.
 
   >>> net, x, t = PixelCNN(width=8, depth=1, features=4), jnp.ones((2, 3, 3, 1)), jnp.zeros(2)
   >>> jax.eval_shape(lambda: net.init_with_output(jax.random.key(0), x, t, method="context")[0]).shape
@@ -78,7 +85,9 @@ class PixelCNN(nn.Module):
     """[B, H, W, C, features], for each entry a function of those before it, of t and of the condition."""
     del train
     check_inputs(x, t, (4,), "PixelCNN")
-    embedding = nn.swish(NoiseEmbedding(64, 16, "fourier", 1.0, self.num_classes, self.vector_size, name="noise")(t, cond)).astype(x.dtype)
+    embedding = nn.swish(
+      NoiseEmbedding(64, 16, "fourier", 1.0, self.num_classes, self.vector_size, name="noise")(t, cond)
+    ).astype(x.dtype)
     edge = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # where the image ends
     above = moved(Convolution(self.width, ABOVE, name="above")(edge), 1, 0)
     left = above + moved(Convolution(self.width, LEFT, name="left")(edge), 0, 1)

@@ -1,22 +1,25 @@
 """A scalar energy of a vector at every noise level, with waves of its coordinates for sharp edges."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
 
 
 class Potential(nn.Module):
-  """energy(x, t) = |x|^2 / (2 std^2) + exp(a(t)) f(x, t), and its score by calling it (so it goes with `denoisers.score()`).
+  """energy(x, t) = |x|^2 / (2 std^2) + exp(a(t)) f(x, t), and its score by calling it (so it goes with
+  `denoisers.score()`).
 
-  f is a dense network whose layers are scaled and shifted by the time, of x and of sin and cos of each coordinate at fixed
-  frequencies: without them it learns the smooth part of a density alone. A new network is the energy of N(0, std^2 I).
-  Smooth in x, so that it can be matched by its derivatives.
+  f is a dense network whose layers are scaled and shifted by the time, of x and of sin and cos of each
+  coordinate at fixed
+  frequencies: without them it learns the smooth part of a density alone. A new network is the energy of N(0,
+  std^2 I). Smooth in x, so that it can be matched by its derivatives.
 
   Attributes:
     width, depth: of the hidden layers.
-    frequencies: in radians per unit of x; () for x alone. The largest should be about 1 / (5 noise) of the smallest noise level.
+    frequencies: in radians per unit of x; () for x alone. The largest should be about 1 / (5 noise) of the
+      smallest noise level.
     std: of the data; a process that preserves variance keeps it at all times.
     num_classes: classes of the condition 'label'.
 

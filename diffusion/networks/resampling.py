@@ -5,8 +5,8 @@ StyleGAN2 (arXiv 1912.04958), which Score SDE (arXiv 2011.13456, section 4.3) us
 A filter of four taps is a few shifted additions, which the compiler fuses; no convolution is called.
 """
 
-from collections.abc import Sequence
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -78,19 +78,29 @@ def _filter(x, taps, axis, before, after, stride):
   """y[n] = sum_j taps[j] x[stride n + j - before]."""
   x = _pad(x, axis, before, after)
   count = (x.shape[axis] - len(taps)) // stride + 1
-  terms = [tap * jax.lax.slice_in_dim(x, j, j + (count - 1) * stride + 1, stride, axis) for j, tap in enumerate(taps)]
+  terms = [
+    tap * jax.lax.slice_in_dim(x, j, j + (count - 1) * stride + 1, stride, axis) for j, tap in enumerate(taps)
+  ]
   return functools.reduce(jnp.add, terms)
 
 
 def _insert_and_filter(x, taps, axis, before, after):
-  """The same with stride 1 on x with a zero after each value; even and odd outputs apart, so no zero is touched."""
+  """The same with stride 1 on x with a zero after each value; even and odd outputs apart, so no zero is
+  touched."""
   size = x.shape[axis]
   half = (2 * size + before + after - (len(taps) - 1)) // 2
-  phases = [[((r + j - before) // 2, tap) for j, tap in enumerate(taps) if (r + j - before) % 2 == 0] for r in (0, 1)]
+  phases = [
+    [((r + j - before) // 2, tap) for j, tap in enumerate(taps) if (r + j - before) % 2 == 0] for r in (0, 1)
+  ]
   shifts = [shift for phase in phases for shift, _ in phase]
   low, high = max(0, -min(shifts)), max(0, max(shifts) + half - size)
   x = _pad(x, axis, low, high)
-  even, odd = (functools.reduce(jnp.add, [tap * jax.lax.slice_in_dim(x, low + shift, low + shift + half, axis=axis)
-                                          for shift, tap in phase]) for phase in phases)
-  shape = x.shape[:axis] + (2 * half,) + x.shape[axis + 1:]
+  even, odd = (
+    functools.reduce(
+      jnp.add,
+      [tap * jax.lax.slice_in_dim(x, low + shift, low + shift + half, axis=axis) for shift, tap in phase],
+    )
+    for phase in phases
+  )
+  shape = x.shape[:axis] + (2 * half,) + x.shape[axis + 1 :]
   return jnp.stack([even, odd], axis=axis + 1).reshape(shape)

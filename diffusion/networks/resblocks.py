@@ -1,7 +1,7 @@
 """The residual blocks of the U-Net, and its resampling layers with and without a convolution."""
 
-from flax import linen as nn
 import jax
+from flax import linen as nn
 
 from diffusion.activations import placed
 from diffusion.networks import resampling
@@ -41,7 +41,8 @@ class ResidualBlock(nn.Module):
 
 
 class Resample(nn.Module):
-  """Doubles ('up') or halves ('down') the size, through a 3-wide convolution if `with_conv`, filtered or not."""
+  """Doubles ('up') or halves ('down') the size, through a 3-wide convolution if `with_conv`, filtered or
+  not."""
 
   direction: str
   features: int
@@ -59,4 +60,6 @@ class Resample(nn.Module):
       return style.conv(self.features, "conv", stride=2)(x)
     if up:  # filter and convolution share one zero border: the filter keeps one value more on each side
       return style.conv(self.features, "conv", padding="VALID")(resampling.upsample(x, kernel, margin=1))
-    return style.conv(self.features, "conv", stride=2, padding="VALID")(resampling.blur_before_strided(x, kernel))
+    return style.conv(self.features, "conv", stride=2, padding="VALID")(
+      resampling.blur_before_strided(x, kernel)
+    )

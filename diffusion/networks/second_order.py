@@ -1,11 +1,12 @@
-"""A score and its Hessian out of one module: any network for the first, a dense network with few outputs a dimension for the second."""
+"""A score and its Hessian out of one module: any network for the first, a dense network with few outputs a
+dimension for the second."""
 
 import math
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs, layer_norm
@@ -18,12 +19,14 @@ FORMS = ("low_rank", "diagonal", "full")
 class SecondOrder(nn.Module):
   """score(x, t) like x, and hessian(x, t) as one of the forms of `diffusion.symmetric`.
 
-  Calling it returns the score, so it goes with `denoisers.score()`, and `losses.second_order` trains the other. Both are scaled by
-  a learned power of the noise level, exp(a(t)) and exp(2 a(t)), since a score is of the order of 1/sigma and a Hessian of its
-  square. A new network has score `network` and the Hessian zero, but for its factors, which start small.
+  Calling it returns the score, so it goes with `denoisers.score()`, and `losses.second_order` trains the
+  other. Both are scaled by a learned power of the noise level, exp(a(t)) and exp(2 a(t)), since a score is of
+  the order of 1/sigma and a Hessian of its square. A new network has score `network` and the Hessian zero,
+  but for its factors, which start small.
 
   Attributes:
-    network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable collections.
+    network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable
+      collections.
     form: 'low_rank' (a diagonal plus signed factors), 'diagonal' or 'full' (for few dimensions).
     rank: how many factors; those of the first half, rounded up, are added, the others subtracted.
     width, depth: of the residual network that makes the Hessian from x, flattened.
@@ -92,19 +95,27 @@ class Curvature(nn.Module):
     size = math.prod(x.shape[1:])
     if self.form == "low_rank":
       check_rank(self.rank, size, "SecondOrder")
-    embedding = nn.swish(NoiseEmbedding(self.width, max(self.width // 4, 4), "fourier", 1.0, self.num_classes, 0, name="noise")(t, cond))
+    embedding = nn.swish(
+      NoiseEmbedding(self.width, max(self.width // 4, 4), "fourier", 1.0, self.num_classes, 0, name="noise")(
+        t, cond
+      )
+    )
     h = nn.Dense(self.width, name="first")(x.reshape(x.shape[0], -1).astype(self.dtype))
     for i in range(self.depth):
       h = Block(0.0, True, self.dtype, self.dtype, name=f"block_{i}")(h, embedding)
     h = nn.swish(layer_norm(h, self.dtype))
     if self.form == "full":
-      matrix = nn.Dense(size * size, kernel_init=nn.initializers.zeros, name="matrix")(h).reshape(-1, size, size)
+      matrix = nn.Dense(size * size, kernel_init=nn.initializers.zeros, name="matrix")(h).reshape(
+        -1, size, size
+      )
       return Full(0.5 * (matrix + jnp.swapaxes(matrix, 1, 2)))
     diagonal = nn.Dense(size, kernel_init=nn.initializers.zeros, name="diagonal")(h)
     if self.form == "diagonal":
       return Diagonal(diagonal)
     # From zero a factor f would stay there: the gradient of f f^T is proportional to f.
-    factors = nn.Dense(size * self.rank, kernel_init=nn.initializers.normal(0.1 / math.sqrt(self.width)), name="factors")(h)
+    factors = nn.Dense(
+      size * self.rank, kernel_init=nn.initializers.normal(0.1 / math.sqrt(self.width)), name="factors"
+    )(h)
     return LowRank(diagonal, factors.reshape(-1, size, self.rank), halves(self.rank))
 
 

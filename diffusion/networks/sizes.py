@@ -18,5 +18,7 @@ def check_divisible(sizes: tuple[int, ...], divisor: int, who: str) -> None:
   fitting = [smaller, larger] if all(smaller) else [larger]
   nearest = "size that fits is " if len(fitting) == 1 else "sizes that fit are "
   raise ValueError(
-      f"An input of size {show(sizes)} does not fit {who}: every side must be divisible by {divisor}.\n"
-      f"The nearest {nearest}{' and '.join(map(show, fitting))}: crop, pad or resize the data, or change the network.")
+    f"An input of size {show(sizes)} does not fit {who}: every side must be divisible by {divisor}.\n"
+    f"The nearest {nearest}{' and '.join(map(show, fitting))}: crop, pad or resize the data, or change the "
+    "network."
+  )

@@ -3,11 +3,10 @@
 import dataclasses
 from typing import Any
 
-from flax import linen as nn
 import jax
+from flax import linen as nn
 
-from diffusion.networks.layers import fan_average
-from diffusion.networks.layers import GroupNorm
+from diffusion.networks.layers import GroupNorm, fan_average
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +26,24 @@ class Style:
   param_dtype: Any
   remat: bool
 
-  def conv(self, features: int, name: str, size: int = 3, stride: int = 1, padding: str = "SAME",
-           scale: float = 1.0) -> nn.Conv:
-    return nn.Conv(features, (size,) * self.rank, (stride,) * self.rank, padding, kernel_init=fan_average(scale),
-                   dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+  def conv(
+    self, features: int, name: str, size: int = 3, stride: int = 1, padding: str = "SAME", scale: float = 1.0
+  ) -> nn.Conv:
+    return nn.Conv(
+      features,
+      (size,) * self.rank,
+      (stride,) * self.rank,
+      padding,
+      kernel_init=fan_average(scale),
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      name=name,
+    )
 
   def dense(self, features: int, name: str, scale: float = 1.0) -> nn.Dense:
-    return nn.Dense(features, kernel_init=fan_average(scale), dtype=self.dtype, param_dtype=self.param_dtype, name=name)
+    return nn.Dense(
+      features, kernel_init=fan_average(scale), dtype=self.dtype, param_dtype=self.param_dtype, name=name
+    )
 
   def norm(self, name: str) -> GroupNorm:
     return GroupNorm(self.dtype, self.param_dtype, name=name)

@@ -1,14 +1,16 @@
 """A time score, one number per example, out of any network whose output is like its input."""
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 
 class TimeScore(nn.Module):
-  """time_score(x, t) = <(x, 1), network((x, 1), t)>: quadratic in x where the network is linear, as the ratio of two Gaussians is.
+  """time_score(x, t) = <(x, 1), network((x, 1), t)>: quadratic in x where the network is linear, as the ratio
+  of two Gaussians is.
 
-  Calling it is the same. For vectors x [B, D]; the network has to be smooth in t and may hold no mutable collections.
+  Calling it is the same. For vectors x [B, D]; the network has to be smooth in t and may hold no mutable
+  collections.
 
   Attributes:
     network: a module `(x, t, cond, train) -> output like x`, such as `MLP`.
@@ -29,7 +31,10 @@ class TimeScore(nn.Module):
   def time_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
     """[B]: an estimate of d/dt log p_t(x)."""
     if x.ndim != 2:
-      raise ValueError(f"TimeScore takes vectors [B, D] and x has shape {x.shape}: flatten it, or write a module with this method")
+      raise ValueError(
+        f"TimeScore takes vectors [B, D] and x has shape {x.shape}: flatten it, or write a module with this "
+        "method"
+      )
     x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
     return jnp.sum((x * self.network(x, t, cond, train)).astype(jnp.float32), axis=1)
 

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
-from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from diffusion.networks.attention import SpatialAttention
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
-from diffusion.networks.levels import Decoder
-from diffusion.networks.levels import Encoder
+from diffusion.networks.levels import Decoder, Encoder
 from diffusion.networks.resblocks import ResidualBlock
 from diffusion.networks.sizes import check_divisible
 from diffusion.networks.style import Style
@@ -49,7 +48,8 @@ class UNet(nn.Module):
       statistics and the output stay in float32.
     remat: recompute the blocks in the backward pass instead of storing them.
 
-  Raises ValueError for a size that does not fit, an option that does not exist, a resolution that no level has.
+  Raises ValueError for a size that does not fit, an option that does not exist, a resolution that no level
+  has.
 
   >>> net = UNet(width=8, channel_multipliers=(1, 2), num_res_blocks=1)
   >>> x, t = jnp.zeros((2, 6, 10, 1)), jnp.zeros(2)
@@ -83,44 +83,75 @@ class UNet(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None,
-               train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     check_inputs(x, t, (3, 4), "UNet")
     self._check_options()
     attention = self._attention_levels(x.shape[1:-1])
     precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     style = Style(
-        rank=x.ndim - 2, block=self.block, fir_kernel=tuple(self.fir_kernel) if self.fir else None,
-        resample_with_conv=self.resample_with_conv, skip_rescale=self.skip_rescale, init_scale=self.init_scale,
-        num_heads=self.num_heads, dropout=self.dropout, deterministic=not train, remat=self.remat, **precision)
+      rank=x.ndim - 2,
+      block=self.block,
+      fir_kernel=tuple(self.fir_kernel) if self.fir else None,
+      resample_with_conv=self.resample_with_conv,
+      skip_rescale=self.skip_rescale,
+      init_scale=self.init_scale,
+      num_heads=self.num_heads,
+      dropout=self.dropout,
+      deterministic=not train,
+      remat=self.remat,
+      **precision,
+    )
     embedding = NoiseEmbedding(
-        4 * self.width, self.width, self.embedding, self.fourier_scale, self.num_classes, self.vector_size,
-        self.guidance_size, name="noise", **precision)(t, cond)
+      4 * self.width,
+      self.width,
+      self.embedding,
+      self.fourier_scale,
+      self.num_classes,
+      self.vector_size,
+      self.guidance_size,
+      name="noise",
+      **precision,
+    )(t, cond)
     embedding = nn.swish(embedding).astype(style.dtype)
     h = (x if self.centered else 2.0 * x - 1.0).astype(style.dtype)
 
     widths = tuple(self.width * m for m in self.channel_multipliers)
-    skips = Encoder(self.width, widths, self.num_res_blocks, attention, self.progressive_input, self.combine, style,
-                    name="encoder")(h, embedding)
+    skips = Encoder(
+      self.width,
+      widths,
+      self.num_res_blocks,
+      attention,
+      self.progressive_input,
+      self.combine,
+      style,
+      name="encoder",
+    )(h, embedding)
     block = style.stored(ResidualBlock)
     h = block(widths[-1], style, name="middle_0")(skips[-1], embedding)
     h = style.stored(SpatialAttention)(style, name="middle_attention")(h)
     h = block(widths[-1], style, name="middle_1")(h, embedding)
-    h = Decoder(x.shape[-1], widths, self.num_res_blocks, attention, self.progressive, style,
-                name="decoder")(h, skips, embedding)
+    h = Decoder(x.shape[-1], widths, self.num_res_blocks, attention, self.progressive, style, name="decoder")(
+      h, skips, embedding
+    )
     return h.astype(at_least_single(style.dtype))
 
   def _check_options(self):
     allowed = {
-        "block": ("ddpm", "biggan"), "progressive": ("none", "output_skip", "residual"),
-        "progressive_input": ("none", "input_skip", "residual"), "combine": ("sum", "cat"),
-        "embedding": ("positional", "fourier"),
+      "block": ("ddpm", "biggan"),
+      "progressive": ("none", "output_skip", "residual"),
+      "progressive_input": ("none", "input_skip", "residual"),
+      "combine": ("sum", "cat"),
+      "embedding": ("positional", "fourier"),
     }
     for name, values in allowed.items():
       if getattr(self, name) not in values:
         raise ValueError(f"UNet {name} must be one of {', '.join(values)}; got {getattr(self, name)!r}.")
     if self.num_res_blocks < 1:
-      raise ValueError(f"UNet needs at least one residual block on a level, got num_res_blocks={self.num_res_blocks}.")
+      raise ValueError(
+        f"UNet needs at least one residual block on a level, got num_res_blocks={self.num_res_blocks}."
+      )
 
   def _attention_levels(self, sizes: tuple[int, ...]) -> tuple[bool, ...]:
     levels = len(self.channel_multipliers)
@@ -128,6 +159,8 @@ class UNet(nn.Module):
     longest = [max(sizes) // 2**level for level in range(levels)]
     missing = [r for r in self.attention_resolutions if r not in longest]
     if missing:
-      raise ValueError(f"UNet has no level of resolution {missing} for an input of {sizes}: its levels have "
-                       f"longest sides {longest}. Choose attention_resolutions among these.")
+      raise ValueError(
+        f"UNet has no level of resolution {missing} for an input of {sizes}: its levels have "
+        f"longest sides {longest}. Choose attention_resolutions among these."
+      )
     return tuple(size in self.attention_resolutions for size in longest)

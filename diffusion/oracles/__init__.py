@@ -1,7 +1,8 @@
-"""Distributions whose denoiser, score, Hessian, density and time score are known in closed form at every time.
+"""Distributions whose denoiser, score, Hessian, density and time score are known in closed form at every
+time.
 
-Each oracle is bound to a process and is a denoiser itself, so a solver, a guidance rule or a loss can be checked
-against the true answer in a second.
+Each oracle is bound to a process and is a denoiser itself, so a solver, a guidance rule or a loss can be
+checked against the true answer in a second.
 """
 
 from diffusion.oracles.atoms import Atoms, atoms

@@ -1,11 +1,12 @@
-"""Finitely many points under a Gaussian process: the empirical distribution, whose perfect denoiser memorises."""
+"""Finitely many points under a Gaussian process: the empirical distribution, whose perfect denoiser
+memorises."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.denoisers import Prediction, check_views
 from diffusion.oracles import spectral
@@ -15,11 +16,12 @@ from diffusion.processes.base import GaussianProcess
 
 @struct.dataclass
 class Atoms:
-  """Data sum_k w_k delta(points_k) under a process; x: [B, *event], t: [B], D = number of entries of an event.
+  """Data sum_k w_k delta(points_k) under a process; x: [B, *event], t: [B], D = number of entries of an
+  event.
 
-  Every method takes `cond={'label': [B] int}`, which keeps the points of that class (-1: all), where labels were given.
-  At sigma = 0 there is no density: log_prob, eps, score, Hessian and time score are not finite there. x0 and the
-  posterior covariance have limits, the nearest point and zero, and take them.
+  Every method takes `cond={'label': [B] int}`, which keeps the points of that class (-1: all), where labels
+  were given. At sigma = 0 there is no density: log_prob, eps, score, Hessian and time score are not finite
+  there. x0 and the posterior covariance have limits, the nearest point and zero, and take them.
   """
 
   process: GaussianProcess
@@ -91,7 +93,8 @@ class Atoms:
     return jnp.sum(jnp.where(weights > 0, weights * each, 0.0), axis=-1)
 
   def sample(self, key, n, t=None, cond=None):
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i) alone."""
+    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
+    alone."""
     which_keys, noise_keys = spectral.sample_keys(key, n, 2)
     which = draw_components(class_log_weights(self.log_weights, self.labels, cond, n), which_keys)
     x_t = spectral.add_noise(self.process, self._flat_points()[which], t, noise_keys)
@@ -104,13 +107,16 @@ class Atoms:
     return jnp.matmul(weights, self._flat_points(), precision=spectral.PRECISION)
 
   def _posterior(self, x, t, cond):
-    """x as [B, D], the marginal at t, the squares |x - alpha a_k|^2 and the posterior weights, both [B, K]."""
+    """x as [B, D], the marginal at t, the squares |x - alpha a_k|^2 and the posterior weights, both [B,
+    K]."""
     flat, t = spectral.check_rows(x, t, self.points.shape[1:])
     m = self.process.marginal(t)
     log_weights = class_log_weights(self.log_weights, self.labels, cond, flat.shape[0])
-    # Differences before squares: |x|^2 - 2 alpha x.a + alpha^2 |a|^2 would lose everything at small sigma. XLA fuses
-    # the difference into the sum, so [B, K, D] is never stored.
-    square = jnp.sum((flat[:, None, :] - m.alpha[:, None, None] * self._flat_points()[None, :, :]) ** 2, axis=-1)
+    # Differences before squares: |x|^2 - 2 alpha x.a + alpha^2 |a|^2 would lose everything at small sigma.
+    # XLA fuses the difference into the sum, so [B, K, D] is never stored.
+    square = jnp.sum(
+      (flat[:, None, :] - m.alpha[:, None, None] * self._flat_points()[None, :, :]) ** 2, axis=-1
+    )
     allowed = jnp.where(log_weights > -jnp.inf, square, jnp.inf)
     # Softmax does not see a common shift, so the smallest square may be taken out without its gradient.
     excess = square - jax.lax.stop_gradient(jnp.min(allowed, axis=-1, keepdims=True))
@@ -143,4 +149,9 @@ def atoms(process, points, weights=None, labels=None, dtype=None) -> Atoms:
     raise ValueError(f"points must be [K, *event] with K >= 1, got shape {points.shape}")
   dtype = dtype or spectral.default_dtype()
   count = points.shape[0]
-  return Atoms(process, jnp.asarray(points, dtype), jnp.asarray(host_log_weights(weights, count), dtype), host_labels(labels, count))
+  return Atoms(
+    process,
+    jnp.asarray(points, dtype),
+    jnp.asarray(host_log_weights(weights, count), dtype),
+    host_labels(labels, count),
+  )

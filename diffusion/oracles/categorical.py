@@ -1,16 +1,19 @@
-"""A finite categorical distribution whose coordinates are resampled uniformly (arXiv:2211.00802; arXiv:2107.03006).
+"""A finite categorical distribution whose coordinates are resampled uniformly (arXiv:2211.00802;
+arXiv:2107.03006).
 
-Under the uniform-resample kernel each coordinate, on its own, is replaced with probability b by a uniform draw of its K
-values: it stays with probability 1 - b + b/K and becomes each other value with probability b/K. The joint table is small
-enough to hold, so everything is exact.
+Under the uniform-resample kernel each coordinate, on its own, is replaced with probability b by a uniform
+draw of its K
+values: it stays with probability 1 - b + b/K and becomes each other value with probability b/K. The joint
+table is small enough to hold, so everything is exact.
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.oracles import spectral
 
@@ -22,11 +25,12 @@ def resample_probability(t):
 
 @struct.dataclass
 class UniformResampleCategorical:
-  """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in the range of the clock.
+  """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in the range of
+  the clock.
 
-  K is the number of values, the largest one where coordinates differ; an output over values of a coordinate with fewer
-  holds -inf (logits) or 0 (ratios) in the places that do not exist. Where p_t(x) = 0, at b = 0 only, logits and ratios at x
-  are not defined.
+  K is the number of values, the largest one where coordinates differ; an output over values of a coordinate
+  with fewer holds -inf (logits) or 0 (ratios) in the places that do not exist. Where p_t(x) = 0, at b = 0
+  only, logits and ratios at x are not defined.
   """
 
   probs: Any  # [K_1, ..., K_D], sums to one
@@ -50,7 +54,8 @@ class UniformResampleCategorical:
   def time_score(self, x, t):
     """d/dt log p_t(x), in nats per unit of t: [B].
 
-    The slope of the kernel in b is "uniform minus stay" on one coordinate and the kernel on the others, summed.
+    The slope of the kernel in b is "uniform minus stay" on one coordinate and the kernel on the others,
+    summed.
     """
     x, t = self._check(x, t)
     b, rate = jax.jvp(self.clock, (t,), (jnp.ones_like(t),))
@@ -62,7 +67,8 @@ class UniformResampleCategorical:
     return rate * self._look_up(slope, x) / self._look_up(self.table(t), x)
 
   def ratios(self, x, t):
-    """p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K], entry (d, k) sets x_d = k.
+    """p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K], entry (d, k) sets
+    x_d = k.
 
     These are the ratios of the reverse jump rates to the forward ones (arXiv:2310.16834, eq. 4).
     """
@@ -72,9 +78,11 @@ class UniformResampleCategorical:
     return jnp.stack([self._pad(v, 0.0) for v in values], axis=1) / self._look_up(table, x)[:, None, None]
 
   def concrete(self, x, t):
-    """The concrete score p_t(y) / p_t(x) - 1 of every one-coordinate neighbour: [B, D, K] (arXiv:2211.00802, eq. 2).
+    """The concrete score p_t(y) / p_t(x) - 1 of every one-coordinate neighbour: [B, D, K] (arXiv:2211.00802,
+    eq. 2).
 
-    Entry (d, k) is the neighbour with x_d = k, so the cycle's neighbour x_d + 1 is entry (d, (x_d + 1) mod K).
+    Entry (d, k) is the neighbour with x_d = k, so the cycle's neighbour x_d + 1 is entry (d, (x_d + 1) mod
+    K).
     """
     exists = jnp.arange(max(self.sizes))[None, :] < jnp.array(self.sizes)[:, None]
     return jnp.where(exists[None], self.ratios(x, t) - 1.0, 0.0)
@@ -96,8 +104,11 @@ class UniformResampleCategorical:
     spectral.check_no_condition(cond)
     log_posterior = self.log_posterior(x, t)
     axes = range(1, log_posterior.ndim)
-    logits = [jax.scipy.special.logsumexp(log_posterior, axis=tuple(a for a in axes if a != d + 1)) for d in range(len(self.sizes))]
-    return jnp.stack([self._pad(l, -jnp.inf) for l in logits], axis=1)
+    logits = [
+      jax.scipy.special.logsumexp(log_posterior, axis=tuple(a for a in axes if a != d + 1))
+      for d in range(len(self.sizes))
+    ]
+    return jnp.stack([self._pad(value, -jnp.inf) for value in logits], axis=1)
 
   __call__ = denoise
 
@@ -119,12 +130,15 @@ class UniformResampleCategorical:
     return jnp.where(resampled, uniform, x0)
 
   def sample(self, key, n, t=None):
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, D] int32; sample i depends on (key, i) alone."""
+    """Draws of x_t (of the data for t None), t a number or [n]: [n, D] int32; sample i depends on (key, i)
+    alone."""
     clean, noise = jax.random.split(key)
     (keys,) = spectral.sample_keys(clean, n, 1)
     flat = jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.probs.reshape(-1))))(keys)
     x0 = jnp.stack(jnp.unravel_index(flat, self.sizes), axis=1).astype(jnp.int32)
-    return x0 if t is None else self.perturb(noise, x0, jnp.broadcast_to(jnp.asarray(t, self.probs.dtype), (n,)))
+    return (
+      x0 if t is None else self.perturb(noise, x0, jnp.broadcast_to(jnp.asarray(t, self.probs.dtype), (n,)))
+    )
 
   def _start(self, b):
     return jnp.broadcast_to(self.probs[None], (b.shape[0], *self.sizes))
@@ -146,7 +160,9 @@ class UniformResampleCategorical:
 
   def _along(self, table, x, d):
     """The table at x with coordinate d free: [B, K_d]."""
-    return jax.vmap(lambda p, row: p[tuple(slice(None) if e == d else row[e] for e in range(len(self.sizes)))])(table, x)
+    return jax.vmap(
+      lambda p, row: p[tuple(slice(None) if e == d else row[e] for e in range(len(self.sizes)))]
+    )(table, x)
 
   def _pad(self, values, fill):
     return jnp.pad(values, ((0, 0), (0, max(self.sizes) - values.shape[1])), constant_values=fill)
@@ -154,9 +170,15 @@ class UniformResampleCategorical:
   def _check(self, x, t):
     x, t = jnp.asarray(x), jnp.asarray(t)
     if x.ndim != 2 or x.shape[1] != len(self.sizes) or not jnp.issubdtype(x.dtype, jnp.integer):
-      raise ValueError(f"x must be integers [B, {len(self.sizes)}], one column a coordinate, got shape {x.shape} of {x.dtype}")
+      raise ValueError(
+        f"x must be integers [B, {len(self.sizes)}], one column a coordinate, got shape {x.shape} of "
+        f"{x.dtype}"
+      )
     if t.shape != x.shape[:1]:
-      raise ValueError(f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example jnp.full(({x.shape[0]},), t)")
+      raise ValueError(
+        f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example "
+        f"jnp.full(({x.shape[0]},), t)"
+      )
     return x, t
 
 
@@ -164,13 +186,16 @@ def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) 
   """The oracle of a small categorical under the uniform-resample kernel (arXiv:2211.00802).
 
   Args:
-    probs: [K_1, ..., K_D] joint probabilities of D coordinates, or a list of D vectors for independent ones; none
-      negative, normalised here. The table of every state is held for each row of a batch: keep it to some thousand states.
-    clock: t -> probability b in [0, 1] that a coordinate is resampled; by default t is b. Built once: it is static.
+    probs: [K_1, ..., K_D] joint probabilities of D coordinates, or a list of D vectors for independent ones;
+      none negative, normalised here. The table of every state is held for each row of a batch: keep it to
+      some thousand states.
+    clock: t -> probability b in [0, 1] that a coordinate is resampled; by default t is b. Built once: it is
+      static.
     dtype: of its arrays; by default float64 where JAX allows it, else float32.
 
   Raises:
-    ValueError: a negative probability, a coordinate with fewer than two values, or a table of more than 10^6 states.
+    ValueError: a negative probability, a coordinate with fewer than two values, or a table of more than 10^6
+      states.
 
   >>> oracle = uniform_resample_categorical([0.7, 0.2, 0.1])
   >>> x, b = jnp.array([[0], [0]]), jnp.array([0.0, 1.0])
@@ -188,7 +213,11 @@ def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) 
   if joint.ndim == 0 or min(joint.shape) < 2:
     raise ValueError(f"every coordinate needs two or more values, got a table of shape {joint.shape}")
   if joint.size > 10**6:
-    raise ValueError(f"the table has {joint.size} states and is held for each row of a batch: 10^6 is the most")
+    raise ValueError(
+      f"the table has {joint.size} states and is held for each row of a batch: 10^6 is the most"
+    )
   if not np.all(joint >= 0) or not 0 < joint.sum() < np.inf:
     raise ValueError("probs must hold numbers that are not negative and not all zero")
-  return UniformResampleCategorical(jnp.asarray(joint / joint.sum(), dtype or spectral.default_dtype()), clock)
+  return UniformResampleCategorical(
+    jnp.asarray(joint / joint.sum(), dtype or spectral.default_dtype()), clock
+  )

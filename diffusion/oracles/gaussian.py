@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.denoisers import Prediction, check_views
 from diffusion.oracles import spectral
@@ -16,8 +16,9 @@ from diffusion.processes.base import GaussianProcess
 class Gaussian:
   """Data N(mean, S) under a process; x: [B, *event], t: [B], D = number of entries of an event.
 
-  Finite at every time, both ends included, for S positive definite (velocity and time score: wherever the schedule's
-  slopes are). Where S is singular, the directions without variance have no density, score or eps at sigma = 0.
+  Finite at every time, both ends included, for S positive definite (velocity and time score: wherever the
+  schedule's slopes are). Where S is singular, the directions without variance have no density, score or eps
+  at sigma = 0.
   """
 
   process: GaussianProcess
@@ -73,7 +74,8 @@ class Gaussian:
     return jnp.sum(half * (scaled**2 - 1.0 / c) + m.d_alpha * mean * scaled, axis=-1)
 
   def sample(self, key, n, t=None, cond=None):
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i) alone."""
+    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
+    alone."""
     spectral.check_no_condition(cond)
     data_keys, noise_keys = spectral.sample_keys(key, n, 2)
     normal = spectral.normal_rows(data_keys, self.eigenvalues.shape[0], self.mean.dtype)
@@ -83,8 +85,8 @@ class Gaussian:
   def flow(self, x, t_from, t_to):
     """The exact solution at t_to of the probability-flow ODE that passes through x at t_from.
 
-    x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m): the marginals commute, so the symmetric roots solve
-    dx/dt = f x - g^2/2 score (arXiv:2011.13456, eq. 13).
+    x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m): the marginals commute, so the symmetric
+    roots solve dx/dt = f x - g^2/2 score (arXiv:2011.13456, eq. 13).
 
     Args:
       x: [B, *event] at t_from.

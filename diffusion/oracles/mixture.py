@@ -1,11 +1,12 @@
-"""A mixture of Gaussians with full covariances under a Gaussian process, with a class label a component if wanted."""
+"""A mixture of Gaussians with full covariances under a Gaussian process, with a class label a component if
+wanted."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.denoisers import Prediction, check_views
 from diffusion.oracles import spectral
@@ -15,8 +16,8 @@ from diffusion.processes.base import GaussianProcess
 def class_log_weights(log_weights, labels, cond, rows):
   """Log-weights of the components under each row's condition, normalised: [B, K].
 
-  A row's label keeps the components of that class; -1, or no condition, keeps all. A class without components makes
-  that row NaN.
+  A row's label keeps the components of that class; -1, or no condition, keeps all. A class without components
+  makes that row NaN.
 
   Raises:
     ValueError: a label for an oracle that has no classes, or a condition other than 'label'.
@@ -37,7 +38,9 @@ def host_log_weights(weights, count):
   """log(weights / sum) in float64 on the host: [K]; None means equal weights. Raises ValueError."""
   weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
   if weights.shape != (count,) or not np.all(weights >= 0) or not 0 < weights.sum() < np.inf:
-    raise ValueError(f"weights must be {count} numbers, none negative and not all zero, got shape {weights.shape}")
+    raise ValueError(
+      f"weights must be {count} numbers, none negative and not all zero, got shape {weights.shape}"
+    )
   with np.errstate(divide="ignore"):
     return np.log(weights / weights.sum())
 
@@ -61,9 +64,9 @@ def draw_components(log_weights, keys):
 class GaussianMixture:
   """Data sum_k w_k N(mean_k, S_k) under a process; x: [B, *event], t: [B], D = number of entries of an event.
 
-  Every method takes `cond={'label': [B] int}`, which keeps the components of that class (-1: all), where labels were
-  given. Finite at every time, both ends included, for positive definite S_k (velocity and time score: wherever the
-  schedule's slopes are).
+  Every method takes `cond={'label': [B] int}`, which keeps the components of that class (-1: all), where
+  labels were given. Finite at every time, both ends included, for positive definite S_k (velocity and time
+  score: wherever the schedule's slopes are).
   """
 
   process: GaussianProcess
@@ -90,8 +93,8 @@ class GaussianMixture:
   def hessian(self, x, t, cond=None):
     """Hessian of log p_t at x: [B, D, D].
 
-    sum_k r_k ((g_k - s)(g_k - s)^T - C_k^-1) with the components' scores g_k and their mean s: the form without
-    cancellation of sum_k r_k (g_k g_k^T - C_k^-1) - s s^T.
+    sum_k r_k ((g_k - s)(g_k - s)^T - C_k^-1) with the components' scores g_k and their mean s: the form
+    without cancellation of sum_k r_k (g_k g_k^T - C_k^-1) - s s^T.
     """
     _, y, c, log_joint = self._components(x, t, cond)
     weights = jax.nn.softmax(log_joint, axis=-1)
@@ -104,7 +107,9 @@ class GaussianMixture:
     weights = jax.nn.softmax(log_joint, axis=-1)
     eigenvalues = self.eigenvalues[None, :, :]
     means = self._flat_means()[None, :, :] + self._out(spectral.gain(m.alpha, eigenvalues, c) * y)
-    return self._spread(means, weights) + self._mean_matrix(spectral.gain(m.sigma**2, eigenvalues, c), weights)
+    return self._spread(means, weights) + self._mean_matrix(
+      spectral.gain(m.sigma**2, eigenvalues, c), weights
+    )
 
   def log_prob(self, x, t, cond=None):
     """log p_t(x) in nats: [B]."""
@@ -125,7 +130,8 @@ class GaussianMixture:
     return jnp.sum(weights * each, axis=-1)
 
   def sample(self, key, n, t=None, cond=None):
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i) alone."""
+    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
+    alone."""
     which_keys, data_keys, noise_keys = spectral.sample_keys(key, n, 3)
     which = draw_components(class_log_weights(self.log_weights, self.labels, cond, n), which_keys)
     normal = spectral.normal_rows(data_keys, self.eigenvalues.shape[1], self.means.dtype)
@@ -139,7 +145,8 @@ class GaussianMixture:
     return self.means.reshape(self.means.shape[0], -1)
 
   def _components(self, x, t, cond):
-    """The marginal's numbers as [B, 1, 1], y_k = U_k^T (x - alpha m_k), c_k, both [B, K, D], log w_k N_k(x) [B, K]."""
+    """The marginal's numbers as [B, 1, 1], y_k = U_k^T (x - alpha m_k), c_k, both [B, K, D], log w_k N_k(x)
+    [B, K]."""
     x, t = spectral.check_rows(x, t, self.means.shape[1:])
     m = jax.tree.map(lambda a: a[:, None, None], self.process.marginal(t))
     c = spectral.marginal_variance(m.alpha, m.sigma, self.eigenvalues[None, :, :])
@@ -157,10 +164,14 @@ class GaussianMixture:
     return a[:, :, 0] * jnp.matmul(weights, self._flat_means(), precision=spectral.PRECISION) + offset
 
   def _into(self, x):
-    return x if self.basis is None else jnp.einsum("bkd,kde->bke", x, self.basis, precision=spectral.PRECISION)
+    return (
+      x if self.basis is None else jnp.einsum("bkd,kde->bke", x, self.basis, precision=spectral.PRECISION)
+    )
 
   def _out(self, y):
-    return y if self.basis is None else jnp.einsum("bke,kde->bkd", y, self.basis, precision=spectral.PRECISION)
+    return (
+      y if self.basis is None else jnp.einsum("bke,kde->bkd", y, self.basis, precision=spectral.PRECISION)
+    )
 
   def _spread(self, vectors, weights):
     """Weighted covariance of vectors [B, K, D] under weights [B, K]: [B, D, D]."""
@@ -171,7 +182,9 @@ class GaussianMixture:
     """sum_k w_k U_k diag(d_k) U_k^T: [B, K, D] and [B, K] -> [B, D, D]."""
     diagonals = weights[:, :, None] * diagonals
     if self.basis is None:
-      return jnp.sum(diagonals, axis=1)[:, :, None] * jnp.eye(diagonals.shape[-1], dtype=diagonals.dtype)[None]
+      return (
+        jnp.sum(diagonals, axis=1)[:, :, None] * jnp.eye(diagonals.shape[-1], dtype=diagonals.dtype)[None]
+      )
     return jnp.einsum("kde,bke,kfe->bdf", self.basis, diagonals, self.basis, precision=spectral.PRECISION)
 
 
@@ -211,10 +224,10 @@ def gaussian_mixture(process, weights, means, covariances, labels=None, dtype=No
   dtype = dtype or spectral.default_dtype()
   array = lambda a: None if a is None else jnp.asarray(a, dtype)
   return GaussianMixture(
-      process,
-      array(host_log_weights(weights, count)),
-      array(means),
-      array(basis),
-      array(np.stack(eigenvalues)),
-      host_labels(labels, count),
+    process,
+    array(host_log_weights(weights, count)),
+    array(means),
+    array(basis),
+    array(np.stack(eigenvalues)),
+    host_labels(labels, count),
   )

@@ -1,15 +1,17 @@
-"""Mixtures of Gaussians at the ends of a path: density, score and time score in closed form at every time between.
+"""Mixtures of Gaussians at the ends of a path: density, score and time score in closed form at every time
+between.
 
-With component i at the first end and j at the second, x_t is a mixture of N(a m_i + b m_j, a^2 S_i + b^2 S_j + v I) with
-weights w_i w_j. The covariances of the two ends need not commute, so each is factorised at each time: meant for small D.
+With component i at the first end and j at the second, x_t is a mixture of N(a m_i + b m_j, a^2 S_i + b^2 S_j
++ v I) with weights w_i w_j. The covariances of the two ends need not commute, so each is factorised at each
+time: meant for small D.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.oracles import spectral
 from diffusion.processes.paths import Path, as_path
@@ -46,7 +48,10 @@ class PathMixture:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     log_joint, scaled, inverse, blend = self._components(x, t, cond)
     slope = self._pairs(blend.d_first_square, blend.d_second_square, blend.d_variance)
-    mean_slope = _outer_sum(blend.d_first[:, None, None] * self.first.means[None], blend.d_second[:, None, None] * self.second.means[None])
+    mean_slope = _outer_sum(
+      blend.d_first[:, None, None] * self.first.means[None],
+      blend.d_second[:, None, None] * self.second.means[None],
+    )
     quadratic = jnp.einsum("bkd,bkde,bke->bk", scaled, slope, scaled, precision=spectral.PRECISION)
     trace = jnp.einsum("bkde,bked->bk", inverse, slope, precision=spectral.PRECISION)
     each = 0.5 * (quadratic - trace) + jnp.sum(mean_slope * scaled, axis=2)
@@ -63,7 +68,9 @@ class PathMixture:
   def _pairs(self, first, second, variance):
     """first S_i + second S_j + variance I for every pair, factors [B]: [B, K, D, D]."""
     expand = lambda a: a[:, None, None, None]
-    total = _outer_sum(expand(first) * self.first.covariances[None], expand(second) * self.second.covariances[None])
+    total = _outer_sum(
+      expand(first) * self.first.covariances[None], expand(second) * self.second.covariances[None]
+    )
     return total + expand(variance) * jnp.eye(total.shape[-1], dtype=total.dtype)[None, None]
 
   def _components(self, x, t, cond):
@@ -71,7 +78,10 @@ class PathMixture:
     spectral.check_no_condition(cond)
     x, t = spectral.check_rows(x, t, self.first.means.shape[1:])
     blend = self.path.blend(t)
-    means = _outer_sum(blend.first[:, None, None] * self.first.means[None], blend.second[:, None, None] * self.second.means[None])
+    means = _outer_sum(
+      blend.first[:, None, None] * self.first.means[None],
+      blend.second[:, None, None] * self.second.means[None],
+    )
     covariances = self._pairs(blend.first**2, blend.second**2, blend.variance)
     inverse = jnp.linalg.inv(covariances)
     centred = x[:, None, :] - means
@@ -87,12 +97,13 @@ def path_mixture(path, first=None, second=None, dtype=None) -> PathMixture:
 
   Args:
     path: a path that goes through no map, or a Gaussian process.
-    first, second: (weights [K], means [K, D], covariances: K numbers, [D] or [D, D]) of an end that is data; None for one
-      that is a standard normal.
+    first, second: (weights [K], means [K, D], covariances: K numbers, [D] or [D, D]) of an end that is data;
+      None for one that is a standard normal.
     dtype: of its arrays; by default float64 where JAX allows it, else float32.
 
   Raises:
-    ValueError: an end given that the path does not have, or missing; shapes that do not fit; a matrix that is no covariance.
+    ValueError: an end given that the path does not have, or missing; shapes that do not fit; a matrix that is
+      no covariance.
 
   >>> from diffusion import oracles, processes
   >>> oracle = path_mixture(processes.spherical(), second=([1.0], [[0.0]], [0.25]))
@@ -101,11 +112,15 @@ def path_mixture(path, first=None, second=None, dtype=None) -> PathMixture:
   """
   path = as_path(path, "path_mixture")
   if path.encode is not None:
-    raise ValueError("path_mixture knows the densities of a path that goes through no map: evaluate it at encode(x)")
+    raise ValueError(
+      "path_mixture knows the densities of a path that goes through no map: evaluate it at encode(x)"
+    )
   for place, kind, end in zip(("first", "second"), path.ends, (first, second)):
     if (kind == "data") != (end is not None):
-      raise ValueError(f"the {place} end of {path.name} is {'data' if kind == 'data' else 'a standard normal'}: "
-                       f"{place}={'(weights, means, covariances)' if kind == 'data' else 'None'} is what fits")
+      raise ValueError(
+        f"the {place} end of {path.name} is {'data' if kind == 'data' else 'a standard normal'}: "
+        f"{place}={'(weights, means, covariances)' if kind == 'data' else 'None'} is what fits"
+      )
   dim = np.asarray((second if first is None else first)[1]).shape[-1]
   dtype = dtype or spectral.default_dtype()
   return PathMixture(path, _end(first, dim, dtype), _end(second, dim, dtype))
@@ -115,8 +130,11 @@ def _end(given, dim, dtype):
   weights, means, covariances = given or ([1.0], np.zeros((1, dim)), [0.0])
   weights, means = np.asarray(weights, np.float64), np.asarray(means, np.float64)
   if means.shape != (weights.size, dim) or len(covariances) != weights.size or not np.all(weights > 0):
-    raise ValueError(f"an end is K positive weights, means [K, {dim}] and K covariances, got {weights.size} weights, means of shape "
-                     f"{means.shape} and {len(covariances)} covariances")
+    raise ValueError(
+      f"an end is K positive weights, means [K, {dim}] and K covariances, got {weights.size} weights, means "
+      "of shape "
+      f"{means.shape} and {len(covariances)} covariances"
+    )
   full, roots = [], []
   for covariance in covariances:
     basis, eigenvalues = spectral.factor(covariance, dim)
@@ -129,7 +147,9 @@ def _end(given, dim, dtype):
 
 def _draw(end, keys):
   which = jax.vmap(lambda k: jax.random.categorical(jax.random.fold_in(k, 0), end.log_weights))(keys)
-  normal = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, 1), end.means.shape[1:], end.means.dtype))(keys)
+  normal = jax.vmap(
+    lambda k: jax.random.normal(jax.random.fold_in(k, 1), end.means.shape[1:], end.means.dtype)
+  )(keys)
   return end.means[which] + jnp.einsum("nde,ne->nd", end.roots[which], normal, precision=spectral.PRECISION)
 
 

@@ -1,8 +1,9 @@
-"""A Gaussian N(m, S) under x_t = alpha x_0 + sigma eps, in the eigenbasis of S where every quantity is a diagonal.
+"""A Gaussian N(m, S) under x_t = alpha x_0 + sigma eps, in the eigenbasis of S where every quantity is a
+diagonal.
 
-With S = U diag(l) U^T and y = U^T (x - alpha m), the marginal has covariance U diag(c) U^T, c = alpha^2 l + sigma^2, and
-every view of the denoiser is a m + U (b y) with the two factors of `view_factors`. No factor subtracts nearly equal
-numbers, so float32 keeps its digits at both ends of the process.
+With S = U diag(l) U^T and y = U^T (x - alpha m), the marginal has covariance U diag(c) U^T, c = alpha^2 l +
+sigma^2, and every view of the denoiser is a m + U (b y) with the two factors of `view_factors`. No factor
+subtracts nearly equal numbers, so float32 keeps its digits at both ends of the process.
 """
 
 import jax
@@ -26,8 +27,8 @@ def factor(covariance, dim):
     dim: D.
 
   Returns:
-    (basis, eigenvalues): basis [D, D] with eigenvectors as columns, or None for an isotropic or diagonal covariance;
-    eigenvalues [D], ascending for a full covariance and in the order of the axes otherwise.
+    (basis, eigenvalues): basis [D, D] with eigenvectors as columns, or None for an isotropic or diagonal
+    covariance; eigenvalues [D], ascending for a full covariance and in the order of the axes otherwise.
 
   Raises:
     ValueError: another shape, not symmetric, or not positive semi-definite.
@@ -41,10 +42,14 @@ def factor(covariance, dim):
       raise ValueError("a covariance must be symmetric: give (S + S.T) / 2")
     eigenvalues, basis = np.linalg.eigh(0.5 * (covariance + covariance.T))
   else:
-    raise ValueError(f"a covariance in {dim} dimensions is a number, [{dim}] or [{dim}, {dim}], got shape {covariance.shape}")
+    raise ValueError(
+      f"a covariance in {dim} dimensions is a number, [{dim}] or [{dim}, {dim}], got shape {covariance.shape}"
+    )
   # What rounding of a float32 matrix can do to a zero eigenvalue is no error.
   if not np.all(eigenvalues >= -1e-6 * np.abs(eigenvalues).max()):
-    raise ValueError(f"a covariance must be positive semi-definite, got the eigenvalue {eigenvalues.min():.3g}")
+    raise ValueError(
+      f"a covariance must be positive semi-definite, got the eigenvalue {eigenvalues.min():.3g}"
+    )
   return basis, np.maximum(eigenvalues, 0.0)
 
 
@@ -96,16 +101,25 @@ def check_rows(x, t, event):
   """
   x, t = jnp.asarray(x), jnp.asarray(t)
   if x.shape[1:] != tuple(event) or x.ndim == 0:
-    raise ValueError(f"x has shape {x.shape} but this oracle's data has shape {tuple(event)}: give x shaped [B, ...] with that event shape")
+    raise ValueError(
+      f"x has shape {x.shape} but this oracle's data has shape {tuple(event)}: give x shaped [B, ...] with "
+      "that event shape"
+    )
   if t.shape != x.shape[:1]:
-    raise ValueError(f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example jnp.full(({x.shape[0]},), t)")
+    raise ValueError(
+      f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example "
+      f"jnp.full(({x.shape[0]},), t)"
+    )
   return x.reshape(x.shape[0], -1), t
 
 
 def check_no_condition(cond):
   """Raises ValueError where an oracle without classes is given a condition."""
   if cond:
-    raise ValueError(f"this oracle has no classes but got a condition with {', '.join(cond)}: give labels= when making it, or cond=None")
+    raise ValueError(
+      f"this oracle has no classes but got a condition with {', '.join(cond)}: give labels= when making it, "
+      "or cond=None"
+    )
 
 
 def sample_keys(key, n, purposes):

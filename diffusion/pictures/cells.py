@@ -9,17 +9,25 @@ def as_batch(items, name):
   """Items [N, H, W, C] (C = 1 or 3) or [N, L, C] as float64; raises ValueError for other shapes."""
   items = np.asarray(items)
   if items.ndim not in (3, 4) or not len(items):
-    raise ValueError(f"{name} must be images [N, H, W, C] or signals [N, L, C] with N at least 1, and has shape {items.shape}")
+    raise ValueError(
+      f"{name} must be images [N, H, W, C] or signals [N, L, C] with N at least 1, and has shape "
+      f"{items.shape}"
+    )
   if items.ndim == 4 and items.shape[-1] not in (1, 3):
-    raise ValueError(f"{name} has {items.shape[-1]} channels: a picture shows 1 (grey) or 3 (RGB); choose channels first")
+    raise ValueError(
+      f"{name} has {items.shape[-1]} channels: a picture shows 1 (grey) or 3 (RGB); choose channels first"
+    )
   return items.astype(np.float64)
 
 
 def to_bytes(images, value_range):
-  """Images in data units -> uint8 [..., 3]: value_range maps to 0..255, what lies outside is cut, NaN is magenta."""
+  """Images in data units -> uint8 [..., 3]: value_range maps to 0..255, what lies outside is cut, NaN is
+  magenta."""
   low, high = value_range
   if not high > low:
-    raise ValueError(f"value_range is {value_range}: give (low, high) with low < high, the data values of black and white")
+    raise ValueError(
+      f"value_range is {value_range}: give (low, high) with low < high, the data values of black and white"
+    )
   images = np.broadcast_to(images, (*images.shape[:-1], 3)) if images.shape[-1] == 1 else images
   broken = ~np.isfinite(images).all(axis=-1)
   levels = np.clip((np.where(np.isfinite(images), images, 0.0) - low) / (high - low), 0.0, 1.0)
@@ -59,14 +67,22 @@ def draw(axes, item, x, y, size, value_range, frame=None):
   width, height = size
   if item.ndim == 3:
     pixels = to_bytes(item, value_range)
-    axes.imshow(pixels, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto", zorder=1)
+    axes.imshow(
+      pixels, extent=(x, x + width, y + height, y), interpolation="nearest", aspect="auto", zorder=1
+    )
   else:
     low, high = value_range
     axes.add_patch(Rectangle((x, y), width, height, facecolor="#f6f6f6", edgecolor="none", zorder=0))
     places = x + width * (np.arange(len(item)) + 0.5) / len(item)
     levels = np.clip((item - low) / (high - low), 0.0, 1.0)
     for channel in range(item.shape[-1]):
-      axes.plot(places, y + height * (0.95 - 0.9 * levels[:, channel]), color=f"C{channel % 10}", linewidth=1.0, zorder=1)
+      axes.plot(
+        places,
+        y + height * (0.95 - 0.9 * levels[:, channel]),
+        color=f"C{channel % 10}",
+        linewidth=1.0,
+        zorder=1,
+      )
   if frame is not None:
     axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=1.6, zorder=2))
 

@@ -8,10 +8,11 @@ from diffusion.pictures import cells, files
 def loss_curve(path, steps, losses, heldout=None, title="Training loss", ylabel="loss"):
   """Losses over steps, raw (pale) and smoothed, with held-out losses as points; written to `path` as PNG.
 
-  heldout: (steps, values) or None. The axis is logarithmic where all values are positive and the smoothed curve spans more than a factor
-  of 5. Values that are not finite are left out and counted in the title.
+  heldout: (steps, values) or None. The axis is logarithmic where all values are positive and the smoothed
+  curve spans more than a factor of 5. Values that are not finite are left out and counted in the title.
 
-  Raises ValueError for lengths that differ or nothing finite to draw, UserError where the file cannot be written.
+  Raises ValueError for lengths that differ or nothing finite to draw, UserError where the file cannot be
+  written.
   """
   steps, losses, missing = _finite_pairs(steps, losses, "losses")
   if not len(losses):
@@ -31,7 +32,9 @@ def loss_curve(path, steps, losses, heldout=None, title="Training loss", ylabel=
     _plain_ticks(axes.yaxis)
   axes.set_xlabel("step")
   axes.set_ylabel(ylabel)
-  axes.set_title(title + (f" ({missing} values not finite)" if missing else ""), fontweight="bold", loc="left")
+  axes.set_title(
+    title + (f" ({missing} values not finite)" if missing else ""), fontweight="bold", loc="left"
+  )
   axes.legend(frameon=False)
   files.write_figure(path, figure)
 
@@ -50,10 +53,11 @@ def running_mean(values, window):
 
 
 def scatter2d(path, samples, data, title="Samples and data", names=("data", "samples")):
-  """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to `path` as PNG.
+  """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to
+  `path` as PNG.
 
-  Limits are those of the data and a margin; how many samples lie outside is said in the title. Raises ValueError for shapes that are no
-  point sets, UserError where the file cannot be written.
+  Limits are those of the data and a margin; how many samples lie outside is said in the title. Raises
+  ValueError for shapes that are no point sets, UserError where the file cannot be written.
   """
   samples, data = np.asarray(samples, np.float64), np.asarray(data, np.float64)
   for points, name in ((samples, "samples"), (data, "data")):
@@ -63,12 +67,26 @@ def scatter2d(path, samples, data, title="Samples and data", names=("data", "sam
   middle, reach = 0.5 * (low + high), 0.575 * max(np.max(high - low), 1e-9)
   outside = int((~(np.abs(samples - middle) <= reach).all(axis=1)).sum())
   figure, left, right = _axes(9.0, 4.9, 2)
-  for axes, points, name, colour in ((left, data, names[0], cells.TRAINING), (right, samples, names[1], cells.SAMPLE)):
-    axes.scatter(points[:, 0], points[:, 1], s=float(np.clip(6000 / len(points), 1.0, 12.0)), alpha=0.5, linewidths=0, color=colour)
+  for axes, points, name, colour in (
+    (left, data, names[0], cells.TRAINING),
+    (right, samples, names[1], cells.SAMPLE),
+  ):
+    axes.scatter(
+      points[:, 0],
+      points[:, 1],
+      s=float(np.clip(6000 / len(points), 1.0, 12.0)),
+      alpha=0.5,
+      linewidths=0,
+      color=colour,
+    )
     axes.set_xlim(middle[0] - reach, middle[0] + reach)
     axes.set_ylim(middle[1] - reach, middle[1] + reach)
     axes.set_aspect("equal")
-    axes.set_title(f"{len(points):,} {name}" + (f", {outside:,} outside the frame" if points is samples and outside else ""), fontsize=11)
+    axes.set_title(
+      f"{len(points):,} {name}"
+      + (f", {outside:,} outside the frame" if points is samples and outside else ""),
+      fontsize=11,
+    )
   figure.suptitle(title, fontweight="bold")
   files.write_figure(path, figure)
 

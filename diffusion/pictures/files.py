@@ -8,9 +8,11 @@ from diffusion.errors import UserError
 
 
 def write(path, save):
-  """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a picture.
+  """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a
+  picture.
 
-  Raises UserError where the directory is missing or the file cannot be written; a picture that was there before then stays.
+  Raises UserError where the directory is missing or the file cannot be written; a picture that was there
+  before then stays.
 
   >>> write("/no/such/folder/a.png", lambda temporary: None)
   Traceback (most recent call last):
@@ -19,9 +21,13 @@ def write(path, save):
   """
   path = pathlib.Path(path)
   if not path.parent.is_dir():
-    raise UserError(f"cannot write {path}: the directory {path.parent} does not exist; create it or name another path")
+    raise UserError(
+      f"cannot write {path}: the directory {path.parent} does not exist; create it or name another path"
+    )
   try:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix or ".png")
+    handle, temporary = tempfile.mkstemp(
+      dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix or ".png"
+    )
     os.close(handle)
     try:
       save(temporary)
@@ -31,7 +37,9 @@ def write(path, save):
       os.unlink(temporary)
       raise
   except OSError as error:
-    raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or name another path") from error
+    raise UserError(
+      f"cannot write {path}: {error.strerror or error}; free some space or name another path"
+    ) from error
 
 
 def write_figure(path, figure):

@@ -1,4 +1,5 @@
-"""Sheets of samples: a plain grid, samples beside their nearest training data, and the way from noise to data."""
+"""Sheets of samples: a plain grid, samples beside their nearest training data, and the way from noise to
+data."""
 
 import numpy as np
 
@@ -6,10 +7,12 @@ from diffusion.pictures import cells, files
 
 
 def image_grid(images, path=None, columns=None, value_range=(-1.0, 1.0), scale=None, gap=2):
-  """A plain grid of images [N, H, W, C] (1 or 3 channels) or of signals [N, L, C], row by row; returns uint8 pixels [h, w, 3].
+  """A plain grid of images [N, H, W, C] (1 or 3 channels) or of signals [N, L, C], row by row; returns uint8
+  pixels [h, w, 3].
 
-  path: where to write it as PNG (not at all where None). columns: as square a sheet as possible by default. value_range: data values of
-  black and white. scale: whole-number magnification, by default such that the longer side of an image has at least 64 pixels.
+  path: where to write it as PNG (not at all where None). columns: as square a sheet as possible by default.
+  value_range: data values of black and white. scale: whole-number magnification, by default such that the
+  longer side of an image has at least 64 pixels.
 
   Raises ValueError for shapes that are no images, UserError where the file cannot be written.
 
@@ -25,7 +28,9 @@ def image_grid(images, path=None, columns=None, value_range=(-1.0, 1.0), scale=N
     pixels = _signal_pixels(images, columns, value_range)
   else:
     scale = scale or -(-64 // max(images.shape[1:3]))
-    pixels = _mosaic(cells.to_bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2), columns, gap)
+    pixels = _mosaic(
+      cells.to_bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2), columns, gap
+    )
   if path is not None:
     from PIL import Image
 
@@ -55,19 +60,36 @@ def _signal_pixels(signals, columns, value_range):
   figure, axes = cells.sheet(0.05 + columns * (width + 0.05), 0.05 + rows * (height + 0.05), 1.6)
   limits = cells.shown_range(value_range, [signals])
   for index, signal in enumerate(signals):
-    cells.draw(axes, signal, 0.05 + index % columns * (width + 0.05), 0.05 + index // columns * (height + 0.05), (width, height), limits)
+    cells.draw(
+      axes,
+      signal,
+      0.05 + index % columns * (width + 0.05),
+      0.05 + index // columns * (height + 0.05),
+      (width, height),
+      limits,
+    )
   figure.canvas.draw()
   return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def sample_grid(
-    path, samples, labels=None, neighbours=None, class_names=None, per_class=5, value_range=(-1.0, 1.0), title=None, most_rows=20
+  path,
+  samples,
+  labels=None,
+  neighbours=None,
+  class_names=None,
+  per_class=5,
+  value_range=(-1.0, 1.0),
+  title=None,
+  most_rows=20,
 ):
-  """Samples in rows by class, each beside its nearest training datum, with a legend; written to `path` as PNG.
+  """Samples in rows by class, each beside its nearest training datum, with a legend; written to `path` as
+  PNG.
 
-  samples [N, H, W, C] or [N, L, C]; labels [N] integers, or None for one block without classes; neighbours like samples: the training
-  datum nearest to each (see `diffusion.metrics.nearest_neighbours`), or None. class_names: a sequence or mapping by label. The first
-  per_class samples of each class are shown, and the first most_rows classes. Under each pair stands the Euclidean distance of the two.
+  samples [N, H, W, C] or [N, L, C]; labels [N] integers, or None for one block without classes; neighbours
+  like samples: the training datum nearest to each (see `diffusion.metrics.nearest_neighbours`), or None.
+  class_names: a sequence or mapping by label. The first per_class samples of each class are shown, and the
+  first most_rows classes. Under each pair stands the Euclidean distance of the two.
 
   Raises ValueError for shapes that do not fit, UserError where the file cannot be written.
   """
@@ -75,7 +97,10 @@ def sample_grid(
   if neighbours is not None:
     neighbours = cells.as_batch(neighbours, "neighbours")
     if neighbours.shape != samples.shape:
-      raise ValueError(f"neighbours {neighbours.shape} must have the shape of samples {samples.shape}: one training datum for each sample")
+      raise ValueError(
+        f"neighbours {neighbours.shape} must have the shape of samples {samples.shape}: one training datum "
+        "for each sample"
+      )
   rows = _rows_by_class(samples, labels, class_names, per_class)[:most_rows]
   size = cells.cell_size(samples.shape[1:])
   limits = cells.shown_range(value_range, [samples] if neighbours is None else [samples, neighbours])
@@ -105,17 +130,27 @@ def sample_grid(
       cells.draw(axes, samples[index], x, y, size, limits, frame=cells.SAMPLE)
       cells.draw(axes, neighbours[index], x + size[0] + inner, y, size, limits, frame=cells.TRAINING)
       distance = np.linalg.norm(samples[index] - neighbours[index])
-      axes.text(x + group / 2, y + size[1] + 0.15, f"d = {distance:.2f}", fontsize=7.5, ha="center", va="center", color="#666666")
+      axes.text(
+        x + group / 2,
+        y + size[1] + 0.15,
+        f"d = {distance:.2f}",
+        fontsize=7.5,
+        ha="center",
+        va="center",
+        color="#666666",
+      )
   files.write_figure(path, figure)
 
 
 def _legend(axes, x, y):
   entries = (
-      (cells.SAMPLE, "left: sample drawn by the model"),
-      (cells.TRAINING, "right: the training datum nearest to it (d: Euclidean distance)"),
+    (cells.SAMPLE, "left: sample drawn by the model"),
+    (cells.TRAINING, "right: the training datum nearest to it (d: Euclidean distance)"),
   )
   for colour, text in entries:
-    axes.plot([x], [y], marker="s", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2)
+    axes.plot(
+      [x], [y], marker="s", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2
+    )
     axes.text(x + 0.2, y, text, fontsize=9.5, va="center", color=cells.INK)
     x += 0.55 + 0.093 * len(text)
 
@@ -123,28 +158,48 @@ def _legend(axes, x, y):
 def _rows_by_class(samples, labels, class_names, per_class):
   if labels is None:
     columns = per_class
-    return [("", list(range(start, min(start + columns, len(samples))))) for start in range(0, len(samples), columns)]
+    return [
+      ("", list(range(start, min(start + columns, len(samples)))))
+      for start in range(0, len(samples), columns)
+    ]
   labels = np.asarray(labels)
   if labels.shape != (len(samples),):
-    raise ValueError(f"there are {len(samples)} samples and labels of shape {labels.shape}: give one label for each, or None")
+    raise ValueError(
+      f"there are {len(samples)} samples and labels of shape {labels.shape}: give one label for each, or None"
+    )
   rows = []
   for label in np.unique(labels).tolist():
     rows.append((_class_name(label, class_names), np.flatnonzero(labels == label)[:per_class].tolist()))
   return rows
 
 
-def trajectory(path, states, noise_levels, labels=None, class_names=None, value_range=(-1.0, 1.0), symbol="σ", title="From noise to data", most=12):
-  """States of a sampler from noise to data, one row per sample and one column per noise level; written to `path` as PNG.
+def trajectory(
+  path,
+  states,
+  noise_levels,
+  labels=None,
+  class_names=None,
+  value_range=(-1.0, 1.0),
+  symbol="σ",
+  title="From noise to data",
+  most=12,
+):
+  """States of a sampler from noise to data, one row per sample and one column per noise level; written to
+  `path` as PNG.
 
-  states [K, N, H, W, C] or [K, N, L, C]; noise_levels [K], the numbers above the columns, named by `symbol` (use symbol="t" for times);
-  labels [N] name the rows. At most `most` columns are shown, the first and the last among them, closer together where the picture changes
-  faster. Columns whose values leave value_range far behind are shown with reduced contrast, and their heading says by which factor.
+  states [K, N, H, W, C] or [K, N, L, C]; noise_levels [K], the numbers above the columns, named by `symbol`
+  (use symbol="t" for times); labels [N] name the rows. At most `most` columns are shown, the first and the
+  last among them, closer together where the picture changes faster. Columns whose values leave value_range
+  far behind are shown with reduced contrast, and their heading says by which factor.
 
   Raises ValueError for shapes that do not fit, UserError where the file cannot be written.
   """
   states, noise_levels = np.asarray(states, np.float64), np.asarray(noise_levels, np.float64)
   if states.ndim not in (4, 5) or noise_levels.shape != (len(states),) or not len(states):
-    raise ValueError(f"states {states.shape} must be [K, N, H, W, C] or [K, N, L, C], with noise_levels [K], and those have shape {noise_levels.shape}")
+    raise ValueError(
+      f"states {states.shape} must be [K, N, H, W, C] or [K, N, L, C], with noise_levels [K], and those have "
+      f"shape {noise_levels.shape}"
+    )
   chosen = _key_states(states, value_range, most)
   states, noise_levels = states[chosen], noise_levels[chosen]
   cells.as_batch(states[0], "states[k]")
@@ -157,36 +212,62 @@ def trajectory(path, states, noise_levels, labels=None, class_names=None, value_
   axes.text(0.3, 0.4, title, fontsize=15, fontweight="bold", color=cells.INK, va="center")
   factors = [_contrast(column, value_range) for column in states]
   note = f"each row is one sample; {symbol} above each column; "
-  note += "“contrast ÷ n”: values divided by n to fit the scale" if max(factors) > 1 else "all columns on one scale"
+  note += (
+    "“contrast ÷ n”: values divided by n to fit the scale" if max(factors) > 1 else "all columns on one scale"
+  )
   axes.text(0.3, 0.82, note, fontsize=9.5, color="#666666", va="center")
   middle = 0.5 * (value_range[0] + value_range[1])
   for k, (column, factor) in enumerate(zip(states, factors)):
     x = left + k * (size[0] + gap)
-    axes.text(x + size[0] / 2, top - 0.38, f"{symbol} = {_short(noise_levels[k])}", fontsize=9.5, ha="center", va="center", color=cells.INK)
+    axes.text(
+      x + size[0] / 2,
+      top - 0.38,
+      f"{symbol} = {_short(noise_levels[k])}",
+      fontsize=9.5,
+      ha="center",
+      va="center",
+      color=cells.INK,
+    )
     if factor > 1:
-      axes.text(x + size[0] / 2, top - 0.15, f"contrast ÷ {_short(factor)}", fontsize=7, ha="center", va="center", color="#666666")
+      axes.text(
+        x + size[0] / 2,
+        top - 0.15,
+        f"contrast ÷ {_short(factor)}",
+        fontsize=7,
+        ha="center",
+        va="center",
+        color="#666666",
+      )
     for row, item in enumerate(column):
       y = top + row * (size[1] + gap)
       cells.draw(axes, middle + (item - middle) / factor, x, y, size, value_range)
       if k == 0:
-        axes.text(left - 0.15, y + size[1] / 2, names[row], fontsize=12, ha="right", va="center", color=cells.INK)
+        axes.text(
+          left - 0.15, y + size[1] / 2, names[row], fontsize=12, ha="right", va="center", color=cells.INK
+        )
   files.write_figure(path, figure)
 
 
 def _key_states(states, value_range, most):
-  """Indices of at most `most` states, spaced half by index and half by how much of the visible change lies between them."""
+  """Indices of at most `most` states, spaced half by index and half by how much of the visible change lies
+  between them."""
   count = len(states)
   if count <= most or count < 2:
     return np.arange(count)
   middle = 0.5 * (value_range[0] + value_range[1])
-  visible = np.stack([(state - middle) / _contrast(state, value_range) for state in states]).reshape(count, -1)
-  change = np.cumsum(np.linalg.norm(np.nan_to_num(np.diff(visible, axis=0)), axis=1)) + 1e-12 * np.arange(1, count)
+  visible = np.stack([(state - middle) / _contrast(state, value_range) for state in states]).reshape(
+    count, -1
+  )
+  change = np.cumsum(np.linalg.norm(np.nan_to_num(np.diff(visible, axis=0)), axis=1)) + 1e-12 * np.arange(
+    1, count
+  )
   progress = np.linspace(0, 1, count) + np.concatenate([[0.0], change / change[-1]])
   return np.unique(np.abs(progress[:, None] - np.linspace(0, progress[-1], most)).argmin(axis=0))
 
 
 def _contrast(column, value_range):
-  """1 where nearly all values lie in value_range (and half as much again), else the factor that brings them there."""
+  """1 where nearly all values lie in value_range (and half as much again), else the factor that brings them
+  there."""
   middle, half = 0.5 * (value_range[0] + value_range[1]), 0.5 * (value_range[1] - value_range[0])
   finite = column[np.isfinite(column)]
   reach = np.quantile(np.abs(finite - middle), 0.98) / half if finite.size else 1.0
@@ -197,7 +278,9 @@ def _row_names(count, labels, class_names):
   if labels is None:
     return [f"#{index}" for index in range(count)]
   if len(labels) != count:
-    raise ValueError(f"there are {count} rows of states and {len(labels)} labels: give one label for each row, or None")
+    raise ValueError(
+      f"there are {count} rows of states and {len(labels)} labels: give one label for each row, or None"
+    )
   return [_class_name(label, class_names) for label in np.asarray(labels).tolist()]
 
 

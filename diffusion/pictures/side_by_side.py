@@ -1,4 +1,5 @@
-"""Columns of images side by side, each with a title, one row an example; and class probabilities as bars beside their images."""
+"""Columns of images side by side, each with a title, one row an example; and class probabilities as bars
+beside their images."""
 
 from typing import NamedTuple
 
@@ -19,11 +20,13 @@ class Column(NamedTuple):
 
 
 def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
-  """Columns of images, row i of each belonging together; written to `path` as PNG. At most `most_rows` rows are shown.
+  """Columns of images, row i of each belonging together; written to `path` as PNG. At most `most_rows` rows
+  are shown.
 
   Args:
     path: of the PNG.
-    columns: sequence of `Column`, all with the same number of images, whose sizes may differ: all are drawn equally large.
+    columns: sequence of `Column`, all with the same number of images, whose sizes may differ: all are drawn
+      equally large.
     title, note: above everything; a long note is wrapped.
     row_names: [N] texts, or None.
     most_rows: the first so many.
@@ -35,14 +38,18 @@ def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
   columns = [column._replace(images=cells.as_batch(column.images, column.title)) for column in columns]
   counts = {len(column.images) for column in columns}
   if len(counts) != 1 or (row_names is not None and len(row_names) != min(counts)):
-    raise ValueError(f"every column needs an image a row and every row a name, got {[len(c.images) for c in columns]} images")
+    raise ValueError(
+      f"every column needs an image a row and every row a name, got {[len(c.images) for c in columns]} images"
+    )
   rows = min(min(counts), most_rows)
   names = [""] * rows if row_names is None else list(map(str, row_names[:rows]))
   size = cells.cell_size(columns[0].images.shape[1:])
   gap, left = 0.08, 0.3 + 0.115 * max(map(len, names))
   width = max(left + len(columns) * (size[0] + gap) + 0.25, 7.5)
   lines = textwrap.wrap(note, int(width / 0.083))
-  heads = [textwrap.wrap(column.title, max(int(size[0] / 0.085), 6), break_long_words=False) for column in columns]
+  heads = [
+    textwrap.wrap(column.title, max(int(size[0] / 0.085), 6), break_long_words=False) for column in columns
+  ]
   below = 0.72 + 0.24 * len(lines)
   top = below + 0.06 + 0.2 * max(map(len, heads))
   figure, axes = cells.sheet(width, top + rows * (size[1] + gap) + 0.15, 0.9)
@@ -52,16 +59,33 @@ def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
   for k, column in enumerate(columns):
     x = left + k * (size[0] + gap)
     for number, line in enumerate(reversed(heads[k])):
-      axes.text(x + size[0] / 2, top - 0.14 - 0.2 * number, line, fontsize=8.5, ha="center", va="center", color=cells.INK)
+      axes.text(
+        x + size[0] / 2,
+        top - 0.14 - 0.2 * number,
+        line,
+        fontsize=8.5,
+        ha="center",
+        va="center",
+        color=cells.INK,
+      )
     for row in range(rows):
       cells.draw(axes, column.images[row], x, top + row * (size[1] + gap), size, column.value_range)
   for row in range(rows):
-    axes.text(left - 0.12, top + row * (size[1] + gap) + size[1] / 2, names[row], fontsize=10, ha="right", va="center", color=cells.INK)
+    axes.text(
+      left - 0.12,
+      top + row * (size[1] + gap) + size[1] / 2,
+      names[row],
+      fontsize=10,
+      ha="right",
+      va="center",
+      color=cells.INK,
+    )
   files.write_figure(path, figure)
 
 
 def unmeasured(images, hidden, value_range):
-  """Images [N, H, W, C] as colours in [0, 1], the pixels where hidden [H, W, C] is 1 in a colour that no data have.
+  """Images [N, H, W, C] as colours in [0, 1], the pixels where hidden [H, W, C] is 1 in a colour that no data
+  have.
 
   >>> unmeasured(np.zeros((1, 1, 2, 1)), np.array([[[0], [1]]]), (0, 16))[0, 0].tolist()
   [[0.0, 0.0, 0.0], [0.45, 0.55, 0.75]]
@@ -73,7 +97,8 @@ def unmeasured(images, hidden, value_range):
 
 
 def heat(values, most=None):
-  """Numbers of 0 or more [N, H, W, C] as colours [N, H, W, 3]: their mean over channels, from black (0) over red to white (`most`, by default the largest).
+  """Numbers of 0 or more [N, H, W, C] as colours [N, H, W, 3]: their mean over channels, from black (0) over
+  red to white (`most`, by default the largest).
 
   >>> heat(np.zeros((1, 1, 1, 1)))[0, 0, 0].round(1).tolist()
   [0.0, 0.0, 0.0]
@@ -85,11 +110,24 @@ def heat(values, most=None):
   return colormaps["inferno"](np.clip(values / max(most, 1e-12), 0.0, 1.0))[..., :3].round(4)
 
 
-def class_bars(path, images, probabilities, class_names, truth=None, value_range=(0.0, 1.0), title="Which class", note="", most_rows=12, columns=2):
-  """Each image with the probabilities of its classes as bars; the true class, where known, in another colour. Written to `path` as PNG.
+def class_bars(
+  path,
+  images,
+  probabilities,
+  class_names,
+  truth=None,
+  value_range=(0.0, 1.0),
+  title="Which class",
+  note="",
+  most_rows=12,
+  columns=2,
+):
+  """Each image with the probabilities of its classes as bars; the true class, where known, in another colour.
+  Written to `path` as PNG.
 
   Args:
-    images: [N, H, W, C]; probabilities: [N, classes]; class_names: their names; truth: [N] classes, -1 for unknown, or None.
+    images: [N, H, W, C]; probabilities: [N, classes]; class_names: their names; truth: [N] classes, -1 for
+      unknown, or None.
     most_rows, columns: at most most_rows x columns images are shown.
 
   Raises ValueError for shapes that do not fit, UserError where the file cannot be written.
@@ -99,7 +137,10 @@ def class_bars(path, images, probabilities, class_names, truth=None, value_range
   images, probabilities = cells.as_batch(images, "images"), np.asarray(probabilities, np.float64)
   count, classes = probabilities.shape
   if len(images) != count or len(class_names) != classes:
-    raise ValueError(f"{len(images)} images, probabilities {probabilities.shape} and {len(class_names)} class names do not fit each other")
+    raise ValueError(
+      f"{len(images)} images, probabilities {probabilities.shape} and {len(class_names)} class names do not "
+      "fit each other"
+    )
   shown = min(count, most_rows * columns)
   columns = min(columns, shown)
   size, bar = cells.cell_size(images.shape[1:]), 0.28
@@ -115,7 +156,23 @@ def class_bars(path, images, probabilities, class_names, truth=None, value_range
       left, height = x + size[0] + 0.2 + c * bar, (size[1] - 0.02) * probabilities[i, c]
       true = truth is not None and int(truth[i]) == c
       axes.add_patch(Rectangle((left, y), 0.8 * bar, size[1], facecolor="#f0f0f0", edgecolor="none"))
-      axes.add_patch(Rectangle((left, y + size[1] - height), 0.8 * bar, height, facecolor=cells.TRAINING if true else cells.SAMPLE, edgecolor="none"))
-      axes.text(left + 0.4 * bar, y + size[1] + 0.13, str(class_names[c])[:4], fontsize=7.5, ha="center", va="center",
-                color=cells.TRAINING if true else cells.INK, fontweight="bold" if true else "normal")
+      axes.add_patch(
+        Rectangle(
+          (left, y + size[1] - height),
+          0.8 * bar,
+          height,
+          facecolor=cells.TRAINING if true else cells.SAMPLE,
+          edgecolor="none",
+        )
+      )
+      axes.text(
+        left + 0.4 * bar,
+        y + size[1] + 0.13,
+        str(class_names[c])[:4],
+        fontsize=7.5,
+        ha="center",
+        va="center",
+        color=cells.TRAINING if true else cells.INK,
+        fontweight="bold" if true else "normal",
+      )
   files.write_figure(path, figure)

@@ -5,9 +5,26 @@ from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
 from diffusion.processes.comparison import apart
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
-from diffusion.processes.ladders import cosine_betas, ddpm_betas, ddpm_ladder, geometric_sigmas, ncsn_ladder, vp_ladder
+from diffusion.processes.ladders import (
+  cosine_betas,
+  ddpm_betas,
+  ddpm_ladder,
+  geometric_sigmas,
+  ncsn_ladder,
+  vp_ladder,
+)
+from diffusion.processes.paths import (
+  Blend,
+  Path,
+  as_path,
+  from_process,
+  linear,
+  log_variance,
+  spherical,
+  through,
+  trigonometric,
+)
 from diffusion.processes.recovery import T6_TIMES, RecoveryLevels, published_step, recovery_levels
-from diffusion.processes.paths import Blend, Path, as_path, from_process, linear, log_variance, spherical, through, trigonometric
 from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp
 from diffusion.processes.ve import edm, ve
@@ -15,12 +32,12 @@ from diffusion.processes.vp import vp_cosine, vp_linear
 
 # Every continuous-time process, for the tests that hold for all of them.
 PROCESSES = {
-    "vp_linear": vp_linear,
-    "vp_cosine": vp_cosine,
-    "subvp": subvp,
-    "ve": ve,
-    "edm": edm,
-    "rectified_flow": rectified_flow,
+  "vp_linear": vp_linear,
+  "vp_cosine": vp_cosine,
+  "subvp": subvp,
+  "ve": ve,
+  "edm": edm,
+  "rectified_flow": rectified_flow,
 }
 # Processes of whole numbers, (sizes, shape) -> process, for the tests that hold for all of them.
 DISCRETE = {"uniform_resample": uniform_resample, "discretised_gaussian": discretised_gaussian}

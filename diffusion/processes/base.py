@@ -7,10 +7,10 @@ states those numbers; `GaussianProcess` derives the rest, so there is one place 
 
 from typing import Any, Protocol
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
 def array_namespace(t):
@@ -146,4 +146,6 @@ class GaussianProcess:
     """Log-density in nats of N(0, prior_std^2 I), summed over all but the first axis: [B, ...] -> [B]."""
     size = int(np.prod(x.shape[1:]))
     square = jnp.sum((x / self.prior_std) ** 2, axis=tuple(range(1, x.ndim)))
-    return -0.5 * square - size * (jnp.log(jnp.asarray(self.prior_std, x.dtype)) + 0.5 * np.log(2 * np.pi).item())
+    return -0.5 * square - size * (
+      jnp.log(jnp.asarray(self.prior_std, x.dtype)) + 0.5 * np.log(2 * np.pi).item()
+    )

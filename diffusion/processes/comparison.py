@@ -1,4 +1,5 @@
-"""Whether two processes are one, noise for noise: what two models must share to be mixed, and a latent to mean one thing."""
+"""Whether two processes are one, noise for noise: what two models must share to be mixed, and a latent to
+mean one thing."""
 
 import jax
 import numpy as np
@@ -6,12 +7,15 @@ import numpy as np
 
 def readable(process) -> bool:
   """Whether its numbers can be looked at here: they are not traced, and not on other hosts only."""
-  known = lambda leaf: not isinstance(leaf, jax.Array) or not isinstance(leaf, jax.core.Tracer) and leaf.is_fully_addressable
+  known = lambda leaf: (
+    not isinstance(leaf, jax.Array) or (not isinstance(leaf, jax.core.Tracer) and leaf.is_fully_addressable)
+  )
   return all(map(known, jax.tree.leaves(process)))
 
 
 def apart(first, second, tolerance=1e-4) -> str:
-  """Where two processes differ, in words: their end, or a noise level at one of 64 times; '' if nowhere, or if their numbers are traced.
+  """Where two processes differ, in words: their end, or a noise level at one of 64 times; '' if nowhere, or
+  if their numbers are traced.
 
   >>> from diffusion import processes
   >>> apart(processes.vp_linear(), processes.vp_linear())
@@ -28,7 +32,10 @@ def apart(first, second, tolerance=1e-4) -> str:
   if abs(float(first.t_max) - float(second.t_max)) > tolerance * float(first.t_max):
     return f"{said}, up to t = {float(first.t_max):g} and up to t = {float(second.t_max):g}"
   times = np.linspace(float(first.t_min), float(first.t_max), 64)
-  numbers = [[np.broadcast_to(np.asarray(part, np.float64), times.shape) for part in (m.alpha, m.sigma)] for m in (first.marginal(times), second.marginal(times))]
+  numbers = [
+    [np.broadcast_to(np.asarray(part, np.float64), times.shape) for part in (m.alpha, m.sigma)]
+    for m in (first.marginal(times), second.marginal(times))
+  ]
   for name, mine, other in zip(("alpha", "sigma"), *numbers):
     off = np.flatnonzero(~(np.abs(mine - other) <= tolerance * (1.0 + np.abs(other))))
     if off.size:

@@ -1,11 +1,12 @@
-"""Noise for ordered whole numbers: a Gaussian seen at the whole numbers, around a circle or between two ends."""
+"""Noise for ordered whole numbers: a Gaussian seen at the whole numbers, around a circle or between two
+ends."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.neighbourhoods import as_sizes
 from diffusion.processes.resample import check_interval
@@ -13,7 +14,8 @@ from diffusion.processes.resample import check_interval
 
 @struct.dataclass
 class DiscretisedGaussian:
-  """See `discretised_gaussian`. log_low, log_range: of sigma, in steps; images: turns of the circle that are summed, 0 for none."""
+  """See `discretised_gaussian`. log_low, log_range: of sigma, in steps; images: turns of the circle that are
+  summed, 0 for none."""
 
   t_min: Any
   t_max: Any
@@ -33,7 +35,9 @@ class DiscretisedGaussian:
     sizes = jnp.asarray(self.sizes, x0.dtype)
     flat = x0.reshape(x0.shape[0], len(self.sizes))
     values = jnp.arange(max(self.sizes), dtype=x0.dtype)
-    logits = self._log_weight(values[None, None, :] - flat[:, :, None], sizes[None, :, None], t[:, None, None])
+    logits = self._log_weight(
+      values[None, None, :] - flat[:, :, None], sizes[None, :, None], t[:, None, None]
+    )
     logits = jnp.where(values[None, None, :] < sizes[None, :, None], logits, -jnp.inf)
     # By the inverse of the distribution function, which takes one random number a coordinate.
     below = jnp.cumsum(jnp.exp(logits - jnp.max(logits, axis=2, keepdims=True)), axis=2)
@@ -42,7 +46,8 @@ class DiscretisedGaussian:
     return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 
   def ratio(self, x0, old, new, size, t):
-    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls out."""
+    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls
+    out."""
     size = jnp.asarray(size, x0.dtype)[None, :]
     log_weight = lambda value: self._log_weight(value - x0, size, t[:, None])
     return jnp.exp(log_weight(new) - log_weight(old))
@@ -53,7 +58,9 @@ class DiscretisedGaussian:
 
   def sample_prior(self, key, n):
     """Uniform states [n, ...] int32, which stand for those at t_max; sample i from (key, i) alone."""
-    draw = lambda i: jax.random.randint(jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32))
+    draw = lambda i: jax.random.randint(
+      jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
+    )
     return jax.vmap(draw)(jnp.arange(n))
 
   def _log_weight(self, distance, size, t):
@@ -64,20 +71,25 @@ class DiscretisedGaussian:
     return turns[0] if len(turns) == 1 else jax.scipy.special.logsumexp(jnp.stack(turns), axis=0)
 
 
-def discretised_gaussian(sizes, shape=None, *, sigma_min=0.5, sigma_max=None, wrap: bool = True, t_min=0.0,
-                         t_max=1.0) -> DiscretisedGaussian:
-  """q(x_t | x_0) proportional to exp(-(x_t - x_0)^2 / 2 sigma^2) in each coordinate (arXiv:2107.03006, appendix A.2.3).
+def discretised_gaussian(
+  sizes, shape=None, *, sigma_min=0.5, sigma_max=None, wrap: bool = True, t_min=0.0, t_max=1.0
+) -> DiscretisedGaussian:
+  """q(x_t | x_0) proportional to exp(-(x_t - x_0)^2 / 2 sigma^2) in each coordinate (arXiv:2107.03006,
+  appendix A.2.3).
 
-  Its ratios of adjacent values are of order 1/sigma, without the heavy tails of resampling: the noise to take where values have an
-  order, as annealing does for images.
+  Its ratios of adjacent values are of order 1/sigma, without the heavy tails of resampling: the noise to take
+  where values have an order, as annealing does for images.
 
   Args:
-    sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by default.
-    sigma_min, sigma_max: the width at t = 0 and at t = 1, in steps; by default up to 0.6 of the largest size around a circle, where
-      noise is uniform within two parts in a thousand, and to twice that size on a line.
+    sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by
+      default.
+    sigma_min, sigma_max: the width at t = 0 and at t = 1, in steps; by default up to 0.6 of the largest size
+      around a circle, where noise is uniform within two parts in a thousand, and to twice that size on a
+      line.
     wrap: whether the values lie around a circle, or on a line with two ends.
 
-  Raises ValueError for sizes below two, widths that are not positive and increasing, or times outside of [0, 1].
+  Raises ValueError for sizes below two, widths that are not positive and increasing, or times outside of [0,
+  1].
 
   >>> process = discretised_gaussian(16)
   >>> ratio = process.ratio(jnp.array([[3]]), jnp.array([[3]]), jnp.array([[4]]), np.array([16]), jnp.zeros(1))
@@ -88,7 +100,17 @@ def discretised_gaussian(sizes, shape=None, *, sigma_min=0.5, sigma_max=None, wr
   check_interval(t_min, t_max, "discretised_gaussian")
   sigma_max = (0.6 if wrap else 2.0) * float(sizes.max()) if sigma_max is None else sigma_max
   if not 0 < sigma_min < sigma_max:
-    raise ValueError(f"discretised_gaussian widens from sigma_min > 0 to a larger sigma_max, in steps, got {sigma_min} and {sigma_max}")
+    raise ValueError(
+      f"discretised_gaussian widens from sigma_min > 0 to a larger sigma_max, in steps, got {sigma_min} and "
+      f"{sigma_max}"
+    )
   images = int(np.ceil(4.5 * sigma_max / sizes.min())) if wrap else 0
-  return DiscretisedGaussian(t_min, t_max, float(np.log(sigma_min)), float(np.log(sigma_max / sigma_min)), images,
-                             tuple(sizes.reshape(-1).tolist()), tuple(sizes.shape))
+  return DiscretisedGaussian(
+    t_min,
+    t_max,
+    float(np.log(sigma_min)),
+    float(np.log(sigma_max / sigma_min)),
+    images,
+    tuple(sizes.reshape(-1).tolist()),
+    tuple(sizes.shape),
+  )

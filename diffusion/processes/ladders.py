@@ -7,14 +7,15 @@ an integer index.
 
 from typing import Any
 
-from flax import struct
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
 
 
 def ddpm_betas(num_steps=1000, beta_min=0.1, beta_max=20.0):
-  """beta_i of the discrete VP ladder, linear from beta_min/N to beta_max/N: [N] float64 (arXiv:2011.13456, eq. 34).
+  """beta_i of the discrete VP ladder, linear from beta_min/N to beta_max/N: [N] float64 (arXiv:2011.13456,
+  eq. 34).
 
   >>> betas = ddpm_betas()
   >>> float(betas[0]), float(betas[-1])
@@ -62,7 +63,9 @@ class VPLadder:
     xp = array_namespace(log_snr)
     integral = xp.logaddexp(-log_snr, xp.zeros_like(log_snr))
     dtype = log_snr.dtype
-    return xp.interp(integral, -xp.asarray(self.log_alpha_bar, dtype=dtype), xp.asarray(self.nodes, dtype=dtype))
+    return xp.interp(
+      integral, -xp.asarray(self.log_alpha_bar, dtype=dtype), xp.asarray(self.nodes, dtype=dtype)
+    )
 
 
 @struct.dataclass
@@ -94,7 +97,10 @@ def vp_ladder(betas) -> GaussianProcess:
   """
   betas = np.asarray(betas, np.float64)
   if betas.ndim != 1 or betas.size < 2 or betas.min() <= 0 or betas.max() >= 1:
-    raise ValueError(f"betas must be two or more numbers in (0, 1), got shape {betas.shape}: give the beta_i of x_i = sqrt(1 - beta_i) x_(i-1) + sqrt(beta_i) z")
+    raise ValueError(
+      f"betas must be two or more numbers in (0, 1), got shape {betas.shape}: give the beta_i of x_i = "
+      "sqrt(1 - beta_i) x_(i-1) + sqrt(beta_i) z"
+    )
   log_alpha_bar = np.concatenate([[0.0], np.cumsum(np.log1p(-betas))])
   nodes = np.arange(betas.size + 1) / betas.size
   return GaussianProcess(VPLadder(nodes, log_alpha_bar), 1.0 / betas.size, 1.0, 1.0, name="vp_ladder")

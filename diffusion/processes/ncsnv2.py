@@ -1,11 +1,14 @@
-"""NCSNv2's five techniques for choosing the noise levels of a score model (arXiv:2006.09011), in float64 on the host.
+"""NCSNv2's five techniques for choosing the noise levels of a score model (arXiv:2006.09011), in float64 on
+the host.
 
 1. `initial_sigma`: the largest noise is the largest distance between two training examples.
 2. `spacing_ratio`, `num_levels`, `noise_levels`: neighbouring levels overlap by a given amount.
-3. One network that is not told the noise level, its output divided by sigma: in this package the parameterisation
+3. One network that is not told the noise level, its output divided by sigma: in this package the
+parameterisation
    `denoisers.scaled_score` around a network that ignores its time input, so it has no function here.
 4. `langevin_step_size`, `langevin_variance_ratio`: the step size that keeps annealed Langevin in equilibrium.
-5. An average of the weights at test time: `ema_half_life` and `ema_decay` convert the paper's decay a step to the half-life
+5. An average of the weights at test time: `ema_half_life` and `ema_decay` convert the paper's decay a step to
+the half-life
    in images that training uses.
 """
 
@@ -19,15 +22,16 @@ from diffusion.processes.ladders import geometric_sigmas
 def initial_sigma(data, subsample=None, seed=0, chunk=1024):
   """Technique 1: the largest Euclidean distance between two examples, exactly.
 
-  Examples are visited from the outermost inwards and the search stops where the triangle inequality through the mean
-  rules every remaining pair out: on MNIST about a tenth of the pairs is left, on data all equally far from its mean every
-  pair, which is when to ask for a subsample.
+  Examples are visited from the outermost inwards and the search stops where the triangle inequality through
+  the mean rules every remaining pair out: on MNIST about a tenth of the pairs is left, on data all equally
+  far from its mean every pair, which is when to ask for a subsample.
 
   Args:
     data: [n, ...] real numbers in the scale that the model is trained on.
     subsample: use this many examples drawn without replacement; the answer is then a lower bound.
     seed: of the subsample.
-    chunk: examples to a block; memory is about `chunk` times two rows of data and `chunk`^2 distances, in float64.
+    chunk: examples to a block; memory is about `chunk` times two rows of data and `chunk`^2 distances, in
+      float64.
 
   Returns:
     The distance, in the units of the data.
@@ -49,7 +53,9 @@ def initial_sigma(data, subsample=None, seed=0, chunk=1024):
   count = data.shape[0]
 
   mean = data.mean(axis=0, dtype=np.float64)
-  radius = np.concatenate([np.linalg.norm(data[i : i + chunk] - mean, axis=1) for i in range(0, count, chunk)])
+  radius = np.concatenate(
+    [np.linalg.norm(data[i : i + chunk] - mean, axis=1) for i in range(0, count, chunk)]
+  )
   if not np.all(np.isfinite(radius)):
     raise ValueError("initial_sigma needs finite data: remove the examples with NaN or infinite values")
   order = np.argsort(-radius, kind="stable")
@@ -59,14 +65,19 @@ def initial_sigma(data, subsample=None, seed=0, chunk=1024):
   for start in range(0, count, chunk):
     rows = order[start : start + chunk]
     left = data[rows] - mean
-    # |x - y| <= |x - mean| + |y - mean|, and the rows are sorted by radius; pairs with an earlier row are done.
+    # |x - y| <= |x - mean| + |y - mean|, and the rows are sorted by radius; pairs with an earlier row are
+    # done.
     for other in range(start, count, chunk):
       if radius[start] + radius[other] <= best:
         break
       columns = order[other : other + chunk]
       right = data[columns] - mean
       # Centred, so that the largest distance is no smaller than the largest norm and nothing cancels.
-      squares = radius[start : start + chunk, None] ** 2 + radius[None, other : other + chunk] ** 2 - 2.0 * left @ right.T
+      squares = (
+        radius[start : start + chunk, None] ** 2
+        + radius[None, other : other + chunk] ** 2
+        - 2.0 * left @ right.T
+      )
       i, j = np.unravel_index(np.argmax(squares), squares.shape)
       distance = math.sqrt(max(squares[i, j], 0.0))
       if distance > best:
@@ -75,9 +86,11 @@ def initial_sigma(data, subsample=None, seed=0, chunk=1024):
 
 
 def level_overlap(ratio, dim):
-  """Phi(sqrt(2D)(g - 1) + 3g) - Phi(sqrt(2D)(g - 1) - 3g) for the ratio g of two levels (arXiv:2006.09011, section 3.2).
+  """Phi(sqrt(2D)(g - 1) + 3g) - Phi(sqrt(2D)(g - 1) - 3g) for the ratio g of two levels (arXiv:2006.09011,
+  section 3.2).
 
-  The share of the radii |x|, x ~ N(0, sigma^2 I_D), within three deviations of the typical radius of the level above, g sigma.
+  The share of the radii |x|, x ~ N(0, sigma^2 I_D), within three deviations of the typical radius of the
+  level above, g sigma.
 
   >>> round(level_overlap(1.0, 3072), 4)
   0.9973
@@ -88,7 +101,8 @@ def level_overlap(ratio, dim):
 
 
 def spacing_ratio(dim, overlap=0.5):
-  """Technique 2: the ratio gamma = sigma_(i-1) / sigma_i of neighbouring levels whose overlap has the given value.
+  """Technique 2: the ratio gamma = sigma_(i-1) / sigma_i of neighbouring levels whose overlap has the given
+  value.
 
   Args:
     dim: number of dimensions D of an example.
@@ -98,19 +112,23 @@ def spacing_ratio(dim, overlap=0.5):
     gamma > 1.
 
   Raises:
-    ValueError: D < 5, where neighbouring levels overlap by more than half at every ratio, or an overlap out of range.
+    ValueError: D < 5, where neighbouring levels overlap by more than half at every ratio, or an overlap out
+      of range.
 
   >>> round(spacing_ratio(3072), 4)
   1.0398
   """
   if dim < 5:
     raise ValueError(
-        f"the spacing rule says nothing in {dim} dimensions: the overlap falls to a half only where sqrt(2D) > 3, so D >= 5; "
-        "choose the ratio yourself (1.5 to 2 works in 2-D)"
+      f"the spacing rule says nothing in {dim} dimensions: the overlap falls to a half only where sqrt(2D) > "
+      "3, so D >= 5; "
+      "choose the ratio yourself (1.5 to 2 works in 2-D)"
     )
   largest = level_overlap(1.0, dim)
   if not 0.0 < overlap < largest:
-    raise ValueError(f"overlap must lie between 0 and {largest:.4f}, its value for equal levels, got {overlap}")
+    raise ValueError(
+      f"overlap must lie between 0 and {largest:.4f}, its value for equal levels, got {overlap}"
+    )
   # From g = 1 the overlap first grows and then falls for good, so there is one root above 1.
   low, high = 1.0, 2.0
   while level_overlap(high, dim) > overlap:
@@ -147,10 +165,11 @@ def noise_levels(sigma_1, sigma_L, num):
 
 
 def langevin_variance_ratio(step, ratio, sigma_L, num_steps):
-  """Technique 4: variance over sigma_i^2 after the Langevin steps of one level (arXiv:2006.09011, eq. 4 and proposition 3).
+  """Technique 4: variance over sigma_i^2 after the Langevin steps of one level (arXiv:2006.09011, eq. 4 and
+  proposition 3).
 
-  The steps x <- x + a s(x) + sqrt(2 a) z with a = step sigma_i^2 / sigma_L^2 start from N(0, sigma_(i-1)^2 I) and use the
-  score of N(0, sigma_i^2 I); the ratio is 1 in equilibrium and the same at every level.
+  The steps x <- x + a s(x) + sqrt(2 a) z with a = step sigma_i^2 / sigma_L^2 start from N(0, sigma_(i-1)^2 I)
+  and use the score of N(0, sigma_i^2 I); the ratio is 1 in equilibrium and the same at every level.
 
   Args:
     step: epsilon, the Langevin step at the last level, in squared units of the data. Below sigma_L^2.
@@ -163,7 +182,9 @@ def langevin_variance_ratio(step, ratio, sigma_L, num_steps):
   """
   relative = step / sigma_L**2
   if not 0.0 < relative < 2.0:
-    raise ValueError(f"Langevin steps are stable for 0 < step < 2 sigma_L^2 = {2 * sigma_L**2:.6g}, got {step:.6g}")
+    raise ValueError(
+      f"Langevin steps are stable for 0 < step < 2 sigma_L^2 = {2 * sigma_L**2:.6g}, got {step:.6g}"
+    )
   # With r = 1 - e: 2e / (1 - r^2) = 1 / (1 - e/2).
   equilibrium = 1.0 / (1.0 - 0.5 * relative)
   return (1.0 - relative) ** (2 * num_steps) * (ratio**2 - equilibrium) + equilibrium
@@ -187,7 +208,8 @@ def langevin_step_size(ratio, sigma_L, num_steps):
     raise ValueError(f"the ratio of neighbouring levels must be above 1, got {ratio}")
   if num_steps < 1:
     raise ValueError(f"a level needs one Langevin step or more, got {num_steps}")
-  # The value is a mean of ratio^2 and the equilibrium, both above 1, so closest to 1 is smallest; it falls and then rises.
+  # The value is a mean of ratio^2 and the equilibrium, both above 1, so closest to 1 is smallest; it falls
+  # and then rises.
   value = lambda log_e: langevin_variance_ratio(math.exp(log_e), ratio, 1.0, num_steps)
   grid = np.linspace(math.log(1e-12), 0.0, 1001)
   best = int(np.argmin([value(g) for g in grid]))
@@ -223,4 +245,6 @@ def ema_decay(half_life, batch_size):
 
 def _check_levels(sigma_1, sigma_L):
   if not sigma_1 > sigma_L > 0:
-    raise ValueError(f"levels go down from sigma_1 to sigma_L > 0, got sigma_1 = {sigma_1}, sigma_L = {sigma_L}")
+    raise ValueError(
+      f"levels go down from sigma_1 to sigma_L > 0, got sigma_1 = {sigma_1}, sigma_L = {sigma_L}"
+    )

@@ -1,19 +1,22 @@
-"""Neighbourhoods of discrete states as data: which states a concrete score compares a state with (arXiv:2211.00802, section 3).
+"""Neighbourhoods of discrete states as data: which states a concrete score compares a state with
+(arXiv:2211.00802, section 3).
 
-A state is an array of whole numbers, one a coordinate, and every move changes one coordinate by a table: a cycle, a grid, the flips
-of bits and a graph given as an index array (one coordinate, whose values are the nodes) are the same few arrays.
+A state is an array of whole numbers, one a coordinate, and every move changes one coordinate by a table: a
+cycle, a grid, the flips of bits and a graph given as an index array (one coordinate, whose values are the
+nodes) are the same few arrays.
 """
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
 @struct.dataclass
 class Neighbourhood:
-  """The ordered neighbours x_{n_1}, ..., x_{n_N} of every state x, and its R reverse neighbours, of which it is one.
+  """The ordered neighbours x_{n_1}, ..., x_{n_N} of every state x, and its R reverse neighbours, of which it
+  is one.
 
   Attributes:
     target: [N, K] int32, the value that move n gives a coordinate of value k, -1 where there is no such move.
@@ -44,7 +47,8 @@ class Neighbourhood:
     return len(self.slot)
 
   def values(self, x):
-    """What the moves set: x [B, ...] -> (new values [B, N] int, whether the move exists [B, N]); the old value where it does not."""
+    """What the moves set: x [B, ...] -> (new values [B, N] int, whether the move exists [B, N]); the old
+    value where it does not."""
     return self._values(self.target, np.asarray(self.coordinate), x)
 
   def reverse_values(self, x):
@@ -64,7 +68,8 @@ class Neighbourhood:
       picked: [B, M] which of the R to give; all where None.
 
     Returns:
-      (y [B, M, ...], slot [B, M], exists [B, M]): move slot leads from y to x, so output `slot` at y compares x with y.
+      (y [B, M, ...], slot [B, M], exists [B, M]): move slot leads from y to x, so output `slot` at y compares
+      x with y.
 
     >>> walk = grid(4, wrap=False)
     >>> y, slot, exists = walk.reverse_neighbours(jnp.array([[0], [3]]))
@@ -84,15 +89,23 @@ class Neighbourhood:
   def moved(self, x, coordinate, values):
     """x [B, ...] with one coordinate set: coordinate, values [B, M] -> [B, M, ...]."""
     flat = self.flat(x)
-    here = np.arange(flat.shape[1], dtype=np.int32)[None, None, :] == jnp.asarray(coordinate, jnp.int32)[:, :, None]
-    return jnp.where(here, values[:, :, None].astype(flat.dtype), flat[:, None, :]).reshape(*values.shape, *self.shape)
+    here = (
+      np.arange(flat.shape[1], dtype=np.int32)[None, None, :]
+      == jnp.asarray(coordinate, jnp.int32)[:, :, None]
+    )
+    return jnp.where(here, values[:, :, None].astype(flat.dtype), flat[:, None, :]).reshape(
+      *values.shape, *self.shape
+    )
 
   def flat(self, x):
     """x [B, ...] as [B, D]. Raises ValueError unless it holds states: whole numbers of the right shape."""
     x = jnp.asarray(x)
     if x.shape[1:] != self.shape or x.ndim == 0 or not jnp.issubdtype(x.dtype, jnp.integer):
-      raise ValueError(f"{self.name} takes whole numbers of shape [B, {', '.join(map(str, self.shape))}], one a coordinate, got "
-                       f"{x.dtype} of shape {x.shape}")
+      raise ValueError(
+        f"{self.name} takes whole numbers of shape [B, {', '.join(map(str, self.shape))}], one a coordinate, "
+        "got "
+        f"{x.dtype} of shape {x.shape}"
+      )
     return x.reshape(x.shape[0], len(self.sizes))
 
   def _values(self, table, coordinate, x):
@@ -105,12 +118,15 @@ def grid(sizes, steps=(1,), *, wrap: bool = True) -> Neighbourhood:
   """x_d -> x_d + s for every coordinate d and every step s, in this order.
 
   Args:
-    sizes: number of values of each coordinate: K for one coordinate, [K_1, ..., K_D], or an array of a state's shape.
+    sizes: number of values of each coordinate: K for one coordinate, [K_1, ..., K_D], or an array of a
+      state's shape.
     steps: whole numbers, (1,) or (1, -1) or any others.
-    wrap: whether a coordinate starts again at its end; without, a move that leads out of the range does not exist.
+    wrap: whether a coordinate starts again at its end; without, a move that leads out of the range does not
+      exist.
 
   Raises:
-    ValueError: fewer than two values, a step that does not move, two steps that lead to one neighbour, steps that do not connect.
+    ValueError: fewer than two values, a step that does not move, two steps that lead to one neighbour, steps
+      that do not connect.
 
   >>> y, exists = grid([3, 3], wrap=False).neighbours(jnp.array([[2, 0]]))
   >>> y[0].tolist(), exists[0].tolist()
@@ -124,6 +140,7 @@ def grid(sizes, steps=(1,), *, wrap: bool = True) -> Neighbourhood:
   def table(size):
     moved = np.arange(size)[None, :] + np.asarray(steps)[:, None]
     return moved % size if wrap else np.where((moved >= 0) & (moved < size), moved, -1)
+
   return build(sizes, table, f"grid of {'x'.join(map(str, sizes.shape))} coordinates")
 
 
@@ -137,7 +154,8 @@ def cycle(size: int) -> Neighbourhood:
 
 
 def bit_flips(shape) -> Neighbourhood:
-  """Every coordinate of a state of zeros and ones turned over, one neighbour a coordinate; shape as in x [B, *shape]."""
+  """Every coordinate of a state of zeros and ones turned over, one neighbour a coordinate; shape as in x [B,
+  *shape]."""
   return grid(np.full((shape,) if np.ndim(shape) == 0 else tuple(shape), 2))
 
 
@@ -145,10 +163,12 @@ def graph(index) -> Neighbourhood:
   """Any connected graph: states are [B, 1] numbers of nodes.
 
   Args:
-    index: [S, N] whole numbers: the ordered neighbours of each of the S nodes, -1 where a node has fewer than N.
+    index: [S, N] whole numbers: the ordered neighbours of each of the S nodes, -1 where a node has fewer than
+      N.
 
   Raises:
-    ValueError: a node that does not exist, one listed twice or as its own neighbour, a part that nothing connects with the rest.
+    ValueError: a node that does not exist, one listed twice or as its own neighbour, a part that nothing
+      connects with the rest.
 
   >>> star = graph([[1, 2, 3], [0, -1, -1], [0, -1, -1], [0, -1, -1]])
   >>> star.num_neighbours, star.num_reverse             # the centre is the first neighbour of three nodes
@@ -156,32 +176,46 @@ def graph(index) -> Neighbourhood:
   """
   index = np.asarray(index)
   if index.ndim != 2 or not np.issubdtype(index.dtype, np.integer) or min(index.shape, default=0) < 1:
-    raise ValueError(f"a graph is an array [nodes, neighbours] of whole numbers, got {index.dtype} of shape {index.shape}: "
-                     "fill short rows up with -1")
+    raise ValueError(
+      f"a graph is an array [nodes, neighbours] of whole numbers, got {index.dtype} of shape {index.shape}: "
+      "fill short rows up with -1"
+    )
   bad = np.argwhere((index < -1) | (index >= len(index)))
   if bad.size:
     node, place = bad[0]
-    raise ValueError(f"node {node} lists the neighbour {index[node, place]}, but there are the nodes 0 to {len(index) - 1}: "
-                     "take one of these, or -1 for none")
+    raise ValueError(
+      f"node {node} lists the neighbour {index[node, place]}, but there are the nodes 0 to {len(index) - 1}: "
+      "take one of these, or -1 for none"
+    )
   return build(as_sizes(len(index), "a graph"), lambda size: index.T, f"graph of {len(index)} nodes")
 
 
 def as_sizes(sizes, who, shape=None) -> np.ndarray:
-  """Numbers of values as an array of a state's shape [...]; K alone is a state of one coordinate. Raises ValueError."""
+  """Numbers of values as an array of a state's shape [...]; K alone is a state of one coordinate. Raises
+  ValueError."""
   sizes = np.atleast_1d(np.asarray(sizes))
   if shape is not None:
     try:
       sizes = np.broadcast_to(sizes, (shape,) if np.ndim(shape) == 0 else tuple(shape))
     except ValueError:
-      raise ValueError(f"{who} has states of shape {shape}, and sizes of shape {sizes.shape} do not fit: give one number for all") from None
+      raise ValueError(
+        f"{who} has states of shape {shape}, and sizes of shape {sizes.shape} do not fit: give one number "
+        "for all"
+      ) from None
   if not np.issubdtype(sizes.dtype, np.integer) or sizes.size == 0 or sizes.min() < 2:
-    raise ValueError(f"every coordinate of {who} has two or more values, a whole number, got sizes {sizes.reshape(-1)[:8].tolist()}")
+    raise ValueError(
+      f"every coordinate of {who} has two or more values, a whole number, got sizes "
+      f"{sizes.reshape(-1)[:8].tolist()}"
+    )
   return sizes
 
 
 def build(sizes, table, name) -> Neighbourhood:
-  """The neighbourhood whose coordinates of size K have the moves table(K) [moves, K]; coordinates of one size share one."""
-  tables = {size: _checked(np.asarray(table(size)), name) for size in dict.fromkeys(sizes.reshape(-1).tolist())}
+  """The neighbourhood whose coordinates of size K have the moves table(K) [moves, K]; coordinates of one size
+  share one."""
+  tables = {
+    size: _checked(np.asarray(table(size)), name) for size in dict.fromkeys(sizes.reshape(-1).tolist())
+  }
   inverses = {size: _inverse(moves) for size, moves in tables.items()}
   largest = max(tables)
   pad = lambda rows: np.pad(rows, ((0, 0), (0, largest - rows.shape[1])), constant_values=-1).astype(np.int32)
@@ -192,8 +226,15 @@ def build(sizes, table, name) -> Neighbourhood:
     coordinate += [place] * len(tables[size])
     target.append(pad(tables[size]))
     source.append(pad(rows))
-  return Neighbourhood(np.concatenate(target), np.concatenate(source), tuple(coordinate), tuple(slot),
-                       tuple(sizes.reshape(-1).tolist()), tuple(sizes.shape), name)
+  return Neighbourhood(
+    np.concatenate(target),
+    np.concatenate(source),
+    tuple(coordinate),
+    tuple(slot),
+    tuple(sizes.reshape(-1).tolist()),
+    tuple(sizes.shape),
+    name,
+  )
 
 
 def _checked(moves, name):
@@ -201,12 +242,18 @@ def _checked(moves, name):
   size = moves.shape[1]
   still = np.argwhere(moves == np.arange(size)[None, :])
   if still.size:
-    raise ValueError(f"{name}: {still[0][1]} is its own neighbour, and that ratio is one whatever the model: leave this move out")
+    raise ValueError(
+      f"{name}: {still[0][1]} is its own neighbour, and that ratio is one whatever the model: leave this "
+      "move out"
+    )
   for value in range(size):
     found = moves[:, value][moves[:, value] >= 0]
     if len(np.unique(found)) < len(found):
       twice = next(one for one in found if np.sum(found == one) > 1)
-      raise ValueError(f"{name}: {value} has the neighbour {twice} twice: leave one of the moves out (of two values, the step 1 is the step -1)")
+      raise ValueError(
+        f"{name}: {value} has the neighbour {twice} twice: leave one of the moves out (of two values, the "
+        "step 1 is the step -1)"
+      )
   reached, front = {0}, [0]
   joined = [set() for _ in range(size)]
   for row in moves:
@@ -214,16 +261,22 @@ def _checked(moves, name):
       joined[value].add(int(row[value]))
       joined[row[value]].add(int(value))
   while front:
-    front = [other for value in front for other in joined[value] if other not in reached and not reached.add(other)]
+    front = [
+      other for value in front for other in joined[value] if other not in reached and not reached.add(other)
+    ]
   if len(reached) < size:
     alone = next(value for value in range(size) if value not in reached)
-    raise ValueError(f"{name} is not connected: no moves lead from 0 to {alone}, so ratios cannot compare the two; add a move between "
-                     "the parts, or model each by itself")
+    raise ValueError(
+      f"{name} is not connected: no moves lead from 0 to {alone}, so ratios cannot compare the two; add a "
+      "move between "
+      "the parts, or model each by itself"
+    )
   return moves
 
 
 def _inverse(moves):
-  """(rows [R, K] of preimages, the move of each row): as many rows a move as one of its values has preimages."""
+  """(rows [R, K] of preimages, the move of each row): as many rows a move as one of its values has
+  preimages."""
   rows, own = [], []
   for move, images in enumerate(moves):
     before = [np.flatnonzero(images == value) for value in range(len(images))]

@@ -1,15 +1,16 @@
 """Paths that join two ends, each data or a standard normal: x_t = a_t x_0 + b_t x_1 + sqrt(v_t) eps.
 
-The density of x_t runs from p_0 at `t_min` to p_1 at `t_max`, and the ratio of a path is log p_1 - log p_0. Diffusion is the
-path whose second end is noise: `from_process`. Everything that concerns the noise is kept as a variance and its slope, which
-stay finite where a standard deviation leaves zero like a square root.
+The density of x_t runs from p_0 at `t_min` to p_1 at `t_max`, and the ratio of a path is log p_1 - log p_0.
+Diffusion is the path whose second end is noise: `from_process`. Everything that concerns the noise is kept as
+a variance and its slope, which stay finite where a standard deviation leaves zero like a square root.
 """
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import GaussianProcess, array_namespace, as_times, expand
 
@@ -20,9 +21,9 @@ ENDS = ("data", "normal")
 class Blend:
   """x_t = first x_0 + second x_1 + sqrt(variance) eps at some times: each field is shaped like t.
 
-  first, second: factors of the two ends, zero for an end that is a standard normal: its share is in `variance`, the whole
-  of the noise. d_first, d_second, d_variance: time derivatives. d_first_square, d_second_square: those of the squares, finite
-  where a factor leaves zero like a square root.
+  first, second: factors of the two ends, zero for an end that is a standard normal: its share is in
+  `variance`, the whole of the noise. d_first, d_second, d_variance: time derivatives. d_first_square,
+  d_second_square: those of the squares, finite where a factor leaves zero like a square root.
   """
 
   first: Any
@@ -44,8 +45,10 @@ class Path:
   Attributes:
     schedule: times -> `Blend` as if both ends were data.
     t_min, t_max: where it starts (p_0) and ends (p_1).
-    ends: what is at t_min and at t_max, 'data' or 'normal' (a standard normal, drawn and not read from the batch).
-    encode, decode: None, or an invertible map of single batches and its inverse: the ends are encoded, blended and decoded.
+    ends: what is at t_min and at t_max, 'data' or 'normal' (a standard normal, drawn and not read from the
+      batch).
+    encode, decode: None, or an invertible map of single batches and its inverse: the ends are encoded,
+      blended and decoded.
     name: what messages call it.
   """
 
@@ -63,11 +66,21 @@ class Path:
       blend = self.schedule(as_times(t))
     zero = blend.variance * 0.0
     if self.ends[0] == "normal":
-      blend = blend.replace(variance=blend.variance + blend.first**2, d_variance=blend.d_variance + blend.d_first_square,
-                            first=zero, d_first=zero, d_first_square=zero)
+      blend = blend.replace(
+        variance=blend.variance + blend.first**2,
+        d_variance=blend.d_variance + blend.d_first_square,
+        first=zero,
+        d_first=zero,
+        d_first_square=zero,
+      )
     if self.ends[1] == "normal":
-      blend = blend.replace(variance=blend.variance + blend.second**2, d_variance=blend.d_variance + blend.d_second_square,
-                            second=zero, d_second=zero, d_second_square=zero)
+      blend = blend.replace(
+        variance=blend.variance + blend.second**2,
+        d_variance=blend.d_variance + blend.d_second_square,
+        second=zero,
+        d_second=zero,
+        d_second_square=zero,
+      )
     return blend
 
   def between(self, x0, x1, eps, t):
@@ -135,8 +148,16 @@ class Linear:
   def __call__(self, t):
     xp = array_namespace(t)
     one = xp.ones_like(t)
-    return Blend(1.0 - t, 1.0 * t, self.bridge * t * (1.0 - t), -one, one, self.bridge * (1.0 - 2.0 * t),
-                 -2.0 * (1.0 - t), 2.0 * t)
+    return Blend(
+      1.0 - t,
+      1.0 * t,
+      self.bridge * t * (1.0 - t),
+      -one,
+      one,
+      self.bridge * (1.0 - 2.0 * t),
+      -2.0 * (1.0 - t),
+      2.0 * t,
+    )
 
 
 @struct.dataclass
@@ -168,10 +189,11 @@ def spherical(first="normal", second="data", t_min=0.0, t_max=1.0) -> Path:
 
 
 def log_variance(first="normal", second="data", t_max=20.0) -> Path:
-  """The spherical path in the clock t = -log(a^2), from 0 to t_max: equal steps divide the variance of x_0's share equally.
+  """The spherical path in the clock t = -log(a^2), from 0 to t_max: equal steps divide the variance of x_0's
+  share equally.
 
-  Near the second end 1 - t^2 has no digits left in the clock of `spherical`; here it is exp(-t). p_1 is the second end
-  blurred by a variance exp(-t_max): choose it far below the data's own smallest variance.
+  Near the second end 1 - t^2 has no digits left in the clock of `spherical`; here it is exp(-t). p_1 is the
+  second end blurred by a variance exp(-t_max): choose it far below the data's own smallest variance.
 
   >>> float(log_variance().blend(10.0).variance.round(9))
   4.54e-05
@@ -180,7 +202,8 @@ def log_variance(first="normal", second="data", t_max=20.0) -> Path:
 
 
 def trigonometric(first="data", second="data") -> Path:
-  """x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1 on [0, 1]: the spherical path in a clock that is smooth at both ends.
+  """x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1 on [0, 1]: the spherical path in a clock that is smooth at
+  both ends.
 
   >>> float(trigonometric().blend(0.5).first.round(6))
   0.707107
@@ -189,7 +212,8 @@ def trigonometric(first="data", second="data") -> Path:
 
 
 def linear(first="data", second="data", bridge=0.0) -> Path:
-  """x_t = (1 - t) x_0 + t x_1 + sqrt(bridge t (1 - t)) eps on [0, 1] (a Brownian bridge's variance for bridge > 0).
+  """x_t = (1 - t) x_0 + t x_1 + sqrt(bridge t (1 - t)) eps on [0, 1] (a Brownian bridge's variance for bridge
+  > 0).
 
   The noise keeps the densities between two data sets smooth where the sets themselves are not.
   Raises ValueError for a negative bridge.
@@ -210,18 +234,25 @@ def from_process(process: GaussianProcess) -> Path:
   ('data', 'normal')
   """
   if not isinstance(process, GaussianProcess):
-    raise ValueError(f"from_process takes a Gaussian process such as processes.vp_linear(), got {type(process).__name__}")
-  return Path(OfProcess(process.schedule), process.t_min, process.t_max, ("data", "normal"), name=process.name)
+    raise ValueError(
+      f"from_process takes a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
+    )
+  return Path(
+    OfProcess(process.schedule), process.t_min, process.t_max, ("data", "normal"), name=process.name
+  )
 
 
 def through(path: Path, encode, decode) -> Path:
-  """A path in the latent space of an invertible map, seen in data space: x_t = decode(a encode(x_0) + ...) (arXiv:2111.11010, 5.3).
+  """A path in the latent space of an invertible map, seen in data space: x_t = decode(a encode(x_0) + ...)
+  (arXiv:2111.11010, 5.3).
 
   Args:
-    path: the path of the encoded points; a 'normal' end becomes the law of decoded normals, such as a flow's own model.
+    path: the path of the encoded points; a 'normal' end becomes the law of decoded normals, such as a flow's
+      own model.
     encode, decode: functions [B, ...] -> [B, ...], inverse to each other.
 
-  The time score at x is that of the path at encode(x): the Jacobian of the map does not depend on time, and cancels in the ratio.
+  The time score at x is that of the path at encode(x): the Jacobian of the map does not depend on time, and
+  cancels in the ratio.
 
   >>> path = through(spherical(), jnp.log, jnp.exp)
   >>> path.between(None, jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.ones(1)).tolist()
@@ -235,13 +266,17 @@ def through(path: Path, encode, decode) -> Path:
 
 
 def as_path(path, who: str = "this") -> Path:
-  """The path, or a Gaussian process as one. Raises ValueError for anything without a density at every time between."""
+  """The path, or a Gaussian process as one. Raises ValueError for anything without a density at every time
+  between."""
   if isinstance(path, Path):
     return path
   if isinstance(path, GaussianProcess):
     return from_process(path)
-  raise ValueError(f"{who} needs densities that change smoothly in time: a path such as processes.linear() or a Gaussian process "
-                   f"such as processes.vp_linear(), got {type(path).__name__}")
+  raise ValueError(
+    f"{who} needs densities that change smoothly in time: a path such as processes.linear() or a Gaussian "
+    "process "
+    f"such as processes.vp_linear(), got {type(path).__name__}"
+  )
 
 
 def _path(schedule, t_min, t_max, ends, name):

@@ -1,31 +1,33 @@
 """Noise levels between which data are recovered one at a time, and the Langevin steps that recover them."""
 
-from collections.abc import Callable
 import numbers
+from collections.abc import Callable
 from typing import Any
 
-from flax import struct
 import jax
 import numpy as np
+from flax import struct
 
 # x_i of a step is "not seen" in x_{i+1} where its share of the deviation is smaller than this.
 UNSEEN = 0.1
 
 T6_TIMES = tuple((np.array([0, 100, 200, 300, 400, 500, 999]) + 1) / 1000)
-"""Six steps on `ddpm_ladder()` (arXiv:2012.08125, appendix; the last level keeps 0.6% of the data): times of the levels, ascending."""
+"""Six steps on `ddpm_ladder()` (arXiv:2012.08125, appendix; the last level keeps 0.6% of the data): times of
+the levels, ascending."""
 
 
 @struct.dataclass
 class RecoveryLevels:
-  """Levels i = 0..T of a process: x_{i+1} = gain_i x_i + noise_i eps, x_0 the least noisy. Float64 on the host.
+  """Levels i = 0..T of a process: x_{i+1} = gain_i x_i + noise_i eps, x_0 the least noisy. Float64 on the
+  host.
 
   Attributes:
     t: [T+1] ascending times.
     gain, noise: [T].
     deviation: [T+1] standard deviation of x_i.
     step: [T] squared Langevin step at level i, in units of x_i^2.
-    start: [T] factor that takes x_{i+1} to the start of the chain at level i: 1 / gain, or, where x_{i+1} tells next to nothing
-      of x_i, the ratio of their deviations.
+    start: [T] factor that takes x_{i+1} to the start of the chain at level i: 1 / gain, or, where x_{i+1}
+      tells next to nothing of x_i, the ratio of their deviations.
     seen: [T] whether it does tell.
     name: of the process.
   """
@@ -50,9 +52,11 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
 
   Args:
     process: a Gaussian process.
-    levels: a number of steps T, from the process's t_min to its t_max (log-SNR -6 where that is lower), or T + 1 times.
-    step: the squared Langevin step as a share of the variance of x_i given x_{i+1}, were the data Gaussian: above 2 Langevin may
-      diverge. Or a function of the levels that returns [T], in units of x_i^2, such as `published_step()`.
+    levels: a number of steps T, from the process's t_min to its t_max (log-SNR -6 where that is lower), or T
+      + 1 times.
+    step: the squared Langevin step as a share of the variance of x_i given x_{i+1}, were the data Gaussian:
+      above 2 Langevin may diverge. Or a function of the levels that returns [T], in units of x_i^2, such as
+      `published_step()`.
     data_std: standard deviation of the data.
 
   Raises:
@@ -66,16 +70,22 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
   [0.32368, 0.5165, 0.63221, 0.71324, 0.77337, 0.99974]
   """
   if not callable(getattr(process, "perturb", None)):
-    raise ValueError(f"recovery needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}")
+    raise ValueError(
+      f"recovery needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
+    )
   process = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
   t = _times(process, levels)
   m = process.marginal(t)
   if np.any(m.sigma <= 0):
-    raise ValueError(f"every level has noise, got sigma {m.sigma.tolist()} at times {t.tolist()}: start later than t = 0")
+    raise ValueError(
+      f"every level has noise, got sigma {m.sigma.tolist()} at times {t.tolist()}: start later than t = 0"
+    )
   gain = m.alpha[1:] / m.alpha[:-1]
   variance = m.sigma[1:] ** 2 - (gain * m.sigma[:-1]) ** 2
   if np.any(variance <= 0):
-    raise ValueError(f"log-SNR has to fall from each level to the next, got {process.log_snr(t).tolist()}: take fewer levels")
+    raise ValueError(
+      f"log-SNR has to fall from each level to the next, got {process.log_snr(t).tolist()}: take fewer levels"
+    )
   if not data_std > 0:
     raise ValueError(f"the standard deviation of the data is positive, got {data_std}")
   noise, deviation = np.sqrt(variance), np.sqrt((m.alpha * data_std) ** 2 + m.sigma**2)
@@ -87,26 +97,31 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
   elif isinstance(step, numbers.Real) and step > 0:
     size = step / ((gain / noise) ** 2 + deviation[:-1] ** -2.0)
   else:
-    raise ValueError(f"step is a positive share of a variance (0.3 is a start) or a function of the levels, got {step!r}")
+    raise ValueError(
+      f"step is a positive share of a variance (0.3 is a start) or a function of the levels, got {step!r}"
+    )
   if size.shape != gain.shape or not np.all(size > 0):
     raise ValueError(f"a step of Langevin is positive, one number a level [{gain.size}], got {size.tolist()}")
   return built.replace(step=size)
 
 
 def published_step(b2=2e-4) -> Callable:
-  """b2 (sigma_i / sigma_0) noise_i^2 in units of y_i = gain_i x_i, the authors' own (arXiv:2012.08125, repository; b2 = 2e-4).
+  """b2 (sigma_i / sigma_0) noise_i^2 in units of y_i = gain_i x_i, the authors' own (arXiv:2012.08125,
+  repository; b2 = 2e-4).
 
-  They pair it with an energy f / step^2 of a network f, so that the drift from it is half the slope of f. At the last level, where
-  x_{i+1} tells nothing, y is x itself.
+  They pair it with an energy f / step^2 of a network f, so that the drift from it is half the slope of f. At
+  the last level, where x_{i+1} tells nothing, y is x itself.
 
   >>> from diffusion import processes
   >>> levels = recovery_levels(processes.ddpm_ladder(), T6_TIMES, step=published_step())
   >>> (levels.step * np.where(levels.seen, levels.gain, 1.0) ** 2).round(6).tolist()
   [2.1e-05, 0.001728, 0.004686, 0.00792, 0.010742, 0.019196]
   """
+
   def steps(levels, sigma):
     in_y = b2 * sigma[:-1] / sigma[0] * levels.noise**2
     return in_y / np.where(levels.seen, levels.gain, 1.0) ** 2
+
   return steps
 
 

@@ -1,11 +1,13 @@
-"""Noise for whole numbers: each coordinate, on its own, is drawn anew among its values with some probability."""
+"""Noise for whole numbers: each coordinate, on its own, is drawn anew among its values with some
+probability."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.neighbourhoods import as_sizes
 
@@ -17,7 +19,8 @@ def resample_probability(t):
 
 @struct.dataclass
 class UniformResample:
-  """See `uniform_resample`. A discrete process: what a denoising objective of whole numbers needs of its noise.
+  """See `uniform_resample`. A discrete process: what a denoising objective of whole numbers needs of its
+  noise.
 
   Attributes:
     t_min, t_max: where training and sampling stop.
@@ -40,12 +43,15 @@ class UniformResample:
       again, value = jax.random.split(key)
       drawn = jax.random.randint(value, self.shape, 0, sizes, x0.dtype)
       return jnp.where(jax.random.uniform(again, self.shape, b.dtype) < b, drawn, x0)
+
     return jax.vmap(one)(keys, x0, b)
 
   def ratio(self, x0, old, new, size, t):
-    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score averages.
+    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score
+    averages.
 
-    One of m/s, s/m and 1, with s = 1 - b + b/K to stay and m = b/K to become any other value; infinite at b = 0.
+    One of m/s, s/m and 1, with s = 1 - b + b/K to stay and m = b/K to become any other value; infinite at b =
+    0.
     """
     stay, jump = self.odds(t)(size)
     weight = lambda value: jnp.where(value == x0, stay, jump)
@@ -58,13 +64,15 @@ class UniformResample:
     def of(size):
       jump = b / jnp.asarray(size, b.dtype)[None, :]
       return 1.0 - b + jump, jump
+
     return of
 
   def balance(self, t):
     """The inverse mean square of (ratio - 1) over x_t, of the coordinate with most values: [B], at most 100.
 
-    With K values it is s^2/m + m^2/s + (K - 2) m - 1 between any two of them, so that the balance is m/s as the noise vanishes and
-    holds the tails of order s/m, and grows where noise leaves ratios near one, so that these levels are learned as well.
+    With K values it is s^2/m + m^2/s + (K - 2) m - 1 between any two of them, so that the balance is m/s as
+    the noise vanishes and holds the tails of order s/m, and grows where noise leaves ratios near one, so that
+    these levels are learned as well.
     """
     size = max(self.sizes)
     stay, jump = (p[:, 0] for p in self.odds(t)(np.array([size])))
@@ -73,15 +81,21 @@ class UniformResample:
 
   def sample_prior(self, key, n):
     """States of pure noise [n, ...] int32, sample i from (key, i) alone."""
-    draw = lambda i: jax.random.randint(jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32))
+    draw = lambda i: jax.random.randint(
+      jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
+    )
     return jax.vmap(draw)(jnp.arange(n))
 
 
-def uniform_resample(sizes, shape=None, *, clock=resample_probability, t_min=0.01, t_max=1.0) -> UniformResample:
-  """Each coordinate is replaced with probability b = clock(t) by a uniform draw of its values (arXiv:2211.00802; 2107.03006, appendix A.2).
+def uniform_resample(
+  sizes, shape=None, *, clock=resample_probability, t_min=0.01, t_max=1.0
+) -> UniformResample:
+  """Each coordinate is replaced with probability b = clock(t) by a uniform draw of its values
+  (arXiv:2211.00802; 2107.03006, appendix A.2).
 
   Args:
-    sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by default.
+    sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by
+      default.
     clock: t -> b in [0, 1], increasing; built once: it is static. By default t is b.
     t_min, t_max: the interval of times; at b = 1 nothing is left of the data.
 

@@ -48,7 +48,8 @@ def ve(sigma_min=0.01, sigma_max=50.0, t_min=1e-5) -> GaussianProcess:
 
   Args:
     sigma_min: noise at t = 0.
-    sigma_max: noise at t = 1: the largest distance between two training examples (arXiv:2006.09011, technique 1).
+    sigma_max: noise at t = 1: the largest distance between two training examples (arXiv:2006.09011, technique
+      1).
     t_min: default end of sampling.
 
   >>> from diffusion import processes

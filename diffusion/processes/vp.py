@@ -1,7 +1,7 @@
 """Variance-preserving processes: alpha^2 + sigma^2 = 1."""
 
-from flax import struct
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
 

@@ -6,9 +6,9 @@ from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing, times
 from diffusion.solvers.ddim import ddim
+from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior
-from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
 from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
@@ -29,13 +29,13 @@ from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.recovery_langevin import recovery_langevin
 from diffusion.solvers.reference import Reference, reference
-from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.restart import restart
+from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver
+from diffusion.solvers.saving import load, read_notes, save
 from diffusion.solvers.scheduled import scheduled
 from diffusion.solvers.search_schedule import search_schedule
 from diffusion.solvers.search_times import search_times
-from diffusion.solvers.saving import load, read_notes, save
 from diffusion.solvers.starts import starts
 from diffusion.solvers.table import About, State, Table
 from diffusion.solvers.teleportation import GaussianFit, fit_gaussian, teleport

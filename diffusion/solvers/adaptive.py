@@ -1,26 +1,29 @@
 """Steps sized by their own error, for each sample by itself: what is common to all such samplers.
 
-A step is tried at two orders. Their difference, in units of a tolerance, says whether to keep the higher one and how long the
-next step may be (arXiv:2206.00927, appendix C; arXiv:2105.14080, algorithm 1). Every sample has its own clock and step; one that
-has arrived waits for the others, so the batch does not change a sample, and a batch costs what its slowest sample does.
+A step is tried at two orders. Their difference, in units of a tolerance, says whether to keep the higher one
+and how long the next step may be (arXiv:2206.00927, appendix C; arXiv:2105.14080, algorithm 1). Every sample
+has its own clock and step; one that has arrived waits for the others, so the batch does not change a sample,
+and a batch costs what its slowest sample does.
 """
 
 import dataclasses
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import brownian, clock, randomness
 from diffusion.solvers.table import About
 
-# A step never changes by more than these factors at once, so that neither an error of zero nor one that is not finite ends the run.
+# A step never changes by more than these factors at once, so that neither an error of zero nor one that is
+# not finite ends the run.
 SHRINK, GROW = 0.2, 5.0
-# Steps are powers of 2^(1/8). Another batch size or device rounds errors otherwise, and steps that followed them closely would
-# turn that into differences as large as the tolerance.
+# Steps are powers of 2^(1/8). Another batch size or device rounds errors otherwise, and steps that followed
+# them closely would turn that into differences as large as the tolerance.
 PER_OCTAVE = 8
 
 
@@ -29,9 +32,10 @@ class Pair:
   """Two orders of one step.
 
   Attributes:
-    attempt: (look, node, u [B, ...], lambda [B], h [B], path, before) -> (lower, higher, path at the end), each [B, ...];
-      look(u, node) evaluates the denoiser, node(lambda) gives a place; path(lambdas [k, B]) reads B(e^2lambda) at k places,
-      of which `before` is the value at the start of the step; None without noise.
+    attempt: (look, node, u [B, ...], lambda [B], h [B], path, before) -> (lower, higher, path at the end),
+      each [B, ...]; look(u, node) evaluates the denoiser, node(lambda) gives a place; path(lambdas [k, B])
+      reads B(e^2lambda) at k places, of which `before` is the value at the start of the step; None without
+      noise.
     view: what the network is asked for.
     evaluations: denoiser calls of one attempt.
     exponent: the next step is safety * error^-exponent times this one.
@@ -151,13 +155,13 @@ class Adaptive:
       high = post_step(expand(place.norm, u) * high, place.t, hook).astype(dtype) / expand(place.norm, u)
     keep = lambda new, old: jnp.where(expand(accept, new), new, old)
     return State(
-        keep(high, u),
-        keep(low, state.before),
-        keep(there, state.clock),
-        h,
-        None if path is None else keep(path, state.path),
-        state.evaluations + jnp.where(active, self.pair.evaluations, 0).astype(jnp.int32),
-        state.stuck | (active & ~accept & (h < 100 * np.finfo(dtype).eps)),
+      keep(high, u),
+      keep(low, state.before),
+      keep(there, state.clock),
+      h,
+      None if path is None else keep(path, state.path),
+      state.evaluations + jnp.where(active, self.pair.evaluations, 0).astype(jnp.int32),
+      state.stuck | (active & ~accept & (h < 100 * np.finfo(dtype).eps)),
     )
 
   def finish(self, denoiser, state, cond=None):
@@ -172,12 +176,15 @@ class Adaptive:
 
   def __str__(self):
     return (
-        f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, atol={float(self.atol):g}),"
-        f" {self.pair.evaluations} evaluations an attempt, asks for {self.pair.view}"
+      f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, "
+      f"atol={float(self.atol):g}),"
+      f" {self.pair.evaluations} evaluations an attempt, asks for {self.pair.view}"
     )
 
 
-def build(process, pair, name, order, *, rtol, atol, h_init, h_max, safety, t_max, t_min, denoise, max_steps) -> Adaptive:
+def build(
+  process, pair, name, order, *, rtol, atol, h_init, h_max, safety, t_max, t_min, denoise, max_steps
+) -> Adaptive:
   """Checks the arguments that all adaptive samplers share.
 
   Raises:
@@ -188,10 +195,13 @@ def build(process, pair, name, order, *, rtol, atol, h_init, h_max, safety, t_ma
   check_tolerances(rtol, atol, max_steps)
   if not 0 < h_init <= h_max or not 0 < safety < 1:
     raise ValueError(
-        f"the first step must be positive and at most the longest, and safety in (0, 1), got h_init={h_init}, h_max={h_max} and"
-        f" safety={safety}"
+      f"the first step must be positive and at most the longest, and safety in (0, 1), got h_init={h_init}, "
+      f"h_max={h_max} and"
+      f" safety={safety}"
     )
-  return Adaptive(span, rtol, atol, h_init, h_max, safety, int(max_steps), pair, denoise, About(name, order, process))
+  return Adaptive(
+    span, rtol, atol, h_init, h_max, safety, int(max_steps), pair, denoise, About(name, order, process)
+  )
 
 
 def check_tolerances(rtol, atol, max_steps):

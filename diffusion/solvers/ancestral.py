@@ -12,8 +12,8 @@ def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Ta
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
-    variance: 'small', that of q(x' | x, x0), right for a point of data; 'large', the forward step's own (DDPM's
-      beta), right for data ~ N(0, I). A step from no signal or to clean data takes the small one.
+    variance: 'small', that of q(x' | x, x0), right for a point of data; 'large', the forward step's own
+      (DDPM's beta), right for data ~ N(0, I). A step from no signal or to clean data takes the small one.
     dtype, xp: as in `ddim`.
 
   Raises:
@@ -30,5 +30,5 @@ def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Ta
     noise = xp.where(n.long, noise, xp.sqrt(added))
   about = About(f"ancestral({variance})" if variance != "small" else "ancestral", 1, process)
   return build(
-      n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[noise]], about=about, dtype=dtype, xp=xp
+    n.t, A=[[forward * share]], B=[n.a1 * added / n.s**2], C=[[noise]], about=about, dtype=dtype, xp=xp
   )

@@ -9,18 +9,22 @@ from diffusion.solvers.table import About, Table, build
 STEP_TO_LAST_VARIANCE = 0.062
 
 
-def annealed_langevin(process, grid, *, steps_per_level=5, step=None, denoise=True, dtype=np.float32, xp=np) -> Table:
-  """x <- x + a_i score(x, sigma_i) + sqrt(2 a_i) z, a_i = step sigma_i^2 / sigma_L^2 (arXiv:2006.09011, algorithm 1).
+def annealed_langevin(
+  process, grid, *, steps_per_level=5, step=None, denoise=True, dtype=np.float32, xp=np
+) -> Table:
+  """x <- x + a_i score(x, sigma_i) + sqrt(2 a_i) z, a_i = step sigma_i^2 / sigma_L^2 (arXiv:2006.09011,
+  algorithm 1).
 
-  Every node that has noise is a level, visited `steps_per_level` times; a last evaluation at the smallest returns
-  the posterior mean x + sigma_L^2 score. The step sizes are fixed, so this is a table:
+  Every node that has noise is a level, visited `steps_per_level` times; a last evaluation at the smallest
+  returns the posterior mean x + sigma_L^2 score. The step sizes are fixed, so this is a table:
   levels * steps_per_level + 1 evaluations.
 
   Args:
     process: the Gaussian process, in practice a variance-exploding one.
     grid: [L] or [B, L] decreasing times of the levels, or those and t = 0 where sigma = 0.
     steps_per_level: T.
-    step: epsilon; None for 0.062 sigma_L^2, NCSNv2's ratio on CIFAR-10 (its technique 4 chooses it from the ladder).
+    step: epsilon; None for 0.062 sigma_L^2, NCSNv2's ratio on CIFAR-10 (its technique 4 chooses it from the
+      ladder).
     denoise: whether to make the last evaluation.
     dtype, xp: as in `ddim`.
 
@@ -42,7 +46,9 @@ def annealed_langevin(process, grid, *, steps_per_level=5, step=None, denoise=Tr
   if step is not None and n.to_data is not None and not np.all((share > 0) & (share < 2)):
     raise ValueError(f"Langevin needs 0 < step < 2 sigma_L^2 = {float(2 * np.min(last)):g}, got step={step}")
   size = share * sigma**2
-  repeat = lambda leaf, extra: xp.concatenate([xp.repeat(leaf, steps_per_level, axis=-1)] + [extra] * denoise, axis=-1)
+  repeat = lambda leaf, extra: xp.concatenate(
+    [xp.repeat(leaf, steps_per_level, axis=-1)] + [extra] * denoise, axis=-1
+  )
   end, zero = t[..., -1:], 0.0 * last
   times = xp.concatenate([repeat(t, end), zero if denoise else end], axis=-1)
   # The denoising row is (x + sigma^2 score) / alpha.

@@ -1,4 +1,5 @@
-"""Which process a sampler's coefficients belong to: its name, and a few of its numbers, which no name tells."""
+"""Which process a sampler's coefficients belong to: its name, and a few of its numbers, which no name
+tells."""
 
 import functools
 
@@ -9,7 +10,8 @@ from diffusion.processes.comparison import readable
 
 
 def levels(process) -> tuple:
-  """((t, alpha, sigma), ...) where a process ends, in the middle and where it starts; () where its numbers are traced.
+  """((t, alpha, sigma), ...) where a process ends, in the middle and where it starts; () where its numbers
+  are traced.
 
   >>> from diffusion import processes
   >>> levels(processes.edm())
@@ -22,7 +24,8 @@ def levels(process) -> tuple:
 
 
 def difference(about, process) -> str:
-  """What keeps a sampler from a process, or '' if nothing does; a sampler or a process without a name belongs to any.
+  """What keeps a sampler from a process, or '' if nothing does; a sampler or a process without a name belongs
+  to any.
 
   Args:
     about: `About` of the sampler.
@@ -42,14 +45,16 @@ def difference(about, process) -> str:
     if off:
       i = off[0]
       return (
-          f"was built for a process {built_for!r} with {what} = {wanted[i]:.6g} at t = {times[i]:.6g}, and the denoiser's own"
-          f" {name!r} has {given[i]:.6g} there"
+        f"was built for a process {built_for!r} with {what} = {wanted[i]:.6g} at t = {times[i]:.6g}, and the "
+        "denoiser's own"
+        f" {name!r} has {given[i]:.6g} there"
       )
   return ""
 
 
 def _alpha_sigma(process, times):
-  """Two tuples, in float64 on the host wherever the process lives; what was asked last is remembered, for `sample` asks at each call."""
+  """Two tuples, in float64 on the host wherever the process lives; what was asked last is remembered, for
+  `sample` asks at each call."""
   leaves, tree = jax.tree.flatten(process)
   arrays = [np.asarray(leaf) for leaf in leaves]
   return _cached(tree, tuple((a.tobytes(), a.dtype.str, a.shape) for a in arrays), tuple(times))
@@ -59,4 +64,6 @@ def _alpha_sigma(process, times):
 def _cached(tree, leaves, times):
   process = jax.tree.unflatten(tree, [np.frombuffer(*one[:2]).reshape(one[2]) for one in leaves])
   m = process.marginal(np.array(times))
-  return tuple(tuple(np.broadcast_to(np.asarray(part, np.float64), len(times)).tolist()) for part in (m.alpha, m.sigma))
+  return tuple(
+    tuple(np.broadcast_to(np.asarray(part, np.float64), len(times)).tolist()) for part in (m.alpha, m.sigma)
+  )

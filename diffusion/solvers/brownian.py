@@ -1,8 +1,10 @@
-"""One Brownian path a sample, read at any place: what steps that are tried, rejected and tried again must agree on.
+"""One Brownian path a sample, read at any place: what steps that are tried, rejected and tried again must
+agree on.
 
-Drawing anew after a rejected step would favour the noises that pass and so change the law of the samples. Here the noise of the
-reverse SDE between two places is a difference of one path B(e^2lambda), found by halving [start, end] in lambda as often as
-`LEVELS` says with Brownian bridges whose noise depends on the sample's key and the node of the tree alone: nothing is stored.
+Drawing anew after a rejected step would favour the noises that pass and so change the law of the samples.
+Here the noise of the reverse SDE between two places is a difference of one path B(e^2lambda), found by
+halving [start, end] in lambda as often as `LEVELS` says with Brownian bridges whose noise depends on the
+sample's key and the node of the tree alone: nothing is stored.
 """
 
 import jax
@@ -37,13 +39,19 @@ def path(keys, clock, start, end, like):
   # Everything is made from what is given, so that it is spread over devices alike.
   start, end = (0 * clock + jnp.asarray(value, dtype) for value in (start, end))
   spread = lambda a, b: jnp.exp(2 * a) * jnp.expm1(2 * (b - a))  # e^2b - e^2a
-  draw = lambda index: jax.vmap(lambda key, i: jax.random.normal(jax.random.fold_in(key, i), like.shape[1:], dtype))(keys, index)
+  draw = lambda index: jax.vmap(
+    lambda key, i: jax.random.normal(jax.random.fold_in(key, i), like.shape[1:], dtype)
+  )(keys, index)
 
   def halve(_, carry):
     a, b, at_a, at_b, index = carry
     m = (a + b) / 2
     left, right, whole = spread(a, m), spread(m, b), spread(a, b)
-    at_m = at_a + expand(left / whole, like) * (at_b - at_a) + expand(jnp.sqrt(left * right / whole), like) * draw(index)
+    at_m = (
+      at_a
+      + expand(left / whole, like) * (at_b - at_a)
+      + expand(jnp.sqrt(left * right / whole), like) * draw(index)
+    )
     later = clock >= m
     pick = lambda x, y: jnp.where(expand(later, x), x, y)
     return pick(m, a), pick(b, m), pick(at_m, at_a), pick(at_b, at_m), 2 * index + later.astype(index.dtype)

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import inspect
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
-from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.restart import restart
+from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.unipc import unipc
 
@@ -35,16 +35,19 @@ from diffusion.solvers.unipc import unipc
 def default_grid(process, n):
   """Nodes that serve few-step samplers well on a process: [n+1].
 
-  EDM's own grid where sigma = t, equal steps on rectified flow, Karras on other variance-exploding processes, and
-  for the rest (VP, subVP) steps quadratic in t, the best simple choice for it. They end in clean data where the
-  process does, and make no evaluation below t_min.
+  EDM's own grid where sigma = t, equal steps on rectified flow, Karras on other variance-exploding processes,
+  and for the rest (VP, subVP) steps quadratic in t, the best simple choice for it. They end in clean data
+  where the process does, and make no evaluation below t_min.
 
   >>> from diffusion import processes
   >>> default_grid(processes.vp_linear(), 4).tolist()
   [1.0, 0.5625, 0.25, 0.0625, 0.0]
   """
   reaches_data = float(process.marginal(0.0).sigma) == 0
-  if float(process.marginal(process.t_max).noise_to_signal) < np.inf and float(process.marginal(process.t_max).alpha) == 1:
+  if (
+    float(process.marginal(process.t_max).noise_to_signal) < np.inf
+    and float(process.marginal(process.t_max).alpha) == 1
+  ):
     return grids.karras(process, n, clean=reaches_data)
   if process.name == "rectified_flow":
     return _to_data(grids.uniform, process, n, 1.0, reaches_data)
@@ -54,8 +57,8 @@ def default_grid(process, n):
 def few_step_grid(process, n):
   """Nodes for multistep samplers of the probability flow, [n+1]: `grids.vp_time`, on every process.
 
-  The best spacing of one shape for all problems of benchmarks/frontier.py; it ends in clean data where the process does, without an evaluation
-  below t_min.
+  The best spacing of one shape for all problems of benchmarks/frontier.py; it ends in clean data where the
+  process does, without an evaluation below t_min.
 
   >>> from diffusion import processes
   >>> few_step_grid(processes.edm(), 3).round(3).tolist()
@@ -68,7 +71,8 @@ def few_step_grid(process, n):
 
 
 def default_random_grid(process, n):
-  """Nodes for many small stochastic steps, [n+1]: equal steps in t as Score SDE takes, but EDM's own on sigma = t."""
+  """Nodes for many small stochastic steps, [n+1]: equal steps in t as Score SDE takes, but EDM's own on sigma
+  = t."""
   reaches_data = float(process.marginal(0.0).sigma) == 0
   if process.name == "edm":
     return grids.karras(process, n, clean=True)
@@ -76,7 +80,8 @@ def default_random_grid(process, n):
 
 
 def default_levels(process, n):
-  """Geometric noise levels, [n + 1] nodes of which the last is t = 0 where the process reaches clean data there."""
+  """Geometric noise levels, [n + 1] nodes of which the last is t = 0 where the process reaches clean data
+  there."""
   reaches_data = float(process.marginal(0.0).sigma) == 0
   return grids.log_snr(process, n, clean=reaches_data)
 
@@ -94,7 +99,8 @@ class Entry:
 
   Attributes:
     builder: (process, grid, **options) -> solver.
-    order: order of convergence (weak if stochastic) at the default options, or None where there is none to claim.
+    order: order of convergence (weak if stochastic) at the default options, or None where there is none to
+      claim.
     stochastic: whether it draws noise at its defaults.
     per_index: whether sample i depends on its own key and start alone.
     grid: (process, n) -> the grid that `build` takes when none is named.
@@ -108,33 +114,33 @@ class Entry:
 
 
 SOLVERS = {
-    "ddim": Entry(ddim, 1, False),
-    "euler": Entry(euler, 1, False),
-    "heun": Entry(heun, 2, False),
-    "dpm_solver": Entry(dpm_solver, 3, False),
-    "dpm_solver_fast": Entry(dpm_solver_fast, 2, False, grid=default_levels),
-    "exponential_rk3": Entry(exponential_rk3, 3, False),
-    "dpmpp_2s": Entry(dpmpp_2s, 2, False),
-    "dpmpp_2m": Entry(dpmpp_2m, 2, False, grid=few_step_grid),
-    "dpmpp_3m": Entry(dpmpp_3m, 3, False, grid=few_step_grid),
-    "unipc": Entry(unipc, 4, False, grid=few_step_grid),
-    "deis": Entry(deis, 4, False, grid=few_step_grid),
-    "lms": Entry(lms, 4, False, grid=few_step_grid),
-    "ipndm": Entry(ipndm, 2, False, grid=few_step_grid),
-    "pndm": Entry(pndm, 2, False),
-    "hb": Entry(hb, 1, False, grid=few_step_grid),
-    "ghvb": Entry(ghvb, 2, False, grid=few_step_grid),
-    "heun_churn": Entry(heun_churn, 2, True),
-    "restart": Entry(restart, 2, True),
-    "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
-    "dpmpp_3m_sde": Entry(dpmpp_3m_sde, 2, True),
-    "sa_solver": Entry(sa_solver, 2, True),
-    "ancestral": Entry(ancestral, 1, True),
-    "double_step": Entry(double_step, 1, True),
-    "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
-    "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
-    "annealed_langevin": Entry(annealed_langevin, None, True, grid=default_levels),
-    "predictor_corrector": Entry(predictor_corrector, None, True, grid=default_random_grid),
+  "ddim": Entry(ddim, 1, False),
+  "euler": Entry(euler, 1, False),
+  "heun": Entry(heun, 2, False),
+  "dpm_solver": Entry(dpm_solver, 3, False),
+  "dpm_solver_fast": Entry(dpm_solver_fast, 2, False, grid=default_levels),
+  "exponential_rk3": Entry(exponential_rk3, 3, False),
+  "dpmpp_2s": Entry(dpmpp_2s, 2, False),
+  "dpmpp_2m": Entry(dpmpp_2m, 2, False, grid=few_step_grid),
+  "dpmpp_3m": Entry(dpmpp_3m, 3, False, grid=few_step_grid),
+  "unipc": Entry(unipc, 4, False, grid=few_step_grid),
+  "deis": Entry(deis, 4, False, grid=few_step_grid),
+  "lms": Entry(lms, 4, False, grid=few_step_grid),
+  "ipndm": Entry(ipndm, 2, False, grid=few_step_grid),
+  "pndm": Entry(pndm, 2, False),
+  "hb": Entry(hb, 1, False, grid=few_step_grid),
+  "ghvb": Entry(ghvb, 2, False, grid=few_step_grid),
+  "heun_churn": Entry(heun_churn, 2, True),
+  "restart": Entry(restart, 2, True),
+  "dpmpp_2m_sde": Entry(dpmpp_2m_sde, 2, True),
+  "dpmpp_3m_sde": Entry(dpmpp_3m_sde, 2, True),
+  "sa_solver": Entry(sa_solver, 2, True),
+  "ancestral": Entry(ancestral, 1, True),
+  "double_step": Entry(double_step, 1, True),
+  "euler_maruyama": Entry(euler_maruyama, 1, True, grid=default_random_grid),
+  "reverse_diffusion": Entry(reverse_diffusion, 1, True, grid=default_random_grid),
+  "annealed_langevin": Entry(annealed_langevin, None, True, grid=default_levels),
+  "predictor_corrector": Entry(predictor_corrector, None, True, grid=default_random_grid),
 }
 
 
@@ -156,28 +162,29 @@ class AdaptiveEntry:
 
 
 ADAPTIVE = {
-    "dpm_solver_adaptive": AdaptiveEntry(dpm_solver_adaptive, 3, False, 3),
-    "adaptive_sde": AdaptiveEntry(adaptive_sde, 1, True, 2),
-    "diffrax_ode": AdaptiveEntry(diffrax_ode, 5, False, 6),
-    "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
+  "dpm_solver_adaptive": AdaptiveEntry(dpm_solver_adaptive, 3, False, 3),
+  "adaptive_sde": AdaptiveEntry(adaptive_sde, 1, True, 2),
+  "diffrax_ode": AdaptiveEntry(diffrax_ode, 5, False, 6),
+  "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
 }
 
 
 def build(name, process, n=None, *, grid=None, tolerance=None, **options):
-  """A solver by name: for n steps, on a good grid for the process, or with steps as long as a tolerance lets them be.
+  """A solver by name: for n steps, on a good grid for the process, or with steps as long as a tolerance lets
+  them be.
 
   Args:
     name: a key of `SOLVERS` or of `ADAPTIVE`.
     process: the Gaussian process of the denoiser.
-    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take. None for an
-      adaptive solver.
+    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take.
+      None for an adaptive solver.
     grid: None for the solver's default, a key of `GRIDS`, or an array of times. None for an adaptive solver.
     tolerance: of an adaptive solver, both rtol and atol; None for its own.
     **options: of the builder, for example eta=0.5.
 
   Raises:
-    ValueError: an unknown solver or grid, with the allowed ones and the closest; steps or a grid for a solver that chooses them,
-      none or a tolerance for one that does not.
+    ValueError: an unknown solver or grid, with the allowed ones and the closest; steps or a grid for a solver
+      that chooses them, none or a tolerance for one that does not.
     TypeError: an option that the builder does not have.
 
   >>> from diffusion import processes
@@ -194,17 +201,25 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
   if isinstance(entry, AdaptiveEntry):
     if n is not None or grid is not None:
       raise ValueError(
-          f"{name} chooses its own steps, got {f'{n} of them' if n is not None else f'the grid {grid!r}'}: leave that out and give a tolerance")
-    return entry.builder(process, **({} if tolerance is None else dict(rtol=tolerance, atol=tolerance)) | options)
+        f"{name} chooses its own steps, got {f'{n} of them' if n is not None else f'the grid {grid!r}'}: "
+        "leave that out and give a tolerance"
+      )
+    return entry.builder(
+      process, **({} if tolerance is None else dict(rtol=tolerance, atol=tolerance)) | options
+    )
   if tolerance is not None:
-    raise ValueError(f"{name} takes the steps it is given, and a tolerance of {tolerance} says nothing to it: {', '.join(ADAPTIVE)} have one")
+    raise ValueError(
+      f"{name} takes the steps it is given, and a tolerance of {tolerance} says nothing to it: "
+      f"{', '.join(ADAPTIVE)} have one"
+    )
   if n is None:
     raise ValueError(f"{name} needs a number of steps: only {', '.join(ADAPTIVE)} choose their own")
   return entry.builder(process, times(name, process, n, grid), **options)
 
 
 def times(name, process, n, grid=None):
-  """The times [n+1] of a built-in solver's n steps, float64: its own grid for None, a key of `GRIDS`, or times as they are.
+  """The times [n+1] of a built-in solver's n steps, float64: its own grid for None, a key of `GRIDS`, or
+  times as they are.
 
   Raises ValueError for an unknown solver or grid.
 
@@ -236,7 +251,9 @@ def listing():
   for name, entry in SOLVERS.items():
     few, many = (entry.builder(process, grids.uniform(process, n)).nfe for n in (8, 16))
     each, once = (many - few) // 8, few - many + few
-    line(name, entry, f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else ""))
+    line(
+      name, entry, f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else "")
+    )
   for name, entry in ADAPTIVE.items():
     line(name, entry, f"{entry.evaluations}, steps by error")
   return "\n".join(lines)

@@ -1,15 +1,16 @@
-"""The clock of samplers that choose their own steps, lambda = log(alpha / sigma), computed where the state lives.
+"""The clock of samplers that choose their own steps, lambda = log(alpha / sigma), computed where the state
+lives.
 
-Their state is u = x / norm, norm = sqrt(alpha^2 + sigma^2), in which every process with the same log-SNR follows the same path as
-the variance-preserving one (arXiv:2107.00630, appendix on equivalence): a tolerance means the same on all of them, and is the
-published one on VP.
+Their state is u = x / norm, norm = sqrt(alpha^2 + sigma^2), in which every process with the same log-SNR
+follows the same path as the variance-preserving one (arXiv:2107.00630, appendix on equivalence): a tolerance
+means the same on all of them, and is the published one on VP.
 """
 
 from typing import Any, NamedTuple
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import GaussianProcess, expand
 from diffusion.solvers.grids import LARGEST_RHO
@@ -67,13 +68,17 @@ def span(process, t_max=None, t_min=None) -> Span:
     raise ValueError(f"a run needs 0 <= t_min < t_max, got t_min={t_min} and t_max={t_max}")
   start, end = (float(process.log_snr(t)) / 2 for t in (t_max, t_min))
   if not np.isfinite(end):
-    raise ValueError(f"there is no noise at t_min={t_min}, so log-SNR is infinite: end above it (denoise=True removes what noise is left)")
+    raise ValueError(
+      f"there is no noise at t_min={t_min}, so log-SNR is infinite: end above it (denoise=True removes what "
+      "noise is left)"
+    )
   from_noise = not np.isfinite(start)
   return Span(process, t_max, t_min, -float(np.log(LARGEST_RHO)) if from_noise else start, end, from_noise)
 
 
 def node(span, clock) -> Node:
-  """The place at lambda = clock: [B]; its numbers are those of the rounded time, which the network is handed."""
+  """The place at lambda = clock: [B]; its numbers are those of the rounded time, which the network is
+  handed."""
   t = jnp.clip(span.process.t_of_log_snr(2.0 * clock), span.t_min, span.t_max).astype(clock.dtype)
   m = span.process.marginal(t)
   norm = jnp.sqrt(m.alpha**2 + m.sigma**2)
@@ -81,13 +86,15 @@ def node(span, clock) -> Node:
 
 
 def rows(x, value, dtype=None):
-  """[B] copies of a number that are spread over devices as x: [B, ...] is: inside a shard_map, plain constants are not."""
+  """[B] copies of a number that are spread over devices as x: [B, ...] is: inside a shard_map, plain
+  constants are not."""
   nothing = 0 * jnp.sum(jnp.isnan(x.reshape(x.shape[0], -1)), axis=-1)
   return jnp.asarray(value, dtype or x.dtype) + nothing.astype(dtype or x.dtype)
 
 
 def begin(span, denoiser, x, cond):
-  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no signal."""
+  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no
+  signal."""
   here = node(span, rows(x, span.start))
   if not span.from_noise:
     return x / expand(here.norm, x)

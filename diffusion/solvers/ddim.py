@@ -40,8 +40,9 @@ def ddim(process, grid, *, eta=0.0, view="x0", dtype=np.float32, xp=np) -> Table
   elif view == "eps":
     if n.from_noise:
       raise ValueError(
-          "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the grid"
-          " at an earlier time, or use view='x0'"
+        "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the "
+        "grid"
+        " at an earlier time, or use view='x0'"
       )
     ratio, weight = n.a1 / n.a, kept - n.s * n.a1 / n.a
   else:

@@ -10,9 +10,10 @@ from diffusion.solvers.table import About, Table
 def deis(process, grid, *, r=3, clock="t", view="x0", dtype=np.float32, xp=np) -> Table:
   """x' = (alpha'/alpha) x + sum_j C_j eps_j, C_j = alpha' int l_j d rho (arXiv:2204.13902, eq. 14-15).
 
-  l_j are the Lagrange polynomials through the last r + 1 nodes in the clock: in t, tAB-DEIS; in rho = sigma/alpha,
-  rhoAB-DEIS. The first r steps use as many evaluations as there are, so the order r + 1 is that of the rest of the run:
-  start at high noise, where eps hardly changes, or with shorter steps. A last step to sigma = 0 keeps its order.
+  l_j are the Lagrange polynomials through the last r + 1 nodes in the clock: in t, tAB-DEIS; in rho =
+  sigma/alpha, rhoAB-DEIS. The first r steps use as many evaluations as there are, so the order r + 1 is that
+  of the rest of the run: start at high noise, where eps hardly changes, or with shorter steps. A last step to
+  sigma = 0 keeps its order.
 
   Args:
     process: the Gaussian process.
@@ -40,7 +41,8 @@ def deis(process, grid, *, r=3, clock="t", view="x0", dtype=np.float32, xp=np) -
 
 
 def lms(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Table:
-  """The linear multistep method of k-diffusion: Adams-Bashforth on dv/d rho = eps with exact weights for any nodes.
+  """The linear multistep method of k-diffusion: Adams-Bashforth on dv/d rho = eps with exact weights for any
+  nodes.
 
   In v = x/alpha and rho = sigma/alpha, so for every process; it is rhoAB-DEIS with r = order - 1.
 

@@ -8,9 +8,9 @@ from diffusion.solvers.table import About
 def with_denoising(solver, process):
   """The solver with one more evaluation, at its last node, that returns the posterior mean of the clean data.
 
-  For processes that still carry noise at t = 0 (VE, NCSN's ladder), and for grids cut above it: x0 = (x + sigma^2
-  score) / alpha (arXiv:2011.13456, appendix G; it matters a lot for FID). A predictor-corrector also corrects
-  at that node.
+  For processes that still carry noise at t = 0 (VE, NCSN's ladder), and for grids cut above it: x0 = (x +
+  sigma^2 score) / alpha (arXiv:2011.13456, appendix G; it matters a lot for FID). A predictor-corrector also
+  corrects at that node.
 
   Args:
     solver: a `Table` on one grid for all samples, or a `PredictorCorrector`.
@@ -47,8 +47,15 @@ def with_denoising(solver, process):
   C = joined(solver.C, np.zeros(solver.C.shape[1:]))
   table = solver.replace(about=About(f"{solver.name} + denoising", solver.order, process))
   leaves = dict(
-      t=np.append(t, t[-1]), g=np.append(solver.g, 0.0), h=np.append(solver.h, 1.0), A=A, B=B, C=C,
-      w=joined(solver.w, first), hook=joined(solver.hook, first))
+    t=np.append(t, t[-1]),
+    g=np.append(solver.g, 0.0),
+    h=np.append(solver.h, 1.0),
+    A=A,
+    B=B,
+    C=C,
+    w=joined(solver.w, first),
+    hook=joined(solver.hook, first),
+  )
   return table.replace(**{name: leaf.astype(np.asarray(solver.t).dtype) for name, leaf in leaves.items()})
 
 

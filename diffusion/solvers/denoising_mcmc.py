@@ -1,7 +1,9 @@
-"""Denoising Langevin-Gibbs: a Markov chain over data and their noise level, which leaves a solver little to do."""
+"""Denoising Langevin-Gibbs: a Markov chain over data and their noise level, which leaves a solver little to
+do."""
 
 import functools
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,24 +29,40 @@ class ChainStarts(NamedTuple):
 
 
 def denoising_mcmc(
-    denoiser, x, t, levels, level_logits, *, keys, rounds, moves=5, step=0.2, burn_in=0, clip=None, draw=True, cond=None
+  denoiser,
+  x,
+  t,
+  levels,
+  level_logits,
+  *,
+  keys,
+  rounds,
+  moves=5,
+  step=0.2,
+  burn_in=0,
+  clip=None,
+  draw=True,
+  cond=None,
 ) -> ChainStarts:
-  """Gibbs moves on p(x, sigma), of which each round keeps its least noisy state (arXiv:2209.14593, algorithms 1 and 2).
+  """Gibbs moves on p(x, sigma), of which each round keeps its least noisy state (arXiv:2209.14593, algorithms
+  1 and 2).
 
   In v = x / alpha with noise rho = sigma / alpha, so for every Gaussian process:
 
     v <- v + step/2 score(v, rho) + sqrt(step) z, then a level from p(level | v);
 
-  after `moves` of them the state with the smallest level so far is a start. Mode jumps happen at high levels and detail is left
-  to the solver, so few evaluations a sample are enough. Start from samples of any solver with some noise added.
+  after `moves` of them the state with the smallest level so far is a start. Mode jumps happen at high levels
+  and detail is left to the solver, so few evaluations a sample are enough. Start from samples of any solver
+  with some noise added.
 
   Args:
     denoiser: a denoiser with a process.
     x: [B, ...] states at times t.
     t: [B].
     levels: [L] times, between which states move.
-    level_logits: v [B, ...] -> [B, L], log p(level | v) up to a constant: a classifier of noise levels, or `level_posterior`. Build
-      it once: it is part of the program unless it is a `jax.tree_util.Partial`, whose arrays are data.
+    level_logits: v [B, ...] -> [B, L], log p(level | v) up to a constant: a classifier of noise levels, or
+      `level_posterior`. Build it once: it is part of the program unless it is a `jax.tree_util.Partial`,
+      whose arrays are data.
     keys: [B] typed keys.
     rounds: rounds that are returned.
     moves: moves of a round, which are the denoiser calls of each start.
@@ -58,8 +76,8 @@ def denoising_mcmc(
     `ChainStarts`; chain b depends on x[b], t[b] and keys[b] alone.
 
   Raises:
-    ValueError: counts below 1, a step that is not positive, levels without noise or signal, shapes that do not fit, a state that is not
-      finite at the end.
+    ValueError: counts below 1, a step that is not positive, levels without noise or signal, shapes that do
+      not fit, a state that is not finite at the end.
 
   >>> from diffusion import oracles, processes
   >>> process = processes.edm()
@@ -74,14 +92,18 @@ def denoising_mcmc(
   levels = np.asarray(levels, np.float64)
   if min(rounds, moves) < 1 or burn_in < 0 or not step > 0 or (clip is not None and not clip > 0):
     raise ValueError(
-        "the chain needs rounds and moves of at least 1, burn_in >= 0, a positive step and clip, got"
-        f" rounds={rounds}, moves={moves}, burn_in={burn_in}, step={step} and clip={clip}"
+      "the chain needs rounds and moves of at least 1, burn_in >= 0, a positive step and clip, got"
+      f" rounds={rounds}, moves={moves}, burn_in={burn_in}, step={step} and clip={clip}"
     )
   rho = np.asarray(denoiser.process.marginal(levels).noise_to_signal)
   if levels.ndim != 1 or not np.all((rho > 0) & np.isfinite(rho)):
-    raise ValueError("levels are times [L] with both noise and signal; leave out t = 0 and times where alpha = 0")
+    raise ValueError(
+      "levels are times [L] with both noise and signal; leave out t = 0 and times where alpha = 0"
+    )
   if t.shape != x.shape[:1] or keys.shape != x.shape[:1]:
-    raise ValueError(f"x has {x.shape[0]} rows, t the shape {t.shape} and keys {keys.shape}: give one time and one key a row")
+    raise ValueError(
+      f"x has {x.shape[0]} rows, t the shape {t.shape} and keys {keys.shape}: give one time and one key a row"
+    )
   if jax.tree_util.all_leaves([level_logits]):
     level_logits = jax.tree_util.Partial(level_logits)
   clip = np.inf if clip is None else clip

@@ -5,7 +5,8 @@ import numpy as np
 
 
 def describe(table, rows=12):
-  """A table as text: one line a row (the first and last ones if there are many); of per-sample tables, the first."""
+  """A table as text: one line a row (the first and last ones if there are many); of per-sample tables, the
+  first."""
   leaf = lambda name: np.asarray(getattr(table, name), np.float64)
   if table.t.ndim == 2:
     first = jax.tree.map(lambda x: np.asarray(x)[0], table)
@@ -17,8 +18,8 @@ def describe(table, rows=12):
   plural = lambda count, noun: f"{count or 'no'} {noun}" + ("" if count < 2 else "s")
   of = f" (process {table.about.process})" if table.about.process else ""
   lines = [
-      f"{table.name or 'table'}: {order}, {plural(table.nfe, 'evaluation')}, asks for {table.view},"
-      f" {plural(m, 'slot')}, {plural(noises, 'noise')}{of}"
+    f"{table.name or 'table'}: {order}, {plural(table.nfe, 'evaluation')}, asks for {table.view},"
+    f" {plural(m, 'slot')}, {plural(noises, 'noise')}{of}"
   ]
   start = [f"{s} <- {_sum(c, ['x', *draws])}" for s, c in zip(slots, leaf("start"))]
   if start != ["S0 <- x"] + [f"{s} <- 0" for s in slots[1:]]:

@@ -1,7 +1,9 @@
-"""The probability flow and the reverse SDE handed to diffrax, with any of its methods and its step-size control.
+"""The probability flow and the reverse SDE handed to diffrax, with any of its methods and its step-size
+control.
 
-In u = x / sqrt(alpha^2 + sigma^2) and lambda = log(alpha/sigma), the variables in which general-purpose methods do well on diffusion
-models, with a = alpha and s = sigma over the same root and v the v-prediction over it:
+In u = x / sqrt(alpha^2 + sigma^2) and lambda = log(alpha/sigma), the variables in which general-purpose
+methods do well on diffusion models, with a = alpha and s = sigma over the same root and v the v-prediction
+over it:
 
   flow         du = -a s v dlambda                                   (arXiv:2011.13456, eq. 13)
   reverse SDE  du = -(s^2 u + 2 a s v) dlambda + sqrt(2) s dW        (eq. 6)
@@ -11,10 +13,10 @@ diffrax is imported where it is used: `pip install 'jax-diffusion[adaptive]'`.
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import adaptive, clock, randomness
@@ -23,7 +25,8 @@ from diffusion.solvers.table import About
 
 @struct.dataclass
 class State:
-  """u: [B, ...], denoiser calls [B] and whether each sample arrived [B]; `over` is set when diffrax has run."""
+  """u: [B, ...], denoiser calls [B] and whether each sample arrived [B]; `over` is set when diffrax has
+  run."""
 
   u: Any
   evaluations: Any
@@ -103,8 +106,8 @@ class Diffrax:
 
   def _one(self, denoiser, u, key, cond):
     """One sample, u: [...]; the batch is vmap's."""
-    import diffrax  # pylint: disable=g-import-not-at-top
-    import lineax  # pylint: disable=g-import-not-at-top
+    import diffrax
+    import lineax
 
     shape, dtype = u.shape, u.dtype
     cond = jax.tree.map(lambda leaf: leaf[None], cond)
@@ -126,29 +129,40 @@ class Diffrax:
     if self.random:
       resolution = (end - start) * 2.0**-14
       path = diffrax.VirtualBrownianTree(
-          start, end, resolution, jax.ShapeDtypeStruct((u.size,), dtype), key, levy_area=diffrax.SpaceTimeLevyArea
+        start,
+        end,
+        resolution,
+        jax.ShapeDtypeStruct((u.size,), dtype),
+        key,
+        levy_area=diffrax.SpaceTimeLevyArea,
       )
-      diffusion = lambda at, y, args: lineax.DiagonalLinearOperator(jnp.full_like(y, np.sqrt(2)) * place(at).s)
+      diffusion = lambda at, y, args: lineax.DiagonalLinearOperator(
+        jnp.full_like(y, np.sqrt(2)) * place(at).s
+      )
       terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, path))
     # For noise diffrax advises against the purely integral control that is its default.
     gains = dict(pcoeff=0.1, icoeff=0.3) if self.random else {}
     control = diffrax.PIDController(rtol=number(self.rtol), atol=number(self.atol), **gains)
     solution = diffrax.diffeqsolve(
-        terms,
-        self.method,
-        start,
-        end,
-        jnp.minimum(number(self.h_init), end - start),
-        u.reshape(-1),
-        args=(denoiser, cond),
-        stepsize_controller=control,
-        max_steps=self.steps,
-        saveat=diffrax.SaveAt(t1=True),
-        throw=False,
+      terms,
+      self.method,
+      start,
+      end,
+      jnp.minimum(number(self.h_init), end - start),
+      u.reshape(-1),
+      args=(denoiser, cond),
+      stepsize_controller=control,
+      max_steps=self.steps,
+      saveat=diffrax.SaveAt(t1=True),
+      throw=False,
     )
     stages, again = _stages(self.method)
     count = solution.stats["num_steps"] * stages + again
-    return solution.ys[0].reshape(shape), count.astype(jnp.int32), solution.result == diffrax.RESULTS.successful
+    return (
+      solution.ys[0].reshape(shape),
+      count.astype(jnp.int32),
+      solution.result == diffrax.RESULTS.successful,
+    )
 
   def finish(self, denoiser, state, cond=None):
     """(x [B, ...], evaluations [B]); NaN where a sample did not arrive."""
@@ -163,9 +177,19 @@ class Diffrax:
 
 
 def diffrax_ode(
-    process, *, method=None, rtol=1e-3, atol=1e-3, h_init=0.05, t_max=None, t_min=None, denoise=True, max_steps=1000
+  process,
+  *,
+  method=None,
+  rtol=1e-3,
+  atol=1e-3,
+  h_init=0.05,
+  t_max=None,
+  t_min=None,
+  denoise=True,
+  max_steps=1000,
 ) -> Diffrax:
-  """The probability flow by a Runge-Kutta method of diffrax with its step-size control, each sample at its own pace.
+  """The probability flow by a Runge-Kutta method of diffrax with its step-size control, each sample at its
+  own pace.
 
   Args:
     process: the Gaussian process.
@@ -187,14 +211,27 @@ def diffrax_ode(
   diffrax = _diffrax()
   method = diffrax.Tsit5() if method is None else method
   if not isinstance(method, diffrax.AbstractERK):
-    raise TypeError(f"the flow needs an explicit Runge-Kutta method of diffrax such as diffrax.Tsit5(), got {type(method).__name__}")
+    raise TypeError(
+      "the flow needs an explicit Runge-Kutta method of diffrax such as diffrax.Tsit5(), got "
+      f"{type(method).__name__}"
+    )
   return _build(process, method, False, rtol, atol, h_init, t_max, t_min, denoise, max_steps)
 
 
 def diffrax_sde(
-    process, *, method=None, rtol=1e-2, atol=1e-2, h_init=0.01, t_max=None, t_min=None, denoise=True, max_steps=4000
+  process,
+  *,
+  method=None,
+  rtol=1e-2,
+  atol=1e-2,
+  h_init=0.01,
+  t_max=None,
+  t_min=None,
+  denoise=True,
+  max_steps=4000,
 ) -> Diffrax:
-  """The reverse SDE by a stochastic Runge-Kutta method of diffrax with its step-size control and its Brownian tree.
+  """The reverse SDE by a stochastic Runge-Kutta method of diffrax with its step-size control and its Brownian
+  tree.
 
   The noise does not depend on the state, so methods for additive noise apply.
 
@@ -210,8 +247,9 @@ def diffrax_sde(
   method = diffrax.ShARK() if method is None else method
   if not isinstance(method, diffrax.AbstractSRK) or method.tableau.b_error is None:
     raise TypeError(
-        "the reverse SDE needs a stochastic Runge-Kutta method of diffrax with an error estimate, diffrax.ShARK(), SRA1() or SPaRK(),"
-        f" got {type(method).__name__}"
+      "the reverse SDE needs a stochastic Runge-Kutta method of diffrax with an error estimate, "
+      "diffrax.ShARK(), SRA1() or SPaRK(),"
+      f" got {type(method).__name__}"
     )
   return _build(process, method, True, rtol, atol, h_init, t_max, t_min, denoise, max_steps)
 
@@ -223,11 +261,14 @@ def _build(process, method, random, rtol, atol, h_init, t_max, t_min, denoise, m
     raise ValueError(f"the first step must be positive, got h_init={h_init}")
   order = 1 if random else method.order(None)
   name = f"diffrax_{'sde' if random else 'ode'}({type(method).__name__})"
-  return Diffrax(span, rtol, atol, h_init, method, int(max_steps), random, denoise, About(name, order, process))
+  return Diffrax(
+    span, rtol, atol, h_init, method, int(max_steps), random, denoise, About(name, order, process)
+  )
 
 
 def _stages(method):
-  """(evaluations of the drift of an attempt, evaluations besides): the last stage of some methods is the first of the next step."""
+  """(evaluations of the drift of an attempt, evaluations besides): the last stage of some methods is the
+  first of the next step."""
   tableau = method.tableau
   if getattr(tableau, "fsal", False):
     return tableau.num_stages - 1, 1
@@ -236,7 +277,7 @@ def _stages(method):
 
 def _diffrax():
   try:
-    import diffrax  # pylint: disable=g-import-not-at-top
+    import diffrax
   except ImportError as error:
     raise ImportError("diffrax is not installed: pip install 'jax-diffusion[adaptive]'") from error
   return diffrax

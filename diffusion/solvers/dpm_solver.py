@@ -9,7 +9,8 @@ from diffusion.solvers.table import About, Table
 
 
 def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.float32) -> Table:
-  """DPM-Solver-k on the noise prediction, k evaluations a step (arXiv:2206.00927, eq. 3.7, algorithms 1 and 2).
+  """DPM-Solver-k on the noise prediction, k evaluations a step (arXiv:2206.00927, eq. 3.7, algorithms 1 and
+  2).
 
   Inner evaluations at lambda + r1 h and, of order 3, lambda + r2 h. Order 1 is DDIM.
 
@@ -17,8 +18,8 @@ def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times, not traced.
     order: k = 1, 2 or 3.
-    r1, r2: fractions of the step in log(alpha/sigma); None for the paper's 1/2 (order 2), 1/3 and 2/3 (order 3). Order 3
-      needs r2 = 2/3 to be of third order.
+    r1, r2: fractions of the step in log(alpha/sigma); None for the paper's 1/2 (order 2), 1/3 and 2/3 (order
+      3). Order 3 needs r2 = 2/3 to be of third order.
     view: 'x0' or 'eps', what the network is asked for.
     dtype: precision at run time.
 
@@ -45,10 +46,12 @@ def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.
 
 
 def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> Table:
-  """DPM-Solver-fast: steps of order 3 and one or two shorter ones that use up a budget of evaluations (arXiv:2206.00927, section 3.4).
+  """DPM-Solver-fast: steps of order 3 and one or two shorter ones that use up a budget of evaluations
+  (arXiv:2206.00927, section 3.4).
 
-  m steps take 3m - 3, 3m - 2 or 3m - 1 evaluations: orders 3, ..., 3, 2, 1, or 3, ..., 3, 1, or 3, ..., 3, 2. The paper's grid is even in
-  log-SNR. A step from pure noise or to clean data takes one evaluation, whatever its order.
+  m steps take 3m - 3, 3m - 2 or 3m - 1 evaluations: orders 3, ..., 3, 2, 1, or 3, ..., 3, 1, or 3, ..., 3, 2.
+  The paper's grid is even in log-SNR. A step from pure noise or to clean data takes one evaluation, whatever
+  its order.
 
   Args:
     process: the Gaussian process.
@@ -70,12 +73,15 @@ def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> 
   spare = 1 if nfe is None else nfe - 3 * (steps - 1)
   if spare not in (0, 1, 2) or (spare == 0 and steps < 2):
     raise ValueError(
-        f"dpm_solver_fast with {steps} steps takes {3 * steps - 3}, {3 * steps - 2} or {3 * steps - 1} evaluations, got nfe={nfe}:"
-        " for a budget of nfe take nfe // 3 + 1 steps"
+      f"dpm_solver_fast with {steps} steps takes {3 * steps - 3}, {3 * steps - 2} or {3 * steps - 1} "
+      f"evaluations, got nfe={nfe}:"
+      " for a budget of nfe take nfe // 3 + 1 steps"
     )
   orders = [3] * (steps - 2) + [2, 1] if spare == 0 else [3] * (steps - 1) + [spare]
   head = orders.count(3)
-  pieces = [(3, grid[..., : head + 1])] * (head > 0) + [(k, grid[..., i : i + 2]) for i, k in enumerate(orders) if k < 3]
+  pieces = [(3, grid[..., : head + 1])] * (head > 0) + [
+    (k, grid[..., i : i + 2]) for i, k in enumerate(orders) if k < 3
+  ]
   parts = [dpm_solver(process, piece, order=order, view=view, dtype=dtype) for order, piece in pieces]
   return join(parts, About(f"dpm_solver_fast({', '.join(map(str, orders))})", 2, process))
 

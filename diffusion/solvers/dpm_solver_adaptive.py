@@ -8,38 +8,42 @@ from diffusion.solvers import adaptive
 
 
 def dpm_solver_adaptive(
-    process,
-    *,
-    order=3,
-    prediction="x0",
-    rtol=0.05,
-    atol=0.0078,
-    h_init=0.05,
-    h_max=np.inf,
-    safety=0.9,
-    t_max=None,
-    t_min=None,
-    denoise=True,
-    max_steps=1000,
+  process,
+  *,
+  order=3,
+  prediction="x0",
+  rtol=0.05,
+  atol=0.0078,
+  h_init=0.05,
+  h_max=np.inf,
+  safety=0.9,
+  t_max=None,
+  t_min=None,
+  denoise=True,
+  max_steps=1000,
 ) -> adaptive.Adaptive:
-  """DPM-Solver-12 or -23: steps in log(alpha/sigma) whose two orders differ by less than a tolerance (arXiv:2206.00927, appendix C).
+  """DPM-Solver-12 or -23: steps in log(alpha/sigma) whose two orders differ by less than a tolerance
+  (arXiv:2206.00927, appendix C).
 
-  A step of order 2 (3) is kept if it differs from the one of order 1 (2) inside it by less than max(atol, rtol |x|),
-  root mean square over a sample; the next is safety * E^(-1/order) times as long. Each sample has its own steps. An
-  attempt costs `order` evaluations. The error at the end is proportional to the tolerances and the number of evaluations
-  to tolerance^(-1/order). The constants are the paper's, for data in [-1, 1]. Tolerances are for x over sqrt(alpha^2 + sigma^2),
-  so they mean the same on every process. Not differentiable backwards: it runs as a `while_loop`.
+  A step of order 2 (3) is kept if it differs from the one of order 1 (2) inside it by less than max(atol,
+  rtol |x|), root mean square over a sample; the next is safety * E^(-1/order) times as long. Each sample has
+  its own steps. An attempt costs `order` evaluations. The error at the end is proportional to the tolerances
+  and the number of evaluations to tolerance^(-1/order). The constants are the paper's, for data in [-1, 1].
+  Tolerances are for x over sqrt(alpha^2 + sigma^2), so they mean the same on every process. Not
+  differentiable backwards: it runs as a `while_loop`.
 
   Args:
     process: the Gaussian process.
     order: 2 or 3, the order of the result.
-    prediction: 'x0' (DPM-Solver++'s form of the same methods) or 'eps' (the paper's). In eps the two orders can agree by
-      accident over a long step: on a Gaussian at tolerance 1e-3 errors of 2e-2 were seen, against 3e-4 in x0.
+    prediction: 'x0' (DPM-Solver++'s form of the same methods) or 'eps' (the paper's). In eps the two orders
+      can agree by accident over a long step: on a Gaussian at tolerance 1e-3 errors of 2e-2 were seen,
+      against 3e-4 in x0.
     rtol, atol: tolerances.
     h_init, h_max: first and longest step in log(alpha/sigma).
     safety: factor of the next step.
     t_max, t_min: ends; the process's own by default.
-    denoise: whether to return the posterior mean at t_min (one more evaluation), which is data without noise; else x at t_min.
+    denoise: whether to return the posterior mean at t_min (one more evaluation), which is data without noise;
+      else x at t_min.
     max_steps: attempts after which `sample` raises an error.
 
   Raises:
@@ -57,10 +61,14 @@ def dpm_solver_adaptive(
   (True, 0)
   """
   if (order, prediction) not in PAIRS:
-    raise ValueError(f"order is 2 or 3 and prediction 'eps' or 'x0', got order={order} and prediction={prediction!r}")
+    raise ValueError(
+      f"order is 2 or 3 and prediction 'eps' or 'x0', got order={order} and prediction={prediction!r}"
+    )
   name = f"dpm_solver_adaptive({order - 1}{order}{'' if prediction == 'x0' else ', eps'})"
   steps = dict(rtol=rtol, atol=atol, h_init=h_init, h_max=h_max, safety=safety, max_steps=max_steps)
-  return adaptive.build(process, PAIRS[order, prediction], name, order, t_max=t_max, t_min=t_min, denoise=denoise, **steps)
+  return adaptive.build(
+    process, PAIRS[order, prediction], name, order, t_max=t_max, t_min=t_min, denoise=denoise, **steps
+  )
 
 
 def phi(k, z):
@@ -78,7 +86,8 @@ def phi(k, z):
 
 
 def _update(prediction, here, there, u, weights, values):
-  """u' = (a'/a) u - s' sum w_j eps_j, or (s'/s) u + a' sum w_j D_j; weights are of integrals over the step."""
+  """u' = (a'/a) u - s' sum w_j eps_j, or (s'/s) u + a' sum w_j D_j; weights are of integrals over the
+  step."""
   ratio, gain = (there.a / here.a, -there.s) if prediction == "eps" else (there.s / here.s, there.a)
   total = expand(ratio, u) * u
   for weight, value in zip(weights, values):

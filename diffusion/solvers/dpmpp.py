@@ -8,7 +8,8 @@ from diffusion.solvers.table import About, Table, build
 
 
 def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
-  """x' = (sigma'/sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) D - 1/2r D_previous), r = h_previous/h (arXiv:2211.01095, algorithm 2).
+  """x' = (sigma'/sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) D - 1/2r D_previous), r = h_previous/h
+  (arXiv:2211.01095, algorithm 2).
 
   h is the step in log(alpha/sigma). The first step, a step to clean data and the one after a start from
   pure noise are of first order: their neighbour lies infinitely far away.
@@ -30,7 +31,8 @@ def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
 
 
 def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
-  """The SDE form with midpoint correction (arXiv:2211.01095, section 5); eta = 1 is the reverse SDE, 0 is `dpmpp_2m`.
+  """The SDE form with midpoint correction (arXiv:2211.01095, section 5); eta = 1 is the reverse SDE, 0 is
+  `dpmpp_2m`.
 
   Its weak order is 2: the noise is additive and exact, and the correction is that of the mean.
 
@@ -48,11 +50,12 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
 
 
 def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
-  """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last three D.
+  """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last
+  three D.
 
-  The whole integral of the parabola through three data predictions (arXiv:2211.01095, section 4.2 gives the rule of order
-  2). Its second derivative D'' contributes alpha' D'' int_0^h e^-(h-u) u^2/2 du; common implementations have half of
-  what the second difference needs there and are of second order.
+  The whole integral of the parabola through three data predictions (arXiv:2211.01095, section 4.2 gives the
+  rule of order 2). Its second derivative D'' contributes alpha' D'' int_0^h e^-(h-u) u^2/2 du; common
+  implementations have half of what the second difference needs there and are of second order.
   The first two steps, and those to clean data and after pure noise, are of lower order (see `deis`).
 
   Args:
@@ -73,9 +76,11 @@ def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) 
 
 
 def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
-  """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and exact noise.
+  """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and
+  exact noise.
 
-  eta = 1 is the reverse SDE, 0 is `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak order is 2.
+  eta = 1 is the reverse SDE, 0 is `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak
+  order is 2.
 
   Args:
     process: the Gaussian process.

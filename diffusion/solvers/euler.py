@@ -7,7 +7,8 @@ from diffusion.solvers.table import About, Table, build
 
 
 def euler(process, grid, *, dtype=np.float32, xp=np) -> Table:
-  """x' = x + (t' - t) dx/dt, dx/dt = d_alpha x0 + d_sigma eps, in x and t themselves (arXiv:2011.13456, eq. 13).
+  """x' = x + (t' - t) dx/dt, dx/dt = d_alpha x0 + d_sigma eps, in x and t themselves (arXiv:2011.13456, eq.
+  13).
 
   On rectified flow and on EDM's sigma = t this is DDIM; on VP and subVP it is Score SDE's plain probability
   flow, less accurate than DDIM, which is Euler in (x/alpha, sigma/alpha).

@@ -9,8 +9,8 @@ from diffusion.solvers.table import About, Table, build
 def euler_maruyama(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> Table:
   """x' = x + (f x - g^2 score)(t' - t) + g sqrt(t - t') z (arXiv:2011.13456, section 4.1).
 
-  The steps do not depend on the state, so this is a table. A step from pure noise, where f is infinite, is drawn
-  from its limit N(alpha' D, sigma'^2).
+  The steps do not depend on the state, so this is a table. A step from pure noise, where f is infinite, is
+  drawn from its limit N(alpha' D, sigma'^2).
 
   Args:
     process: the Gaussian process.
@@ -25,7 +25,9 @@ def euler_maruyama(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> T
   g2 = n.marginal.d_variance[..., :-1] - 2 * f * n.s**2
   # score = (alpha D - x) / sigma^2
   ratio = 1 - step * (f + g2 / n.s**2)
-  return from_moments(n, ratio, step * g2 * n.a / n.s**2, step * g2, "euler_maruyama", process, denoise, dtype, xp)
+  return from_moments(
+    n, ratio, step * g2 * n.a / n.s**2, step * g2, "euler_maruyama", process, denoise, dtype, xp
+  )
 
 
 def from_moments(n, ratio, weight, variance, name, process, denoise, dtype, xp):

@@ -1,6 +1,7 @@
 """Evolutionary search over samplers, with one compiled program for every candidate."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,11 @@ class Found(NamedTuple):
   evaluated: int
 
 
-def evolve(rng, evaluate, initial, mutate, cross, fresh, *, generations, population, parents, mutations, crossovers):
-  """Keeps the best candidates, changes and crosses them, and fills up with new ones (arXiv:2309.10438, algorithm 1).
+def evolve(
+  rng, evaluate, initial, mutate, cross, fresh, *, generations, population, parents, mutations, crossovers
+):
+  """Keeps the best candidates, changes and crosses them, and fills up with new ones (arXiv:2309.10438,
+  algorithm 1).
 
   Args:
     rng: a NumPy generator, the only randomness.
@@ -37,8 +41,8 @@ def evolve(rng, evaluate, initial, mutate, cross, fresh, *, generations, populat
     mutate: (rng, genome) -> genome.
     cross: (rng, genome, genome) -> genome.
     fresh: rng -> genome. Genomes are hashable.
-    generations, population, parents, mutations, crossovers: counts; what mutations and crossovers leave of the
-      population is new.
+    generations, population, parents, mutations, crossovers: counts; what mutations and crossovers leave of
+      the population is new.
 
   Returns:
     (best genome, its fitness, history [generations], number evaluated).
@@ -54,10 +58,17 @@ def evolve(rng, evaluate, initial, mutate, cross, fresh, *, generations, populat
   271
   """
   counts = dict(generations=generations, population=population, parents=parents)
-  if min(counts.values()) < 1 or min(mutations, crossovers) < 0 or mutations + crossovers > population or parents > population:
+  if (
+    min(counts.values()) < 1
+    or min(mutations, crossovers) < 0
+    or mutations + crossovers > population
+    or parents > population
+  ):
     raise ValueError(
-        "a search needs generations, population and parents of at least 1, no more parents than candidates, and mutations +"
-        f" crossovers within the population, got {counts} with mutations={mutations} and crossovers={crossovers}"
+      "a search needs generations, population and parents of at least 1, no more parents than candidates, "
+      "and mutations +"
+      f" crossovers within the population, got {counts} with mutations={mutations} and "
+      f"crossovers={crossovers}"
     )
   scores, history = {}, []
   candidates = list(initial)
@@ -75,7 +86,9 @@ def evolve(rng, evaluate, initial, mutate, cross, fresh, *, generations, populat
     history.append(scores[ranked[0]])
     best = ranked[:parents]
     pick = lambda: best[rng.integers(len(best))]
-    candidates = [mutate(rng, pick()) for _ in range(mutations)] + [cross(rng, pick(), pick()) for _ in range(crossovers)]
+    candidates = [mutate(rng, pick()) for _ in range(mutations)] + [
+      cross(rng, pick(), pick()) for _ in range(crossovers)
+    ]
   return ranked[0], scores[ranked[0]], tuple(history), len(scores)
 
 

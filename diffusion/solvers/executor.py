@@ -1,4 +1,5 @@
-"""One jitted `lax.scan` that runs every solver, and one `lax.while_loop` for those that choose their steps as they go."""
+"""One jitted `lax.scan` that runs every solver, and one `lax.while_loop` for those that choose their steps as
+they go."""
 
 import functools
 from typing import Any, Protocol
@@ -32,7 +33,8 @@ class Solver(Protocol):
 
 
 class AdaptiveSolver(Protocol):
-  """A solver whose number of steps is each sample's own: `adaptive` is true, and `done` and `finish` take the place of `output`.
+  """A solver whose number of steps is each sample's own: `adaptive` is true, and `done` and `finish` take the
+  place of `output`.
 
   A sample that is done keeps its state while the others go on. max_steps is data; nfe is None.
   """
@@ -67,20 +69,23 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
     x: [B, ...] noise at the solver's first time, e.g. from process.sample_prior.
     keys: [B] typed keys, one a sample; may be None for a deterministic solver.
     cond: None or a dict of arrays with leading axis B.
-    post_step: None or (x [B, ...], t [B], keys [B]) -> x, called after each finished update. A plain function is
-      part of the program, so build it once; a `jax.tree_util.Partial` or another pytree has its arrays as data.
+    post_step: None or (x [B, ...], t [B], keys [B]) -> x, called after each finished update. A plain function
+      is part of the program, so build it once; a `jax.tree_util.Partial` or another pytree has its arrays as
+      data.
     trajectory: whether to return the states as well.
-    evaluations: whether to return the denoiser calls of each sample as well, last: solver.nfe, or what an adaptive solver
-      needed (of a batch of which the largest is how often the network ran).
+    evaluations: whether to return the denoiser calls of each sample as well, last: solver.nfe, or what an
+      adaptive solver needed (of a batch of which the largest is how often the network ran).
 
   Returns:
-    x: [B, ...]; with trajectory=True the pair (x, [num_steps + 1, B, ...]), whose last entry is x; with evaluations=True
+    x: [B, ...]; with trajectory=True the pair (x, [num_steps + 1, B, ...]), whose last entry is x; with
+      evaluations=True
     [B] int32 follows.
 
   Raises:
-    ValueError, TypeError: keys, x, solver and denoiser that do not fit each other, a trajectory of an adaptive solver.
-    ValueError: a sample that an adaptive solver did not bring to the end. Inside a jit of your own, where nothing can be
-      raised, such samples are NaN.
+    ValueError, TypeError: keys, x, solver and denoiser that do not fit each other, a trajectory of an
+      adaptive solver.
+    ValueError: a sample that an adaptive solver did not bring to the end. Inside a jit of your own, where
+      nothing can be raised, such samples are NaN.
 
   >>> from diffusion import denoisers, processes, solvers
   >>> process = processes.edm(sigma_min=0.01, sigma_max=10.0)
@@ -99,8 +104,9 @@ def sample(denoiser, solver, x, *, keys=None, cond=None, post_step=None, traject
   adaptive = getattr(solver, "adaptive", False)
   if adaptive and trajectory:
     raise ValueError(
-        "an adaptive solver has no trajectory, because each sample has its own steps: leave out trajectory=True, or use a"
-        " table on a fixed grid"
+      "an adaptive solver has no trajectory, because each sample has its own steps: leave out "
+      "trajectory=True, or use a"
+      " table on a fixed grid"
     )
   _check_keys(solver, x, keys)
   _check_fits(denoiser, solver, x)
@@ -152,9 +158,11 @@ def _check_arrived(solver, count, arrived):
     return
   lost = np.flatnonzero(~np.asarray(arrived))
   raise ValueError(
-      f"{solver.name}: {lost.size} of {arrived.shape[0]} samples did not reach the end, the first of them sample {lost[0]} after"
-      f" {int(count[lost[0]])} evaluations (max_steps={int(solver.max_steps)}): raise max_steps, or the tolerances if they are near"
-      " the precision of the state, or look for a denoiser that returns NaN"
+    f"{solver.name}: {lost.size} of {arrived.shape[0]} samples did not reach the end, the first of them "
+    f"sample {lost[0]} after"
+    f" {int(count[lost[0]])} evaluations (max_steps={int(solver.max_steps)}): raise max_steps, or the "
+    "tolerances if they are near"
+    " the precision of the state, or look for a denoiser that returns NaN"
   )
 
 
@@ -162,26 +170,30 @@ def _check_keys(solver, x, keys):
   if keys is None:
     if solver.stochastic:
       raise ValueError(
-          "this solver draws noise: give keys, one a sample, for example"
-          f" keys=jax.random.split(jax.random.key(0), {x.shape[0]})"
+        "this solver draws noise: give keys, one a sample, for example"
+        f" keys=jax.random.split(jax.random.key(0), {x.shape[0]})"
       )
     return
   if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape != x.shape[:1]:
     raise ValueError(
-        f"keys must be {x.shape[0]} typed keys, one a sample, got {keys.dtype}{list(keys.shape)}:"
-        f" use jax.random.split(jax.random.key(seed), {x.shape[0]})"
+      f"keys must be {x.shape[0]} typed keys, one a sample, got {keys.dtype}{list(keys.shape)}:"
+      f" use jax.random.split(jax.random.key(seed), {x.shape[0]})"
     )
 
 
 def _check_fits(denoiser, solver, x):
-  """What can be seen before compiling: the batch, the process, and a network that does not exist at alpha = 0."""
+  """What can be seen before compiling: the batch, the process, and a network that does not exist at alpha =
+  0."""
   table = getattr(solver, "table", solver)
   times = getattr(table, "t", None)
   if times is None:
     _check_process(solver, denoiser)
     return
   if times.ndim == 2 and times.shape[0] != x.shape[0]:
-    raise ValueError(f"the solver has {times.shape[0]} grids and x has {x.shape[0]} rows: give one grid a row, or one for all")
+    raise ValueError(
+      f"the solver has {times.shape[0]} grids and x has {x.shape[0]} rows: give one grid a row, or one for "
+      "all"
+    )
   process = getattr(denoiser, "process", None)
   _check_process(table, denoiser)
   network, through_score = denoiser, False
@@ -189,16 +201,24 @@ def _check_fits(denoiser, solver, x):
     through_score = through_score or getattr(network, "changes_score", False)
     network = network.denoiser  # below guidance
   kind = getattr(getattr(network, "parameterization", None), "kind", None)
-  if (through_score or kind in ("eps", "score", "scaled_score")) and getattr(table, "view", "x0") not in ("eps", "score"):
+  if (through_score or kind in ("eps", "score", "scaled_score")) and getattr(table, "view", "x0") not in (
+    "eps",
+    "score",
+  ):
     leaves = jax.tree.leaves((times, process))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
       return
     alpha = process.marginal(np.asarray(times, np.float64)[..., :-1]).alpha
     if not np.all(np.asarray(alpha) > 0):
       raise ValueError(
-          "the grid starts where there is no signal (alpha = 0), where a score or a noise says nothing of the data: start the grid"
-          + (" at an earlier time, for this guidance changes the score" if through_score else
-             f" at an earlier time, or use an x0, v or velocity network in place of this one, which predicts {kind}")
+        "the grid starts where there is no signal (alpha = 0), where a score or a noise says nothing of the "
+        "data: start the grid"
+        + (
+          " at an earlier time, for this guidance changes the score"
+          if through_score
+          else " at an earlier time, or use an x0, v or velocity network in place of this one, which "
+          f"predicts {kind}"
+        )
       )
 
 

@@ -8,11 +8,13 @@ from diffusion.solvers.table import About, Table
 
 
 def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table:
-  """Three evaluations a step on the data prediction, of stiff order 3 (Hochbruck and Ostermann 2005, table 4.1).
+  """Three evaluations a step on the data prediction, of stiff order 3 (Hochbruck and Ostermann 2005, table
+  4.1).
 
-  The stages lie at lambda + c2 h and lambda + c3 h. b_2 and b_3 solve sum b_i c_i = phi_2 and sum b_i c_i^2 = 2 phi_3, a_32
-  solves sum b_i (phi_2(c_i z) c_i^2 - sum_j a_ij c_j) = 0, all for z = -h and not for z = 0 alone as in DPM-Solver-3. For h -> 0
-  it is the Runge-Kutta method of the same nodes: Kutta's for the defaults.
+  The stages lie at lambda + c2 h and lambda + c3 h. b_2 and b_3 solve sum b_i c_i = phi_2 and sum b_i c_i^2 =
+  2 phi_3, a_32 solves sum b_i (phi_2(c_i z) c_i^2 - sum_j a_ij c_j) = 0, all for z = -h and not for z = 0
+  alone as in DPM-Solver-3. For h -> 0 it is the Runge-Kutta method of the same nodes: Kutta's for the
+  defaults.
 
   Args:
     process: the Gaussian process.
@@ -28,8 +30,12 @@ def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table
   7
   """
   if not 0 < c2 < min(c3, 2 / 3) or c3 > 1:
-    raise ValueError(f"the stages of exponential_rk3 need 0 < c2 < c3 <= 1 and c2 < 2/3, got c2={c2} and c3={c3}")
-  about = About("exponential_rk3" if (c2, c3) == (0.5, 1.0) else f"exponential_rk3(c2={c2:g}, c3={c3:g})", 3, process)
+    raise ValueError(
+      f"the stages of exponential_rk3 need 0 < c2 < c3 <= 1 and c2 < 2/3, got c2={c2} and c3={c3}"
+    )
+  about = About(
+    "exponential_rk3" if (c2, c3) == (0.5, 1.0) else f"exponential_rk3(c2={c2:g}, c3={c3:g})", 3, process
+  )
   return exponential_runge_kutta(process, grid, (c2, c3), stiff_third, "x0", about, "x0", dtype)
 
 

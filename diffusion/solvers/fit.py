@@ -11,22 +11,24 @@ from diffusion.solvers.executor import sample
 from diffusion.solvers.reference import Reference, reference as solve, rms, split
 from diffusion.solvers.table import About, Table
 
-# Weight of the predictions along the way, robust threshold in medians of the residual (at the first and at the last step), share of
-# the steps.
+# Weight of the predictions along the way, robust threshold in medians of the residual (at the first and at
+# the last step), share of the steps.
 STAGES = ((1.5, 3.0, 30.0, 0.6), (0.5, 3.0, 30.0, 0.2), (0.0, 3.0, 1000.0, 0.2))
 DAMPINGS = (0.03, 0.3, 3.0)  # tried at each step, times the last good one
 FLAT, PATIENCE = 0.003, 5  # a stage is over when each of its last steps improves by less than this
 
 
 class Fitted(NamedTuple):
-  """A fitted table and how good it is; errors are root mean square over noises and entries, in units of x at the last time.
+  """A fitted table and how good it is; errors are root mean square over noises and entries, in units of x at
+  the last time.
 
   Attributes:
     table: the table that is best on the held-out noises: the fitted one, or the start itself.
     improved: whether it is the fitted one.
     start_error: of the start, on held-out noises.
     error: of `table`, on held-out noises.
-    start_median, median: medians over the held-out noises of each one's error; a few noises that end in another mode rule `error`.
+    start_median, median: medians over the held-out noises of each one's error; a few noises that end in
+      another mode rule `error`.
     train_error: of `table`, on the noises of the fit.
     reference_error: of the fine solution itself, as far as known.
     history: held-out errors after each step.
@@ -49,33 +51,52 @@ class Fitted(NamedTuple):
     return f"{said} (medians {self.median:.3g} and {self.start_median:.3g}; fine solution {self.reference_error:.2g})"
 
 
-def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterations=40, directions=6, per_step=512, guide=1.0, pull=1e-8,
-        batch=256, seed=0, place=None, progress=None) -> Fitted:
-  """The table of as many evaluations whose samples are nearest to the exact probability flow of this very model.
+def fit(
+  denoiser,
+  table,
+  x,
+  *,
+  cond=None,
+  reference=None,
+  held_out=None,
+  iterations=40,
+  directions=6,
+  per_step=512,
+  guide=1.0,
+  pull=1e-8,
+  batch=256,
+  seed=0,
+  place=None,
+  progress=None,
+) -> Fitted:
+  """The table of as many evaluations whose samples are nearest to the exact probability flow of this very
+  model.
 
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
-  `triangular`, so the result is exact wherever the data prediction is constant, as the start is. The method is Levenberg-Marquardt's on
-  residuals along few directions a noise (`gauss_newton`), with a robust loss: at first medians matter and, at the end, the mean
-  square. Half-way results are judged on noises that the fit does not see, and the best one is returned: never one
-  that is worse there than the start.
+  `triangular`, so the result is exact wherever the data prediction is constant, as the start is. The method
+  is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust loss: at
+  first medians matter and, at the end, the mean square. Half-way results are judged on noises that the fit
+  does not see, and the best one is returned: never one that is worse there than the start.
 
-  A step costs, for each evaluation, one denoiser call for every noise and about 4 + 3 directions for each of `per_step` of them,
-  whatever the number of weights; memory goes with `batch`. One program is compiled for each (evaluations, batch, shape of x);
-  guidance and parameters are data.
+  A step costs, for each evaluation, one denoiser call for every noise and about 4 + 3 directions for each of
+  `per_step` of them, whatever the number of weights; memory goes with `batch`. One program is compiled for
+  each (evaluations, batch, shape of x); guidance and parameters are data.
 
   Args:
     denoiser: a denoiser, guided or not, whose probability flow is to be followed.
     table: where to start: a deterministic table with strictly decreasing times, such as
-      `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which the best on the
-      noises of the fit is taken. `solvers.starts` is such a list.
-    x: [n, ...] starts at the table's first time, for example from process.sample_prior: thousands where they are cheap. The mean
-      square is ruled by the few that end in another mode, and it takes many noises to meet enough of them.
+      `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which
+      the best on the noises of the fit is taken. `solvers.starts` is such a list.
+    x: [n, ...] starts at the table's first time, for example from process.sample_prior: thousands where they
+      are cheap. The mean square is ruled by the few that end in another mode, and it takes many noises to
+      meet enough of them.
     cond: None or a dict of arrays with leading axis n.
     reference: the `Reference` of x; by default solved here (`solvers.reference`).
     held_out: how many of the last starts judge only; a quarter by default.
     iterations: Gauss-Newton steps at most.
     directions: derivatives taken for each noise and step.
-    per_step: of how many noises a step takes derivatives; more are drawn anew for each step, the worst most often.
+    per_step: of how many noises a step takes derivatives; more are drawn anew for each step, the worst most
+      often.
     guide: scales the weight of the predictions along the way; 0 to fit only ends.
     pull: ridge towards the start.
     batch: noises a call.
@@ -87,7 +108,8 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
     `Fitted`.
 
   Raises:
-    ValueError: a table that cannot be a start, another process, too few starts, or a fine solution that is not finite.
+    ValueError: a table that cannot be a start, another process, too few starts, or a fine solution that is
+      not finite.
 
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.vp_linear()
@@ -100,24 +122,47 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   (True, 4)
   """
   x = jnp.asarray(x)
-  process = jax.tree.map(lambda leaf: float(leaf) if np.ndim(leaf) == 0 else np.asarray(leaf), denoiser.process)
+  process = jax.tree.map(
+    lambda leaf: float(leaf) if np.ndim(leaf) == 0 else np.asarray(leaf), denoiser.process
+  )
   tables = list(table) if isinstance(table, (list, tuple)) else [table]
   _check(tables, process, x)
   coordinates = [triangular.of_table(table, process) for table in tables]
   count = len(x) // 4 if held_out is None else int(held_out)
   if not 1 <= count < len(x):
-    raise ValueError(f"a fit needs noises to fit and others to judge: got {len(x)} starts of which {count} are held out")
+    raise ValueError(
+      f"a fit needs noises to fit and others to judge: got {len(x)} starts of which {count} are held out"
+    )
   first, last = (float(tables[0].t[i]) for i in (0, -1))
-  known = solve(denoiser, x, first=first, last=last, cond=cond, batch=batch, place=place) if reference is None else reference
+  known = (
+    solve(denoiser, x, first=first, last=last, cond=cond, batch=batch, place=place)
+    if reference is None
+    else reference
+  )
   if np.shape(known.end) != x.shape:
-    raise ValueError(f"the reference has starts of shape {list(np.shape(known.end))} and x {list(x.shape)}: give the reference of x")
+    raise ValueError(
+      f"the reference has starts of shape {list(np.shape(known.end))} and x {list(x.shape)}: give the "
+      "reference of x"
+    )
   if not np.isfinite(known.end).all() or not (known.data is None or np.isfinite(known.data).all()):
-    raise ValueError("the fine solution is not finite: look for a denoiser that returns NaN or overflows in the precision of x")
-  data = _Data(denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count, place or (lambda array: array))
+    raise ValueError(
+      "the fine solution is not finite: look for a denoiser that returns NaN or overflows in the precision "
+      "of x"
+    )
+  data = _Data(
+    denoiser, x, cond, known, min(batch, len(x) - count), len(x) - count, place or (lambda array: array)
+  )
   stages = [stage for stage in STAGES if stage[0] == 0] if known.data is None or not guide else STAGES
   which = 0
   if len(tables) > 1:
-    ends = [rms(data.sizes(triangular.steps_of(process, each, first, last), 0.0, np.arange(min(data.trained, per_step)))[1]) for each in coordinates]
+    ends = [
+      rms(
+        data.sizes(
+          triangular.steps_of(process, each, first, last), 0.0, np.arange(min(data.trained, per_step))
+        )[1]
+      )
+      for each in coordinates
+    ]
     which = int(np.argmin(ends))
   table = tables[which]
   search = _Search(data, process, (first, last), coordinates[which], directions, per_step, pull, seed)
@@ -139,20 +184,34 @@ def fit(denoiser, table, x, *, cond=None, reference=None, held_out=None, iterati
   improved = rms(errors["fitted"][data.judged]) < rms(errors["start"][data.judged])
   held, start = errors["fitted" if improved else "start"], errors["start"]
   return Fitted(
-      fitted if improved else table, improved, rms(start[data.judged]), rms(held[data.judged]), float(np.median(start[data.judged])),
-      float(np.median(held[data.judged])), rms(held[: data.trained]), known.error, tuple(search.history))
+    fitted if improved else table,
+    improved,
+    rms(start[data.judged]),
+    rms(held[data.judged]),
+    float(np.median(start[data.judged])),
+    float(np.median(held[data.judged])),
+    rms(held[: data.trained]),
+    known.error,
+    tuple(search.history),
+  )
 
 
 def _check(tables, process, x):
   for table in tables:
     if not isinstance(table, Table):
-      raise ValueError(f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, unipc or deis")
+      raise ValueError(
+        f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, "
+        "unipc or deis"
+      )
     wrong = belonging.difference(table.about, process)
     if wrong:
       raise ValueError(f"the table {table.name} {wrong}: build it with denoiser.process")
   alike = {(table.nfe, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}
   if len(alike) != 1:
-    raise ValueError("the tables to start from need as many evaluations and the same first and last time, and at least one is needed")
+    raise ValueError(
+      "the tables to start from need as many evaluations and the same first and last time, and at least one "
+      "is needed"
+    )
   if x.ndim < 2 or not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"x must be a batch of floating point starts [n, ...], got {x.dtype}{list(x.shape)}")
 
@@ -173,7 +232,8 @@ class _Data(NamedTuple):
     return slice(self.trained, len(self.x))
 
   def batches(self, chosen):
-    """(rows that count, x, cond, target) of chosen noises; the last batch is filled up from the first, so all have one shape."""
+    """(rows that count, x, cond, target) of chosen noises; the last batch is filled up from the first, so all
+    have one shape."""
     known, dtype = self.known, self.x.dtype
     for rows in split(len(chosen), self.batch):
       index = chosen[(rows.start + np.arange(self.batch)) % len(chosen)]
@@ -210,12 +270,21 @@ class _Search:
   """The state of a fit: where it is, its damping, and the best on held-out noises."""
 
   def __init__(self, data, process, ends, coordinates, directions, per_step, pull, seed):
-    self.data, self.process, self.ends, self.directions, self.per_step, self.pull = data, process, ends, directions, per_step, pull
+    self.data, self.process, self.ends, self.directions, self.per_step, self.pull = (
+      data,
+      process,
+      ends,
+      directions,
+      per_step,
+      pull,
+    )
     self.key, self.rng = jax.random.key(seed), np.random.default_rng(seed)
     n = len(coordinates.gaps)
     self.n = n
     # The first gap follows from the others, and row i has seen i evaluations before its own.
-    self.free = np.concatenate([np.arange(n) > 0, (np.arange(n - 1)[None, :] < np.arange(n)[:, None]).ravel()])
+    self.free = np.concatenate(
+      [np.arange(n) > 0, (np.arange(n - 1)[None, :] < np.arange(n)[:, None]).ravel()]
+    )
     self.origin = np.concatenate([coordinates.gaps, coordinates.differences.ravel()])
     self.at, self.best_at = self.origin.copy(), self.origin.copy()
     self.best_error = rms(self._held(self.at))
@@ -239,7 +308,8 @@ class _Search:
     return self.data.sizes(self._steps(flat), 0.0, np.arange(self.data.trained, len(self.data.x)))[1]
 
   def step(self, guide, cut, number):
-    """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c = cut medians."""
+    """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c =
+    cut medians."""
     data, everyone = self.data, np.arange(self.data.trained)
     steps, by = triangular.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
     by = by[:, self.free]
@@ -253,7 +323,9 @@ class _Search:
     rows, residual = [], []
     for part, (kept, *batch) in enumerate(data.batches(chosen)):
       key = jax.random.fold_in(jax.random.fold_in(self.key, number), part)
-      found = gauss_newton.derivatives(data.denoiser, data.on_device(steps), *batch, guide, key, directions=self.directions)
+      found = gauss_newton.derivatives(
+        data.denoiser, data.on_device(steps), *batch, guide, key, directions=self.directions
+      )
       residual.append(np.asarray(found[0], np.float64)[:, :kept])
       rows.append(np.asarray(found[1], np.float64)[:, :kept] @ by)
     weight = softened[chosen] * np.sqrt(counts / len(everyone))
@@ -264,7 +336,13 @@ class _Search:
     for factor in DAMPINGS:
       there = self.at.copy()
       there[self.free] += gauss_newton.damped_step(
-          rows, residual, self.scale + 1e-12, self.damping * factor, self.pull, (self.at - self.origin)[self.free])
+        rows,
+        residual,
+        self.scale + 1e-12,
+        self.damping * factor,
+        self.pull,
+        (self.at - self.origin)[self.free],
+      )
       after = float(np.mean(counts * loss(data.sizes(self._steps(there), guide, chosen)[0])))
       tried.append((after if np.isfinite(after) else np.inf, self.damping * factor, there))
     _, damping, there = min(tried, key=lambda one: one[0])
@@ -282,7 +360,8 @@ class _Search:
       self.damping *= 10
 
   def _draw(self, pull):
-    """(noises, for how many each stands): all of them, or `per_step` by systematic sampling, more likely the more they pull."""
+    """(noises, for how many each stands): all of them, or `per_step` by systematic sampling, more likely the
+    more they pull."""
     count = len(pull)
     if count <= self.per_step:
       return np.arange(count), np.ones(count)

@@ -1,13 +1,14 @@
 """Residuals of a sampler against a fine solution, and their derivatives, for Gauss-Newton steps.
 
-The residual at one noise is the error of the sample and, times `guide`, the root mean square over the evaluations of the error of the
-predicted data against the prediction on the exact path at the same time. The end alone says nothing of a noise that fell
-into another mode; the predictions along the way do, and they do not ask for what the flow forgets.
+The residual at one noise is the error of the sample and, times `guide`, the root mean square over the
+evaluations of the error of the predicted data against the prediction on the exact path at the same time. The
+end alone says nothing of a noise that fell into another mode; the predictions along the way do, and they do
+not ask for what the flow forgets.
 
-All derivatives of D residuals by P coordinates would be D backward passes a noise, or P forward ones. A few directions a noise
-are enough: the first is the residual's own, so that the gradient is exact, and the others are random and make the matrix of
-the normal equations unbiased. Derivatives are taken by each noise's own copy of times and weights, so one backward pass over
-the batch serves one direction of every noise.
+All derivatives of D residuals by P coordinates would be D backward passes a noise, or P forward ones. A few
+directions a noise are enough: the first is the residual's own, so that the gradient is exact, and the others
+are random and make the matrix of the normal equations unbiased. Derivatives are taken by each noise's own
+copy of times and weights, so one backward pass over the batch serves one direction of every noise.
 """
 
 import functools
@@ -21,7 +22,8 @@ from diffusion.solvers import triangular
 
 
 def _run(denoiser, steps, x, cond):
-  """The sample [B, ...] and all data predictions [N, B, ...]; leaves of steps are each noise's own: [B, N, ...]."""
+  """The sample [B, ...] and all data predictions [N, B, ...]; leaves of steps are each noise's own: [B, N,
+  ...]."""
 
   def row(carry, now):
     u, past = carry
@@ -48,7 +50,9 @@ def _residuals(denoiser, steps, x, cond, target, guide):
     return last
   m = denoiser.process.marginal(steps.t[:, 1:])
   place = (triangular.clock(m.alpha, m.sigma, jnp) - clocks[0]) / (clocks[1] - clocks[0])
-  below = jnp.clip(jnp.floor(place[0]).astype(jnp.int32), 0, len(clocks) - 2)  # copies of one sampler have equal times
+  below = jnp.clip(
+    jnp.floor(place[0]).astype(jnp.int32), 0, len(clocks) - 2
+  )  # copies of one sampler have equal times
   part = jnp.moveaxis(place - below.astype(place.dtype)[None], 1, 0)
   part = part.reshape(part.shape + (1,) * (data.ndim - 2))
   exact = (1 - part) * data[below] + part * data[below + 1]
@@ -61,7 +65,8 @@ def _copies(steps, count):
 
 @jax.jit
 def sizes(denoiser, steps, x, cond, target, guide):
-  """(size of the residual, size of the sample's error) of each noise, both root mean squares over the entries of x: [B], [B]."""
+  """(size of the residual, size of the sample's error) of each noise, both root mean squares over the entries
+  of x: [B], [B]."""
   found = _residuals(denoiser, _copies(steps, x.shape[0]), x, cond, target, guide)
   square = jnp.mean(found**2, axis=tuple(range(2, found.ndim)))
   return jnp.sqrt(jnp.sum(square, axis=0)), jnp.sqrt(square[-1])
@@ -82,11 +87,13 @@ def derivatives(denoiser, steps, x, cond, target, guide, key, *, directions):
     directions: how many, at least 1; as many as there are residuals are exact.
 
   Returns:
-    residuals [directions, B] and derivatives [directions, B, L], L the entries of steps in a row, both divided by the root
-    of the number of entries of a sample.
+    residuals [directions, B] and derivatives [directions, B, L], L the entries of steps in a row, both
+    divided by the root of the number of entries of a sample.
   """
   batch, shape = x.shape[0], x.shape
-  found, back = jax.vjp(lambda copies: _residuals(denoiser, copies, x, cond, target, guide), _copies(steps, batch))
+  found, back = jax.vjp(
+    lambda copies: _residuals(denoiser, copies, x, cond, target, guide), _copies(steps, batch)
+  )
   flat = jnp.moveaxis(found, 1, 0).reshape(batch, -1)
   size = flat.shape[1]
   count = min(directions, size)

@@ -3,8 +3,8 @@
 Each runs from t_max to t_min (the process's own by default) and hits both exactly. With `clean=True` the last
 of the n steps goes from t_min to t = 0, where sigma = 0. Node spacing matters as much as the solver's order.
 
-They compose: `concatenate` puts one spacing after another, `truncate` ends a grid early and, if asked, denoises from there, and
-`from_nodes` takes any times and says what is wrong with them.
+They compose: `concatenate` puts one spacing after another, `truncate` ends a grid early and, if asked,
+denoises from there, and `from_nodes` takes any times and says what is wrong with them.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ import numpy as np
 from diffusion.processes import vp_linear
 from diffusion.solvers.nodes import nodes, require_log_snr
 
-# Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from pure noise
-# lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine process), the last
-# one to clean data starts at EDM's smallest noise.
+# Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from
+# pure noise lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine
+# process), the last one to clean data starts at EDM's smallest noise.
 LARGEST_RHO = float(np.exp(5.1))
 SMALLEST_RHO = 0.002
 
@@ -30,7 +30,8 @@ def uniform(process, n, t_max=None, t_min=None, clean=False):
 
 
 def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
-  """t = (equal steps in t^(1/power))^power (arXiv:2204.13902, section 4); power 2 or 3 is a good choice for VP.
+  """t = (equal steps in t^(1/power))^power (arXiv:2204.13902, section 4); power 2 or 3 is a good choice for
+  VP.
 
   >>> from diffusion import processes
   >>> quadratic(processes.vp_linear(), 2, t_min=0.0)
@@ -47,10 +48,12 @@ def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
 
 
 def vp_time(process, n, t_max=None, t_min=None, power=2.0, clean=False):
-  """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process: the best simple spacing for few steps.
+  """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process: the best simple
+  spacing for few steps.
 
-  In that clock sigma/alpha grows like sqrt(t), then t, then exp(5 t^2), so steps are fine where data of unit size take shape and coarse
-  where there is nearly only noise or nearly only data. On vp_linear it is `quadratic`.
+  In that clock sigma/alpha grows like sqrt(t), then t, then exp(5 t^2), so steps are fine where data of unit
+  size take shape and coarse where there is nearly only noise or nearly only data. On vp_linear it is
+  `quadratic`.
 
   >>> from diffusion import processes
   >>> vp_time(processes.edm(), 3, t_min=0.0).round(3).tolist()
@@ -69,9 +72,11 @@ def vp_time(process, n, t_max=None, t_min=None, power=2.0, clean=False):
 
 
 def asinh(process, n, t_max=None, t_min=None, scale=0.1, power=1.3, clean=False):
-  """sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u: geometric above `scale`, ever more even below it.
+  """sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u: geometric above `scale`,
+  ever more even below it.
 
-  The probability flow is smooth in sigma/alpha once that is below the data's own smallest scale, so no step needs to be short there.
+  The probability flow is smooth in sigma/alpha once that is below the data's own smallest scale, so no step
+  needs to be short there.
 
   Args:
     process, n, t_max, t_min, clean: as in `uniform`.
@@ -116,9 +121,11 @@ def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
 
 
 def thinned(process, n, of, spacing="karras", **options):
-  """Every (of/n)-th node of a grid of `of` steps: the grids of a model whose steps are halved again and again.
+  """Every (of/n)-th node of a grid of `of` steps: the grids of a model whose steps are halved again and
+  again.
 
-  `uniform` and `vp_time` down to t = 0 are closed under halving; a grid whose last step goes from t_min to clean data is not.
+  `uniform` and `vp_time` down to t = 0 are closed under halving; a grid whose last step goes from t_min to
+  clean data is not.
 
   Args:
     process, n: as in `uniform`; n divides `of`.
@@ -137,7 +144,9 @@ def thinned(process, n, of, spacing="karras", **options):
   check_steps(n)
   check_steps(of)
   if of % n:
-    raise ValueError(f"{n} steps do not go into {of}: take every node, every other, ... of the grid of {of} steps")
+    raise ValueError(
+      f"{n} steps do not go into {of}: take every node, every other, ... of the grid of {of} steps"
+    )
   if spacing not in GRIDS:
     raise ValueError(f"unknown spacing {spacing!r}: choose one of {', '.join(GRIDS)}")
   return GRIDS[spacing](process, of, **options)[:: of // n]
@@ -160,15 +169,19 @@ def concatenate(*grids):
   whole = np.asarray(grids[0], np.float64)
   for i, grid in enumerate(grids[1:], 1):
     if grid[0] != whole[-1]:
-      raise ValueError(f"grid {i} starts at {grid[0]} and the one before ends at {whole[-1]}: give it that as t_max")
+      raise ValueError(
+        f"grid {i} starts at {grid[0]} and the one before ends at {whole[-1]}: give it that as t_max"
+      )
     whole = np.append(whole, grid[1:])
   return whole
 
 
 def truncate(process, grid, t_min, clean=False):
-  """A grid without its nodes below t_min, which becomes its last; with clean=True one step denoises from there to t = 0.
+  """A grid without its nodes below t_min, which becomes its last; with clean=True one step denoises from
+  there to t = 0.
 
-  A last noise level above the process's own t_min is often better at few steps: the last step is one denoising.
+  A last noise level above the process's own t_min is often better at few steps: the last step is one
+  denoising.
 
   Args:
     process: the Gaussian process.
@@ -197,7 +210,8 @@ def from_nodes(process, times, dtype=np.float32):
     dtype: the precision at run time, at which no two may be equal.
 
   Raises:
-    ValueError: times that do not strictly decrease, are outside [0, t_max], or have no signal or no noise inside.
+    ValueError: times that do not strictly decrease, are outside [0, t_max], or have no signal or no noise
+      inside.
 
   >>> from diffusion import processes
   >>> from_nodes(processes.edm(), [1.0, 2.0, 0.0])
@@ -209,8 +223,9 @@ def from_nodes(process, times, dtype=np.float32):
   nodes(process, grid, dtype)
   if grid.ndim == 1 and grid[0] > float(process.t_max):
     raise ValueError(
-        f"the process {process.name!r} ends at t_max = {float(process.t_max)} and the grid starts at {grid[0]}: start it"
-        " there or below"
+      f"the process {process.name!r} ends at t_max = {float(process.t_max)} and the grid starts at "
+      f"{grid[0]}: start it"
+      " there or below"
     )
   return grid
 
@@ -233,8 +248,9 @@ def _interval(process, n, t_max, t_min, clean):
     raise ValueError("the grid already ends at t = 0: leave out clean=True or give t_min > 0")
   if clean and float(process.marginal(0.0).sigma) != 0:
     raise ValueError(
-        f"the process {process.name!r} still has noise {float(process.marginal(0.0).sigma)} at t = 0, so no grid"
-        " ends in clean data: leave out clean=True"
+      f"the process {process.name!r} still has noise {float(process.marginal(0.0).sigma)} at t = 0, so no "
+      "grid"
+      " ends in clean data: leave out clean=True"
     )
   return t_max, t_min, int(n) + (0 if clean else 1)
 
@@ -269,4 +285,11 @@ def _at_levels(process, head, rho, t_max, t_min, clean):
   return np.append(t, 0.0) if clean else t
 
 
-GRIDS = {"uniform": uniform, "quadratic": quadratic, "vp_time": vp_time, "asinh": asinh, "log_snr": log_snr, "karras": karras}
+GRIDS = {
+  "uniform": uniform,
+  "quadratic": quadratic,
+  "vp_time": vp_time,
+  "asinh": asinh,
+  "log_snr": log_snr,
+  "karras": karras,
+}

@@ -7,7 +7,8 @@ from diffusion.solvers.table import About, Table, build
 
 
 def heun(process, grid, *, dtype=np.float32, xp=np) -> Table:
-  """Heun's method on dv/drho = eps, v = x/alpha, rho = sigma/alpha (arXiv:2206.00364, algorithm 1 without churn).
+  """Heun's method on dv/drho = eps, v = x/alpha, rho = sigma/alpha (arXiv:2206.00364, algorithm 1 without
+  churn).
 
   Two evaluations a step: an Euler (DDIM) step to the next node, then the mean of both slopes. A step to clean
   data, or from pure noise, is the Euler step alone: 2n - 1 evaluations for n steps that end at sigma = 0.
@@ -29,13 +30,17 @@ def heun(process, grid, *, dtype=np.float32, xp=np) -> Table:
   return _steps(n, n.t[..., :-1], None, About("heun", 2, process), dtype, xp)
 
 
-def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=1.0, dtype=np.float32) -> Table:
-  """EDM's stochastic sampler: each step first adds noise, then takes Heun's step from there (arXiv:2206.00364, algorithm 2).
+def heun_churn(
+  process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=1.0, dtype=np.float32
+) -> Table:
+  """EDM's stochastic sampler: each step first adds noise, then takes Heun's step from there
+  (arXiv:2206.00364, algorithm 2).
 
-  Where s_tmin <= rho <= s_tmax, with rho = sigma/alpha, x/alpha gets noise up to rho (1 + min(s_churn/n, sqrt(2) - 1)), but not
-  above the grid's first node, from where on the network may know nothing. The row is at the time of that level. The
-  paper's (s_churn, s_tmin, s_tmax, s_noise): CIFAR-10 VP (30, 0.01, 1, 1.007), VE (80, 0.05, 1, 1.007), ImageNet-64 (40, 0.05, 50,
-  1.003). s_churn = 0 is `heun`; s_noise = 1 keeps the marginals.
+  Where s_tmin <= rho <= s_tmax, with rho = sigma/alpha, x/alpha gets noise up to rho (1 + min(s_churn/n,
+  sqrt(2) - 1)), but not above the grid's first node, from where on the network may know nothing. The row is
+  at the time of that level. The paper's (s_churn, s_tmin, s_tmax, s_noise): CIFAR-10 VP (30, 0.01, 1, 1.007),
+  VE (80, 0.05, 1, 1.007), ImageNet-64 (40, 0.05, 50, 1.003). s_churn = 0 is `heun`; s_noise = 1 keeps the
+  marginals.
 
   Args:
     process: the Gaussian process.
@@ -58,8 +63,8 @@ def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=
   """
   if min(s_churn, s_tmin, s_noise) < 0 or not s_tmin <= s_tmax:
     raise ValueError(
-        "churn needs s_churn, s_tmin and s_noise of at least 0 and s_tmin <= s_tmax, got"
-        f" {(s_churn, s_tmin, s_tmax, s_noise)}"
+      "churn needs s_churn, s_tmin and s_noise of at least 0 and s_tmin <= s_tmax, got"
+      f" {(s_churn, s_tmin, s_tmax, s_noise)}"
     )
   n = nodes(process, grid, dtype)
   rho = n.s / np.where(n.a > 0, n.a, 1.0)
@@ -68,7 +73,11 @@ def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=
   level = np.minimum(rho * (1 + np.where(churned, min(s_churn / rho.shape[-1], np.sqrt(2) - 1), 0.0)), first)
   churned &= level > rho
   t = n.t[..., :-1]
-  t = np.where(churned, process.t_of_log_snr(-2 * np.log(np.where(churned, level, 1.0))).astype(dtype).astype(np.float64), t)
+  t = np.where(
+    churned,
+    process.t_of_log_snr(-2 * np.log(np.where(churned, level, 1.0))).astype(dtype).astype(np.float64),
+    t,
+  )
   m = process.marginal(t)
   added = np.where(churned, m.sigma**2 - (m.alpha / np.where(churned, n.a, 1.0) * n.s) ** 2, 0.0)
   lift = np.where(churned, m.alpha / np.where(churned, n.a, 1.0), 1.0)
@@ -78,9 +87,13 @@ def heun_churn(process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=
 
 
 def _steps(n, start, churn, about, dtype, xp):
-  """Heun's rows from (n.a, n.s) at the times `start`; churn is None or the (factor of x, noise) that leads to each start."""
+  """Heun's rows from (n.a, n.s) at the times `start`; churn is None or the (factor of x, noise) that leads to
+  each start."""
   if n.from_noise is None:
-    raise ValueError("heun has a row less where a grid starts without signal or ends without noise: give it a grid that is not traced")
+    raise ValueError(
+      "heun has a row less where a grid starts without signal or ends without noise: give it a grid that is "
+      "not traced"
+    )
   # Masked where a step is infinitely long; those rows are dropped below.
   a, s1 = xp.where(n.long, 1.0, n.a), xp.where(n.long, 1.0, n.s1)
   move = xp.where(n.long, 0.0, n.a1 * (s1 / n.a1 - n.s / a) / 2)  # alpha' (rho' - rho) / 2
@@ -108,12 +121,12 @@ def _steps(n, start, churn, about, dtype, xp):
   interleave = lambda pair: xp.stack(pair, axis=-1).reshape(n.s.shape[:-1] + (2 * steps,))[..., rows]
   t = xp.concatenate([interleave((start, n.t[..., 1:])), n.t[..., -1:]], axis=-1)
   return build(
-      t,
-      A=[[interleave(entry) for entry in row] for row in A],
-      B=[interleave(entry) for entry in B],
-      C=[[interleave(entry) for entry in row] for row in C],
-      hook=[interleave(entry) for entry in hook],
-      about=about,
-      dtype=dtype,
-      xp=xp,
+    t,
+    A=[[interleave(entry) for entry in row] for row in A],
+    B=[interleave(entry) for entry in B],
+    C=[[interleave(entry) for entry in row] for row in C],
+    hook=[interleave(entry) for entry in hook],
+    about=about,
+    dtype=dtype,
+    xp=xp,
   )

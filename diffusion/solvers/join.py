@@ -11,8 +11,8 @@ def join(tables, about, jumps=None) -> Table:
   What a table remembers is lost where the next begins, so a multistep solver warms up again.
 
   Args:
-    tables: tables of one view and dtype that share grids or have as many; the end of each is, without a jump, the first
-      time of the next.
+    tables: tables of one view and dtype that share grids or have as many; the end of each is, without a jump,
+      the first time of the next.
     about: name, order and process of the whole.
     jumps: None, or for each table but the first a pair (ratio, noise), numbers or [...].
 
@@ -47,14 +47,16 @@ def join(tables, about, jumps=None) -> Table:
 def widen(table, slots, noises):
   """The same sampler with more slots, which stay zero, and more noises, which are not used."""
   s, z = slots - table.A.shape[-1], noises - table.noise
-  wide = lambda leaf, *more: np.pad(np.asarray(leaf), [(0, 0)] * (leaf.ndim - len(more)) + [(0, size) for size in more])
+  wide = lambda leaf, *more: np.pad(
+    np.asarray(leaf), [(0, 0)] * (leaf.ndim - len(more)) + [(0, size) for size in more]
+  )
   return table.replace(
-      A=wide(table.A, s, s),
-      B=wide(table.B, s),
-      C=wide(table.C, s, z),
-      w=wide(table.w, s),
-      start=wide(table.start, s, z),
-      hook=wide(table.hook, s),
+    A=wide(table.A, s, s),
+    B=wide(table.B, s),
+    C=wide(table.C, s, z),
+    w=wide(table.w, s),
+    start=wide(table.start, s, z),
+    hook=wide(table.hook, s),
   )
 
 
@@ -65,7 +67,9 @@ def _append(first, second, ratio, noise):
   dtype = first.A.dtype
   begin = second.start[..., 0].astype(np.float64)
   into = begin[..., :, None] * first.w[..., -1, None, :].astype(np.float64) * ratio[..., None, None]
-  last = lambda leaf, change: np.concatenate([leaf[..., :-1, :, :], change(leaf[..., -1:, :, :])], axis=-3).astype(dtype)
+  last = lambda leaf, change: np.concatenate(
+    [leaf[..., :-1, :, :], change(leaf[..., -1:, :, :])], axis=-3
+  ).astype(dtype)
   through = lambda leaf: into[..., None, :, :] @ leaf.astype(np.float64)
   C = last(first.C, through)
   if np.any(noise):
@@ -73,13 +77,13 @@ def _append(first, second, ratio, noise):
   both = lambda name, axis: np.concatenate([getattr(first, name), getattr(second, name)], axis=axis)
   hook = np.concatenate([first.hook[..., :-1, :], begin[..., None, :].astype(dtype)], axis=-2)
   return second.replace(
-      t=np.concatenate([first.t[..., :-1], second.t], axis=-1),
-      g=both("g", -1),
-      h=both("h", -1),
-      A=np.concatenate([last(first.A, through), second.A], axis=-3),
-      B=np.concatenate([last(first.B[..., None], through)[..., 0], second.B], axis=-2),
-      C=np.concatenate([C, second.C], axis=-3),
-      w=np.concatenate([first.w[..., :-1, :], second.w], axis=-2),
-      start=first.start,
-      hook=np.concatenate([hook, second.hook], axis=-2),
+    t=np.concatenate([first.t[..., :-1], second.t], axis=-1),
+    g=both("g", -1),
+    h=both("h", -1),
+    A=np.concatenate([last(first.A, through), second.A], axis=-3),
+    B=np.concatenate([last(first.B[..., None], through)[..., 0], second.B], axis=-2),
+    C=np.concatenate([C, second.C], axis=-3),
+    w=np.concatenate([first.w[..., :-1, :], second.w], axis=-2),
+    start=first.start,
+    hook=np.concatenate([hook, second.hook], axis=-2),
   )

@@ -11,8 +11,8 @@ from diffusion.solvers.table import About, Table, build
 def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) -> Table:
   """Polyak's heavy ball: vel <- (1 - beta) vel + beta u, x moves along vel (arXiv:2307.11118, section 4.1).
 
-  u is the slope of `ipndm` of the given order, and the step DDIM's. It multiplies the interval of stability by
-  (2 - beta)/beta, and is of first order for every beta < 1. beta = 1 is `ipndm`.
+  u is the slope of `ipndm` of the given order, and the step DDIM's. It multiplies the interval of stability
+  by (2 - beta)/beta, and is of first order for every beta < 1. beta = 1 is `ipndm`.
 
   Args:
     process: the Gaussian process.
@@ -43,10 +43,12 @@ def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) 
 
 
 def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np) -> Table:
-  """Generalised heavy ball: vel <- (1 - beta) vel + beta eps, x moves along a rule on past vels (arXiv:2307.11118, section 4.2).
+  """Generalised heavy ball: vel <- (1 - beta) vel + beta eps, x moves along a rule on past vels
+  (arXiv:2307.11118, section 4.2).
 
-  The rule restores the order that the damping lost. The paper's GHVB 1.8 is order=2, beta=0.8; its 3.5 is order=4,
-  beta=0.5. beta = 1 is `ipndm`. As there, nodes that are not equal steps in sigma/alpha limit the order to 2.
+  The rule restores the order that the damping lost. The paper's GHVB 1.8 is order=2, beta=0.8; its 3.5 is
+  order=4, beta=0.5. beta = 1 is `ipndm`. As there, nodes that are not equal steps in sigma/alpha limit the
+  order to 2.
 
   Args:
     process: the Gaussian process.
@@ -78,11 +80,12 @@ def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np
 def mixers(b):
   """The rules on past vels, newest first, by order (arXiv:2307.11118, table 1); b = 1 is Adams-Bashforth."""
   return {
-      1: np.array([1.0]),
-      2: np.array([2 + b, -(2 - b)]) / (2 * b),
-      3: np.array([18 + 5 * b, -(24 - 8 * b), 6 - b]) / (12 * b),
-      4: np.array([46 + 9 * b, -(78 - 19 * b), 42 - 5 * b, -(10 - b)]) / (24 * b),
-      5: np.array([1650 + 251 * b, -(3420 - 646 * b), 2880 - 264 * b, -(1380 - 106 * b), 270 - 19 * b]) / (720 * b),
+    1: np.array([1.0]),
+    2: np.array([2 + b, -(2 - b)]) / (2 * b),
+    3: np.array([18 + 5 * b, -(24 - 8 * b), 6 - b]) / (12 * b),
+    4: np.array([46 + 9 * b, -(78 - 19 * b), 42 - 5 * b, -(10 - b)]) / (24 * b),
+    5: np.array([1650 + 251 * b, -(3420 - 646 * b), 2880 - 264 * b, -(1380 - 106 * b), 270 - 19 * b])
+    / (720 * b),
   }
 
 
@@ -94,7 +97,8 @@ def _check(name, order, beta, highest=4):
 
 
 def _along(n, slope, velocity, depth, of_velocity, view, about, dtype, xp):
-  """x' = ratio x + step (slope . (vel, E, history)), vel' = velocity . (vel, E, history); history is of vels or of eps."""
+  """x' = ratio x + step (slope . (vel, E, history)), vel' = velocity . (vel, E, history); history is of vels
+  or of eps."""
   (g, h), silent = keep_noise(n, view, xp)
   ratio, step = move(n, silent, xp)
   quiet = lambda value, instead: xp.where(silent, instead, value)

@@ -1,9 +1,10 @@
 """Integrals of interpolants through past evaluations: where the weights of every multistep sampler come from.
 
-The probability flow is dv = eps d rho with v = x/alpha and rho = sigma/alpha, or d(x/sigma) = e^lambda D d lambda with
-lambda = log(alpha/sigma) and D the data prediction. A multistep sampler replaces eps or D by the polynomial through its
-last values in some clock and integrates that exactly. The weights are Gauss-Legendre sums in float64, whose errors
-are at rounding here and which, unlike recursions for exponential integrals, do not cancel for short steps.
+The probability flow is dv = eps d rho with v = x/alpha and rho = sigma/alpha, or d(x/sigma) = e^lambda D d
+lambda with lambda = log(alpha/sigma) and D the data prediction. A multistep sampler replaces eps or D by the
+polynomial through its last values in some clock and integrates that exactly. The weights are Gauss-Legendre
+sums in float64, whose errors are at rounding here and which, unlike recursions for exponential integrals, do
+not cancel for short steps.
 """
 
 import numpy as np
@@ -60,7 +61,8 @@ def integrals(points, usable, position, measure, xp):
 
 
 def phi(k, z):
-  """phi_k(z) = int_0^1 e^((1-u) z) u^(k-1) / (k-1)! du, the functions of exponential integrators, for |z| below 50.
+  """phi_k(z) = int_0^1 e^((1-u) z) u^(k-1) / (k-1)! du, the functions of exponential integrators, for |z|
+  below 50.
 
   >>> bool(abs(phi(1, np.array([2.0])) - np.expm1(2.0) / 2.0).max() < 1e-14)
   True

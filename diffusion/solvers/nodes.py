@@ -43,13 +43,14 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
     grid: [n+1] times from noise to data, or [B, n+1], one grid a sample.
     dtype: precision at run time.
     xp: numpy, or jax.numpy under x64 where nodes are differentiated.
-    at_least: steps that the solver needs: a multistep method combines so many evaluations and never has its order in fewer.
+    at_least: steps that the solver needs: a multistep method combines so many evaluations and never has its
+      order in fewer.
     of: the solver's name with its order, for the message.
 
   Raises:
     TypeError: a process without log-SNR.
-    ValueError: too few steps, or a grid that does not strictly decrease, leaves [0, inf), or has a node without signal
-      before its first or without noise before its last.
+    ValueError: too few steps, or a grid that does not strictly decrease, leaves [0, inf), or has a node
+      without signal before its first or without noise before its last.
 
   >>> from diffusion import processes
   >>> nodes(processes.edm(), [2.0, 1.0, 0.0]).h
@@ -59,7 +60,9 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
   traced = isinstance(grid, jax.core.Tracer)
   t = xp.asarray(grid, dtype=np.float64)
   if t.ndim not in (1, 2) or t.shape[-1] < 2:
-    raise ValueError(f"a grid is [n+1] or [B, n+1] times with n >= 1, got shape {t.shape}: see diffusion.solvers.grids")
+    raise ValueError(
+      f"a grid is [n+1] or [B, n+1] times with n >= 1, got shape {t.shape}: see diffusion.solvers.grids"
+    )
   if not traced:
     _check_times(np.asarray(t), np.asarray(t).astype(dtype))
   t = t.astype(dtype).astype(np.float64)
@@ -69,7 +72,9 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
     from_noise, to_data = _check_ends(process, np.asarray(m.alpha), np.asarray(m.sigma))
   if t.shape[-1] <= at_least:
     raise ValueError(
-        f"{of} combines {at_least} evaluations and needs at least as many steps, got {t.shape[-1] - 1}: take more steps or a lower order")
+      f"{of} combines {at_least} evaluations and needs at least as many steps, got {t.shape[-1] - 1}: take "
+      "more steps or a lower order"
+    )
   # log(alpha/sigma) with the ends masked before the logarithm, so that gradients are finite as well.
   clock = xp.log(xp.where(m.alpha > 0, m.alpha, 1.0)) - xp.log(xp.where(m.sigma > 0, m.sigma, 1.0))
   long = (m.alpha[..., :-1] <= 0) | (m.sigma[..., 1:] <= 0)
@@ -79,36 +84,47 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
 
 
 def require_log_snr(process):
-  """Raises TypeError unless a process has alpha, sigma and log-SNR, which all solver tables and adaptive steps are made of."""
+  """Raises TypeError unless a process has alpha, sigma and log-SNR, which all solver tables and adaptive
+  steps are made of."""
   missing = [name for name in ("marginal", "log_snr", "t_of_log_snr") if not hasattr(process, name)]
   if missing:
     raise TypeError(
-        f"samplers need a process with log-SNR, and {type(process).__name__} has no {', '.join(missing)}: use a Gaussian process of"
-        " diffusion.processes")
+      f"samplers need a process with log-SNR, and {type(process).__name__} has no {', '.join(missing)}: use "
+      "a Gaussian process of"
+      " diffusion.processes"
+    )
 
 
 def _check_times(asked, rounded):
   if not np.isfinite(asked).all() or asked.min() < 0:
-    raise ValueError(f"grid times must be finite and not negative, got values from {asked.min()} to {asked.max()}")
+    raise ValueError(
+      f"grid times must be finite and not negative, got values from {asked.min()} to {asked.max()}"
+    )
   for what, t in (("as given", asked), (f"rounded to {rounded.dtype}", rounded)):
     bad = np.argwhere(np.diff(t, axis=-1) >= 0)
     if bad.size:
       index = tuple(bad[0])
       after = index[:-1] + (index[-1] + 1,)
       raise ValueError(
-          f"a grid runs from noise to data and must strictly decrease; {what}, node {index[-1]} is {t[index]} and"
-          f" node {after[-1]} is {t[after]}: reverse it, or use fewer steps if two nodes have become equal"
+        f"a grid runs from noise to data and must strictly decrease; {what}, node {index[-1]} is {t[index]} "
+        "and"
+        f" node {after[-1]} is {t[after]}: reverse it, or use fewer steps if two nodes have become equal"
       )
 
 
 def _check_ends(process, alpha, sigma):
   if not (alpha[..., 1:] > 0).all() or not (sigma[..., :-1] > 0).all():
     raise ValueError(
-        f"on the process {process.name!r} only the first node may have no signal (alpha = 0) and only the last no"
-        f" noise (sigma = 0), got alpha {alpha.tolist()} and sigma {sigma.tolist()}: take out the other such nodes"
+      f"on the process {process.name!r} only the first node may have no signal (alpha = 0) and only the last "
+      "no"
+      f" noise (sigma = 0), got alpha {alpha.tolist()} and sigma {sigma.tolist()}: take out the other such "
+      "nodes"
     )
   from_noise, to_data = alpha[..., 0] == 0, sigma[..., -1] == 0
   for what, flag in (("start without signal", from_noise), ("end without noise", to_data)):
     if flag.any() != flag.all():
-      raise ValueError(f"some of the per-sample grids {what} and some do not, which would be different programs: make them alike")
+      raise ValueError(
+        f"some of the per-sample grids {what} and some do not, which would be different programs: make them "
+        "alike"
+      )
   return bool(from_noise.any()), bool(to_data.any())

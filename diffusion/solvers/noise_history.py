@@ -19,8 +19,9 @@ def keep_noise(n, view, xp):
     raise ValueError(f"the network can be asked for 'x0' or 'eps', got view={view!r}")
   if n.from_noise:
     raise ValueError(
-        "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the grid"
-        " at an earlier time, or use view='x0'"
+      "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the "
+      "grid"
+      " at an earlier time, or use view='x0'"
     )
   return (0.0, 1.0), silent
 
@@ -32,10 +33,11 @@ def move(n, silent, xp):
 
 
 def noise_weights(process, n, depth, clock, xp):
-  """alpha' int l_j d rho for the polynomials l_j in the clock through the last `depth` nodes: list of [..., n].
+  """alpha' int l_j d rho for the polynomials l_j in the clock through the last `depth` nodes: list of [...,
+  n].
 
-  The sum runs over asinh(rho), in which rho and the time of every process are smooth from rho = 0 to many decades. It is
-  finite where sigma' = 0. At a row without signal the weights mean nothing.
+  The sum runs over asinh(rho), in which rho and the time of every process are smooth from rho = 0 to many
+  decades. It is finite where sigma' = 0. At a row without signal the weights mean nothing.
 
   Args:
     process, n: the process and its `Nodes`.
@@ -71,7 +73,8 @@ def noise_table(n, weights, view, about, dtype, xp):
 
 
 def remember(n, silent, depth, slots, begin, xp):
-  """Rows of A that push E into a history of `depth` slots from slot `begin` on: where there is no signal, x / sigma."""
+  """Rows of A that push E into a history of `depth` slots from slot `begin` on: where there is no signal, x /
+  sigma."""
   rows = [[0.0] * slots for _ in range(depth)]
   for k in range(1, depth):
     rows[k][begin + k - 1] = 1.0

@@ -8,10 +8,10 @@ from diffusion.solvers.table import About, Table, build
 
 # Adams-Bashforth for equal steps, newest first, by order.
 ADAMS = {
-    1: np.array([1.0]),
-    2: np.array([3.0, -1.0]) / 2,
-    3: np.array([23.0, -16.0, 5.0]) / 12,
-    4: np.array([55.0, -59.0, 37.0, -9.0]) / 24,
+  1: np.array([1.0]),
+  2: np.array([3.0, -1.0]) / 2,
+  3: np.array([23.0, -16.0, 5.0]) / 12,
+  4: np.array([55.0, -59.0, 37.0, -9.0]) / 24,
 }
 
 
@@ -22,10 +22,11 @@ def warming(rules, order, rows):
 
 
 def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Table:
-  """DDIM's step along (55 eps - 59 eps_1 + 37 eps_2 - 9 eps_3)/24, with lower rules first (arXiv:2204.13902, appendix).
+  """DDIM's step along (55 eps - 59 eps_1 + 37 eps_2 - 9 eps_3)/24, with lower rules first (arXiv:2204.13902,
+  appendix).
 
-  The weights are those for equal steps whatever the nodes are, so beyond order 1 it is of second order in general, with a
-  smaller constant the higher the rule.
+  The weights are those for equal steps whatever the nodes are, so beyond order 1 it is of second order in
+  general, with a smaller constant the higher the rule.
 
   Args:
     process: the Gaussian process.
@@ -53,7 +54,8 @@ def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Tabl
 
 
 def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
-  """Three pseudo Runge-Kutta steps of four evaluations, then the fourth-order rule (arXiv:2202.09778, eq. 12-13).
+  """Three pseudo Runge-Kutta steps of four evaluations, then the fourth-order rule (arXiv:2202.09778, eq.
+  12-13).
 
   n + 9 evaluations for n >= 4 steps. A step from pure noise or to clean data is DDIM's, or the rule's.
 
@@ -96,27 +98,37 @@ def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
       between, after = at(m.alpha[..., i], m.sigma[..., i]), at(n.a1[..., i], n.s1[..., i])
       hold = [keep(3), keep(4), keep(5)]
       rows += [
-          (now, here, [[rm, 0, 0, 0, 0, 0], keep(0), [0] * 6, *push], [dm, 0, 1 / 6, *new], 0.0),
-          (middle[..., i], between, [[0, rm, 0, 0, 0, 0], keep(1), keep(2), *hold], [dm, 0, 1 / 3, 0, 0, 0], 0.0),
-          (middle[..., i], between, [[0, r, 0, 0, 0, 0], keep(1), keep(2), *hold], [d, 0, 1 / 3, 0, 0, 0], 0.0),
-          (end, after, [[0, r, d, 0, 0, 0], [0] * 6, [0] * 6, *hold], [d / 6, 0, 0, 0, 0, 0], 1.0),
+        (now, here, [[rm, 0, 0, 0, 0, 0], keep(0), [0] * 6, *push], [dm, 0, 1 / 6, *new], 0.0),
+        (
+          middle[..., i],
+          between,
+          [[0, rm, 0, 0, 0, 0], keep(1), keep(2), *hold],
+          [dm, 0, 1 / 3, 0, 0, 0],
+          0.0,
+        ),
+        (middle[..., i], between, [[0, r, 0, 0, 0, 0], keep(1), keep(2), *hold], [d, 0, 1 / 3, 0, 0, 0], 0.0),
+        (end, after, [[0, r, d, 0, 0, 0], [0] * 6, [0] * 6, *hold], [d / 6, 0, 0, 0, 0, 0], 1.0),
       ]
     else:
       rule = ADAMS[min(i + 1 - begin, 4)] if i >= begin + len(fourfold) > begin else ADAMS[1]
       c = np.pad(rule, (0, 4 - len(rule)))
-      rows.append((now, here, [[r, 0, 0, *(d * c[1:])], [0] * 6, [0] * 6, *push], [d * c[0], 0, 0, *new], 1.0))
+      rows.append(
+        (now, here, [[r, 0, 0, *(d * c[1:])], [0] * 6, [0] * 6, *push], [d * c[0], 0, 0, *new], 1.0)
+      )
   batch = n.t.shape[:-1]
-  along = lambda entries: xp.stack([xp.broadcast_to(xp.asarray(e, dtype=np.float64), batch) for e in entries], axis=-1)
+  along = lambda entries: xp.stack(
+    [xp.broadcast_to(xp.asarray(e, dtype=np.float64), batch) for e in entries], axis=-1
+  )
   times, kept, A, B, done = zip(*rows)
   return build(
-      xp.concatenate([along(times), n.t[..., -1:]], axis=-1),
-      A=[[along([row[k][j] for row in A]) for j in range(6)] for k in range(6)],
-      B=[along([row[k] for row in B]) for k in range(6)],
-      g=along([pair[0] for pair in kept]),
-      h=along([pair[1] for pair in kept]),
-      hook=[along(done)] + [0.0] * 5,
-      view=view,
-      about=About("pndm", 2, process),
-      dtype=dtype,
-      xp=xp,
+    xp.concatenate([along(times), n.t[..., -1:]], axis=-1),
+    A=[[along([row[k][j] for row in A]) for j in range(6)] for k in range(6)],
+    B=[along([row[k] for row in B]) for k in range(6)],
+    g=along([pair[0] for pair in kept]),
+    h=along([pair[1] for pair in kept]),
+    hook=[along(done)] + [0.0] * 5,
+    view=view,
+    about=About("pndm", 2, process),
+    dtype=dtype,
+    xp=xp,
   )

@@ -1,12 +1,13 @@
 """The predictor-corrector sampler of Score SDE, whose Langevin step is sized by norms and so is no table."""
 
 import inspect
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import randomness
@@ -16,7 +17,8 @@ from diffusion.solvers.table import State, Table, row_at
 
 
 def langevin(x, score, z, snr, scale, sigma, norm):
-  """x + step score + sqrt(2 step) z with step = 2 scale (snr |z| / |score|)^2 (arXiv:2011.13456, algorithms 4 and 5).
+  """x + step score + sqrt(2 step) z with step = 2 scale (snr |z| / |score|)^2 (arXiv:2011.13456, algorithms 4
+  and 5).
 
   Args:
     x, score, z: [B, ...].
@@ -84,7 +86,9 @@ class PredictorCorrector:
   def name(self):
     """What messages call it."""
     predictor = self.table.name if self.predict else "no predictor"
-    return predictor + (f" + {self.n_corrector} {self.corrector.__name__} (norm={self.norm})" if self.n_corrector else " alone")
+    return predictor + (
+      f" + {self.n_corrector} {self.corrector.__name__} (norm={self.norm})" if self.n_corrector else " alone"
+    )
 
   def init(self, denoiser, x, keys, cond=None):
     """The predictor's state."""
@@ -119,30 +123,30 @@ class PredictorCorrector:
 
 
 def predictor_corrector(
-    process,
-    grid,
-    *,
-    predictor=reverse_diffusion,
-    corrector=langevin,
-    snr=0.16,
-    n_corrector=1,
-    norm="sample",
-    denoise=True,
-    dtype=np.float32,
+  process,
+  grid,
+  *,
+  predictor=reverse_diffusion,
+  corrector=langevin,
+  snr=0.16,
+  n_corrector=1,
+  norm="sample",
+  denoise=True,
+  dtype=np.float32,
 ) -> PredictorCorrector:
   """Corrector first, then predictor, at every node (arXiv:2011.13456, algorithm 1 and Score SDE's code).
 
-  The last predictor step returns its mean (the final denoising); on a process that has noise at t = 0, see also
-  `with_denoising`. With norm='batch' samples of a batch depend on
+  The last predictor step returns its mean (the final denoising); on a process that has noise at t = 0, see
+  also `with_denoising`. With norm='batch' samples of a batch depend on
   each other, as in the paper.
 
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
-    predictor: a builder of a one-slot table: `reverse_diffusion`, `euler_maruyama`, `ancestral`, `ddim`, `euler`; None to
-      correct alone, which leaves at each time the noise that its moves do not take out.
-    corrector: `langevin`, `annealed`, or a function of the same arguments, built once, since it is part of the program; None
-      to predict alone.
+    predictor: a builder of a one-slot table: `reverse_diffusion`, `euler_maruyama`, `ancestral`, `ddim`,
+      `euler`; None to correct alone, which leaves at each time the noise that its moves do not take out.
+    corrector: `langevin`, `annealed`, or a function of the same arguments, built once, since it is part of
+      the program; None to predict alone.
     snr: signal-to-noise ratio; 0.16 for CIFAR-10 on VE, 0.01 on VP.
     n_corrector: corrector moves a step.
     norm: 'sample' or 'batch'.
@@ -150,7 +154,8 @@ def predictor_corrector(
     dtype: precision at run time.
 
   Raises:
-    ValueError: a bad grid, norm, snr or count, a predictor with more than one slot, or neither predictor nor corrector.
+    ValueError: a bad grid, norm, snr or count, a predictor with more than one slot, or neither predictor nor
+      corrector.
 
   >>> from diffusion import processes
   >>> predictor_corrector(processes.ve(), np.linspace(1, 0, 11), n_corrector=2).nfe
@@ -159,7 +164,9 @@ def predictor_corrector(
   if norm not in ("sample", "batch"):
     raise ValueError(f"norm is 'sample' or 'batch', got {norm!r}")
   if n_corrector < 0 or not snr > 0:
-    raise ValueError(f"the corrector needs n_corrector >= 0 and snr > 0, got n_corrector={n_corrector} and snr={snr}")
+    raise ValueError(
+      f"the corrector needs n_corrector >= 0 and snr > 0, got n_corrector={n_corrector} and snr={snr}"
+    )
   if corrector is None:
     corrector, n_corrector = langevin, 0
   predict = predictor is not None
@@ -172,10 +179,19 @@ def predictor_corrector(
   n = nodes(process, grid, dtype)
   if table.A.shape[-1] != 1 or table.num_steps != n.s.shape[-1]:
     raise ValueError(
-        f"a predictor keeps x alone and makes one evaluation a step, but {table.name} has {table.A.shape[-1]} slots and"
-        f" {table.num_steps} rows for {n.s.shape[-1]} steps: take reverse_diffusion, euler_maruyama, ancestral, ddim or euler"
+      f"a predictor keeps x alone and makes one evaluation a step, but {table.name} has {table.A.shape[-1]} "
+      "slots and"
+      f" {table.num_steps} rows for {n.s.shape[-1]} steps: take reverse_diffusion, euler_maruyama, "
+      "ancestral, ddim or euler"
     )
   scale, sigma = (n.a / n.a1) ** 2, n.s
   return PredictorCorrector(
-      table, np.asarray(snr, dtype), scale.astype(dtype), sigma.astype(dtype), corrector, n_corrector, norm, predict
+    table,
+    np.asarray(snr, dtype),
+    scale.astype(dtype),
+    sigma.astype(dtype),
+    corrector,
+    n_corrector,
+    norm,
+    predict,
   )

@@ -6,15 +6,25 @@ from diffusion.processes.recovery import recovery_levels
 from diffusion.solvers.table import About, Table, build
 
 
-def recovery_langevin(process, grid, *, steps_per_level=30, step=0.3, noise_scale=1.0, data_std=1.0, denoise=False,
-                      dtype=np.float32) -> Table:
+def recovery_langevin(
+  process,
+  grid,
+  *,
+  steps_per_level=30,
+  step=0.3,
+  noise_scale=1.0,
+  data_std=1.0,
+  denoise=False,
+  dtype=np.float32,
+) -> Table:
   """Langevin in p(x_i | x_{i+1}) from x_{i+1}, level after level (arXiv:2012.08125, algorithm 2).
 
     x <- x + h/2 [score(x, t_i) + gain (x_{i+1} - gain x) / noise^2] + sqrt(h) z
 
-  with the levels, the steps h and the starts of `processes.recovery_levels`, so that a model of `losses.recovery_likelihood` is
-  sampled by the chain that it was trained with. Linear in the score, it is a table: levels * steps_per_level evaluations, and
-  one more with `denoise`. The result has the noise of the last node.
+  with the levels, the steps h and the starts of `processes.recovery_levels`, so that a model of
+  `losses.recovery_likelihood` is sampled by the chain that it was trained with. Linear in the score, it is a
+  table: levels * steps_per_level evaluations, and one more with `denoise`. The result has the noise of the
+  last node.
 
   Args:
     process: the Gaussian process.
@@ -42,7 +52,8 @@ def recovery_langevin(process, grid, *, steps_per_level=30, step=0.3, noise_scal
   times = grid[::-1]
   times = times[1:] if process.marginal(times[0]).sigma == 0 else times
   levels = recovery_levels(process, times, step=step, data_std=data_std)
-  # From here on the noisiest level comes first. Slot 0 is x, slot 1 the noisier point that it is recovered from.
+  # From here on the noisiest level comes first. Slot 0 is x, slot 1 the noisier point that it is recovered
+  # from.
   gain, noise, size, start = (leaf[::-1] for leaf in (levels.gain, levels.noise, levels.step, levels.start))
   repeat = lambda leaf: np.repeat(leaf, steps_per_level)
   last = np.tile(np.arange(steps_per_level) == steps_per_level - 1, levels.count)
@@ -50,7 +61,10 @@ def recovery_langevin(process, grid, *, steps_per_level=30, step=0.3, noise_scal
   moved = (1.0 - pull * repeat(gain), pull, 0.5 * repeat(size), noise_scale * np.sqrt(repeat(size)))
   # The last step of a level makes its end the next noisy point, and the start of the next chain out of it.
   rescale = np.where(last, repeat(np.append(start[1:], 1.0)), 1.0)
-  A = [[rescale * moved[0], rescale * moved[1]], [np.where(last, moved[0], 0.0), np.where(last, moved[1], 1.0)]]
+  A = [
+    [rescale * moved[0], rescale * moved[1]],
+    [np.where(last, moved[0], 0.0), np.where(last, moved[1], 1.0)],
+  ]
   B = [rescale * moved[2], np.where(last, moved[2], 0.0)]
   C = [[rescale * moved[3]], [np.where(last, moved[3], 0.0)]]
   hook = [np.where(last, 1.0, 0.0), np.where(last, 1.0 / rescale, 0.0)]
@@ -64,4 +78,6 @@ def recovery_langevin(process, grid, *, steps_per_level=30, step=0.3, noise_scal
     hook = [row(hook[0], 1.0), row(hook[1], 0.0)]
     t = np.append(t, 0.0)
   about = About(f"recovery_langevin(K={steps_per_level})", None, process.name)
-  return build(t, A=A, B=B, C=C, start=[[start[0], 0.0], [1.0, 0.0]], hook=hook, view="score", about=about, dtype=dtype)
+  return build(
+    t, A=A, B=B, C=C, start=[[start[0], 0.0], [1.0, 0.0]], hook=hook, view="score", about=about, dtype=dtype
+  )

@@ -1,4 +1,5 @@
-"""A fine solution of the probability flow, and its own error: what samplers with few steps are fitted to and judged by."""
+"""A fine solution of the probability flow, and its own error: what samplers with few steps are fitted to and
+judged by."""
 
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ class Reference(NamedTuple):
 
   Attributes:
     end: [n, ...] where the flow takes the starts.
-    error: root mean square difference between `end` and the same with half as many steps; NaN if it was not computed.
+    error: root mean square difference between `end` and the same with half as many steps; NaN if it was not
+      computed.
     clocks: [M] even values of `triangular.clock`, increasing, or None.
     data: [M, n, ...] the denoiser's x0 along the flow at those, or None.
   """
@@ -28,14 +30,18 @@ class Reference(NamedTuple):
 
 
 def fine_grid(process, n, first, last):
-  """n steps that are even in `triangular.clock`, logarithmic in sigma/alpha at high noise and linear near the data: [n+1]."""
+  """n steps that are even in `triangular.clock`, logarithmic in sigma/alpha at high noise and linear near the
+  data: [n+1]."""
   ends = process.marginal(np.array([first, last], np.float64))
   rho = noise_to_signal(np.linspace(*clock(ends.alpha, ends.sigma), n + 1))[1:-1]
   return np.concatenate([[first], process.t_of_log_snr(-2 * np.log(rho)), [last]])
 
 
-def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256, place=None) -> Reference:
-  """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and again with half as many.
+def reference(
+  denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256, place=None
+) -> Reference:
+  """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and
+  again with half as many.
 
   Args:
     denoiser: a denoiser, guided or not.
@@ -78,7 +84,9 @@ def reference(denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=
       continue
     states = sample(denoiser, fine, part, cond=labels, trajectory=True)
     ends.append(np.asarray(states[0])[:count])
-    data.append(np.asarray(_predict(denoiser, jnp.asarray(fine.t[at], dtype), states[1][at], labels))[:, :count])
+    data.append(
+      np.asarray(_predict(denoiser, jnp.asarray(fine.t[at], dtype), states[1][at], labels))[:, :count]
+    )
   end = np.concatenate(ends)
   error = rms(end - np.concatenate(rough))
   if not kept:

@@ -8,17 +8,22 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=1.0, dtype=np.float32) -> Table:
-  """At sigma/alpha = low, noise up to high, x/alpha + sqrt(high^2 - low^2) z, and the flow down again (arXiv:2306.14878, algorithm 1).
+def restart(
+  process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=1.0, dtype=np.float32
+) -> Table:
+  """At sigma/alpha = low, noise up to high, x/alpha + sqrt(high^2 - low^2) z, and the flow down again
+  (arXiv:2306.14878, algorithm 1).
 
-  Each repetition contracts the error gathered so far, as an SDE does, while the steps are those of an ODE. The interval
-  is solved on the grid's own nodes: low is the nearest inner one that has noise, high the nearest above that.
+  Each repetition contracts the error gathered so far, as an SDE does, while the steps are those of an ODE.
+  The interval is solved on the grid's own nodes: low is the nearest inner one that has noise, high the
+  nearest above that.
 
   Args:
     process: the Gaussian process.
     grid: [n+1] decreasing times.
     solver: builder of a deterministic table; it begins anew at each restart.
-    intervals: (low, high, repetitions) in units of sigma/alpha, as many as wanted; with no repetition the solver alone.
+    intervals: (low, high, repetitions) in units of sigma/alpha, as many as wanted; with no repetition the
+      solver alone.
     s_noise: factor of the noise.
     dtype: precision at run time.
 
@@ -34,12 +39,14 @@ def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=
   grid = np.asarray(grid, np.float64)
   n = nodes(process, grid, dtype)
   if grid.ndim != 1 or grid.size < 3:
-    raise ValueError(f"restart needs one grid of at least three nodes for all samples, got shape {grid.shape}")
+    raise ValueError(
+      f"restart needs one grid of at least three nodes for all samples, got shape {grid.shape}"
+    )
   for low, high, count in intervals:
     if not 0 < low < high or count < 0 or count != int(count):
       raise ValueError(
-          "a restart is (low, high, repetitions) with 0 < low < high and a whole number of repetitions, got"
-          f" {(low, high, count)}"
+        "a restart is (low, high, repetitions) with 0 < low < high and a whole number of repetitions, got"
+        f" {(low, high, count)}"
       )
   rho = n.marginal.noise_to_signal
   inner = np.flatnonzero((rho > 0) & np.isfinite(rho))
@@ -66,5 +73,7 @@ def restart(process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=
   if at < grid.size - 1:
     tables.append(solver(process, grid[at:], dtype=dtype))
     jumps.append((1.0, 0.0))
-  name = f"restart({whole.name}, {', '.join(f'{low:g}-{high:g} x{count:g}' for low, high, count in intervals)})"
+  name = (
+    f"restart({whole.name}, {', '.join(f'{low:g}-{high:g} x{count:g}' for low, high, count in intervals)})"
+  )
   return join(tables, About(name, whole.order, process), jumps[1:])

@@ -1,4 +1,5 @@
-"""SA-Solver, stochastic Adams: multistep predictor and corrector for the reverse SDE with any amount of noise."""
+"""SA-Solver, stochastic Adams: multistep predictor and corrector for the reverse SDE with any amount of
+noise."""
 
 import numpy as np
 
@@ -8,24 +9,38 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=False, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
-  """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019, eq. 14 and 17).
+def sa_solver(
+  process,
+  grid,
+  *,
+  tau=1.0,
+  predictor=3,
+  corrector=3,
+  few_steps=False,
+  lower_order_final=None,
+  dtype=np.float32,
+  xp=np,
+) -> Table:
+  """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019,
+  eq. 14 and 17).
 
-  b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The corrector has the
-  evaluation at the end of the step as one more point and the same noise z; it costs no evaluation, because it is the
-  next row's own.
+  b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The
+  corrector has the evaluation at the end of the step as one more point and the same noise z; it costs no
+  evaluation, because it is the next row's own.
 
   tau = 0 is the probability flow, 1 the reverse SDE.
 
   Args:
     process: the Gaussian process.
     grid: [n+1] or [B, n+1] decreasing times.
-    tau: at least 0: a number, [n] numbers, one a step, or a function of rho = sigma/alpha where each step starts,
-      e.g. `lambda rho: 1.0 * ((0.05 < rho) & (rho < 1))`, the paper's choice on CIFAR-10 at EDM's noise levels.
+    tau: at least 0: a number, [n] numbers, one a step, or a function of rho = sigma/alpha where each step
+      starts, e.g. `lambda rho: 1.0 * ((0.05 < rho) & (rho < 1))`, the paper's choice on CIFAR-10 at EDM's
+      noise levels.
     predictor: number of evaluations that it uses, 1 to 4.
     corrector: number of past evaluations that it uses beside the new one, 1 to 4, or 0 for none.
-    few_steps: in rules of two evaluations, the weight h^2/2 for the slope in place of its exponential integral, as the authors' code has
-      for few steps; it changes neither order nor, for short steps, much else.
+    few_steps: in rules of two evaluations, the weight h^2/2 for the slope in place of its exponential
+      integral, as the authors' code has for few steps; it changes neither order nor, for short steps, much
+      else.
     lower_order_final: as in `unipc`.
     dtype, xp: as in `ddim`.
 
@@ -40,8 +55,17 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=Fal
   output t=1   S0
   """
   if predictor not in (1, 2, 3, 4) or corrector not in (0, 1, 2, 3, 4):
-    raise ValueError(f"sa_solver uses 1 to 4 evaluations to predict and 0 to 4 to correct, got {predictor} and {corrector}")
-  n = nodes(process, grid, dtype, xp, max(predictor, corrector), f"sa_solver with predictor {predictor} and corrector {corrector}")
+    raise ValueError(
+      f"sa_solver uses 1 to 4 evaluations to predict and 0 to 4 to correct, got {predictor} and {corrector}"
+    )
+  n = nodes(
+    process,
+    grid,
+    dtype,
+    xp,
+    max(predictor, corrector),
+    f"sa_solver with predictor {predictor} and corrector {corrector}",
+  )
   named = f"{tau:g}" if np.ndim(tau) == 0 and not callable(tau) else "per step"
   if callable(tau):
     with np.errstate(divide="ignore"):
@@ -60,13 +84,16 @@ def sa_solver(process, grid, *, tau=1.0, predictor=3, corrector=3, few_steps=Fal
       correct = _bolder(n, correct, n.h, eta, xp)
   random = xp is not np or bool((tau > 0).any())
   order = min(predictor, corrector) + 1 if corrector else predictor
-  about = About(f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process)
+  about = About(
+    f"sa_solver(tau={named}, {predictor} + {corrector})", min(order, 2) if random else order, process
+  )
   noise = data_noise(n, xp, eta) if random else None
   return data_table(n, data_ratio(n, xp, eta), weights, about, dtype, xp, noise=noise, corrector=correct)
 
 
 def _bolder(n, weights, gap, eta, xp):
-  """Where two weights are in use, for points a gap apart in lambda: the slope between them with h^2/2 for its integral."""
+  """Where two weights are in use, for points a gap apart in lambda: the slope between them with h^2/2 for its
+  integral."""
   used = (xp.stack(weights) != 0).sum(axis=0)
   two = (used == 2) & ~n.long & xp.isfinite(gap)
   h, rate = xp.where(n.long, 1.0, n.h), 1 + eta

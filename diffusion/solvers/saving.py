@@ -1,4 +1,5 @@
-"""A table in one file: its coefficients as arrays, and what they belong to as JSON, checked when it is read."""
+"""A table in one file: its coefficients as arrays, and what they belong to as JSON, checked when it is
+read."""
 
 import json
 import os
@@ -12,10 +13,19 @@ from diffusion.solvers.table import About, Table
 
 FORMAT = "diffusion solver table"
 VERSION = 1
-# Axes of each leaf after those of the grids: rows, nodes (rows + 1), slots, or the columns of the start and the noises.
+# Axes of each leaf after those of the grids: rows, nodes (rows + 1), slots, or the columns of the start and
+# the noises.
 AXES = dict(
-    t=("nodes",), g=("rows",), h=("rows",), A=("rows", "slots", "slots"), B=("rows", "slots"), C=("rows", "slots", "noises"),
-    w=("nodes", "slots"), start=("slots", "begin"), hook=("rows", "slots"))
+  t=("nodes",),
+  g=("rows",),
+  h=("rows",),
+  A=("rows", "slots", "slots"),
+  B=("rows", "slots"),
+  C=("rows", "slots", "noises"),
+  w=("nodes", "slots"),
+  start=("slots", "begin"),
+  hook=("rows", "slots"),
+)
 
 
 def save(path, table, process=None, notes=None):
@@ -37,11 +47,20 @@ def save(path, table, process=None, notes=None):
   if not path.endswith(".npz"):
     raise ValueError(f"a table is saved as .npz, got {path!r}")
   if process is not None and table.about.process and table.about.process != process.name:
-    raise ValueError(f"the table belongs to the process {table.about.process!r} and {process.name!r} was given")
+    raise ValueError(
+      f"the table belongs to the process {table.about.process!r} and {process.name!r} was given"
+    )
   about = dict(
-      format=FORMAT, version=VERSION, name=table.name, order=table.order, view=table.view, process=table.about.process,
-      parameters=None if process is None else _parameters(process),
-      numbers=table.about.numbers, notes=notes or {})
+    format=FORMAT,
+    version=VERSION,
+    name=table.name,
+    order=table.order,
+    view=table.view,
+    process=table.about.process,
+    parameters=None if process is None else _parameters(process),
+    numbers=table.about.numbers,
+    notes=notes or {},
+  )
   text = np.frombuffer(json.dumps(about).encode(), np.uint8)
   folder = os.path.dirname(os.path.abspath(path))
   handle, temporary = tempfile.mkstemp(suffix=".npz", dir=folder)
@@ -81,13 +100,21 @@ def load(path, process=None) -> Table:
   name, known = about["name"], about["process"]
   if process is not None:
     if known and process.name and known != process.name:
-      raise ValueError(f"{path} holds {name} for the process {known!r}, not for {process.name!r}: fit or build one for it")
+      raise ValueError(
+        f"{path} holds {name} for the process {known!r}, not for {process.name!r}: fit or build one for it"
+      )
     given = _parameters(process)
     for key, value in (about["parameters"] or {}).items():
       if key not in given or not np.allclose(np.asarray(value), np.asarray(given[key]), rtol=1e-6, atol=0):
         raise ValueError(
-            f"{path} holds {name} for the process {known!r} with {key} = {value}, and here it is {given.get(key)}: fit or build one for it")
-  return Table(**leaves, view=about["view"], about=About(name, about["order"], known, tuple(map(tuple, about.get("numbers", ())))))
+          f"{path} holds {name} for the process {known!r} with {key} = {value}, and here it is "
+          f"{given.get(key)}: fit or build one for it"
+        )
+  return Table(
+    **leaves,
+    view=about["view"],
+    about=About(name, about["order"], known, tuple(map(tuple, about.get("numbers", ())))),
+  )
 
 
 def read_notes(path) -> dict:
@@ -96,9 +123,13 @@ def read_notes(path) -> dict:
 
 
 def _parameters(process):
-  """Numbers of a process that the coefficients of a table depend on: its schedule and the size of its prior."""
+  """Numbers of a process that the coefficients of a table depend on: its schedule and the size of its
+  prior."""
   paths = jax.tree_util.tree_flatten_with_path((process.schedule, process.prior_std))[0]
-  names = [jax.tree_util.keystr(path).replace("[0]", "schedule", 1).replace("[1]", "prior_std", 1) for path, _ in paths]
+  names = [
+    jax.tree_util.keystr(path).replace("[0]", "schedule", 1).replace("[1]", "prior_std", 1)
+    for path, _ in paths
+  ]
   return {name: np.asarray(leaf, np.float64).tolist() for name, (_, leaf) in zip(names, paths)}
 
 
@@ -115,9 +146,21 @@ def _read(path):
       if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"{foreign}: its description is of something else")
       if about.get("version") != VERSION:
-        raise ValueError(f"{path} has version {about.get('version')} of the format and this library reads {VERSION}: fit it again")
+        raise ValueError(
+          f"{path} has version {about.get('version')} of the format and this library reads {VERSION}: fit it "
+          "again"
+        )
       leaves = {name: file[name] for name in AXES}
-  except (zipfile.BadZipFile, OSError, EOFError, KeyError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, TypeError) as error:
+  except (
+    zipfile.BadZipFile,
+    OSError,
+    EOFError,
+    KeyError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    AttributeError,
+    TypeError,
+  ) as error:
     raise ValueError(f"{path} is damaged or not a saved solver ({error}): fit it again") from error
   except ValueError as error:
     if str(error).startswith(path):
@@ -128,6 +171,13 @@ def _read(path):
   sizes = dict(nodes=rows + 1, rows=rows, slots=leaves["B"].shape[-1], noises=noises, begin=1 + noises)
   for name, axes in AXES.items():
     leaf, shape = leaves[name], (*grids, *(sizes[axis] for axis in axes))
-    if rows < 1 or leaf.shape != shape or not np.issubdtype(leaf.dtype, np.floating) or not np.isfinite(leaf).all():
-      raise ValueError(f"{foreign}: {name} is {leaf.dtype}{list(leaf.shape)} or not finite, not finite numbers {list(shape)}")
+    if (
+      rows < 1
+      or leaf.shape != shape
+      or not np.issubdtype(leaf.dtype, np.floating)
+      or not np.isfinite(leaf).all()
+    ):
+      raise ValueError(
+        f"{foreign}: {name} is {leaf.dtype}{list(leaf.shape)} or not finite, not finite numbers {list(shape)}"
+      )
   return about, leaves

@@ -1,6 +1,6 @@
 """Multistep samplers whose order, prediction and correction are chosen step by step."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,18 +13,27 @@ DEPTH = 3
 
 
 def scheduled(
-    process, grid, orders: Sequence[int], predictions: Sequence[str], correctors: Sequence[bool], *, dtype=np.float32
+  process,
+  grid,
+  orders: Sequence[int],
+  predictions: Sequence[str],
+  correctors: Sequence[bool],
+  *,
+  dtype=np.float32,
 ) -> Table:
-  """Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise predictions.
+  """Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise
+  predictions.
 
-  The decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that of DPM-Solver++ multistep,
-  with 'eps' that of DPM-Solver multistep; a corrected step is taken again with the evaluation at its end, which is the next
-  row's own, as in UniPC. All schedules of one length are tables of one shape and so one program.
+  The decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that of
+  DPM-Solver++ multistep, with 'eps' that of DPM-Solver multistep; a corrected step is taken again with the
+  evaluation at its end, which is the next row's own, as in UniPC. All schedules of one length are tables of
+  one shape and so one program.
 
   Args:
     process: the Gaussian process.
     grid: [n+1] decreasing times.
-    orders: n numbers 1 to 4; a step has no more than there are evaluations, and one from alpha = 0 or to sigma = 0 is of order 1.
+    orders: n numbers 1 to 4; a step has no more than there are evaluations, and one from alpha = 0 or to
+      sigma = 0 is of order 1.
     predictions: n of 'x0' and 'eps'.
     correctors: n booleans; the last step has no later evaluation and is never corrected.
     dtype: precision at run time.
@@ -43,11 +52,14 @@ def scheduled(
   count = n.s.shape[-1]
   if n.t.ndim != 1 or not len(orders) == len(predictions) == len(correctors) == count:
     raise ValueError(
-        f"a schedule has one order, prediction and corrector for each of the {count} steps of one grid, got {len(orders)},"
-        f" {len(predictions)} and {len(correctors)}"
+      f"a schedule has one order, prediction and corrector for each of the {count} steps of one grid, got "
+      f"{len(orders)},"
+      f" {len(predictions)} and {len(correctors)}"
     )
   if not set(orders) <= {1, 2, 3, 4} or not set(predictions) <= {"x0", "eps"}:
-    raise ValueError(f"orders are 1 to 4 and predictions 'x0' or 'eps', got {list(orders)} and {list(predictions)}")
+    raise ValueError(
+      f"orders are 1 to 4 and predictions 'x0' or 'eps', got {list(orders)} and {list(predictions)}"
+    )
   orders, of_data = np.asarray(orders), np.asarray([p == "x0" for p in predictions]) | n.long
   predict = _weights(n, orders, of_data, ahead=False)
   corrected = np.asarray(correctors, bool) & ~n.long & (np.arange(count) < count - 1)
@@ -55,8 +67,8 @@ def scheduled(
   a = np.where(n.long, 1.0, n.a)
   ratio = np.where(of_data, n.s1 / n.s, n.a1 / a)
 
-  # Slots: the predicted point u, the start of the step carried over it, past D, past eps. A value is (its row over the slots, its
-  # factor of E = D); eps = (u - alpha D) / sigma.
+  # Slots: the predicted point u, the start of the step carried over it, past D, past eps. A value is (its row
+  # over the slots, its factor of E = D); eps = (u - alpha D) / sigma.
   slots = 2 + 2 * DEPTH
   A, B = np.zeros((slots, slots, count)), np.zeros((slots, count))
   unit = np.eye(slots)
@@ -72,26 +84,32 @@ def scheduled(
     rows = [_sum([carried, *seen], [1.0, *(w[i] for w in predict)]), carried, *data[:DEPTH], *eps[:DEPTH]]
     for k, (row, factor) in enumerate(rows):
       A[k, :, i], B[k, i] = row, factor
-  rows = " ".join(f"{order}{prediction[0]}{'c' if fix else ''}" for order, prediction, fix in zip(orders, predictions, corrected))
+  rows = " ".join(
+    f"{order}{prediction[0]}{'c' if fix else ''}"
+    for order, prediction, fix in zip(orders, predictions, corrected)
+  )
   about = About(f"scheduled({rows})", 1, process)
   return build(
-      n.t,
-      A=[[A[k, j] for j in range(slots)] for k in range(slots)],
-      B=list(B),
-      start=[[1.0], [1.0]] + [[0.0]] * (2 * DEPTH),
-      hook=[1.0, 1.0] + [0.0] * (2 * DEPTH),
-      about=about,
-      dtype=dtype,
+    n.t,
+    A=[[A[k, j] for j in range(slots)] for k in range(slots)],
+    B=list(B),
+    start=[[1.0], [1.0]] + [[0.0]] * (2 * DEPTH),
+    hook=[1.0, 1.0] + [0.0] * (2 * DEPTH),
+    about=about,
+    dtype=dtype,
   )
 
 
 def _sum(values, weights):
   """A combination of values as (row, factor of E)."""
-  return sum(w * row for w, (row, _) in zip(weights, values)), sum(w * factor for w, (_, factor) in zip(weights, values))
+  return sum(w * row for w, (row, _) in zip(weights, values)), sum(
+    w * factor for w, (_, factor) in zip(weights, values)
+  )
 
 
 def _weights(n, orders, of_data, ahead):
-  """The weight of each evaluation in each step, newest first; with `ahead` the first is that of the end of the step."""
+  """The weight of each evaluation in each step, newest first; with `ahead` the first is that of the end of
+  the step."""
   h = np.where(n.long, 1.0, n.h)
   seen, usable = [0.0 * h], [np.ones_like(n.long)]
   for j in range(1, DEPTH + 1):

@@ -6,35 +6,35 @@ from diffusion.solvers import evolution
 from diffusion.solvers.catalogue import default_grid
 from diffusion.solvers.scheduled import scheduled
 
-# Constants of arXiv:2312.07243's search: probabilities of the orders, of changing each decision, of crossing each step, the
-# spread of times (of the whole run) and the number of parents.
+# Constants of arXiv:2312.07243's search: probabilities of the orders, of changing each decision, of crossing
+# each step, the spread of times (of the whole run) and the number of parents.
 ORDERS, RATE, CROSS, SPREAD, PARENTS = (0.2, 0.4, 0.3, 0.1), 0.3, 0.3, 0.08, 15
 
 
 def search_schedule(
-    denoiser,
-    x,
-    steps,
-    fitness,
-    *,
-    ends=None,
-    initial=(),
-    keys=None,
-    cond=None,
-    seed=0,
-    generations=30,
-    population=60,
-    parents=PARENTS,
-    mutations=40,
-    crossovers=15,
-    chunk=8,
-    resolution=1000,
+  denoiser,
+  x,
+  steps,
+  fitness,
+  *,
+  ends=None,
+  initial=(),
+  keys=None,
+  cond=None,
+  seed=0,
+  generations=30,
+  population=60,
+  parents=PARENTS,
+  mutations=40,
+  crossovers=15,
+  chunk=8,
+  resolution=1000,
 ) -> evolution.Found:
   """The best `scheduled` sampler by evolution (USF and its search S^3, arXiv:2312.07243).
 
-  A genome has a row for each step: its time, order 1 to 4, prediction x0 or eps, corrector or not. Times move along
-  the process's default grid. There is no learned predictor of the fitness: all candidates are tables of one shape, which one
-  compiled program runs in numbers, so a true evaluation is cheap.
+  A genome has a row for each step: its time, order 1 to 4, prediction x0 or eps, corrector or not. Times move
+  along the process's default grid. There is no learned predictor of the fitness: all candidates are tables of
+  one shape, which one compiled program runs in numbers, so a true evaluation is cheap.
 
   Args:
     denoiser: a denoiser with a process.
@@ -42,8 +42,8 @@ def search_schedule(
     steps: number of steps, which is the number of evaluations.
     fitness: samples [B, ...] -> [], smaller is better, in JAX: for example `error_to(fine)`.
     ends: (first, last) time; by default those of the process's default grid.
-    initial: genomes to begin with, a tuple of (position, order, prediction, corrector) for each step, position from 0 to
-      `resolution` along the run; the first is 0.
+    initial: genomes to begin with, a tuple of (position, order, prediction, corrector) for each step,
+      position from 0 to `resolution` along the run; the first is 0.
     keys, cond, seed, generations, population, parents, mutations, crossovers, chunk: as in `search_times`.
     resolution: number of places between the ends.
 
@@ -71,8 +71,15 @@ def search_schedule(
     places = np.concatenate([[float(ends[0])], inside, [float(ends[1])]])
   last = len(places) - 1
   if steps < 1 or steps > last:
-    raise ValueError(f"{steps} steps need as many of the {last} places between the ends: take fewer steps or a higher resolution")
-  choose = lambda rng: (int(rng.choice(4, p=ORDERS)) + 1, ("x0", "eps")[rng.integers(2)], bool(rng.integers(2)))
+    raise ValueError(
+      f"{steps} steps need as many of the {last} places between the ends: take fewer steps or a higher "
+      "resolution"
+    )
+  choose = lambda rng: (
+    int(rng.choice(4, p=ORDERS)) + 1,
+    ("x0", "eps")[rng.integers(2)],
+    bool(rng.integers(2)),
+  )
 
   def build(genome):
     grid = np.append(places[[row[0] for row in genome]], places[-1])
@@ -95,7 +102,7 @@ def search_schedule(
     rows = []
     for place, *decisions in genome:
       if rng.random() < RATE:
-        place = int(round(place + SPREAD * last * rng.normal()))
+        place = round(place + SPREAD * last * rng.normal())
       new = choose(rng)
       rows.append((place, *(b if rng.random() < RATE else a for a, b in zip(decisions, new))))
     return order(rng, [(0, *rows[0][1:]), *rows[1:]])
@@ -108,22 +115,27 @@ def search_schedule(
     return tuple((int(p), *choose(rng)) for p in [0, *sorted(inner)])
 
   def even(of_order, prediction, corrector):
-    return tuple((int(round(last * i / steps)), of_order, prediction, corrector) for i in range(steps))
+    return tuple((round(last * i / steps), of_order, prediction, corrector) for i in range(steps))
 
   # Single solvers on even places are among the first candidates, so the result is never worse than they are.
-  begin = [even(k, prediction, corrector) for k in (1, 2, 3) for prediction in ("x0", "eps") for corrector in (False, True)]
+  begin = [
+    even(k, prediction, corrector)
+    for k in (1, 2, 3)
+    for prediction in ("x0", "eps")
+    for corrector in (False, True)
+  ]
   run = evolution.evaluator(denoiser, x, fitness, keys=keys, cond=cond, chunk=chunk)
   best, value, history, evaluated = evolution.evolve(
-      np.random.default_rng(seed),
-      lambda genomes: run([build(genome) for genome in genomes]),
-      [tuple(tuple(row) for row in genome) for genome in initial] + begin[:population],
-      mutate,
-      cross,
-      fresh,
-      generations=generations,
-      population=population,
-      parents=parents,
-      mutations=mutations,
-      crossovers=crossovers,
+    np.random.default_rng(seed),
+    lambda genomes: run([build(genome) for genome in genomes]),
+    [tuple(tuple(row) for row in genome) for genome in initial] + begin[:population],
+    mutate,
+    cross,
+    fresh,
+    generations=generations,
+    population=population,
+    parents=parents,
+    mutations=mutations,
+    crossovers=crossovers,
   )
   return evolution.Found(build(best), best, value, history, evaluated)

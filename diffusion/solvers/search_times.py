@@ -7,38 +7,41 @@ from diffusion.solvers.catalogue import default_grid
 
 
 def search_times(
-    denoiser,
-    build,
-    x,
-    steps,
-    fitness,
-    *,
-    pool=100,
-    ends=None,
-    initial=(),
-    keys=None,
-    cond=None,
-    seed=0,
-    generations=10,
-    population=50,
-    parents=10,
-    mutations=25,
-    crossovers=15,
-    rate=0.25,
-    chunk=8,
+  denoiser,
+  build,
+  x,
+  steps,
+  fitness,
+  *,
+  pool=100,
+  ends=None,
+  initial=(),
+  keys=None,
+  cond=None,
+  seed=0,
+  generations=10,
+  population=50,
+  parents=10,
+  mutations=25,
+  crossovers=15,
+  rate=0.25,
+  chunk=8,
 ) -> evolution.Found:
-  """The best grid of a solver among those that can be chosen from a pool of times (AutoDiffusion, arXiv:2309.10438, section 3.4).
+  """The best grid of a solver among those that can be chosen from a pool of times (AutoDiffusion,
+  arXiv:2309.10438, section 3.4).
 
-  A candidate is a set of steps - 1 times of the pool between two fixed ends. Each generation keeps the `parents` best, replaces each time
-  of some with probability `rate`, mixes pairs of others time by time and fills up with random sets. Candidates are data: all
-  of a search, and of later ones of the same shapes, run in one compiled program.
+  A candidate is a set of steps - 1 times of the pool between two fixed ends. Each generation keeps the
+  `parents` best, replaces each time of some with probability `rate`, mixes pairs of others time by time and
+  fills up with random sets. Candidates are data: all of a search, and of later ones of the same shapes, run
+  in one compiled program.
 
   Args:
     denoiser: a denoiser with a process.
     build: (process, grid) -> solver, for example `solvers.dpmpp_2m`; every grid must give the same shapes.
     x: [B, ...] noise, the same for all candidates. Judge the result on other noise.
     steps: number of steps n of the grid.
-    fitness: samples [B, ...] -> [], smaller is better, in JAX: for example `error_to(fine)`, or a distance to data.
+    fitness: samples [B, ...] -> [], smaller is better, in JAX: for example `error_to(fine)`, or a distance to
+      data.
     pool: [M] times to choose from, or M of the process's default grid.
     ends: (first, last) time; by default the first and last of the process's default grid.
     initial: grids [n+1] to begin with; times that are not of the pool take its nearest.
@@ -52,8 +55,8 @@ def search_times(
     `Found`, whose genome is the grid [n+1].
 
   Raises:
-    ValueError: more steps than the pool has times for, a pool outside the ends, a rate outside (0, 1], or what `evolve` and
-      `evaluator` raise.
+    ValueError: more steps than the pool has times for, a pool outside the ends, a rate outside (0, 1], or
+      what `evolve` and `evaluator` raise.
 
   >>> import jax
   >>> from diffusion import oracles, processes, solvers
@@ -79,8 +82,9 @@ def search_times(
   count = int(steps) - 1
   if count < 1 or count > len(times):
     raise ValueError(
-        f"{steps} steps need {steps} - 1 times between the ends, at least one, and the pool has {len(times)}: take fewer steps or a"
-        " larger pool"
+      f"{steps} steps need {steps} - 1 times between the ends, at least one, and the pool has {len(times)}: "
+      "take fewer steps or a"
+      " larger pool"
     )
   if not 0 < rate <= 1:
     raise ValueError(f"the rate of mutation is a probability, got {rate}")
@@ -107,16 +111,16 @@ def search_times(
   grid = lambda genome: np.concatenate([[first], times[list(genome)], [last]])
   run = evolution.evaluator(denoiser, x, fitness, keys=keys, cond=cond, chunk=chunk)
   best, value, history, evaluated = evolution.evolve(
-      np.random.default_rng(seed),
-      lambda genomes: run([build(process, grid(genome)) for genome in genomes]),
-      [nearest(g) for g in initial],
-      mutate,
-      cross,
-      lambda rng: repair(rng, []),
-      generations=generations,
-      population=population,
-      parents=parents,
-      mutations=mutations,
-      crossovers=crossovers,
+    np.random.default_rng(seed),
+    lambda genomes: run([build(process, grid(genome)) for genome in genomes]),
+    [nearest(g) for g in initial],
+    mutate,
+    cross,
+    lambda rng: repair(rng, []),
+    generations=generations,
+    population=population,
+    parents=parents,
+    mutations=mutations,
+    crossovers=crossovers,
   )
   return evolution.Found(build(process, grid(best)), grid(best), value, history, evaluated)

@@ -6,19 +6,23 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about, view="x0", dtype=np.float32) -> Table:
-  """An explicit exponential Runge-Kutta method on d(x/sigma) = e^lambda D d lambda or d(x/alpha) = -e^-lambda eps d lambda.
+def exponential_runge_kutta(
+  process, grid, fractions, tableau, prediction, about, view="x0", dtype=np.float32
+) -> Table:
+  """An explicit exponential Runge-Kutta method on d(x/sigma) = e^lambda D d lambda or d(x/alpha) = -e^-lambda
+  eps d lambda.
 
-  Stage i is evaluated at lambda + c_i h, at x_i = r_i x + k_i h sum_j a_ij(z) E_j, with r_i = sigma_i/sigma, k_i = alpha_i and
-  z = -h for E = D; with r_i = alpha_i/alpha, k_i = -sigma_i and z = h for E = eps. Likewise the end of the step with b_j(z).
+  Stage i is evaluated at lambda + c_i h, at x_i = r_i x + k_i h sum_j a_ij(z) E_j, with r_i = sigma_i/sigma,
+  k_i = alpha_i and z = -h for E = D; with r_i = alpha_i/alpha, k_i = -sigma_i and z = h for E = eps. Likewise
+  the end of the step with b_j(z).
 
   Args:
     process: the Gaussian process.
-    grid: [n+1] or [B, n+1] decreasing times, not traced. Infinitely long steps, from alpha = 0 or to sigma = 0, are
-      DDIM's, of one evaluation.
+    grid: [n+1] or [B, n+1] decreasing times, not traced. Infinitely long steps, from alpha = 0 or to sigma =
+      0, are DDIM's, of one evaluation.
     fractions: c_2, ..., c_s in (0, 1].
-    tableau: (z [..., n], c: list of [..., n] with c_1 = 0) -> (a, b), a a list of s - 1 lists and b of s entries, [..., n].
-      The times of stages are rounded as nodes are, and c is what they are after that.
+    tableau: (z [..., n], c: list of [..., n] with c_1 = 0) -> (a, b), a a list of s - 1 lists and b of s
+      entries, [..., n]. The times of stages are rounded as nodes are, and c is what they are after that.
     prediction: 'x0' or 'eps', what is held in E.
     about: name, order and process.
     view: 'x0' or 'eps', what the network is asked for.
@@ -29,13 +33,16 @@ def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about
   """
   n = nodes(process, grid, dtype)
   if n.from_noise is None:
-    raise ValueError(f"the ends of a grid decide the number of {about.name}'s rows: give it a grid that is not traced")
+    raise ValueError(
+      f"the ends of a grid decide the number of {about.name}'s rows: give it a grid that is not traced"
+    )
   if view not in ("x0", "eps"):
     raise ValueError(f"the network can be asked for 'x0' or 'eps', got view={view!r}")
   if view == "eps" and n.from_noise:
     raise ValueError(
-        "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the grid"
-        " at an earlier time, or use view='x0'"
+      "the grid starts where there is no signal (alpha = 0), where eps says nothing of the data: start the "
+      "grid"
+      " at an earlier time, or use view='x0'"
     )
   stages, zero = len(fractions) + 1, np.zeros_like(n.s)
   # Masked where a step is infinitely long; such a step has one row, without these numbers.
@@ -46,7 +53,9 @@ def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about
   for fraction in fractions:
     t = n.t[..., 1:]
     if fraction < 1:
-      t = np.where(n.long, t, process.t_of_log_snr(2 * (clock + fraction * h)).astype(dtype).astype(np.float64))
+      t = np.where(
+        n.long, t, process.t_of_log_snr(2 * (clock + fraction * h)).astype(dtype).astype(np.float64)
+      )
     m = process.marginal(t)
     inside = [np.where(n.long, 1.0, leaf) for leaf in (m.alpha, m.sigma)]
     times.append(t), alphas.append(inside[0]), sigmas.append(inside[1])
@@ -80,20 +89,22 @@ def exponential_runge_kutta(process, grid, fractions, tableau, prediction, about
   first = stages * np.arange(n.s.shape[-1])
   some = n.long.reshape(-1, n.long.shape[-1])[0]
   kept = np.sort(np.concatenate([first, *(first[~some] + i for i in range(1, stages))]))
-  along = lambda parts: np.stack(np.broadcast_arrays(zero, *parts)[1:], axis=-1).reshape(n.s.shape[:-1] + (-1,))[..., kept]
+  along = lambda parts: np.stack(np.broadcast_arrays(zero, *parts)[1:], axis=-1).reshape(
+    n.s.shape[:-1] + (-1,)
+  )[..., kept]
   end = lambda leaf, value: np.concatenate([leaf, np.broadcast_to(value, leaf[..., :1].shape)], axis=-1)
   slots = range(stages)
   return build(
-      end(along(rows["t"]), n.t[..., -1:]),
-      A=[[along([A[k, j] for A in rows["A"]]) for j in slots] for k in slots],
-      B=[along([B[k] for B in rows["B"]]) for k in slots],
-      g=along(rows["g"]),
-      h=along(rows["h"]),
-      w=[end(along([w[k] for w in rows["w"]]), float(k == 0)) for k in slots],
-      hook=[along(rows["hook"])] + [0.0] * (stages - 1),
-      view=view,
-      about=about,
-      dtype=dtype,
+    end(along(rows["t"]), n.t[..., -1:]),
+    A=[[along([A[k, j] for A in rows["A"]]) for j in slots] for k in slots],
+    B=[along([B[k] for B in rows["B"]]) for k in slots],
+    g=along(rows["g"]),
+    h=along(rows["h"]),
+    w=[end(along([w[k] for w in rows["w"]]), float(k == 0)) for k in slots],
+    hook=[along(rows["hook"])] + [0.0] * (stages - 1),
+    view=view,
+    about=about,
+    dtype=dtype,
   )
 
 

@@ -28,10 +28,25 @@ def starts(process, n, dtype=np.float32) -> list:
   spacings = [grids.vp_time(process, n, power=power, **ends) for power in (1.5, 2.0, 2.5, 3.0)]
   spacings += [grids.asinh(process, n, **ends), grids.karras(process, n, clean=clean)]
   if clean:
-    for level in (0.03, 0.1):  # one denoising from a noise level above EDM's last is often better at few steps
+    for level in (
+      0.03,
+      0.1,
+    ):  # one denoising from a noise level above EDM's last is often better at few steps
       low = float(process.t_of_log_snr(-2 * np.log(level)))
       spacings.append(grids.karras(process, n, t_min=low, clean=True))
   # Methods of an order that so many steps can have.
-  builders = [(dpmpp_2m, {}), (dpmpp_3m, {}), (ipndm, dict(order=min(n, 4))), (deis, dict(r=min(n, 4) - 1)), (lms, dict(order=min(n, 4))), (unipc, dict(order=2))]
+  builders = [
+    (dpmpp_2m, {}),
+    (dpmpp_3m, {}),
+    (ipndm, dict(order=min(n, 4))),
+    (deis, dict(r=min(n, 4) - 1)),
+    (lms, dict(order=min(n, 4))),
+    (unipc, dict(order=2)),
+  ]
   builders += [(unipc, {})] if n > 2 else []
-  return [builder(process, grid, dtype=dtype, **options) for builder, options in builders if n > 2 or builder is not dpmpp_3m for grid in spacings]
+  return [
+    builder(process, grid, dtype=dtype, **options)
+    for builder, options in builders
+    if n > 2 or builder is not dpmpp_3m
+    for grid in spacings
+  ]

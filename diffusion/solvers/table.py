@@ -17,7 +17,8 @@ How the known linear samplers become rows (H: kept evaluations, newest first):
   DDIM, Euler, ancestral        m = 1: (x). Noise: one column of C.
   DEIS tAB/rhoAB-r, LMS, iPNDM  m = 1 + r: (x, H). x <- Psi x + sum C_j E_j; A shifts H. Kept: eps.
   PNDM                          the Runge-Kutta start is four rows a step at repeated or middle times, with a slot for
-                                the anchor and one for the running sum; history is pushed on the first of the four.
+                                the anchor and one for the running sum; history is pushed on the first of the
+                                four.
   DPM-Solver 1..3, ++ 2S, RK    m = 1 + stages: anchor and stage evaluations; w (or slot 0) gives the stage point.
   Heun                          m = 2: (x, half step), two rows a step, the last step one row.
   DPM-Solver++ 2M, 3M (+ SDE)   m = 2, 3: (x, H); C for the SDE forms.
@@ -26,7 +27,8 @@ How the known linear samplers become rows (H: kept evaluations, newest first):
   SA-Solver                     the same stack; predictor and corrector share the noise by both slots having the same
                                 column of C (or take the second noise for independent ones).
   EDM churn                     the last row of a step adds the next step's noise to its output. Row times are the raised
-                                noise levels. (Noise before the first row would be the noise column of `start`.)
+                                noise levels. (Noise before the first row would be the noise column of
+                                `start`.)
   HB momentum                   one more slot: vel <- (1-b) vel + b u; v <- v + d_rho vel. GHVB: H holds velocities.
   restart                       rows whose C carries x up again: times of rows need not decrease, only grids must.
   exponential RK, order 3       as RK: stiff-order weights are numbers.
@@ -42,10 +44,10 @@ state) implements `init`, `step` and `output` itself: see predictor_corrector.py
 import dataclasses
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import belonging, randomness
@@ -82,7 +84,8 @@ class About:
 
 @struct.dataclass
 class State:
-  """What a table carries from row to row: x [B, ...], where it evaluates next, and the stack of m arrays [B, ...]."""
+  """What a table carries from row to row: x [B, ...], where it evaluates next, and the stack of m arrays [B,
+  ...]."""
 
   x: Any
   stack: tuple
@@ -98,8 +101,8 @@ class Table:
     A: [..., N, m, m];  B: [..., N, m];  C: [..., N, m, noises].
     w: [..., N+1, m] evaluation points; the last is the output.
     start: [..., m, 1 + noises].
-    hook: [..., N, m] how a change that post_step makes to the point is written into the slots; all zero at rows
-      that do not finish a step.
+    hook: [..., N, m] how a change that post_step makes to the point is written into the slots; all zero at
+      rows that do not finish a step.
     view: the field of the denoiser's prediction that is asked for.
     about: name, order and process.
   """
@@ -178,7 +181,9 @@ class Table:
     if post_step is not None:
       t = jnp.broadcast_to(row(self.t, 0, i + 1), x.shape[:1])
       hook = row(self.hook, 1)
-      moved = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(x.dtype)
+      moved = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(
+        x.dtype
+      )
       stack = tuple(slot + _times(hook[..., k], moved - x) for k, slot in enumerate(stack))
       finished = jnp.sum(point * hook, axis=-1) != 0
       x = jnp.where(expand(finished, x) if finished.ndim else finished, moved, x)
@@ -211,11 +216,26 @@ def _combine(weights, arrays):
   return total
 
 
-def build(t, A, B, C=(), *, g=0.0, h=1.0, w=None, start=None, hook=None, view="x0", about=About(), dtype=np.float32, xp=np):
+def build(
+  t,
+  A,
+  B,
+  C=(),
+  *,
+  g=0.0,
+  h=1.0,
+  w=None,
+  start=None,
+  hook=None,
+  view="x0",
+  about=About(),
+  dtype=np.float32,
+  xp=np,
+):
   """A `Table` from nested lists of coefficients.
 
-  Each innermost entry is a number or an array [..., N]; in `start`, a number. Left out, the point of evaluation, the
-  start and the hook are slot 0.
+  Each innermost entry is a number or an array [..., N]; in `start`, a number. Left out, the point of
+  evaluation, the start and the hook are slot 0.
 
   Args:
     t: [..., N+1] times of the rows and of the output.
@@ -256,21 +276,21 @@ def build(t, A, B, C=(), *, g=0.0, h=1.0, w=None, start=None, hook=None, view="x
     return xp.broadcast_to(xp.asarray(entries, dtype=np.float64), shape)
 
   leaves = dict(
-      t=t,
-      g=stack(g, rows),
-      h=stack(h, rows),
-      A=stack(A, rows),
-      B=stack(B, rows),
-      C=stack(C, rows) if C else xp.zeros(rows + (m, 0)),
-      w=stack(first if w is None else w, nodes),
-      start=stack(start, t.shape[:-1]),
-      hook=stack(first if hook is None else hook, rows),
+    t=t,
+    g=stack(g, rows),
+    h=stack(h, rows),
+    A=stack(A, rows),
+    B=stack(B, rows),
+    C=stack(C, rows) if C else xp.zeros(rows + (m, 0)),
+    w=stack(first if w is None else w, nodes),
+    start=stack(start, t.shape[:-1]),
+    hook=stack(first if hook is None else hook, rows),
   )
   leaves = {name: leaf.astype(dtype) for name, leaf in leaves.items()}
   for name, leaf in leaves.items():
     if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(leaf).all():
       raise ValueError(
-          f"{about.name}: the coefficients {name} are not finite on this grid ({np.asarray(t).tolist()}):"
-          " move its ends away from alpha = 0 and sigma = 0"
+        f"{about.name}: the coefficients {name} are not finite on this grid ({np.asarray(t).tolist()}):"
+        " move its ends away from alpha = 0 and sigma = 0"
       )
   return Table(**leaves, view=view, about=about)

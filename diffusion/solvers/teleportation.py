@@ -1,20 +1,22 @@
-"""Skip the first part of a run: the probability flow of the data's Gaussian approximation, in one closed form.
+"""Skip the first part of a run: the probability flow of the data's Gaussian approximation, in one closed
+form.
 
-At high noise the score of any data is nearly that of the Gaussian with its mean and covariance (arXiv:2412.09726), whose flow needs no
-network.
+At high noise the score of any data is nearly that of the Gaussian with its mean and covariance
+(arXiv:2412.09726), whose flow needs no network.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 
 @struct.dataclass
 class GaussianFit:
-  """Mean and covariance basis diag(eigenvalues) basis^T + rest (I - basis basis^T) of data; D entries of an example.
+  """Mean and covariance basis diag(eigenvalues) basis^T + rest (I - basis basis^T) of data; D entries of an
+  example.
 
   Attributes:
     mean: [*event].
@@ -34,8 +36,8 @@ def fit_gaussian(data, rank=None) -> GaussianFit:
 
   Args:
     data: [N, *event] examples in the units of the model.
-    rank: None for all directions, or how many of the largest variance; the others share what is left of it (probabilistic
-      PCA). The paper has none there: `fit.replace(rest=0.0)`.
+    rank: None for all directions, or how many of the largest variance; the others share what is left of it
+      (probabilistic PCA). The paper has none there: `fit.replace(rest=0.0)`.
 
   Raises:
     ValueError: fewer than two examples, values that are not finite, a rank that data do not have.
@@ -47,7 +49,9 @@ def fit_gaussian(data, rank=None) -> GaussianFit:
   data = np.asarray(data, np.float64)
   flat = data.reshape(data.shape[0], -1)
   if data.ndim < 2 or data.shape[0] < 2 or not np.isfinite(flat).all():
-    raise ValueError(f"a Gaussian is fitted to at least two finite examples [N, *event], got shape {data.shape}")
+    raise ValueError(
+      f"a Gaussian is fitted to at least two finite examples [N, *event], got shape {data.shape}"
+    )
   dim = flat.shape[1]
   if rank is not None and not 1 <= rank <= dim:
     raise ValueError(f"the rank lies between 1 and the {dim} entries of an example, got {rank}")
@@ -60,16 +64,19 @@ def fit_gaussian(data, rank=None) -> GaussianFit:
 
 
 def teleport(process, fit, x, t_to, t_from=None):
-  """The flow of the fitted Gaussian from t_from to t_to, exact for Gaussian data on every Gaussian process (arXiv:2412.09726).
+  """The flow of the fitted Gaussian from t_from to t_to, exact for Gaussian data on every Gaussian process
+  (arXiv:2412.09726).
 
-  x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m), C = alpha^2 S + sigma^2 I. No network is called. Start
-  any solver from there: `solvers.sample(denoiser, solvers.heun(process, grids.karras(process, 8, t_max=10.0)), x)`.
+  x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m), C = alpha^2 S + sigma^2 I. No network is
+  called. Start any solver from there: `solvers.sample(denoiser, solvers.heun(process, grids.karras(process,
+  8, t_max=10.0)), x)`.
 
   Args:
     process: the Gaussian process.
     fit: `GaussianFit` of the data.
     x: [B, *event] at t_from.
-    t_to: a number or [B], below t_from: where the data still look Gaussian, on sets of images sigma/alpha of 5 to 40.
+    t_to: a number or [B], below t_from: where the data still look Gaussian, on sets of images sigma/alpha of
+      5 to 40.
     t_from: a number or [B]; by default the process's t_max, where there need be no signal.
 
   Returns:
@@ -87,11 +94,17 @@ def teleport(process, fit, x, t_to, t_from=None):
   x = jnp.asarray(x)
   t_from = process.t_max if t_from is None else t_from
   if x.ndim < 2 or x.shape[1:] != np.shape(fit.mean):
-    raise ValueError(f"x has shape {x.shape} and the fitted data {np.shape(fit.mean)}: give x shaped [B, *event]")
-  if not any(isinstance(t, jax.core.Tracer) for t in (t_from, t_to)) and not np.all(np.asarray(t_to) < np.asarray(t_from)):
+    raise ValueError(
+      f"x has shape {x.shape} and the fitted data {np.shape(fit.mean)}: give x shaped [B, *event]"
+    )
+  if not any(isinstance(t, jax.core.Tracer) for t in (t_from, t_to)) and not np.all(
+    np.asarray(t_to) < np.asarray(t_from)
+  ):
     raise ValueError(f"a jump goes from a later time to an earlier, got t_from={t_from} and t_to={t_to}")
   rows = lambda t: jnp.broadcast_to(jnp.asarray(t, x.dtype), x.shape[:1])
-  return _flow(process, jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), fit), x, rows(t_from), rows(t_to))
+  return _flow(
+    process, jax.tree.map(lambda leaf: jnp.asarray(leaf, x.dtype), fit), x, rows(t_from), rows(t_to)
+  )
 
 
 @jax.jit
@@ -102,7 +115,9 @@ def _flow(process, fit, x, t_from, t_to):
   # Full precision: accelerators round the inputs of a default product.
   product = lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
   inside = product(centred, fit.basis)
-  scale = lambda variance: jnp.sqrt((there.alpha**2 * variance + there.sigma**2) / (here.alpha**2 * variance + here.sigma**2))
+  scale = lambda variance: jnp.sqrt(
+    (there.alpha**2 * variance + there.sigma**2) / (here.alpha**2 * variance + here.sigma**2)
+  )
   outside = centred - product(inside, fit.basis.T)
   moved = product(scale(fit.eigenvalues[None, :]) * inside, fit.basis.T) + scale(fit.rest) * outside
   return (there.alpha * mean + moved).reshape(x.shape)

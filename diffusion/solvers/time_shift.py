@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import clock, randomness
@@ -74,17 +74,25 @@ class TimeShift:
     x = state.x
     row = lambda leaf, at=i: jnp.broadcast_to(row_at(leaf, at, 0, x.dtype), x.shape[:1])
     seen = denoiser(x, state.t, cond, views=("x0", "eps"))
-    x = expand(row(self.alpha), x) * seen.x0.astype(x.dtype) + expand(row(self.sigma), x) * seen.eps.astype(x.dtype)
+    x = expand(row(self.alpha), x) * seen.x0.astype(x.dtype) + expand(row(self.sigma), x) * seen.eps.astype(
+      x.dtype
+    )
     t = row(self.t, i + 1)
     if post_step is not None:
-      x = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(x.dtype)
+      x = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(
+        x.dtype
+      )
     return State(x, jnp.where(t > jnp.asarray(self.cutoff, x.dtype), self._shift(x, t), t))
 
   def _shift(self, x, t):
     """The time in the window around t whose marginal has the variance of each x: [B]."""
     number = lambda leaf: jnp.asarray(leaf, x.dtype)
     offsets = number(np.linspace(-0.5, 0.5, self.candidates))
-    times = jnp.clip(t[:, None] + number(self.window) * offsets[None, :], number(self.process.t_min), number(self.process.t_max))
+    times = jnp.clip(
+      t[:, None] + number(self.window) * offsets[None, :],
+      number(self.process.t_min),
+      number(self.process.t_max),
+    )
     m = self.process.marginal(times)
     observed = jnp.var(x.reshape(x.shape[0], -1), axis=-1, ddof=1)[:, None]
     gap = jnp.abs(m.sigma**2 + m.alpha**2 * number(self.data_variance) - observed)
@@ -98,12 +106,16 @@ class TimeShift:
     return f"{self.name}: no order claimed, {self.nfe} evaluations (process {self.about.process})"
 
 
-def time_shift(process, grid, *, window, cutoff, data_variance=0.0, candidates=41, dtype=np.float32) -> TimeShift:
-  """TS-DDIM: after each step, take the state to be at the time near the scheduled one whose noise variance is that of its entries.
+def time_shift(
+  process, grid, *, window, cutoff, data_variance=0.0, candidates=41, dtype=np.float32
+) -> TimeShift:
+  """TS-DDIM: after each step, take the state to be at the time near the scheduled one whose noise variance is
+  that of its entries.
 
-  The network is asked at that time, and the next step starts from it (arXiv:2305.15583, algorithm 2). It helps where sampled
-  states have more variance than their time says; where they have less it does nothing good. The variance of all entries
-  is that of the noise plus alpha^2 that of the data, which the paper leaves out, so it stops at a cutoff.
+  The network is asked at that time, and the next step starts from it (arXiv:2305.15583, algorithm 2). It
+  helps where sampled states have more variance than their time says; where they have less it does nothing
+  good. The variance of all entries is that of the noise plus alpha^2 that of the data, which the paper leaves
+  out, so it stops at a cutoff.
 
   Args:
     process: the Gaussian process.
@@ -123,12 +135,20 @@ def time_shift(process, grid, *, window, cutoff, data_variance=0.0, candidates=4
   """
   if not window >= 0 or not cutoff > 0 or not data_variance >= 0 or candidates < 1:
     raise ValueError(
-        "time_shift needs window >= 0, cutoff > 0, data_variance >= 0 and at least one candidate, got"
-        f" window={window}, cutoff={cutoff}, data_variance={data_variance} and candidates={candidates}"
+      "time_shift needs window >= 0, cutoff > 0, data_variance >= 0 and at least one candidate, got"
+      f" window={window}, cutoff={cutoff}, data_variance={data_variance} and candidates={candidates}"
     )
   n = nodes(process, grid, dtype)
   about = About(f"time_shift(window={window:g}, cutoff={cutoff:g})", None, process)
   array = lambda leaf: np.asarray(leaf, dtype)
   return TimeShift(
-      process, array(n.t), array(n.a1), array(n.s1), array(window), array(cutoff), array(data_variance), int(candidates), about
+    process,
+    array(n.t),
+    array(n.a1),
+    array(n.s1),
+    array(window),
+    array(cutoff),
+    array(data_variance),
+    int(candidates),
+    about,
   )

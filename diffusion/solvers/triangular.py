@@ -1,15 +1,18 @@
-"""Any deterministic sampler as numbers that are good to vary: its times, and how each step uses everything seen so far.
+"""Any deterministic sampler as numbers that are good to vary: its times, and how each step uses everything
+seen so far.
 
-With D_j = D(u_j, t_j) every table without noise is u_i+1 = (sigma_i+1/sigma_i) u_i + sum_k W_ik D_i-k, k = 0..i, provided that it
-is exact for a constant D, which fixes the first factor and sum_k W_ik = alpha_i+1 - alpha_i sigma_i+1/sigma_i. `of_table` finds those
-weights; what a fit varies is better conditioned than they are:
+With D_j = D(u_j, t_j) every table without noise is u_i+1 = (sigma_i+1/sigma_i) u_i + sum_k W_ik D_i-k, k =
+0..i, provided that it is exact for a constant D, which fixes the first factor and sum_k W_ik = alpha_i+1 -
+alpha_i sigma_i+1/sigma_i. `of_table` finds those weights; what a fit varies is better conditioned than they
+are:
 
-- `gaps` [N]: logarithms of the steps in t up to a common number. Whatever they are, the times run strictly from the
-  same first to the same last one, and as times are counted from the last, each acts relatively.
-- `differences` [N, N-1]: W_i / sum W_i = e_0 + sum_k differences_ik d_ik. The first HIGHEST vectors d_ik are backward
-  differences of order k over uneven nodes (Newton's), in a clock that is finite at both ends: a coefficient 1 extrapolates
-  fully to the end of the step, and a classical multistep method keeps its order while the nodes move. The others compare
-  neighbours far in the past. All of them vanish on a constant D, so no choice of numbers breaks that law.
+- `gaps` [N]: logarithms of the steps in t up to a common number. Whatever they are, the times run strictly
+  from the same first to the same last one, and as times are counted from the last, each acts relatively.
+- `differences` [N, N-1]: W_i / sum W_i = e_0 + sum_k differences_ik d_ik. The first HIGHEST vectors d_ik are
+  backward differences of order k over uneven nodes (Newton's), in a clock that is finite at both ends: a
+  coefficient 1 extrapolates fully to the end of the step, and a classical multistep method keeps its order
+  while the nodes move. The others compare neighbours far in the past. All of them vanish on a constant D, so
+  no choice of numbers breaks that law.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +43,8 @@ class Steps(NamedTuple):
 
 
 def clock(alpha, sigma, xp=np):
-  """log((alpha + EARLY sigma) / (sigma + LATE alpha)): log(alpha/sigma) in the middle, finite without signal and without noise."""
+  """log((alpha + EARLY sigma) / (sigma + LATE alpha)): log(alpha/sigma) in the middle, finite without signal
+  and without noise."""
   return xp.log((alpha + EARLY * sigma) / (sigma + LATE * alpha))
 
 
@@ -64,7 +68,8 @@ def times(gaps, first, last):
 
 
 def steps_at(process, t, differences):
-  """(`Steps`, their derivatives by differences [N, N, N-1]) at N + 1 times, in float64; the times are not differentiated here."""
+  """(`Steps`, their derivatives by differences [N, N, N-1]) at N + 1 times, in float64; the times are not
+  differentiated here."""
   m = process.marginal(t)
   ratio = m.sigma[1:] / m.sigma[:-1]
   gain = (m.alpha[1:] - m.alpha[:-1] * ratio)[:, None]
@@ -81,13 +86,16 @@ def steps_of(process, coordinates, first, last) -> Steps:
 def with_derivatives(process, coordinates, first, last, step=1e-5):
   """(`Steps`, [N + N + N^2, P]): the steps and their derivatives by all gaps and all differences, in float64.
 
-  Those by the gaps are central differences, whose error is below that of one evaluation of a network in float32.
+  Those by the gaps are central differences, whose error is below that of one evaluation of a network in
+  float32.
   """
   steps, by_differences = steps_at(process, times(coordinates.gaps, first, last), coordinates.differences)
   count = len(coordinates.gaps)
   flat = lambda steps: np.concatenate([np.ravel(leaf) for leaf in steps])
   moved = lambda gaps: flat(steps_of(process, coordinates._replace(gaps=gaps), first, last))
-  by_gaps = [(moved(coordinates.gaps + e) - moved(coordinates.gaps - e)) / (2 * step) for e in step * np.eye(count)]
+  by_gaps = [
+    (moved(coordinates.gaps + e) - moved(coordinates.gaps - e)) / (2 * step) for e in step * np.eye(count)
+  ]
   rest = np.zeros((count, count, count, count - 1))  # weight [i, j] by difference [l, k]: only i = l
   rest[np.arange(count), :, np.arange(count)] = by_differences
   rest = np.concatenate([np.zeros((2 * count, count * (count - 1))), rest.reshape(count**2, -1)])
@@ -95,21 +103,28 @@ def with_derivatives(process, coordinates, first, last, step=1e-5):
 
 
 def of_table(table, process) -> Coordinates:
-  """The coordinates of a table. Of one that is not exact for a constant D (Euler's), those of its corrected steps.
+  """The coordinates of a table. Of one that is not exact for a constant D (Euler's), those of its corrected
+  steps.
 
   Raises:
-    ValueError: a table with noise, with one grid a sample, of an unknown view, or with times that do not strictly decrease.
+    ValueError: a table with noise, with one grid a sample, of an unknown view, or with times that do not
+      strictly decrease.
   """
   name = table.name or "this table"
   if table.noise:
-    raise ValueError(f"{name} draws noise, and a fit follows one solution: take a deterministic one, such as dpmpp_2m, unipc or deis")
+    raise ValueError(
+      f"{name} draws noise, and a fit follows one solution: take a deterministic one, such as dpmpp_2m, "
+      "unipc or deis"
+    )
   t = np.asarray(table.t, np.float64)
   if t.ndim != 1:
     raise ValueError(f"{name} has {t.shape[0]} grids: give one grid for all samples")
   if (np.diff(t) >= 0).any():
     raise ValueError(
-        f"{name} evaluates at times that do not strictly decrease ({', '.join(f'{v:.4g}' for v in t)}): start from a multistep"
-        " method, such as dpmpp_2m, unipc or deis, without a last denoising evaluation")
+      f"{name} evaluates at times that do not strictly decrease ({', '.join(f'{v:.4g}' for v in t)}): start "
+      "from a multistep"
+      " method, such as dpmpp_2m, unipc or deis, without a last denoising evaluation"
+    )
   seen = unroll(table, process)
   m = process.marginal(t)
   ratio = m.sigma[1:] / m.sigma[:-1]
@@ -150,14 +165,19 @@ def to_table(process, coordinates, first, last, about=About(), dtype=np.float32)
 
 
 def unroll(table, process):
-  """Every point of a deterministic table as a combination of its start and its data predictions, [N+1, 1+N] in float64."""
-  t, g, h, A, B, w, start = (np.asarray(getattr(table, name), np.float64) for name in ("t", "g", "h", "A", "B", "w", "start"))
+  """Every point of a deterministic table as a combination of its start and its data predictions, [N+1, 1+N]
+  in float64."""
+  t, g, h, A, B, w, start = (
+    np.asarray(getattr(table, name), np.float64) for name in ("t", "g", "h", "A", "B", "w", "start")
+  )
   m = process.marginal(t)
   stack = np.zeros((B.shape[1], 1 + len(B)))
   stack[:, 0] = start[:, 0]
   points = [w[0] @ stack]
   for i in range(len(B)):
-    of_x, of_data = VIEWS["x0"][table.view](m.alpha[i], m.sigma[i], m.d_alpha[i], m.d_sigma[i], m.d_variance[i])
+    of_x, of_data = VIEWS["x0"][table.view](
+      m.alpha[i], m.sigma[i], m.d_alpha[i], m.d_sigma[i], m.d_variance[i]
+    )
     prediction = of_x * points[-1]
     prediction[1 + i] += of_data
     stack = A[i] @ stack + np.outer(B[i], g[i] * points[-1] + h[i] * prediction)
@@ -166,7 +186,8 @@ def unroll(table, process):
 
 
 def _basis(s):
-  """The vectors of weights e_0, d_1, d_2, ... of each step, [N, N, N], the last axis newest first; s: [N+1] the clock of the nodes."""
+  """The vectors of weights e_0, d_1, d_2, ... of each step, [N, N, N], the last axis newest first; s: [N+1]
+  the clock of the nodes."""
   count = s.shape[0] - 1
   ago = np.arange(count)
   exists = ago[:, None] >= ago[None, :]

@@ -8,12 +8,14 @@ from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, Table
 
 
-def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
+def unipc(
+  process, grid, *, order=3, variant="bh2", corrector=True, lower_order_final=None, dtype=np.float32, xp=np
+) -> Table:
   """UniPC-p on the data prediction (arXiv:2302.04867, algorithms 5 and 6).
 
-  The predictor integrates the polynomial through the last p data predictions against e^lambda, the corrector the
-  one that also passes through the next, which is the next row's own evaluation. Those weights solve the paper's
-  linear system for every B(h), which cancels; it remains where the paper sets a weight to 1/2, in the
+  The predictor integrates the polynomial through the last p data predictions against e^lambda, the corrector
+  the one that also passes through the next, which is the next row's own evaluation. Those weights solve the
+  paper's linear system for every B(h), which cancels; it remains where the paper sets a weight to 1/2, in the
   predictor of order 2 and the corrector of order 1, that is in all orders' warm-up.
 
   The corrector raises the order p of the predictor to p + 1, once warmed up (see `deis`).
@@ -24,8 +26,9 @@ def unipc(process, grid, *, order=3, variant="bh2", corrector=True, lower_order_
     order: p, 1 to 4.
     variant: 'bh1', B(h) = h, or 'bh2', B(h) = e^h - 1 in the paper's sign.
     corrector: whether to correct; without it this is UniP.
-    lower_order_final: whether the last steps have order p-1, ..., 1, as in the authors' code; None to do so if the last
-      (of finite length) is longer than 0.5 in log(alpha/sigma). Steps that shrink with n would lose their order by it.
+    lower_order_final: whether the last steps have order p-1, ..., 1, as in the authors' code; None to do so
+      if the last (of finite length) is longer than 0.5 in log(alpha/sigma). Steps that shrink with n would
+      lose their order by it.
     dtype, xp: as in `ddim`.
 
   Raises:

@@ -1,1 +1,2 @@
-"""What `sample.py --task=...` does: images in, restored, edited, translated or classified images out, by the parts of `diffusion.tasks`."""
+"""What `sample.py --task=...` does: images in, restored, edited, translated or classified images out, by the
+parts of `diffusion.tasks`."""

@@ -1,4 +1,5 @@
-"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured, their mean and their spread."""
+"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured, their mean and their
+spread."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +11,21 @@ from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import METHODS, MOST_ROWS, MOST_SAMPLES, OWN_SOLVERS
-from diffusion.task_command.settings import Found, check_grid, condition, counted, given_label, shown, span, table_of
+from diffusion.task_command.settings import (
+  Found,
+  check_grid,
+  condition,
+  counted,
+  given_label,
+  shown,
+  span,
+  table_of,
+)
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 LEAST_NOISE = 0.01
-"""Of dps, in standard deviations of the data: its likelihood has to have a width, and this one says no more than that the residual is none."""
+"""Of dps, in standard deviations of the data: its likelihood has to have a width, and this one says no more
+than that the residual is none."""
 
 
 def restore(args, sampler, opened) -> Found:
@@ -35,48 +46,85 @@ def restore(args, sampler, opened) -> Found:
   whole = given.stored.shape[1:] == shape
   x = jnp.asarray(scaling.to_model(given.stored))
   count, draws = len(x), args.draws or DRAWS
-  y = operator.observe(x, rows.keys(args.seed, jnp.asarray(given.index, jnp.int32), jnp.zeros(count, jnp.int32), rows.MEASUREMENT)) if whole else x
+  y = (
+    operator.observe(
+      x,
+      rows.keys(
+        args.seed, jnp.asarray(given.index, jnp.int32), jnp.zeros(count, jnp.int32), rows.MEASUREMENT
+      ),
+    )
+    if whole
+    else x
+  )
 
   def draw(position, image, number):
     y_rows = opened.place(y[position])
     noise = rows.prior(denoiser.process, rows.keys(args.seed, image, number, rows.NOISE), shape)
     transform, solve, post_step = around(y_rows)
     own = rows.keys(args.seed, image, number, rows.SOLVER)
-    return solvers.sample(transform(denoiser), solve, noise, keys=own, cond=condition(label, position), post_step=post_step)
+    return solvers.sample(
+      transform(denoiser), solve, noise, keys=own, cond=condition(label, position), post_step=post_step
+    )
+
   (x,), seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
   transform, solve, _ = around(y[:1])
   passes = sampling.forward_passes(transform(denoiser), solve)
-  gap = np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(count, draws, *operator.measured) - np.asarray(y)[:, None]
+  gap = (
+    np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(
+      count, draws, *operator.measured
+    )
+    - np.asarray(y)[:, None]
+  )
   misfit = _rms(gap if hidden is None else gap[..., hidden == 0]) / rows.unit(scaling)
   exact = hidden is not None and not noise
   if exact:  # what is known without noise stands: no method that guides by a network's Jacobian meets it to the last digit
     x = np.where(hidden == 0, np.asarray(y)[:, None], x)
   stored = scaling.to_data(x)
-  arrays = dict(measurement=rows.in_data_values(scaling, y), x=x, stored=stored, index=given.index, label=given.label,
-                mean=stored.astype(np.float64).mean(1), spread=stored.astype(np.float64).std(1))
+  arrays = dict(
+    measurement=rows.in_data_values(scaling, y),
+    x=x,
+    stored=stored,
+    index=given.index,
+    label=given.label,
+    mean=stored.astype(np.float64).mean(1),
+    spread=stored.astype(np.float64).std(1),
+  )
   if whole:
     arrays["input"] = given.stored
   if hidden is not None:
     arrays["mask"] = hidden
   name = args.method or METHODS[0]
-  words = (f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation included); "
-           + counted(count * draws, solve.nfe, passes)
-           + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
-           + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its noise is {noise:g})"
-           + (", and then what is known was put back exactly" if exact else ""))
+  words = (
+    f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation "
+    "included); "
+    + counted(count * draws, solve.nfe, passes)
+    + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
+    + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its "
+    f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")
+  )
   if whole and draws > 1:
     words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
-  return Found(words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples"))
+  return Found(
+    words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples")
+  )
 
 
 def measured(args, shape, hidden, noise):
-  """The operator of a task, with noise in the model's units; UserError where it does not fit images of this shape."""
+  """The operator of a task, with noise in the model's units; UserError where it does not fit images of this
+  shape."""
   if args.task == "colorize" and shape[2] != 3:
-    raise UserError(f"--task=colorize needs a model of colour images (3 channels) and this one's have {shape[2]}: take a run on colour images, or another task")
+    raise UserError(
+      f"--task=colorize needs a model of colour images (3 channels) and this one's have {shape[2]}: take a "
+      "run on colour images, or another task"
+    )
   try:
     if args.task == "inpaint":
       return tasks.inpainting(1 - hidden, noise)
-    return tasks.colorization(shape, noise) if args.task == "colorize" else tasks.super_resolution(shape, args.factor or 2, noise)
+    return (
+      tasks.colorization(shape, noise)
+      if args.task == "colorize"
+      else tasks.super_resolution(shape, args.factor or 2, noise)
+    )
   except ValueError as error:
     raise UserError(str(error)) from error
 
@@ -89,30 +137,44 @@ def method(args, sampler, opened, operator):
   check_grid(sampler["grid"])
   if name in OWN_SOLVERS:
     if not clean:
-      raise UserError(f"--method={name} ends in clean data, and the process '{process.name}' keeps noise at t = 0: take --method=pigdm, dps or replacement")
+      raise UserError(
+        f"--method={name} ends in clean data, and the process '{process.name}' keeps noise at t = 0: take "
+        "--method=pigdm, dps or replacement"
+      )
     denoiser, _ = make_sampler(opened, **(changes | dict(solver="ddim", grid=None, options=None)))
     times = solvers.GRIDS[sampler["grid"] or "karras"](process, steps, t_max=first_time(process), clean=True)
   else:
     solver = sampler["solver"] or SOLVER
     if first_time(process) < float(process.t_max) and solver in solvers.SOLVERS:
-      changes["grid"] = dict(factory=f"solvers.grids.{sampler['grid'] or 'vp_time'}", t_max=first_time(process), clean=clean)
+      changes["grid"] = dict(
+        factory=f"solvers.grids.{sampler['grid'] or 'vp_time'}", t_max=first_time(process), clean=clean
+      )
     denoiser, solver = make_sampler(opened, **(changes | dict(solver=solver)))
     table_of(solver, sampler["solver"] or SOLVER, args.task)
   std = data_std(opened.parts.dataset) if name in ("daps", "dps", "pigdm") else None
   same = lambda denoiser: denoiser
   around = {
-      "ddrm": lambda y: (same, tasks.ddrm(process, times, operator, y), None),
-      "daps": lambda y: (same, tasks.daps(process, times, operator, y, data_std=std), None),
-      "pigdm": lambda y: (tasks.pigdm(operator, y, std), solver, None),
-      "dps": lambda y: (tasks.dps(operator.replace(noise=max(operator.noise, LEAST_NOISE * std)), y, normalized=True), solver, None),
-      "replacement": lambda y: (same, solver, tasks.replacement(process, operator, y)),
+    "ddrm": lambda y: (same, tasks.ddrm(process, times, operator, y), None),
+    "daps": lambda y: (same, tasks.daps(process, times, operator, y, data_std=std), None),
+    "pigdm": lambda y: (tasks.pigdm(operator, y, std), solver, None),
+    "dps": lambda y: (
+      tasks.dps(operator.replace(noise=max(operator.noise, LEAST_NOISE * std)), y, normalized=True),
+      solver,
+      None,
+    ),
+    "replacement": lambda y: (same, solver, tasks.replacement(process, operator, y)),
   }[name]
   return denoiser, around
 
 
 def first_time(process) -> float:
-  """Where sampling starts: t_max, or a little earlier on a process that has no signal there, which no likelihood can be carried to."""
-  return float(process.t_max) if float(process.marginal(float(process.t_max)).alpha) > 0 else float(process.t_of_log_snr(LOWEST_LOG_SNR))
+  """Where sampling starts: t_max, or a little earlier on a process that has no signal there, which no
+  likelihood can be carried to."""
+  return (
+    float(process.t_max)
+    if float(process.marginal(float(process.t_max)).alpha) > 0
+    else float(process.t_of_log_snr(LOWEST_LOG_SNR))
+  )
 
 
 def data_std(dataset, most=2000) -> float:
@@ -121,7 +183,8 @@ def data_std(dataset, most=2000) -> float:
 
 
 def energy_score(samples, truth) -> float:
-  """E |X - x| - E |X - X'| / 2, least in expectation if X is drawn from the posterior of x: the mean over images.
+  """E |X - x| - E |X - X'| / 2, least in expectation if X is drawn from the posterior of x: the mean over
+  images.
 
   Args:
     samples: [N, K, ...], K at least 2; truth: [N, ...].
@@ -130,9 +193,13 @@ def energy_score(samples, truth) -> float:
   1.0
   """
   count, draws = samples.shape[:2]
-  x, truth = (np.asarray(a, np.float64).reshape(count, -1, np.prod(samples.shape[2:])) for a in (samples, truth))
+  x, truth = (
+    np.asarray(a, np.float64).reshape(count, -1, np.prod(samples.shape[2:])) for a in (samples, truth)
+  )
   away = np.linalg.norm(x - truth, axis=2).mean()
-  apart = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (draws * (draws - 1))
+  apart = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (
+    draws * (draws - 1)
+  )
   return float(away - 0.5 * apart)
 
 
@@ -145,12 +212,27 @@ def _draw(path, args, dataset, arrays, name):
   scale = span(dataset, arrays["stored"])
   columns = [pictures.Column("input", arrays["input"], scale)] if "input" in arrays else []
   y = arrays["measurement"]
-  columns.append(pictures.Column("measured", pictures.unmeasured(y, arrays["mask"], scale) if "mask" in arrays else y, (0, 1) if "mask" in arrays else scale))
-  columns += [pictures.Column(f"sample {k + 1}", arrays["stored"][:, k], scale) for k in range(min(MOST_SAMPLES, arrays["stored"].shape[1]))]
+  columns.append(
+    pictures.Column(
+      "measured",
+      pictures.unmeasured(y, arrays["mask"], scale) if "mask" in arrays else y,
+      (0, 1) if "mask" in arrays else scale,
+    )
+  )
+  columns += [
+    pictures.Column(f"sample {k + 1}", arrays["stored"][:, k], scale)
+    for k in range(min(MOST_SAMPLES, arrays["stored"].shape[1]))
+  ]
   columns.append(pictures.Column("mean", arrays["mean"], scale))
   most = float(arrays["spread"].max())
   columns.append(pictures.Column("spread", pictures.heat(arrays["spread"])))
-  note = (f"{name}; mean and spread (standard deviation, black 0 to white {most:.3g} of {scale[1] - scale[0]:g}) of {arrays['stored'].shape[1]} samples"
-          + ("; blue was not measured" if "mask" in arrays else ""))
-  titles = dict(inpaint="Inpainting", colorize="Colourisation", super_resolve=f"Super-resolution, {args.factor or 2} times")
+  note = (
+    f"{name}; mean and spread (standard deviation, black 0 to white {most:.3g} of {scale[1] - scale[0]:g}) "
+    f"of {arrays['stored'].shape[1]} samples" + ("; blue was not measured" if "mask" in arrays else "")
+  )
+  titles = dict(
+    inpaint="Inpainting",
+    colorize="Colourisation",
+    super_resolve=f"Super-resolution, {args.factor or 2} times",
+  )
   pictures.side_by_side(path, columns, titles[args.task], note, most_rows=MOST_ROWS)

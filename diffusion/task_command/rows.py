@@ -31,8 +31,8 @@ def run(function, images, draws, batch, place, quiet, index=None):
   """Calls a function for batches of rows and puts the results together.
 
   Args:
-    function: (position of the image [B], index of the image [B], draw [B]) -> array [B, ...] or a tuple of them. Rows beyond the last
-      are the last again, so that every call has one shape.
+    function: (position of the image [B], index of the image [B], draw [B]) -> array [B, ...] or a tuple of
+      them. Rows beyond the last are the last again, so that every call has one shape.
     images, draws: how many; there is a row for each pair.
     batch: rows a call.
     place: puts a [B, ...] array on the devices.
@@ -60,7 +60,10 @@ def run(function, images, draws, batch, place, quiet, index=None):
       bad = next((part for part in found[-1] if not np.all(np.isfinite(part))), None)
       if bad is not None:
         first = int(np.argmin(np.isfinite(bad.reshape(len(bad), -1)).all(axis=1)))
-        raise UserError(f"the result for image {index[position[first]]}, draw {draw[first]}, is not finite: take more steps, another method or less guidance")
+        raise UserError(
+          f"the result for image {index[position[first]]}, draw {draw[first]}, is not finite: take more "
+          "steps, another method or less guidance"
+        )
       shown.update(min(batch, count - start))
   joined = tuple(np.concatenate(parts) for parts in zip(*found))
   return tuple(part.reshape(images, draws, *part.shape[1:]) for part in joined), time.perf_counter() - begun

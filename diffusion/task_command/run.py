@@ -13,7 +13,9 @@ from diffusion.task_command.restoring import restore
 from diffusion.task_command.translating import translate
 from diffusion.training import student
 
-DO = dict(inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify)
+DO = dict(
+  inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify
+)
 
 
 def run(args, sampler) -> str:
@@ -24,7 +26,8 @@ def run(args, sampler) -> str:
     sampler: changes to the config's sampler, None for those not given.
 
   Raises:
-    UserError: a run without a denoiser or without images, and whatever a task refuses; before anything is sampled.
+    UserError: a run without a denoiser or without images, and whatever a task refuses; before anything is
+      sampled.
   """
   opened = open_run(args.workdir, args.checkpoint, args.ema)
   check_batch(args.batch, opened)
@@ -32,12 +35,20 @@ def run(args, sampler) -> str:
     make_sampler(opened)  # says why there is none
   own = student.own_solver(opened.config.loss, opened.denoiser.process)
   if own is not None:
-    raise UserError(f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} {own.name} steps: use the run that its "
-                    "chain of teachers began with")
+    raise UserError(
+      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "
+      f"{own.name} steps: use the run that its "
+      "chain of teachers began with"
+    )
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):
-    raise UserError(f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: use diffusion.tasks on them in Python")
-  out = args.out or os.path.join(args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}")
+    raise UserError(
+      f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: "
+      "use diffusion.tasks on them in Python"
+    )
+  out = args.out or os.path.join(
+    args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}"
+  )
   out = destination(out, [*(args.input or ()), *([args.mask] if args.mask else ())])
   found = DO[args.task](args, sampler, opened)
   np.savez(out + ".npz", **found.arrays)

@@ -1,4 +1,5 @@
-"""What all tasks share: what they return, the class they are conditional on, and the words for what it cost."""
+"""What all tasks share: what they return, the class they are conditional on, and the words for what it
+cost."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES
 
 
 class Found(NamedTuple):
-  """words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture; shown: what of all that it holds, or nothing."""
+  """words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture;
+  shown: what of all that it holds, or nothing."""
 
   words: str
   arrays: dict
@@ -29,7 +31,9 @@ def shown(images, results=1, kind="results", most_images=MOST_ROWS, most_results
   ('the first 12 of 100 images, 6 of 64 results each', '6 of 64 samples each', '')
   """
   images = f"the first {most_images} of {images} images" if images > most_images else ""
-  return ", ".join(filter(None, [images, f"{most_results} of {results} {kind} each" if results > most_results else ""]))
+  return ", ".join(
+    filter(None, [images, f"{most_results} of {results} {kind} each" if results > most_results else ""])
+  )
 
 
 def given_label(label, dataset):
@@ -40,7 +44,8 @@ def given_label(label, dataset):
 
 
 def condition(label, position):
-  """{'label': [B]} of one class for all or of one an image [N], at the images' positions [B]; None for None."""
+  """{'label': [B]} of one class for all or of one an image [N], at the images' positions [B]; None for
+  None."""
   if label is None:
     return None
   label = jnp.asarray(label, jnp.int32)
@@ -50,13 +55,18 @@ def condition(label, position):
 def check_grid(name):
   """Raises UserError for the name of no spacing; None is the solver's own."""
   if name not in (None, *solvers.GRIDS):
-    raise UserError(f"--grid={name} is not known{closest(name, solvers.GRIDS)}: choose one of {', '.join(solvers.GRIDS)}")
+    raise UserError(
+      f"--grid={name} is not known{closest(name, solvers.GRIDS)}: choose one of {', '.join(solvers.GRIDS)}"
+    )
 
 
 def table_of(solver, name, task):
   """Raises UserError for a solver that is not a table of a fixed number of steps from noise to data."""
   if not isinstance(solver, solvers.Table):
-    raise UserError(f"--task={task} needs a solver that is one table, such as dpmpp_2m_sde, ancestral or heun, and {name} is none: choose one of these")
+    raise UserError(
+      f"--task={task} needs a solver that is one table, such as dpmpp_2m_sde, ancestral or heun, and {name} "
+      "is none: choose one of these"
+    )
 
 
 def counted(results, nfe, passes) -> str:

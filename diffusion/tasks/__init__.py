@@ -9,7 +9,15 @@ from diffusion.tasks.editing import Edited, edit, recommended, start_at, sweep
 from diffusion.tasks.encoding import Swapped, encoder, swapped
 from diffusion.tasks.likelihood_guidance import LikelihoodGuidance, dps, pigdm
 from diffusion.tasks.measurement import Measurement, measurement
-from diffusion.tasks.operators import blur, colorization, compressed_sensing, inpainting, linear, phase_retrieval, super_resolution
+from diffusion.tasks.operators import (
+  blur,
+  colorization,
+  compressed_sensing,
+  inpainting,
+  linear,
+  phase_retrieval,
+  super_resolution,
+)
 from diffusion.tasks.replacement import Replacement, replacement
 from diffusion.tasks.spectrum import Spectrum, spectrum
 from diffusion.tasks.trajectory_variance import Watched, watched

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
@@ -48,39 +48,58 @@ class Daps:
     m = self.process.marginal(t_next)
     z = randomness.normal(keys, i + 1, 0, state)
     x = expand(m.alpha, x0) * x0 + expand(m.sigma, x0) * z
-    return x if post_step is None else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
+    return (
+      x
+      if post_step is None
+      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
+    )
 
   def output(self, state):
     return state
 
   def clean(self, mean, t, keys, i):
-    """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves for any other."""
+    """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves
+    for any other."""
     y = self.y.astype(mean.dtype)
     spread = posterior_spread(self.process, t, self.data_variance)
     width = expand(jnp.sqrt(spread), mean)
     x0 = mean + width * randomness.normal(keys, i + 1, 1, mean)
     if self.measurement.linear:
-      # A draw of the prior and of y's noise, moved by the gain of their difference, is a draw of the posterior.
-      noise = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(randomness.fold(keys, i + 1, 2))
-      gap = y - self.measurement(x0) - jnp.asarray(self.measurement.noise, y.dtype) * self.measurement.seen(noise)
+      # A draw of the prior and of y's noise, moved by the gain of their difference, is a draw of the
+      # posterior.
+      noise = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(
+        randomness.fold(keys, i + 1, 2)
+      )
+      gap = (
+        y - self.measurement(x0) - jnp.asarray(self.measurement.noise, y.dtype) * self.measurement.seen(noise)
+      )
       return x0 + expand(spread, x0) * self.measurement.adjoint(self.measurement.solve(spread, gap))
-    slope = jax.grad(lambda x0: jnp.sum(self.measurement.log_likelihood(y, x0)) - jnp.sum(0.5 * jnp.square((x0 - mean) / width)))
-    # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a stable step.
+    slope = jax.grad(
+      lambda x0: (
+        jnp.sum(self.measurement.log_likelihood(y, x0)) - jnp.sum(0.5 * jnp.square((x0 - mean) / width))
+      )
+    )
+    # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a
+    # stable step.
     curvature = self.measurement.steepness(mean) / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))
     step = expand(0.1 / (1.0 / spread + curvature), x0)
 
     def move(x0, number):
-      z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(randomness.fold(keys, i + 1, 3))
+      z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(
+        randomness.fold(keys, i + 1, 3)
+      )
       return x0 + step * slope(x0) + jnp.sqrt(2.0 * step) * z, None
+
     return jax.lax.scan(move, x0, jnp.arange(self.moves))[0]
 
 
 def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.float32) -> Daps:
-  """DAPS: at each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha x0 + sigma z (arXiv:2407.01521, algorithm 1).
+  """DAPS: at each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha
+  x0 + sigma z (arXiv:2407.01521, algorithm 1).
 
-  Levels are decoupled: an error at a high level is forgotten, and nothing is differentiated through the network. r^2 is
-  that of data N(m, data_std^2 I), for which a step is exact; for other data the Gaussian is an approximation. A linear
-  measurement's x0 is drawn exactly, in place of the paper's Langevin moves.
+  Levels are decoupled: an error at a high level is forgotten, and nothing is differentiated through the
+  network. r^2 is that of data N(m, data_std^2 I), for which a step is exact; for other data the Gaussian is
+  an approximation. A linear measurement's x0 is drawn exactly, in place of the paper's Langevin moves.
 
   Args:
     process: the Gaussian process.
@@ -106,5 +125,15 @@ def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.floa
     raise ValueError(f"daps takes one grid for all samples, got shape {grid.shape}")
   nodes(process, grid, dtype)
   if not measurement.linear and not np.all(np.asarray(measurement.noise) > 0):
-    raise ValueError(f"{measurement.name} is not linear, so daps needs its noise above zero: give it one, such as noise=0.05")
-  return Daps(process, measurement, jnp.asarray(y), data_variance(data_std), grid.astype(dtype), int(moves), About("daps", None, process))
+    raise ValueError(
+      f"{measurement.name} is not linear, so daps needs its noise above zero: give it one, such as noise=0.05"
+    )
+  return Daps(
+    process,
+    measurement,
+    jnp.asarray(y),
+    data_variance(data_std),
+    grid.astype(dtype),
+    int(moves),
+    About("daps", None, process),
+  )

@@ -1,11 +1,12 @@
-"""Denoising diffusion restoration: each spectral component of x follows y as closely as its noise level allows."""
+"""Denoising diffusion restoration: each spectral component of x follows y as closely as its noise level
+allows."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
@@ -53,13 +54,24 @@ class Ddrm:
     gap = self.spectrum.known(self.y.astype(state.dtype)) - own
     # Where nothing is measured: DDIM with eta.
     free = x0 + level * (jnp.sqrt(1 - eta**2) * eps + eta * z)
-    # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is noisier: towards y.
-    level, z, noise = expand(m.noise_to_signal, own), self.spectrum.into(z), jnp.asarray(self.spectrum.noise, state.dtype)
+    # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is
+    # noisier: towards y.
+    level, z, noise = (
+      expand(m.noise_to_signal, own),
+      self.spectrum.into(z),
+      jnp.asarray(self.spectrum.noise, state.dtype),
+    )
     clear = own + eta_b * gap + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
-    faint = own + level * (jnp.sqrt(1 - eta**2) * gap / jnp.maximum(noise, jnp.finfo(state.dtype).tiny) + eta * z)
+    faint = own + level * (
+      jnp.sqrt(1 - eta**2) * gap / jnp.maximum(noise, jnp.finfo(state.dtype).tiny) + eta * z
+    )
     measured = jnp.where(level >= noise, clear, faint)
     x = expand(m.alpha, x0) * (free + self.spectrum.back(measured - self.spectrum.into(free)))
-    return x if post_step is None else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
+    return (
+      x
+      if post_step is None
+      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
+    )
 
   def output(self, state):
     return state
@@ -68,9 +80,9 @@ class Ddrm:
 def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32) -> Ddrm:
   """DDRM in the spectral space of a linear operator (arXiv:2201.11793, eqs. 7 and 8).
 
-  Along each singular vector that is measured, with singular value s: y / s where its noise is below the process's, and leaning
-  towards it where it is above; the others follow DDIM with `eta`. Deterministic in nothing but its settings: samples are spread
-  less than the posterior where the data have modes of their own.
+  Along each singular vector that is measured, with singular value s: y / s where its noise is below the
+  process's, and leaning towards it where it is above; the others follow DDIM with `eta`. Deterministic in
+  nothing but its settings: samples are spread less than the posterior where the data have modes of their own.
 
   Args:
     process: the Gaussian process.
@@ -81,7 +93,8 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
     dtype: of the times.
 
   Raises:
-    ValueError: a measurement that is not linear or too large to decompose, a bad grid, or an eta outside of [0, 1].
+    ValueError: a measurement that is not linear or too large to decompose, a bad grid, or an eta outside of
+      [0, 1].
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
@@ -93,7 +106,9 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
   """
   found = spectrum(measurement, "ddrm")
   for name, value in (("eta", eta), ("eta_b", eta_b)):
-    if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
+    if not isinstance(value, jax.core.Tracer) and not np.all(
+      (np.asarray(value) >= 0) & (np.asarray(value) <= 1)
+    ):
       raise ValueError(f"ddrm takes {name} from 0 to 1, got {value}")
   grid = np.asarray(grid, np.float64)
   if grid.ndim != 1:

@@ -14,12 +14,15 @@ class Scored(NamedTuple):
   evaluations: int
 
 
-def surprise(denoiser, x, *, cond=None, keys=None, num_steps=64, steps=None, divergence="exact", probes=1, t_min=None) -> Scored:
+def surprise(
+  denoiser, x, *, cond=None, keys=None, num_steps=64, steps=None, divergence="exact", probes=1, t_min=None
+) -> Scored:
   """-log p(x) in nats under the probability flow.
 
-  To x may also stand features of the data: a generative model of a classifier's penultimate features, made without labels, finds the
-  examples that the classifier gets wrong as well as those that are none of its data (arXiv:2010.02364). Of raw images a low
-  score is no proof of belonging, since flat images have high density under models of structured ones: see `atypicality`.
+  To x may also stand features of the data: a generative model of a classifier's penultimate features, made
+  without labels, finds the examples that the classifier gets wrong as well as those that are none of its data
+  (arXiv:2010.02364). Of raw images a low score is no proof of belonging, since flat images have high density
+  under models of structured ones: see `atypicality`.
 
   Args:
     denoiser: of the data that are usual.
@@ -37,15 +40,18 @@ def surprise(denoiser, x, *, cond=None, keys=None, num_steps=64, steps=None, div
   """
   if steps is None:
     steps = flow_steps(denoiser.process, num_steps, t_min=t_min, dtype=jnp.result_type(x, jnp.float32))
-  value, _ = log_likelihood(denoiser, x, cond=cond, keys=keys, steps=steps, divergence=divergence, probes=probes)
+  value, _ = log_likelihood(
+    denoiser, x, cond=cond, keys=keys, steps=steps, divergence=divergence, probes=probes
+  )
   return Scored(-value, steps.t.shape[0])
 
 
 def atypicality(score, reference):
-  """|score - mean of the reference|: how far a log-likelihood is from what usual data have, on either side (arXiv:1906.02994).
+  """|score - mean of the reference|: how far a log-likelihood is from what usual data have, on either side
+  (arXiv:1906.02994).
 
-  In many dimensions data lie where the density is typical and not where it is highest, and something far simpler than the data
-  has a density that is too high.
+  In many dimensions data lie where the density is typical and not where it is highest, and something far
+  simpler than the data has a density that is too high.
 
   Args:
     score: [B], such as `surprise`.
@@ -59,5 +65,8 @@ def atypicality(score, reference):
   """
   reference = jnp.asarray(reference)
   if reference.ndim != 1 or reference.shape[0] < 10:
-    raise ValueError(f"the reference is a list of scores of usual data, ten at least, and has shape {list(reference.shape)}: the mean of fewer says little")
+    raise ValueError(
+      "the reference is a list of scores of usual data, ten at least, and has shape "
+      f"{list(reference.shape)}: the mean of fewer says little"
+    )
   return jnp.abs(score - jnp.mean(reference))

@@ -20,14 +20,16 @@ class Edited(NamedTuple):
 
 
 def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> Edited:
-  """The guide noised to the solver's first time t0 and solved to data, `repeats` times (arXiv:2108.01073, algorithms 1 to 3).
+  """The guide noised to the solver's first time t0 and solved to data, `repeats` times (arXiv:2108.01073,
+  algorithms 1 to 3).
 
-  A later start (more noise) is more realistic and less faithful. Pixels outside the mask are noised guide all along the way, and
-  at the end exactly the guide.
+  A later start (more noise) is more realistic and less faithful. Pixels outside the mask are noised guide all
+  along the way, and at the end exactly the guide.
 
   Args:
     denoiser: of the data that the result should look like.
-    solver: a table whose grid starts at t0, for instance `solvers.build("ancestral", process, n, grid=...)`; see `start_at`.
+    solver: a table whose grid starts at t0, for instance `solvers.build("ancestral", process, n, grid=...)`;
+      see `start_at`.
     guide: [B, ...] in units of the model.
     keys: [B] typed keys.
     mask: [*event] or [B, *event], 1 where the guide may change; None for everywhere.
@@ -35,8 +37,8 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     cond: a condition [B].
 
   Raises:
-    ValueError: a mask of another size, or with other values than 0 and 1; keys for another number of guides, or guides of whole numbers; fewer
-      than one repeat.
+    ValueError: a mask of another size, or with other values than 0 and 1; keys for another number of guides,
+      or guides of whole numbers; fewer than one repeat.
 
   >>> from diffusion import oracles, processes
   >>> process = processes.edm()
@@ -50,12 +52,19 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     raise ValueError(f"repeats is how often the guide is noised and denoised, 1 or more, got {repeats}")
   guide = jnp.asarray(guide)
   if not jnp.issubdtype(guide.dtype, jnp.floating):
-    raise ValueError(f"the guide is data in the units of the model, of floating point, got {guide.dtype}: scale it as the model's data")
+    raise ValueError(
+      f"the guide is data in the units of the model, of floating point, got {guide.dtype}: scale it as the "
+      "model's data"
+    )
   if keys.shape != guide.shape[:1]:
-    raise ValueError(f"edit takes one key a guide, got {list(keys.shape)} of them for {guide.shape[0]} guides")
+    raise ValueError(
+      f"edit takes one key a guide, got {list(keys.shape)} of them for {guide.shape[0]} guides"
+    )
   start = jnp.broadcast_to(jnp.asarray(solver.t, guide.dtype)[..., 0], guide.shape[:1])
   keep = None if mask is None else _kept(mask, guide)
-  put_back = None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
+  put_back = (
+    None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
+  )
   if keep is not None:
     put_back = jax.tree_util.Partial(_outside, put_back, keep)
   m = denoiser.process.marginal(start)
@@ -71,7 +80,8 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
 
 
 def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr", **options):
-  """A solver of n steps from t0 down to clean data, for `edit`; with one more evaluation on a process that keeps noise at t = 0.
+  """A solver of n steps from t0 down to clean data, for `edit`; with one more evaluation on a process that
+  keeps noise at t = 0.
 
   Args:
     process: the Gaussian process.
@@ -97,7 +107,8 @@ def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr
 
 
 def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mask=None, repeats=1, cond=None):
-  """The guide edited from several noise levels, with the same noise each, so that what differs is what the level does.
+  """The guide edited from several noise levels, with the same noise each, so that what differs is what the
+  level does.
 
   Args:
     denoiser, guide, keys, mask, repeats, cond: as for `edit`.
@@ -118,11 +129,25 @@ def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mas
   """
   process = denoiser.process
   times = [float(process.t_of_log_snr(-2.0 * np.log(level))) for level in levels]
-  return jnp.stack([edit(denoiser, start_at(process, t0, steps, solver=solver), guide, keys, mask=mask, repeats=repeats, cond=cond).x for t0 in times])
+  return jnp.stack(
+    [
+      edit(
+        denoiser,
+        start_at(process, t0, steps, solver=solver),
+        guide,
+        keys,
+        mask=mask,
+        repeats=repeats,
+        cond=cond,
+      ).x
+      for t0 in times
+    ]
+  )
 
 
 def recommended(levels, distances, at_zero, share=0.9):
-  """The least noise that is worth it: the smallest level whose results come `share` of the way from the guide's distance to the best one.
+  """The least noise that is worth it: the smallest level whose results come `share` of the way from the
+  guide's distance to the best one.
 
   Args:
     levels: [S] noise levels, ascending.
@@ -131,16 +156,21 @@ def recommended(levels, distances, at_zero, share=0.9):
     share: of the way.
 
   Raises:
-    ValueError: lists of two lengths, levels that do not ascend, or no level that is more realistic than the guide.
+    ValueError: lists of two lengths, levels that do not ascend, or no level that is more realistic than the
+      guide.
 
   >>> recommended([0.1, 0.5, 1.0, 2.0], [9.0, 3.0, 1.5, 1.0], at_zero=11.0)
   1.0
   """
   levels, distances = np.asarray(levels, np.float64), np.asarray(distances, np.float64)
   if levels.shape != distances.shape or levels.ndim != 1 or np.any(np.diff(levels) <= 0):
-    raise ValueError(f"give levels that ascend and a distance for each, got {levels.tolist()} and {distances.tolist()}")
+    raise ValueError(
+      f"give levels that ascend and a distance for each, got {levels.tolist()} and {distances.tolist()}"
+    )
   if not distances.min() < at_zero:
-    raise ValueError(f"no level is more realistic than the guide itself, at {at_zero:g}: {distances.tolist()}")
+    raise ValueError(
+      f"no level is more realistic than the guide itself, at {at_zero:g}: {distances.tolist()}"
+    )
   return float(levels[np.argmax(at_zero - distances >= share * (at_zero - distances.min()))])
 
 
@@ -148,7 +178,10 @@ def _kept(mask, guide):
   """1 where the guide stays, broadcast over the batch."""
   mask = mask if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
   if mask.shape not in (guide.shape, guide.shape[1:]):
-    raise ValueError(f"the mask has shape {list(mask.shape)} and the guide {list(guide.shape)}: give one mask {list(guide.shape[1:])} for all, or one each")
+    raise ValueError(
+      f"the mask has shape {list(mask.shape)} and the guide {list(guide.shape)}: give one mask "
+      f"{list(guide.shape[1:])} for all, or one each"
+    )
   if not isinstance(mask, jax.core.Tracer) and not np.all((mask == 0) | (mask == 1)):
     raise ValueError("a mask is 1 where the guide may change and 0 where it stays; this one has other values")
   return jnp.broadcast_to(1 - jnp.asarray(mask, guide.dtype), guide.shape)

@@ -1,16 +1,17 @@
 """From data to noise with any solver: a process whose data and noise have changed places.
 
-x_t = alpha x0 + sigma eps is the same statement with (alpha, x0) and (sigma, eps) swapped. Read backwards in time it is a Gaussian process
-with 'data' eps and 'noise' x0, a denoiser of the one is a denoiser of the other, and the probability flow is the same curve. So every
-deterministic solver that leads from noise to data, adaptive ones included, leads from data to noise on the swapped process.
+x_t = alpha x0 + sigma eps is the same statement with (alpha, x0) and (sigma, eps) swapped. Read backwards in
+time it is a Gaussian process with 'data' eps and 'noise' x0, a denoiser of the one is a denoiser of the
+other, and the probability flow is the same curve. So every deterministic solver that leads from noise to
+data, adaptive ones included, leads from data to noise on the swapped process.
 """
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion import solvers
 from diffusion.denoisers import Prediction
@@ -21,7 +22,8 @@ SUFFIX = ", from data to noise"
 
 @struct.dataclass
 class SwappedSchedule:
-  """Times s = low high / t of a schedule read backwards: low and high change places, and relative rounding stays what it was."""
+  """Times s = low high / t of a schedule read backwards: low and high change places, and relative rounding
+  stays what it was."""
 
   schedule: Any
   low: Any
@@ -37,11 +39,19 @@ class SwappedSchedule:
     t = self.original(s)
     m = self.schedule(t)
     slope = -t / s  # dt/ds of t = low high / s
-    return Marginal(m.sigma + 0.0 * t, m.alpha + 0.0 * t, m.d_sigma * slope, m.d_alpha * slope, 2.0 * m.alpha * m.d_alpha * slope)
+    return Marginal(
+      m.sigma + 0.0 * t,
+      m.alpha + 0.0 * t,
+      m.d_sigma * slope,
+      m.d_alpha * slope,
+      2.0 * m.alpha * m.d_alpha * slope,
+    )
 
   def t_of_log_snr(self, log_snr):
     t = self.schedule.t_of_log_snr(-log_snr)
-    return (jnp.asarray(self.low * self.high, t.dtype) if isinstance(t, jax.Array) else self.low * self.high) / t
+    return (
+      jnp.asarray(self.low * self.high, t.dtype) if isinstance(t, jax.Array) else self.low * self.high
+    ) / t
 
 
 @struct.dataclass
@@ -59,10 +69,17 @@ class Swapped:
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
     """As a denoiser, at times of the swapped process."""
     process = self.process
-    found = self.denoiser(x, process.schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train)
+    found = self.denoiser(
+      x, process.schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train
+    )
     m = process.marginal(t)
-    seen = dict(x0=lambda: found.eps, eps=lambda: found.x0, v=lambda: -found.v, score=lambda: -found.x0 / expand(m.sigma, x).astype(x.dtype),
-                velocity=lambda: found.velocity * expand(-process.schedule.original(t) / t, x).astype(x.dtype))
+    seen = dict(
+      x0=lambda: found.eps,
+      eps=lambda: found.x0,
+      v=lambda: -found.v,
+      score=lambda: -found.x0 / expand(m.sigma, x).astype(x.dtype),
+      velocity=lambda: found.velocity * expand(-process.schedule.original(t) / t, x).astype(x.dtype),
+    )
     return Prediction(**{view: seen[view]() for view in views}, collections=found.collections)
 
 
@@ -77,7 +94,8 @@ def swapped(model):
     model: a `GaussianProcess`, or a denoiser on one. At its t_min there is noise.
 
   Returns:
-    The same, at times s = t_min t_max / t: s runs from t_max, where the data are, down to t_min, where the noise is.
+    The same, at times s = t_min t_max / t: s runs from t_max, where the data are, down to t_min, where the
+    noise is.
 
   Raises:
     ValueError: a process without noise at its t_min, where the noise in x_t is not defined.
@@ -92,8 +110,17 @@ def swapped(model):
     return Swapped(model)
   traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(model))
   if not traced and not float(model.marginal(float(model.t_min)).sigma) > 0:
-    raise ValueError(f"the process '{model.name}' has no noise at t_min = {float(model.t_min):g}, where an encoder has to start: give it a t_min above that")
-  return GaussianProcess(SwappedSchedule(model.schedule, model.t_min, model.t_max), model.t_min, model.t_max, np.nan, model.name + SUFFIX)
+    raise ValueError(
+      f"the process '{model.name}' has no noise at t_min = {float(model.t_min):g}, where an encoder has to "
+      "start: give it a t_min above that"
+    )
+  return GaussianProcess(
+    SwappedSchedule(model.schedule, model.t_min, model.t_max),
+    model.t_min,
+    model.t_max,
+    np.nan,
+    model.name + SUFFIX,
+  )
 
 
 def encoder(name, process, grid=None, *, tolerance=None, **options):
@@ -102,9 +129,11 @@ def encoder(name, process, grid=None, *, tolerance=None, **options):
   Args:
     name: of a deterministic solver, a key of `solvers.SOLVERS` or `solvers.ADAPTIVE`.
     process: that both models live on.
-    grid: [n + 1] times of the process in either direction, from where the data have noise to t_max; None for an adaptive solver.
+    grid: [n + 1] times of the process in either direction, from where the data have noise to t_max; None for
+      an adaptive solver.
     tolerance: of an adaptive solver.
-    **options: of its builder. An adaptive solver does not denoise at its end, unlike on the way to data: a decoder that is to undo
+    **options: of its builder. An adaptive solver does not denoise at its end, unlike on the way to data: a
+    decoder that is to undo
       it has denoise=False as well.
 
   Raises:
@@ -122,9 +151,17 @@ def encoder(name, process, grid=None, *, tolerance=None, **options):
     times = np.asarray(grid, np.float64)
     low, high = float(process.t_min), float(process.t_max)
     if times.min() < low * (1 - 1e-6) or times.max() > high * (1 + 1e-6):
-      raise ValueError(f"an encoder's times are those of the process, from {low:g} to {high:g}, got {times.min():g} to {times.max():g}")
+      raise ValueError(
+        f"an encoder's times are those of the process, from {low:g} to {high:g}, got {times.min():g} to "
+        f"{times.max():g}"
+      )
     grid = np.sort(low * high / times, axis=-1)[..., ::-1]
-  solver = solvers.build(name, process, None if grid is None else grid.shape[-1] - 1, grid=grid, tolerance=tolerance, **options)
+  solver = solvers.build(
+    name, process, None if grid is None else grid.shape[-1] - 1, grid=grid, tolerance=tolerance, **options
+  )
   if solver.stochastic:
-    raise ValueError(f"{name} draws noise, so its latents can not be decoded: choose a solver of the probability flow, such as heun or dpm_solver_adaptive")
+    raise ValueError(
+      f"{name} draws noise, so its latents can not be decoded: choose a solver of the probability flow, such "
+      "as heun or dpm_solver_adaptive"
+    )
   return solver

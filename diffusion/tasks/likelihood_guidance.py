@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.guidance.moving import moved, only, with_view
 from diffusion.precision import sum_rows
@@ -22,7 +22,8 @@ class LikelihoodGuidance:
     measurement, y: what was measured, [B, *measured].
     scale: factor of the likelihood's score.
     data_variance: variance of the data that decides the spread of x0 given x_t, or None: no spread.
-    through_operator: whether the spread goes through a linear operator (PiGDM), or widens the noise of y (DPS).
+    through_operator: whether the spread goes through a linear operator (PiGDM), or widens the noise of y
+      (DPS).
     normalized: whether the noise of y is at least the root mean square of what is left of it (DPS).
   """
 
@@ -34,7 +35,8 @@ class LikelihoodGuidance:
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start there.
+  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
+  # there.
   changes_score = True
 
   # Forward passes for one call; the pass back through the network costs about two more.
@@ -51,6 +53,7 @@ class LikelihoodGuidance:
     def forward(x):
       prediction = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
       return prediction.x0, prediction
+
     x0, back, prediction = jax.vjp(forward, x, has_aux=True)
     y = self.y.astype(x.dtype)
     spread = None if self.data_variance is None else posterior_spread(self.process, t, self.data_variance)
@@ -63,7 +66,9 @@ class LikelihoodGuidance:
         left = sum_rows(jnp.square(y - self.measurement(x0))) / self.measurement.count(y)
         wider = wider.replace(noise=expand(jnp.sqrt(jnp.maximum(noise**2, left)), y))
       elif spread is not None:
-        wider = wider.replace(noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype) * self.measurement.steepness(x0)), y))
+        wider = wider.replace(
+          noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype) * self.measurement.steepness(x0)), y)
+        )
       pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
     scale = jnp.asarray(self.scale, x.dtype)
     return only(moved(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]), views)
@@ -72,7 +77,9 @@ class LikelihoodGuidance:
 def data_variance(data_std):
   """The square of a standard deviation above nought; ValueError for another."""
   if not isinstance(data_std, jax.core.Tracer) and not np.all(np.asarray(data_std) > 0):
-    raise ValueError(f"data_std is the standard deviation of the data in the units of the model, above 0, got {data_std}")
+    raise ValueError(
+      f"data_std is the standard deviation of the data in the units of the model, above 0, got {data_std}"
+    )
   return data_std**2
 
 
@@ -84,19 +91,23 @@ def posterior_spread(process, t, data_variance):
 
 
 def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
-  """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq. 11).
+  """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq.
+  11).
 
-  The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too sharp, and so
-  stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is widened by the spread that x0
-  has given x_t for data N(m, data_std^2 I), times the operator's largest squared singular value there: stable with any number of
-  steps, and where A A^T = c times the identity exactly `pigdm`.
+  The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too
+  sharp, and so stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is
+  widened by the spread that x0 has given x_t for data N(m, data_std^2 I), times the operator's largest
+  squared singular value there: stable with any number of steps, and where A A^T = c times the identity
+  exactly `pigdm`.
 
-  The paper's algorithm divides its step by the norm of the residual r = y - A(x0_hat), and moves so far a step, however many there are.
-  `normalized` is what that is where a solver has steps of its own: the noise of y is taken to be at least the residual's root mean square,
-  as if it were not known, so the pull is m r / |r|^2 and has no stiffness while y is far. It needs no data_std.
+  The paper's algorithm divides its step by the norm of the residual r = y - A(x0_hat), and moves so far a
+  step, however many there are. `normalized` is what that is where a solver has steps of its own: the noise of
+  y is taken to be at least the residual's root mean square, as if it were not known, so the pull is m r /
+  |r|^2 and has no stiffness while y is far. It needs no data_std.
 
-  Without either, a step from sigma/alpha = rho to rho' changes the residual of data of variance v by a factor of about
-  1 - (1 - rho'/rho) v / (4 noise^2) at rho^2 = v: below -1, and so unstable, where steps are longer than 8 noise^2 / v in log rho.
+  Without either, a step from sigma/alpha = rho to rho' changes the residual of data of variance v by a factor
+  of about 1 - (1 - rho'/rho) v / (4 noise^2) at rho^2 = v: below -1, and so unstable, where steps are longer
+  than 8 noise^2 / v in log rho.
 
   Args:
     measurement: with a noise above zero, unless a data_std is given.
@@ -116,20 +127,32 @@ def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   >>> bool(x0[0, 0] > 0), float(x0[0, 1])
   (True, 0.0)
   """
-  if data_std is None and not isinstance(measurement.noise, jax.core.Tracer) and not np.all(np.asarray(measurement.noise) > 0):
-    raise ValueError("dps needs a measurement with noise above zero, which is the width of the likelihood: give it one, such as "
-                     "noise=0.05, or give data_std")
+  if (
+    data_std is None
+    and not isinstance(measurement.noise, jax.core.Tracer)
+    and not np.all(np.asarray(measurement.noise) > 0)
+  ):
+    raise ValueError(
+      "dps needs a measurement with noise above zero, which is the width of the likelihood: give it one, "
+      "such as "
+      "noise=0.05, or give data_std"
+    )
   if data_std is not None and normalized:
-    raise ValueError(f"data_std={data_std} and normalized=True each say how wide the likelihood is: give one of them")
+    raise ValueError(
+      f"data_std={data_std} and normalized=True each say how wide the likelihood is: give one of them"
+    )
   variance = None if data_std is None else data_variance(data_std)
-  return lambda denoiser: LikelihoodGuidance(denoiser, measurement, jnp.asarray(y), scale, variance, False, bool(normalized))
+  return lambda denoiser: LikelihoodGuidance(
+    denoiser, measurement, jnp.asarray(y), scale, variance, False, bool(normalized)
+  )
 
 
 def pigdm(measurement, y, data_std=1.0, scale=1.0):
-  """score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's Jacobian (PiGDM, Song et al., ICLR 2023, eq. 7).
+  """score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's Jacobian (PiGDM, Song et
+  al., ICLR 2023, eq. 7).
 
-  r^2 is the variance of x0 given x_t as it is for data N(m, data_std^2 I), for which this is exact. Data of several modes
-  have another, so their posterior is approximated.
+  r^2 is the variance of x0 given x_t as it is for data N(m, data_std^2 I), for which this is exact. Data of
+  several modes have another, so their posterior is approximated.
 
   Args:
     measurement: a linear one, with or without noise.

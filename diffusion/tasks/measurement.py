@@ -1,11 +1,13 @@
-"""A measurement y = A(x) + noise as one object: the operator, its adjoint where it is linear, and the noise."""
+"""A measurement y = A(x) + noise as one object: the operator, its adjoint where it is linear, and the
+noise."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
@@ -44,7 +46,9 @@ class Measurement:
 
   def operator_shape(self, rows):
     """Shape of y for so many rows of x, with nothing computed."""
-    return jax.eval_shape(self.operator, self.params, jax.ShapeDtypeStruct((rows, *self.event), jnp.float32)).shape
+    return jax.eval_shape(
+      self.operator, self.params, jax.ShapeDtypeStruct((rows, *self.event), jnp.float32)
+    ).shape
 
   def observe(self, x, keys):
     """A(x) + noise, row i from keys[i] alone."""
@@ -53,7 +57,8 @@ class Measurement:
     return y + jnp.asarray(self.noise, y.dtype) * self.seen(z)
 
   def seen(self, y):
-    """What of a vector shaped like y lies in the range of a linear operator with a gram; y itself for any other."""
+    """What of a vector shaped like y lies in the range of a linear operator with a gram; y itself for any
+    other."""
     if not self.linear or self.gram is None:
       return y
     return self(self.adjoint(y)) / jnp.asarray(self.gram, y.dtype)
@@ -62,10 +67,13 @@ class Measurement:
     """A^T y: [B, *measured] -> [B, *event]. Raises ValueError for an operator that is not linear."""
     self.check_linear("the adjoint")
     zero = jnp.zeros_like(y.reshape(y.shape[0], -1)[:, 0])  # which inside a shard_map varies as y does
-    return jax.vjp(self, jnp.broadcast_to(zero.reshape(-1, *[1] * len(self.event)), (y.shape[0], *self.event)))[1](y)[0]
+    return jax.vjp(
+      self, jnp.broadcast_to(zero.reshape(-1, *[1] * len(self.event)), (y.shape[0], *self.event))
+    )[1](y)[0]
 
   def solve(self, spread, residual):
-    """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by conjugate gradients.
+    """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by
+    conjugate gradients.
 
     Measurements without noise need a spread above zero.
     """
@@ -77,10 +85,12 @@ class Measurement:
 
     def product(v):
       return expand(spread, v) * self(self.adjoint(v)) + variance * v
+
     return conjugate_gradients(product, residual, min(int(np.prod(residual.shape[1:])), MOST_ITERATIONS))
 
   def count(self, y):
-    """How many numbers a y tells: the dimension of the range of a linear operator with a gram, else the size of one y."""
+    """How many numbers a y tells: the dimension of the range of a linear operator with a gram, else the size
+    of one y."""
     if not self.linear or self.gram is None:
       return jnp.asarray(float(np.prod(y.shape[1:])), y.dtype)
     # z^T P z for signs z is the trace of a projection P that only drops entries, or none.
@@ -88,7 +98,8 @@ class Measurement:
     return jnp.sum(signs * self.seen(signs))
 
   def steepness(self, x, moves=8):
-    """The largest squared singular value of A's Jacobian at each row of x, [B]: the gram, or by power iteration from below."""
+    """The largest squared singular value of A's Jacobian at each row of x, [B]: the gram, or by power
+    iteration from below."""
     if self.linear and self.gram is not None:
       return jnp.full(x.shape[:1], self.gram, x.dtype)
     across, back = jax.linearize(self, x)[1], jax.vjp(self, x)[1]
@@ -99,7 +110,10 @@ class Measurement:
       v = back(across(v))[0]
       found = size(v)
       return (v / expand(jnp.maximum(found, jnp.finfo(x.dtype).tiny), v), found), None
-    start = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape[1:]), x.dtype)[None] + jnp.zeros_like(x)
+
+    start = jnp.asarray(np.random.default_rng(0).standard_normal(x.shape[1:]), x.dtype)[
+      None
+    ] + jnp.zeros_like(x)
     start = start / expand(size(start), start)
     return jax.lax.scan(move, (start, size(start)), None, length=moves)[0][1]
 
@@ -110,21 +124,30 @@ class Measurement:
   def check_linear(self, who):
     """Raises ValueError for an operator that is not linear."""
     if not self.linear:
-      raise ValueError(f"{who} needs a linear operator and {self.name} is not one: take dps or daps, which do not")
+      raise ValueError(
+        f"{who} needs a linear operator and {self.name} is not one: take dps or daps, which do not"
+      )
 
   def check(self, x_shape, y_shape):
     """Raises ValueError unless x and y are what the operator takes and gives."""
     if tuple(x_shape[1:]) != self.event:
-      raise ValueError(f"{self.name} measures data of shape {list(self.event)} and these have {list(x_shape[1:])}: make it for their shape")
+      raise ValueError(
+        f"{self.name} measures data of shape {list(self.event)} and these have {list(x_shape[1:])}: make it "
+        "for their shape"
+      )
     if tuple(y_shape) != (x_shape[0], *self.measured):
-      raise ValueError(f"{self.name} gives measurements {[x_shape[0], *self.measured]} and y has shape {list(y_shape)}: give one measurement a sample")
+      raise ValueError(
+        f"{self.name} gives measurements {[x_shape[0], *self.measured]} and y has shape {list(y_shape)}: "
+        "give one measurement a sample"
+      )
 
 
 MOST_ITERATIONS = 50
 
 
 def conjugate_gradients(product, b, iterations: int):
-  """The solution of a positive definite system for each row of b [B, ...] by so many steps; rows do not meet."""
+  """The solution of a positive definite system for each row of b [B, ...] by so many steps; rows do not
+  meet."""
   dot = lambda u, v: jnp.sum((u * v).reshape(u.shape[0], -1), axis=1)
   tiny = jnp.finfo(b.dtype).tiny
 
@@ -135,24 +158,30 @@ def conjugate_gradients(product, b, iterations: int):
     x, r = x + expand(length, p) * p, r - expand(length, p) * ap
     new = dot(r, r)
     return (x, r, r + expand(new / jnp.maximum(rr, tiny), p) * p, new), None
+
   start = (jnp.zeros_like(b), b, b, dot(b, b))
   return jax.lax.scan(step, start, None, length=iterations)[0][0]
 
 
-def measurement(operator, event, *, params=None, noise=0.0, linear=False, gram=None, name="measurement") -> Measurement:
+def measurement(
+  operator, event, *, params=None, noise=0.0, linear=False, gram=None, name="measurement"
+) -> Measurement:
   """A measurement of one's own.
 
   Args:
-    operator: pure function (params, x [B, *event]) -> y [B, *measured]. Build it once: a new function recompiles.
+    operator: pure function (params, x [B, *event]) -> y [B, *measured]. Build it once: a new function
+      recompiles.
     event: shape of one x, such as (8, 8, 1).
     params: its first argument, a pytree.
     noise: standard deviation of the noise.
     linear: whether it is linear; checked on random points.
-    gram: c where A A^T = c times the identity on what is measured: systems are then solved in closed form. Checked.
+    gram: c where A A^T = c times the identity on what is measured: systems are then solved in closed form.
+      Checked.
     name: for messages.
 
   Raises:
-    ValueError: an operator that does not take such data, is not linear, has another gram, or a negative noise.
+    ValueError: an operator that does not take such data, is not linear, has another gram, or a negative
+      noise.
 
   >>> first = measurement(lambda params, x: x[:, :1], (3,), noise=0.1, linear=True, gram=1.0)
   >>> first.adjoint(jnp.ones((1, 1))).tolist(), first.measured
@@ -182,9 +211,13 @@ def _check_claims(found, shape):
     return  # made under jit, of numbers not known yet
   both = np.asarray(both)
   if not np.allclose(both, found(x[:1]) + 2.0 * found(x[1:]), atol=1e-3 * (1.0 + np.abs(both).max())):
-    raise ValueError(f"{found.name} was called linear, and A(x + 2 x') is not A(x) + 2 A(x'): leave linear=False")
+    raise ValueError(
+      f"{found.name} was called linear, and A(x + 2 x') is not A(x) + 2 A(x'): leave linear=False"
+    )
   if found.gram is not None:
     seen = np.asarray(found(found.adjoint(y)))
     again = np.asarray(found(found.adjoint(jnp.asarray(seen))))
     if not np.allclose(again, found.gram * seen, atol=1e-3 * (1.0 + np.abs(again).max())):
-      raise ValueError(f"{found.name}: A A^T is not {found.gram} times the identity on what is measured: leave gram out")
+      raise ValueError(
+        f"{found.name}: A A^T is not {found.gram} times the identity on what is measured: leave gram out"
+      )

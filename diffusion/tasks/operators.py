@@ -1,4 +1,5 @@
-"""The measurements that come with the library: inpainting, super-resolution, blur, colourisation, compressed sensing, phase retrieval."""
+"""The measurements that come with the library: inpainting, super-resolution, blur, colourisation, compressed
+sensing, phase retrieval."""
 
 import functools
 
@@ -25,7 +26,15 @@ def inpainting(mask, noise=0.0) -> Measurement:
   mask = np.asarray(mask)
   if not np.all((mask == 0) | (mask == 1)):
     raise ValueError("a mask is 1 where the data are known and 0 elsewhere; this one has other values")
-  return measurement(_masked, mask.shape, params=jnp.asarray(mask, jnp.float32), noise=noise, linear=True, gram=1.0, name="inpainting")
+  return measurement(
+    _masked,
+    mask.shape,
+    params=jnp.asarray(mask, jnp.float32),
+    noise=noise,
+    linear=True,
+    gram=1.0,
+    name="inpainting",
+  )
 
 
 def super_resolution(event, factor: int, noise=0.0) -> Measurement:
@@ -44,7 +53,10 @@ def super_resolution(event, factor: int, noise=0.0) -> Measurement:
   """
   _check_image(event, "super_resolution")
   if factor < 1 or event[0] % factor or event[1] % factor:
-    raise ValueError(f"super_resolution: an image of {event[0]}x{event[1]} has no whole blocks of {factor}: choose a factor that divides both")
+    raise ValueError(
+      f"super_resolution: an image of {event[0]}x{event[1]} has no whole blocks of {factor}: choose a factor "
+      "that divides both"
+    )
   pooled = functools.partial(_pooled, factor=int(factor))
   return measurement(pooled, event, noise=noise, linear=True, gram=1.0 / factor**2, name="super_resolution")
 
@@ -63,7 +75,9 @@ def blur(event, width: float, noise=0.0) -> Measurement:
   for size in event[:2]:
     distance = np.minimum(np.arange(size), size - np.arange(size))
     kernel = np.exp(-0.5 * (distance / width) ** 2)
-    kernels.append(jnp.asarray(np.stack([np.roll(kernel / kernel.sum(), i) for i in range(size)]), jnp.float32))
+    kernels.append(
+      jnp.asarray(np.stack([np.roll(kernel / kernel.sum(), i) for i in range(size)]), jnp.float32)
+    )
   return measurement(_blurred, event, params=tuple(kernels), noise=noise, linear=True, name="blur")
 
 
@@ -94,9 +108,13 @@ def compressed_sensing(event, num: int, key, noise=0.0) -> Measurement:
   """
   size = int(np.prod(event))
   if not 1 <= num <= size:
-    raise ValueError(f"compressed_sensing: of {size} entries there are 1 to {size} independent projections, got num={num}")
+    raise ValueError(
+      f"compressed_sensing: of {size} entries there are 1 to {size} independent projections, got num={num}"
+    )
   matrix = jnp.linalg.qr(jax.random.normal(key, (size, num), jnp.float32))[0].T
-  return measurement(projected, event, params=matrix, noise=noise, linear=True, gram=1.0, name="compressed_sensing")
+  return measurement(
+    projected, event, params=matrix, noise=noise, linear=True, gram=1.0, name="compressed_sensing"
+  )
 
 
 def linear(matrix, event=None, noise=0.0) -> Measurement:
@@ -108,12 +126,15 @@ def linear(matrix, event=None, noise=0.0) -> Measurement:
   matrix = np.asarray(matrix, np.float32)
   event = (matrix.shape[-1],) if event is None else tuple(event)
   if matrix.ndim != 2 or matrix.shape[1] != int(np.prod(event)):
-    raise ValueError(f"a matrix for data of shape {list(event)} is [M, {int(np.prod(event))}], got {list(matrix.shape)}")
+    raise ValueError(
+      f"a matrix for data of shape {list(event)} is [M, {int(np.prod(event))}], got {list(matrix.shape)}"
+    )
   return measurement(projected, event, params=jnp.asarray(matrix), noise=noise, linear=True, name="linear")
 
 
 def phase_retrieval(event, oversampling: int = 2, noise=0.0) -> Measurement:
-  """Magnitudes of the Fourier transform of the image in a frame `oversampling` times its size, divided by its side; not linear.
+  """Magnitudes of the Fourier transform of the image in a frame `oversampling` times its size, divided by its
+  side; not linear.
 
   >>> phase_retrieval((4, 4, 1)).measured
   (8, 8, 1)

@@ -1,18 +1,20 @@
-"""What a denoiser is not sure of: the covariance of the clean data given x_t, by Tweedie's formula of second order, and its main directions."""
+"""What a denoiser is not sure of: the covariance of the clean data given x_t, by Tweedie's formula of second
+order, and its main directions."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.processes.base import expand
 from diffusion.symmetric import FORMS, PRECISION, as_symmetric
 
 
 def from_hessian(process, hessian, t):
-  """Cov[x0 | x_t] = (sigma^4 s2 + sigma^2 I) / alpha^2 in the form of the Hessian s2 of log p_t (arXiv:2111.04726).
+  """Cov[x0 | x_t] = (sigma^4 s2 + sigma^2 I) / alpha^2 in the form of the Hessian s2 of log p_t
+  (arXiv:2111.04726).
 
   Args:
     process: the Gaussian process.
@@ -33,9 +35,11 @@ def from_hessian(process, hessian, t):
 
 
 def from_denoiser(denoiser, x, t, cond=None, *, symmetric: bool = True):
-  """The function v -> Cov[x0 | x_t = x] v = sigma^2 / alpha (d x0_hat / dx) v, [B, ...] -> [B, ...], without the matrix.
+  """The function v -> Cov[x0 | x_t = x] v = sigma^2 / alpha (d x0_hat / dx) v, [B, ...] -> [B, ...], without
+  the matrix.
 
-  A trained network's Jacobian is not symmetric: `symmetric` takes its symmetric part, one derivative forwards and one backwards.
+  A trained network's Jacobian is not symmetric: `symmetric` takes its symmetric part, one derivative forwards
+  and one backwards.
 
   Args:
     denoiser: (x, t, cond, views=) -> Prediction, with a `process`.
@@ -59,8 +63,8 @@ def from_denoiser(denoiser, x, t, cond=None, *, symmetric: bool = True):
 class Directions:
   """The main directions of a covariance, largest variance first.
 
-  variances: [B, k]; vectors: [B, k, ...], of norm one; residuals: [B, k], the norm of C v - variance v, which tells how far the
-  iteration has come.
+  variances: [B, k]; vectors: [B, k, ...], of norm one; residuals: [B, k], the norm of C v - variance v, which
+  tells how far the iteration has come.
   """
 
   variances: Any
@@ -68,13 +72,17 @@ class Directions:
   residuals: Any
 
 
-def principal_directions(covariance, x, k: int, *, key=None, iterations: int = 20, extra: int = 4) -> Directions:
-  """The k eigenvectors of largest eigenvalue of each row's covariance, by products alone: subspace iteration, then Rayleigh-Ritz.
+def principal_directions(
+  covariance, x, k: int, *, key=None, iterations: int = 20, extra: int = 4
+) -> Directions:
+  """The k eigenvectors of largest eigenvalue of each row's covariance, by products alone: subspace iteration,
+  then Rayleigh-Ritz.
 
   k + extra products an iteration; the error falls by (eigenvalue k + extra + 1) / (eigenvalue k) each.
 
   Args:
-    covariance: a function v [B, ...] -> [B, ...] such as `from_denoiser`'s, or a form such as `from_hessian`'s.
+    covariance: a function v [B, ...] -> [B, ...] such as `from_denoiser`'s, or a form such as
+      `from_hessian`'s.
     x: [B, ...], whose shape and dtype the vectors have.
     k: how many.
     key: of the start; by default a fixed one.
@@ -91,7 +99,9 @@ def principal_directions(covariance, x, k: int, *, key=None, iterations: int = 2
   """
   size = int(np.prod(x.shape[1:]))
   if not isinstance(k, int) or not 1 <= k <= size:
-    raise ValueError(f"principal_directions finds k=1 to {size} directions of an example of {size} numbers, got {k!r}")
+    raise ValueError(
+      f"principal_directions finds k=1 to {size} directions of an example of {size} numbers, got {k!r}"
+    )
   if isinstance(covariance, FORMS):
     times = covariance.times
   else:
@@ -102,6 +112,7 @@ def principal_directions(covariance, x, k: int, *, key=None, iterations: int = 2
 
   def step(block, _):
     return jnp.linalg.qr(product(block))[0], None
+
   block, _ = jax.lax.scan(step, jnp.linalg.qr(start)[0], None, length=iterations)
   image = product(block)
   inner = jnp.einsum("bdi,bdj->bij", block, image, precision=PRECISION)

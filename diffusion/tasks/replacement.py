@@ -1,10 +1,11 @@
-"""Known parts put back at every step: Score SDE's imputation for any linear measurement, as a `post_step` that every solver calls."""
+"""Known parts put back at every step: Score SDE's imputation for any linear measurement, as a `post_step`
+that every solver calls."""
 
 from typing import Any
 
-from flax import struct
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.processes.base import expand
 from diffusion.solvers.table import About
@@ -33,13 +34,15 @@ class Replacement:
 
 
 def replacement(process, measurement, y) -> Replacement:
-  """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5 and appendix I).
+  """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5
+  and appendix I).
 
-  For inpainting this is imputation, for `colorization` the method of Score SDE, for any other linear operator the same along its
-  singular vectors (no gradient through the network, unlike MCG). Noise in y counts as noise that the process has added already:
-  a direction measured with noise n is alpha y + sqrt(sigma^2 - alpha^2 n^2) z as long as the process is noisier than y, and is left
-  to the denoiser afterwards. Where what y says of some directions tells nothing of the others, as for isotropic Gaussian data, a
-  stochastic solver in small steps therefore samples the posterior; a deterministic one spreads too little. Everywhere else the
+  For inpainting this is imputation, for `colorization` the method of Score SDE, for any other linear operator
+  the same along its singular vectors (no gradient through the network, unlike MCG). Noise in y counts as
+  noise that the process has added already: a direction measured with noise n is alpha y + sqrt(sigma^2 -
+  alpha^2 n^2) z as long as the process is noisier than y, and is left to the denoiser afterwards. Where what
+  y says of some directions tells nothing of the others, as for isotropic Gaussian data, a stochastic solver
+  in small steps therefore samples the posterior; a deterministic one spreads too little. Everywhere else the
   unknown part is only told by the network's own coupling, and samples are not those of the posterior.
 
   Args:
@@ -48,8 +51,8 @@ def replacement(process, measurement, y) -> Replacement:
     y: [B, *measured].
 
   Returns:
-    A `post_step` for `solvers.sample`. Without keys (a deterministic solver called without them) no fresh noise is
-    drawn, and the known part is alpha y.
+    A `post_step` for `solvers.sample`. Without keys (a deterministic solver called without them) no fresh
+    noise is drawn, and the known part is alpha y.
 
   Raises:
     ValueError: a measurement that is not linear, or too large to decompose.
@@ -59,4 +62,6 @@ def replacement(process, measurement, y) -> Replacement:
   >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None).tolist()
   [[3.0, 2.0]]
   """
-  return Replacement(process, spectrum(measurement, "replacement"), jnp.asarray(y), About("replacement", None, process))
+  return Replacement(
+    process, spectrum(measurement, "replacement"), jnp.asarray(y), About("replacement", None, process)
+  )

@@ -1,10 +1,11 @@
-"""The singular vectors of a linear measurement: what it sees of x, direction by direction, and how noisily."""
+"""The singular vectors of a linear measurement: what it sees of x, direction by direction, and how
+noisily."""
 
 from typing import Any
 
-from flax import struct
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion.tasks.measurement import Measurement
 
@@ -18,8 +19,8 @@ class Spectrum:
 
   Attributes:
     measurement: the measurement.
-    right, left: [R, D] singular vectors of x, and [R, M] those of y over the singular values; or None where A A^T = c times the identity: A / sqrt(c) is then the map to
-      coefficients, and they have the shape of y.
+    right, left: [R, D] singular vectors of x, and [R, M] those of y over the singular values; or None where A
+      A^T = c times the identity: A / sqrt(c) is then the map to coefficients, and they have the shape of y.
     noise: standard deviation of the noise of `known`: one number, or [1, R].
   """
 
@@ -53,8 +54,9 @@ class Spectrum:
 def spectrum(measurement, who="a spectrum") -> Spectrum:
   """The singular value decomposition of a linear measurement.
 
-  With a gram nothing is decomposed; else the matrix is formed and decomposed here, on the host, in double precision: some
-  0.5 s for 784 entries, a minute for 3,072. Directions whose singular value is below 1e-4 of the largest count as not measured.
+  With a gram nothing is decomposed; else the matrix is formed and decomposed here, on the host, in double
+  precision: some 0.5 s for 784 entries, a minute for 3,072. Directions whose singular value is below 1e-4 of
+  the largest count as not measured.
 
   Args:
     measurement: a linear one, with parameters that are known now (outside `jit`) unless it has a gram.
@@ -73,10 +75,20 @@ def spectrum(measurement, who="a spectrum") -> Spectrum:
     return Spectrum(measurement, None, None, measurement.noise / np.sqrt(measurement.gram))
   size = int(np.prod(measurement.event))
   if size > MOST_ENTRIES:
-    raise ValueError(f"{who} decomposes the matrix of {measurement.name}, and {size} entries of x are more than {MOST_ENTRIES}: take pigdm or daps, "
-                     "or give its gram if A A^T is a multiple of the identity")
+    raise ValueError(
+      f"{who} decomposes the matrix of {measurement.name}, and {size} entries of x are more than "
+      f"{MOST_ENTRIES}: take pigdm or daps, "
+      "or give its gram if A A^T is a multiple of the identity"
+    )
   columns = measurement(jnp.eye(size).reshape(size, *measurement.event))
-  left, values, right = np.linalg.svd(np.asarray(columns, np.float64).reshape(size, -1).T, full_matrices=False)
+  left, values, right = np.linalg.svd(
+    np.asarray(columns, np.float64).reshape(size, -1).T, full_matrices=False
+  )
   kept = values > FAINTEST * values[0]
   left, values, right = left.T[kept], values[kept], right[kept]
-  return Spectrum(measurement, jnp.asarray(right), jnp.asarray(left / values[:, None]), measurement.noise / jnp.asarray(values)[None, :])
+  return Spectrum(
+    measurement,
+    jnp.asarray(right),
+    jnp.asarray(left / values[:, None]),
+    measurement.noise / jnp.asarray(values)[None, :],
+  )

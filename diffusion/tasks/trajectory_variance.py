@@ -2,16 +2,16 @@
 
 from typing import Any, NamedTuple
 
-from flax import struct
-import jax
 import jax.numpy as jnp
+from flax import struct
 
 from diffusion.precision import at_least_single
 from diffusion.solvers.table import Table, row_at
 
 
 class Watched(NamedTuple):
-  """x: [B, ...] samples; variance: [B] of the predicted x0 over the last evaluations, averaged over the dimensions."""
+  """x: [B, ...] samples; variance: [B] of the predicted x0 over the last evaluations, averaged over the
+  dimensions."""
 
   x: Any
   variance: Any
@@ -27,7 +27,8 @@ class State(NamedTuple):
 
 @struct.dataclass
 class Watching:
-  """A table that also returns the variance of x0 over its last evaluations, whose number is data; see `watched`."""
+  """A table that also returns the variance of x0 over its last evaluations, whose number is data; see
+  `watched`."""
 
   table: Table
   last: Any
@@ -64,7 +65,9 @@ class Watching:
     gap = x0 - state.mean
     mean = state.mean + gap / jnp.maximum(seen + 1, 1).astype(x0.dtype)
     counts = lambda new, old: jnp.where(seen >= 0, new, old)
-    return State(inner, counts(mean, state.mean), counts(state.deviation + gap * (x0 - mean), state.deviation))
+    return State(
+      inner, counts(mean, state.mean), counts(state.deviation + gap * (x0 - mean), state.deviation)
+    )
 
   def output(self, state):
     """`Watched`."""
@@ -73,23 +76,27 @@ class Watching:
 
 
 def watched(solver, last: int = 10):
-  """A table whose samples come with the variance of the predicted x0 over its last evaluations (arXiv:2406.09358).
+  """A table whose samples come with the variance of the predicted x0 over its last evaluations
+  (arXiv:2406.09358).
 
-  A smooth network joins separate modes by a steep slope; a sample that ends on it is none of the data, and its prediction goes back
-  and forth until the end, while those that end in a mode have long settled. What counts is which noise levels the last
-  evaluations cover: from about the width of a mode downwards, and no earlier.
+  A smooth network joins separate modes by a steep slope; a sample that ends on it is none of the data, and
+  its prediction goes back and forth until the end, while those that end in a mode have long settled. What
+  counts is which noise levels the last evaluations cover: from about the width of a mode downwards, and no
+  earlier.
 
   Args:
     solver: a `Table` of 2 or more rows.
     last: how many evaluations, from 2 to all of them.
 
   Returns:
-    A solver of the same number of evaluations; `solvers.sample` returns `Watched` with it, and keeps no trajectory.
+    A solver of the same number of evaluations; `solvers.sample` returns `Watched` with it, and keeps no
+    trajectory.
 
   Raises:
     TypeError: a solver that is no table.
     ValueError: fewer than two evaluations, or more than there are.
 
+  >>> import jax
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm()
   >>> data = oracles.gaussian_mixture(process, None, [[-1.0], [1.0]], 1e-4)
@@ -98,7 +105,12 @@ def watched(solver, last: int = 10):
   ((4, 1), True)
   """
   if not isinstance(solver, Table):
-    raise TypeError(f"the variance along a trajectory is taken at the rows of a table, and {type(solver).__name__} is none: use solvers.build with any solver of fixed steps")
+    raise TypeError(
+      f"the variance along a trajectory is taken at the rows of a table, and {type(solver).__name__} is "
+      "none: use solvers.build with any solver of fixed steps"
+    )
   if not 2 <= last <= solver.num_steps:
-    raise ValueError(f"last={last}: a variance takes from 2 of the solver's evaluations to all {solver.num_steps} of them")
+    raise ValueError(
+      f"last={last}: a variance takes from 2 of the solver's evaluations to all {solver.num_steps} of them"
+    )
   return Watching(solver, int(last))

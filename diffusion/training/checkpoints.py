@@ -25,7 +25,8 @@ from diffusion.errors import UserError
 from diffusion.training import digests, distributed
 
 PATIENCE = 10**9
-"""Seconds that a save may take: Orbax measures them by the wall clock, and one that is set forward should end no save."""
+"""Seconds that a save may take: Orbax measures them by the wall clock, and one that is set forward should end
+no save."""
 
 
 def steps(folder: str) -> list[int]:
@@ -52,7 +53,8 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 class Writer:
-  """Saves without holding up training, keeps the last few, and never touches an older one before a newer is complete.
+  """Saves without holding up training, keeps the last few, and never touches an older one before a newer is
+  complete.
 
   Args:
     folder: where the checkpoints go.
@@ -112,14 +114,18 @@ class Writer:
     shutil.rmtree(path_of(self.folder, step) + ".tmp", ignore_errors=True)
     if disk_full(error):
       kept = ", ".join(str(kept) for kept in steps(self.folder)) or "none yet"
-      raise UserError(f"the disk is full: the checkpoint of step {step} could not be written to {self.folder}; those of earlier "
-                      f"steps are kept ({kept}); free some space and run the same command again to go on") from error
+      raise UserError(
+        f"the disk is full: the checkpoint of step {step} could not be written to {self.folder}; those of "
+        "earlier "
+        f"steps are kept ({kept}); free some space and run the same command again to go on"
+      ) from error
     raise error
 
   def wait(self) -> bool:
     """Returns when the save under way is complete, and whether it is; raises what went wrong with it.
 
-    It is not, and that is only said, if Orbax gave it up by the wall clock, which something set forward: the next one will be.
+    It is not, and that is only said, if Orbax gave it up by the wall clock, which something set forward: the
+    next one will be.
     """
     if self._pending is not None:
       (step, future), self._pending = self._pending, None
@@ -132,7 +138,11 @@ class Writer:
         with contextlib.suppress(Exception):
           self._orbax.close()
         self._orbax = _orbax_writer()
-        print(f"the checkpoint of step {step} is left out, for its time was over at once: was the clock set? ({error})", file=sys.stderr)
+        print(
+          f"the checkpoint of step {step} is left out, for its time was over at once: was the clock set? "
+          f"({error})",
+          file=sys.stderr,
+        )
         return False
       except Exception as error:
         self._refuse(step, error)
@@ -168,10 +178,15 @@ def choose(folder: str, step: int | None = None, say=print) -> str | None:
   found = steps(folder)
   if step is not None:
     if step not in found:
-      raise UserError(f"no checkpoint of step {step} in {folder}; there are {', '.join(map(str, found)) or 'none'}")
+      raise UserError(
+        f"no checkpoint of step {step} in {folder}; there are {', '.join(map(str, found)) or 'none'}"
+      )
     wrong = digests.problem(path_of(folder, step))
     if wrong:
-      raise UserError(f"the checkpoint {path_of(folder, step)} is damaged ({wrong}); name another of {', '.join(map(str, found))}")
+      raise UserError(
+        f"the checkpoint {path_of(folder, step)} is damaged ({wrong}); name another of "
+        f"{', '.join(map(str, found))}"
+      )
     return path_of(folder, step)
   for candidate in reversed(found):
     wrong = digests.problem(path_of(folder, candidate))
@@ -179,8 +194,10 @@ def choose(folder: str, step: int | None = None, say=print) -> str | None:
       return path_of(folder, candidate)
     say(f"checkpoint {path_of(folder, candidate)} is damaged ({wrong}); trying the one before it")
   if found:
-    raise UserError(f"every checkpoint in {folder} is damaged ({', '.join(map(str, found))}): put one back from a backup, "
-                    "or delete that folder to start from the beginning")
+    raise UserError(
+      f"every checkpoint in {folder} is damaged ({', '.join(map(str, found))}): put one back from a backup, "
+      "or delete that folder to start from the beginning"
+    )
   return None
 
 
@@ -195,7 +212,8 @@ def read_state(path: str, template):
 
   Args:
     path: from `choose`.
-    template: a pytree of `jax.ShapeDtypeStruct` with shardings; the devices need not be those it was saved from.
+    template: a pytree of `jax.ShapeDtypeStruct` with shardings; the devices need not be those it was saved
+      from.
   """
   import orbax.checkpoint as ocp
 
@@ -204,11 +222,19 @@ def read_state(path: str, template):
       state = reader.restore(os.path.join(path, "state"), template)
     except (ValueError, KeyError, TypeError) as error:
       first = str(error).strip().splitlines()[0][:200]
-      raise UserError(f"the checkpoint {path} does not fit the state this config makes ({first}); use the config.json beside it") from error
-  for (key, want), (_, got) in zip(jax.tree_util.tree_leaves_with_path(template), jax.tree_util.tree_leaves_with_path(state)):
+      raise UserError(
+        f"the checkpoint {path} does not fit the state this config makes ({first}); use the config.json "
+        "beside it"
+      ) from error
+  for (key, want), (_, got) in zip(
+    jax.tree_util.tree_leaves_with_path(template), jax.tree_util.tree_leaves_with_path(state)
+  ):
     if want.shape != got.shape or want.dtype != got.dtype:
-      raise UserError(f"the checkpoint {path} does not fit the state this config makes: {jax.tree_util.keystr(key)} is {got.dtype}{list(got.shape)} "
-                      f"there and {want.dtype}{list(want.shape)} here; use the config.json beside it")
+      raise UserError(
+        f"the checkpoint {path} does not fit the state this config makes: {jax.tree_util.keystr(key)} is "
+        f"{got.dtype}{list(got.shape)} "
+        f"there and {want.dtype}{list(want.shape)} here; use the config.json beside it"
+      )
   return state
 
 

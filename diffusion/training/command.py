@@ -15,15 +15,19 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message):
     flags = [flag for action in self._actions for flag in action.option_strings]
-    unknown = message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0] if message.startswith("unrecognized") else ""
+    unknown = (
+      message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
+      if message.startswith("unrecognized")
+      else ""
+    )
     raise UserError(f"{message}{configuration.closest(unknown, flags)}; see --help")
 
 
 def run(main: Callable[[list[str]], None], argv=None) -> int:
   """Calls main(argv) and returns the exit status.
 
-  0: done; 2: the caller can mend it (UserError, full disk); 143 or 130: stopped by SIGTERM or Ctrl-C after saving; 75: another
-  process of the run is gone.
+  0: done; 2: the caller can mend it (UserError, full disk); 143 or 130: stopped by SIGTERM or Ctrl-C after
+  saving; 75: another process of the run is gone.
   Anything else is a bug here or in the caller's code and keeps its traceback.
 
   >>> def main(argv):
@@ -49,7 +53,11 @@ def _failure(error):
   elif distributed.joined() and distributed.lost_another(error):
     return distributed.LOST
   elif isinstance(error, OSError) and checkpoints.disk_full(error):
-    print(f"error: the disk is full ({error}); what was saved is kept; free some space and run the same command again", file=sys.stderr)
+    print(
+      f"error: the disk is full ({error}); what was saved is kept; free some space and run the same command "
+      "again",
+      file=sys.stderr,
+    )
   elif distributed.joined():  # the others must not wait for this one
     traceback.print_exception(error)
     return 1

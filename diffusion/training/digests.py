@@ -13,13 +13,19 @@ def _digest(path: str) -> str:
 
 
 def _files(folder: str) -> list[str]:
-  found = (os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names)
+  found = (
+    os.path.relpath(os.path.join(place, name), folder)
+    for place, _, names in os.walk(folder)
+    for name in names
+  )
   return sorted(name for name in found if name != NAME)
 
 
 def _text(table: dict[str, str]) -> str:
   listing = json.dumps(table, sort_keys=True)
-  return json.dumps({"files": table, "sha256": hashlib.sha256(listing.encode()).hexdigest()}, indent=1, sort_keys=True)
+  return json.dumps(
+    {"files": table, "sha256": hashlib.sha256(listing.encode()).hexdigest()}, indent=1, sort_keys=True
+  )
 
 
 def write(folder: str) -> None:

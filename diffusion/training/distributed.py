@@ -1,7 +1,9 @@
-"""Many processes as one program: JAX's own runtime, started from flags, from the environment or from what the cluster says.
+"""Many processes as one program: JAX's own runtime, started from flags, from the environment or from what the
+cluster says.
 
-Every process runs the same command. They hold one mesh over all their devices, each reads its own part of every batch, all write the
-checkpoints, and the first one alone writes what is not an array: the config, the log, the pictures.
+Every process runs the same command. They hold one mesh over all their devices, each reads its own part of
+every batch, all write the checkpoints, and the first one alone writes what is not an array: the config, the
+log, the pictures.
 """
 
 import os
@@ -16,12 +18,24 @@ HEARTBEAT = 30
 """Seconds without a sign of life after which the others give a process up and stop."""
 
 PATIENCE = 24 * 3600
-"""Seconds for which a process that is done waits for the others: a dead one is noticed by its heartbeat, a slow one has its time."""
+"""Seconds for which a process that is done waits for the others: a dead one is noticed by its heartbeat, a
+slow one has its time."""
 
 LOST = 75
-"""Exit status of a process that stops because another one is gone ("try again"); 134 where the runtime itself aborts it."""
+"""Exit status of a process that stops because another one is gone ("try again"); 134 where the runtime itself
+aborts it."""
 
-BROKEN = ("Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "coordination", "heartbeat", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+BROKEN = (
+  "Gloo",
+  "NCCL",
+  "Connection reset",
+  "Connection closed",
+  "Socket closed",
+  "coordination",
+  "heartbeat",
+  "UNAVAILABLE",
+  "DEADLINE_EXCEEDED",
+)
 """Words of errors that mean that another process does not answer."""
 
 _words = None  # what is said for this process if it is aborted
@@ -29,11 +43,21 @@ _words = None  # what is said for this process if it is aborted
 
 def add_flags(parser) -> None:
   """Adds --distributed and its details to a command line."""
-  parser.add_argument("--distributed", action="store_true",
-                      help="this is one of several processes; found from the cluster (TPU, Slurm, ...) unless said by the flags below")
-  parser.add_argument("--coordinator", metavar="HOST:PORT", help="where the first process listens (or JAX_COORDINATOR_ADDRESS)")
-  parser.add_argument("--processes", type=int, metavar="N", help="how many processes there are (or JAX_NUM_PROCESSES)")
-  parser.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0 (or JAX_PROCESS_ID)")
+  parser.add_argument(
+    "--distributed",
+    action="store_true",
+    help="this is one of several processes; found from the cluster (TPU, Slurm, ...) unless said by the "
+    "flags below",
+  )
+  parser.add_argument(
+    "--coordinator", metavar="HOST:PORT", help="where the first process listens (or JAX_COORDINATOR_ADDRESS)"
+  )
+  parser.add_argument(
+    "--processes", type=int, metavar="N", help="how many processes there are (or JAX_NUM_PROCESSES)"
+  )
+  parser.add_argument(
+    "--process", type=int, metavar="I", help="which of them this is, from 0 (or JAX_PROCESS_ID)"
+  )
 
 
 def start(flags) -> None:
@@ -46,34 +70,47 @@ def start(flags) -> None:
   if not flags.distributed:
     alone = [name for name, value in given.items() if value is not None]
     if alone:
-      raise UserError(f"{', '.join(alone)} only mean something together with --distributed: add it, or leave them out")
+      raise UserError(
+        f"{', '.join(alone)} only mean something together with --distributed: add it, or leave them out"
+      )
     return
-  number = lambda flag, name: flag if flag is not None else int(os.environ[name]) if name in os.environ else None
+  number = lambda flag, name: (
+    flag if flag is not None else int(os.environ[name]) if name in os.environ else None
+  )
   processes, process = number(flags.processes, "JAX_NUM_PROCESSES"), number(flags.process, "JAX_PROCESS_ID")
   coordinator = flags.coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   known = [value is not None for value in (coordinator, processes, process)]
   if any(known) and not all(known):
     missing = [name for name, there in zip(given, known) if not there]
-    raise UserError(f"--distributed needs {' and '.join(missing)} as well: give all three, or none and let the cluster say")
+    raise UserError(
+      f"--distributed needs {' and '.join(missing)} as well: give all three, or none and let the cluster say"
+    )
   if all(known) and not 0 <= process < processes:
     raise UserError(f"--process={process} of --processes={processes}: they are counted from 0")
   try:
     jax.distributed.initialize(
-        coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=PATIENCE)
+      coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT, shutdown_timeout_seconds=PATIENCE
+    )
   except (RuntimeError, ValueError) as error:
     raise UserError(
-        f"the processes did not find each other ({str(error).splitlines()[0]}): check that all run the same command with --process from 0,"
-        " that the first one's address can be reached, or leave out --distributed") from error
+      f"the processes did not find each other ({str(error).splitlines()[0]}): check that all run the same "
+      "command with --process from 0,"
+      " that the first one's address can be reached, or leave out --distributed"
+    ) from error
   if jax.process_count() > 1:
     global _words
     _words = LastWords(
-        f"process {jax.process_index()} of {jax.process_count()} ended before its work was done: it was killed, or another process of this run"
-        " died or could not be reached (the output of the first to end says why). What was saved is whole: start all of them again with the"
-        " same command, and they go on from there")
+      f"process {jax.process_index()} of {jax.process_count()} ended before its work was done: it was "
+      "killed, or another process of this run"
+      " died or could not be reached (the output of the first to end says why). What was saved is whole: "
+      "start all of them again with the"
+      " same command, and they go on from there"
+    )
 
 
 def share(flags) -> tuple[int, int]:
-  """(which, of how many) for work whose parts need nothing of each other: as `start`, or by --processes and --process alone.
+  """(which, of how many) for work whose parts need nothing of each other: as `start`, or by --processes and
+  --process alone.
 
   Raises:
     UserError: flags that do not go together.
@@ -84,7 +121,9 @@ def share(flags) -> tuple[int, int]:
   if flags.coordinator:
     raise UserError("--coordinator only means something together with --distributed: add it, or leave it out")
   if (flags.process is None) != (flags.processes is None):
-    raise UserError("--processes=N says of how many and --process=I which one this is, from 0: give both, or neither")
+    raise UserError(
+      "--processes=N says of how many and --process=I which one this is, from 0: give both, or neither"
+    )
   process, processes = flags.process or 0, 1 if flags.processes is None else flags.processes
   if not 0 <= process < processes:
     raise UserError(f"--process={process} of --processes={processes}: they are counted from 0")
@@ -114,8 +153,8 @@ def leave(status: int, with_all: bool = True) -> int:
 
   Args:
     status: of the command.
-    with_all: the others come here too, so it waits for them. Otherwise it ends at once, and they stop within the heartbeat; with the
-      status LOST the last words say why.
+    with_all: the others come here too, so it waits for them. Otherwise it ends at once, and they stop within
+      the heartbeat; with the status LOST the last words say why.
   """
   if not joined():
     return status
@@ -160,11 +199,10 @@ def agreed(number: int) -> int:
 
 
 def told_to_stop(step: int) -> bool:
-  """Whether some process got SIGTERM and this is the step at which all stop; to be asked at every step, by all."""
+  """Whether some process got SIGTERM and this is the step at which all stop; to be asked at every step, by
+  all."""
   if jax.process_count() == 1:
     return False
   from jax.experimental import multihost_utils
 
   return multihost_utils.reached_preemption_sync_point(step)
-
-

@@ -23,9 +23,13 @@ def half_lives(images) -> dict[str, float]:
   try:
     found = {f"{float(number):.10g}": float(number) for number in numbers}
   except (TypeError, ValueError):
-    raise UserError(f"config.training.ema_half_life_images={images!r}: give one number of images, or several as (1e5, 1e6)") from None
+    raise UserError(
+      f"config.training.ema_half_life_images={images!r}: give one number of images, or several as (1e5, 1e6)"
+    ) from None
   if any(number < 0 or not math.isfinite(number) for number in found.values()):
-    raise UserError(f"config.training.ema_half_life_images={images}: half-lives are finite numbers of images, 0 or more")
+    raise UserError(
+      f"config.training.ema_half_life_images={images}: half-lives are finite numbers of images, 0 or more"
+    )
   return found
 
 
@@ -53,4 +57,6 @@ def rate(half_life: float, step: jax.Array, batch_size: int, ramp: float | None 
 
 def update(average, params, share: jax.Array):
   """average + share * (params - average), leaf by leaf, in the average's precision."""
-  return jax.tree.map(lambda old, new: old + share.astype(old.dtype) * (new.astype(old.dtype) - old), average, params)
+  return jax.tree.map(
+    lambda old, new: old + share.astype(old.dtype) * (new.astype(old.dtype) - old), average, params
+  )

@@ -6,8 +6,8 @@ import sys
 import time
 
 TIMED = ("seconds", "images_per_second", "data_wait")
-"""Fields that depend on the clock (the last is the share of it that went into waiting for data); all others are the same in a run that
-was interrupted and one that was not."""
+"""Fields that depend on the clock (the last is the share of it that went into waiting for data); all others
+are the same in a run that was interrupted and one that was not."""
 
 STARVED = 0.02
 """Share of the time from which on the bar says that the data, not the device, is what takes long."""
@@ -56,7 +56,8 @@ class Silent:
 class Events:
   """TensorBoard's file of scalars, written at once and in this thread.
 
-  tensorboardX's own writer has a thread that a full disk or a clock set back by weeks ends, after which the run waits for it forever.
+  tensorboardX's own writer has a thread that a full disk or a clock set back by weeks ends, after which the
+  run waits for it forever.
 
   Args:
     folder: gets a file of its own.
@@ -79,7 +80,9 @@ class Events:
     from tensorboardX import summary
 
     for name, value in scalars.items():
-      self._file.write_event(self._event(step=step, wall_time=time.time(), summary=summary.scalar(name, value)))
+      self._file.write_event(
+        self._event(step=step, wall_time=time.time(), summary=summary.scalar(name, value))
+      )
     self._file.flush()
 
   def close(self) -> None:
@@ -101,10 +104,18 @@ class RunLog:
 
     path = os.path.join(workdir, "log.jsonl")
     cut(path, step)
-    self._file = open(path, "a")
+    self._file = open(path, "a")  # noqa: SIM115 (closed by `close`)
     self._events = Events(os.path.join(workdir, "tensorboard"), purge=step + 1 if step else None)
-    self._bar = tqdm(total=total, initial=step, unit="step", disable=quiet, dynamic_ncols=True, file=sys.stderr,
-                     bar_format="{desc}{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}, {remaining} left]")
+    self._bar = tqdm(
+      total=total,
+      initial=step,
+      unit="step",
+      disable=quiet,
+      dynamic_ncols=True,
+      file=sys.stderr,
+      bar_format="{desc}{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix} [{elapsed}, {remaining} "
+      "left]",
+    )
 
   def write(self, record: dict) -> None:
     """One line of the log; `record` has `step`, `loss`, `images_per_second` and any other numbers."""
@@ -114,7 +125,9 @@ class RunLog:
     self._events.write(record["step"], {name: value for name, value in record.items() if name != "step"})
     starved = record.get("data_wait", 0.0)
     slow = f", waiting for data {starved:.0%} of the time" if starved > STARVED else ""
-    self._bar.set_postfix_str(f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s{slow}", refresh=False)
+    self._bar.set_postfix_str(
+      f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s{slow}", refresh=False
+    )
     self._bar.update(record["step"] - self._bar.n)
     self._bar.refresh()
 

@@ -1,8 +1,10 @@
 """The training loop: resume, step, log, save, stop.
 
-Between two log lines nothing waits for the device: metrics stay there until a line or a checkpoint needs them.
+Between two log lines nothing waits for the device: metrics stay there until a line or a checkpoint needs
+them.
 """
 
+import contextlib
 import os
 import sys
 import time
@@ -14,11 +16,36 @@ import numpy as np
 from diffusion import configuration, data
 from diffusion.errors import UserError
 from diffusion.training import (
-    checkpoints, distributed, ema, interruption, logging, model, optimizer, profiling, sharding, state as states, step as steps, teacher,
-    warm_start, workdir as workdirs)
+  checkpoints,
+  distributed,
+  ema,
+  interruption,
+  logging,
+  model,
+  optimizer,
+  profiling,
+  sharding,
+  state as states,
+  step as steps,
+  teacher,
+  warm_start,
+  workdir as workdirs,
+)
 
-KEYS = ("batch_size", "steps", "ema_half_life_images", "ema_ramp", "log_every", "checkpoint_every", "keep", "keep_every",
-        "accumulate", "warm_start", "layout", "model_devices")
+KEYS = (
+  "batch_size",
+  "steps",
+  "ema_half_life_images",
+  "ema_ramp",
+  "log_every",
+  "checkpoint_every",
+  "keep",
+  "keep_every",
+  "accumulate",
+  "warm_start",
+  "layout",
+  "model_devices",
+)
 LAST = ("learning_rate",)
 """Metrics of which a log line gives the last value; of all others it gives the mean since the line before."""
 
@@ -56,7 +83,13 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   """
   section = config.get("training", {})
   model.check_keys(section, KEYS, "config.training")
-  for key, default in (("batch_size", None), ("steps", None), ("keep", 3), ("log_every", 100), ("checkpoint_every", 1000)):
+  for key, default in (
+    ("batch_size", None),
+    ("steps", None),
+    ("keep", 3),
+    ("log_every", 100),
+    ("checkpoint_every", 1000),
+  ):
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
   config = teacher.resolve(config, workdir)
@@ -69,9 +102,16 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   shapes = model.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes, section.get("layout", "replicated"))
   step = steps.make_step(
-      model.loss(parts), optimizer.direction(config.optimizer),
-      optimizer.learning_rate(config.optimizer, section.batch_size, section.steps), ema.half_lives(section.get("ema_half_life_images", ())),
-      mesh=mesh, state_sharding=places, seed=config.get("seed", 0), accumulate=section.get("accumulate", 1), ramp=section.get("ema_ramp"))
+    model.loss(parts),
+    optimizer.direction(config.optimizer),
+    optimizer.learning_rate(config.optimizer, section.batch_size, section.steps),
+    ema.half_lives(section.get("ema_half_life_images", ())),
+    mesh=mesh,
+    state_sharding=places,
+    seed=config.get("seed", 0),
+    accumulate=section.get("accumulate", 1),
+    ramp=section.get("ema_ramp"),
+  )
   workdirs.claim(workdir, config)
   with interruption.Watch() as watch:
     return _Run(parts, workdir, mesh, shapes, places, quiet, profile).go(step, watch)
@@ -84,7 +124,9 @@ class _Run:
     self.parts, self.config, self.section = parts, parts.config, parts.config.training
     self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
     self.folder = workdirs.checkpoints(workdir)
-    self.template = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places)
+    self.template = jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
+    )
     self.places = places
     self.on_device = []  # (step, metrics) not yet fetched
     self.on_host = []  # metrics as numbers, not yet logged
@@ -97,19 +139,32 @@ class _Run:
     if done >= total:
       _say(f"{self.workdir} is trained already: {done} steps of {total}")
       return Trained(self.parts, state, spent, None, count)
-    writer = self.writer = checkpoints.Writer(self.folder, self.section.get("keep", 3), self.section.get("keep_every"))
+    writer = self.writer = checkpoints.Writer(
+      self.folder, self.section.get("keep", 3), self.section.get("keep_every")
+    )
     log = logging.RunLog(self.workdir, done, total, self.quiet) if distributed.first() else logging.Silent()
-    batches = data.stream(self.parts.dataset, size, self.config.get("seed", 0), start=done * size,
-                          process_index=jax.process_index(), process_count=jax.process_count())
+    batches = data.stream(
+      self.parts.dataset,
+      size,
+      self.config.get("seed", 0),
+      start=done * size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
     begun, first, saved = time.perf_counter() - spent, done, done
-    profile = profiling.Profile(profiling.folder_of(self.workdir) if self.profile and distributed.first() else None, first)
+    profile = profiling.Profile(
+      profiling.folder_of(self.workdir) if self.profile and distributed.first() else None, first
+    )
     try:
       shape = model.example_batch(self.parts, size)
       step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
       compiled = mark = time.perf_counter()
       if not done and not self.quiet:
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
-        log.say(f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: {self.parts.dataset.split}")
+        log.say(
+          f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: "
+          f"{self.parts.dataset.split}"
+        )
       ahead = self._take(batches)
       while done < total and watch.ask(done) is None:
         batch, ahead = ahead, None
@@ -124,7 +179,11 @@ class _Run:
         if done % self.section.get("log_every", 100) == 0 or done == total:
           self._fetch()
           now = time.perf_counter()
-          log.write(self._record(done, now - begun, len(self.on_host) * size / (now - mark), self.waited / (now - mark)))
+          log.write(
+            self._record(
+              done, now - begun, len(self.on_host) * size / (now - mark), self.waited / (now - mark)
+            )
+          )
           mark, self.waited = now, 0.0
         if done % self.section.get("checkpoint_every", 1000) == 0 and done < total:
           self._save(writer, state, done, time.perf_counter() - begun)
@@ -138,12 +197,21 @@ class _Run:
           break
         self._save(writer, state, done, now - begun)
       else:
-        raise UserError(f"step {done} could not be saved, for the clock of this machine jumps; {self._kept()}; set the clock and run the same command")
+        raise UserError(
+          f"step {done} could not be saved, for the clock of this machine jumps; {self._kept()}; set the "
+          "clock and run the same command"
+        )
       if watch.signal is not None:
         if not done:
-          raise interruption.Stopped(f"{watch.signal.name}: stopped before the first step, so there is nothing to save", 128 + watch.signal)
+          raise interruption.Stopped(
+            f"{watch.signal.name}: stopped before the first step, so there is nothing to save",
+            128 + watch.signal,
+          )
         raise interruption.Stopped(
-            f"{watch.signal.name}: saved step {done} of {total} in {self.folder}; run the same command to go on", 128 + watch.signal)
+          f"{watch.signal.name}: saved step {done} of {total} in {self.folder}; run the same command to go "
+          "on",
+          128 + watch.signal,
+        )
       return Trained(self.parts, state, now - begun, (done - first) * size / (now - compiled), count)
     finally:
       profile.close()
@@ -154,12 +222,16 @@ class _Run:
   def _begin(self):
     """(state, steps done, seconds spent) from the newest good checkpoint, else from the start."""
     chosen = checkpoints.choose(self.folder, say=_warn)
-    newest = distributed.agreed(-1 if chosen is None else int(os.path.basename(chosen)))  # a file system may show them at different times
+    newest = distributed.agreed(
+      -1 if chosen is None else int(os.path.basename(chosen))
+    )  # a file system may show them at different times
     chosen = None if newest < 0 else checkpoints.path_of(self.folder, newest)
     if chosen is None:
       # Run once: on a CPU its compilation takes far longer than it does, so it is compiled with less care.
       options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-      state = jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
+      state = (
+        jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
+      )
       if self.section.get("warm_start"):
         state = warm_start.load(self.section.warm_start, state)
       if self.parts.teacher is not None:
@@ -168,7 +240,10 @@ class _Run:
     meta = checkpoints.read_meta(chosen)
     state = checkpoints.read_state(chosen, self.template)
     if meta["examples"] != meta["step"] * self.section.batch_size:
-      raise UserError(f"{chosen} stands at example {meta['examples']}, which is not step {meta['step']} of batches of {self.section.batch_size}")
+      raise UserError(
+        f"{chosen} stands at example {meta['examples']}, which is not step {meta['step']} of batches of "
+        f"{self.section.batch_size}"
+      )
     self.on_host = meta["unlogged"]
     _say(f"going on from {chosen}")
     return state, meta["step"], meta["seconds"]
@@ -192,28 +267,50 @@ class _Run:
       if bad:
         terms = [name for name in bad if name not in ("loss", "grad_norm")] or bad
         raise UserError(
-            f"training stopped at step {number}: {', '.join(terms)} not finite ({', '.join(f'{name} {numbers[name]}' for name in bad)}); "
-            f"{self._kept()}; try a lower config.optimizer.learning_rate or a config.optimizer.clip in a new --workdir")
+          f"training stopped at step {number}: {', '.join(terms)} not finite "
+          f"({', '.join(f'{name} {numbers[name]}' for name in bad)}); "
+          f"{self._kept()}; try a lower config.optimizer.learning_rate or a config.optimizer.clip in a new "
+          "--workdir"
+        )
       self.on_host.append(numbers)
 
   def _kept(self):
     """What remains after a failure, once the save under way is through."""
     self.writer.wait()
     good = checkpoints.steps(self.folder)
-    return f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet"
+    return (
+      f"the checkpoint of step {good[-1]} is kept in {self.folder}" if good else "there is no checkpoint yet"
+    )
 
   def _record(self, done, seconds, speed, waited):
     rows, self.on_host = self.on_host, []
-    means = {name: rows[-1][name] if name in LAST else float(np.mean([row[name] for row in rows])) for name in rows[-1]}
-    return {"step": done, "images": done * self.section.batch_size, **means, "seconds": seconds,
-            "images_per_second": speed, "data_wait": waited}
+    means = {
+      name: rows[-1][name] if name in LAST else float(np.mean([row[name] for row in rows]))
+      for name in rows[-1]
+    }
+    return {
+      "step": done,
+      "images": done * self.section.batch_size,
+      **means,
+      "seconds": seconds,
+      "images_per_second": speed,
+      "data_wait": waited,
+    }
 
   def _save(self, writer, state, done, seconds):
     self._fetch()
     if not bool(steps.all_finite(state)):
-      raise UserError(f"training stopped at step {done}: a parameter or an average is not finite, so this step is not saved; {self._kept()}; "
-                      "try a lower config.optimizer.learning_rate in a new --workdir")
-    meta = {"step": done, "examples": done * self.section.batch_size, "seconds": seconds, "unlogged": self.on_host}
+      raise UserError(
+        f"training stopped at step {done}: a parameter or an average is not finite, so this step is not "
+        f"saved; {self._kept()}; "
+        "try a lower config.optimizer.learning_rate in a new --workdir"
+      )
+    meta = {
+      "step": done,
+      "examples": done * self.section.batch_size,
+      "seconds": seconds,
+      "unlogged": self.on_host,
+    }
     writer.save(state, meta, configuration.to_json(self.config))
 
 
@@ -232,7 +329,5 @@ def _close(writer):
   if sys.exc_info()[0] is None:
     writer.close()
   else:
-    try:
+    with contextlib.suppress(Exception):  # the first error is the one to show
       writer.close()
-    except Exception:  # the first error is the one to show
-      pass

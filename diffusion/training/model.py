@@ -1,4 +1,5 @@
-"""From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same functions."""
+"""From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same
+functions."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ class Parts(NamedTuple):
     process: the forward process.
     network: a linen module.
     parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
-    teacher: the parts of the model that a distillation loss learns from, on the same data set; None without one.
+    teacher: the parts of the model that a distillation loss learns from, on the same data set; None without
+      one.
   """
 
   config: Any
@@ -48,7 +50,9 @@ def check_keys(section, allowed, where):
   """UserError for a key that a section does not have, with the closest one."""
   for key in section:
     if key not in allowed:
-      raise UserError(f"unknown key {where}.{key}{configuration.closest(key, allowed)}; it has {', '.join(allowed)}")
+      raise UserError(
+        f"unknown key {where}.{key}{configuration.closest(key, allowed)}; it has {', '.join(allowed)}"
+      )
 
 
 def assemble(config) -> Parts:
@@ -58,22 +62,39 @@ def assemble(config) -> Parts:
     if section not in config:
       raise UserError(f"the config has no section '{section}'; it needs {', '.join(SECTIONS)}")
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  parts = Parts(config, make("data"), make("process"), make("network"), make("denoiser") if config.get("denoiser") else None)
+  parts = Parts(
+    config,
+    make("data"),
+    make("process"),
+    make("network"),
+    make("denoiser") if config.get("denoiser") else None,
+  )
   if parts.parameterization is None and not methods(parts.network):
     raise UserError(
-        f"the config has no section 'denoiser', and {type(parts.network).__name__} has no method that a loss could call: add "
-        f"denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the network one of {', '.join(METHODS)}")
+      f"the config has no section 'denoiser', and {type(parts.network).__name__} has no method that a loss "
+      "could call: add "
+      "denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the network one of "
+      f"{', '.join(METHODS)}"
+    )
   classes = getattr(parts.network, "num_classes", None)
   if classes is not None and classes != parts.dataset.num_classes:
     raise UserError(
-        f"config.network.num_classes={classes}, but the data set {parts.dataset.name} has {parts.dataset.num_classes} classes; "
-        f"set --config.network.num_classes={parts.dataset.num_classes}" + (" or --config.data.num_classes=0" if not classes else ""))
+      f"config.network.num_classes={classes}, but the data set {parts.dataset.name} has "
+      f"{parts.dataset.num_classes} classes; "
+      f"set --config.network.num_classes={parts.dataset.num_classes}"
+      + (" or --config.data.num_classes=0" if not classes else "")
+    )
   if config.get("teacher"):
     if "saved" not in config.teacher:
-      raise UserError("config.teacher has no 'saved', which says what the teacher is: a run gets it from `training.teacher.resolve`, as train.py does")
+      raise UserError(
+        "config.teacher has no 'saved', which says what the teacher is: a run gets it from "
+        "`training.teacher.resolve`, as train.py does"
+      )
     saved = config.teacher.saved
     make = lambda section: configuration.build(saved[section], where=f"config.teacher.saved.{section}")
-    parts = parts._replace(teacher=Parts(saved, parts.dataset, make("process"), make("network"), make("denoiser")))
+    parts = parts._replace(
+      teacher=Parts(saved, parts.dataset, make("process"), make("network"), make("denoiser"))
+    )
   return parts
 
 
@@ -91,16 +112,22 @@ def denoiser(parts: Parts, params=None, collections=None):
 
 
 def teacher(parts: Parts, collections=None):
-  """The teacher as a template for a loss: its denoiser, with guidance around it where config.teacher is `guided`."""
+  """The teacher as a template for a loss: its denoiser, with guidance around it where config.teacher is
+  `guided`."""
   section, plainly = parts.config.teacher, denoiser(parts.teacher, collections=collections)
   try:
-    return guidance.by_condition(tuple(section.get("interval") or ()) or None)(plainly) if section.get("guided") else plainly
+    return (
+      guidance.by_condition(tuple(section.get("interval") or ()) or None)(plainly)
+      if section.get("guided")
+      else plainly
+    )
   except ValueError as error:
     raise UserError(f"config.teacher: {error}") from error
 
 
 def methods(network) -> tuple[str, ...]:
-  """The methods of a network that are named like a field of `losses.Field`: what it computes besides its output.
+  """The methods of a network that are named like a field of `losses.Field`: what it computes besides its
+  output.
 
   >>> from diffusion import networks
   >>> methods(networks.Energy(networks.MLP(width=8, depth=1))), methods(networks.MLP(width=8, depth=1))
@@ -112,16 +139,21 @@ def methods(network) -> tuple[str, ...]:
 def functions(parts: Parts, collections=None):
   """What the network can compute, as templates for `losses.fields`.
 
-  With a parameterisation, its denoiser. Besides, each of its methods that is named like a field: `energy`, `score`, `hessian`, `time_score`,
-  `concrete` and `context` take (x, t, cond), `head` takes (context, x, t, cond). Initialising the network by calling it
-  has to make the parameters of its methods too. They see the time that the parameterisation tells them; without one, t itself.
+  With a parameterisation, its denoiser. Besides, each of its methods that is named like a field: `energy`,
+  `score`, `hessian`, `time_score`, `concrete` and `context` take (x, t, cond), `head` takes (context, x, t,
+  cond). Initialising the network by calling it has to make the parameters of its methods too. They see the
+  time that the parameterisation tells them; without one, t itself.
 
-  Raises UserError for a network with an energy or a score of which the parameterisation makes something else than the score.
+  Raises UserError for a network with an energy or a score of which the parameterisation makes something else
+  than the score.
   """
   p = parts.parameterization
   stated = [name for name in ("energy", "score") if name in methods(parts.network)]
   if p is not None and stated and p.kind != "score":
-    raise UserError(f"config.denoiser makes '{p.kind}' of a network whose method {stated[0]} gives the score: set factory='denoisers.score'")
+    raise UserError(
+      f"config.denoiser makes '{p.kind}' of a network whose method {stated[0]} gives the score: set "
+      "factory='denoisers.score'"
+    )
   templates = {name: _method(parts, name) for name in methods(parts.network)}
   if p is None:
     return templates
@@ -129,24 +161,27 @@ def functions(parts: Parts, collections=None):
 
 
 def _method(parts, name):
-  """A method of the network as a function of (params, x, t, cond), or (params, context, x, t, cond) of a head."""
+  """A method of the network as a function of (params, x, t, cond), or (params, context, x, t, cond) of a
+  head."""
   p, count = parts.parameterization, 2 if name == "head" else 1
 
   def call(params, *inputs):
-    inputs, t, cond = inputs[:count], inputs[count], inputs[count + 1:]
+    inputs, t, cond = inputs[:count], inputs[count], inputs[count + 1 :]
     if p is not None:
       t = p.clock(parts.process.marginal(t), t)
     return parts.network.apply({"params": params}, *inputs, t, *cond, method=name)
+
   return call
 
 
 def loss(parts: Parts, collections=None, teacher_collections=None):
   """The closed loss of config.loss.
 
-  The section's `factory` makes the objective from the process; around it come, in this order, `condition_dropout`
-  (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty` (true or false), and the
-  section `times` with `reweight`. Of these, what the factory has an argument of that name for goes to the factory. An objective of a
-  teacher's steps (see `student.taught`) has their times if `times` is left out.
+  The section's `factory` makes the objective from the process; around it come, in this order,
+  `condition_dropout` (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty` (true
+  or false), and the section `times` with `reweight`. Of these, what the factory has an argument of that name
+  for goes to the factory. An objective of a teacher's steps (see `student.taught`) has their times if `times`
+  is left out.
 
   Raises UserError for a loss and a config.teacher of which one is there without the other.
   """
@@ -154,20 +189,28 @@ def loss(parts: Parts, collections=None, teacher_collections=None):
   where = "config.loss"
   factory = configuration.resolve(section["factory"], where) if "factory" in section else None
   own = configuration.arguments(factory) if callable(factory) else {}
-  around = {key: section.get(key) for key in AROUND_THE_OBJECTIVE if key not in own}  # a weight that is part of a derivation is an argument
+  around = {
+    key: section.get(key) for key in AROUND_THE_OBJECTIVE if key not in own
+  }  # a weight that is part of a derivation is an argument
   steps = ()
   if callable(factory) and "teacher_grid" in own:
     try:
       steps = (losses.student_steps(parts.process, *student.taught(section, parts.process)),)
     except ValueError as error:
       raise UserError(f"{where}: {error}") from error
-  objective = configuration.build(section, parts.process, *steps, where=where, without=(*around, *(student.OF_STEPS if steps else ())))
+  objective = configuration.build(
+    section, parts.process, *steps, where=where, without=(*around, *(student.OF_STEPS if steps else ()))
+  )
   if ("teacher" in objective.needs) != (parts.teacher is not None):
     name = section["factory"]
     raise UserError(
-        f"config.loss: {name} learns from a teacher and the config has none: add teacher=dict(workdir=FOLDER, guided=True or False) with the folder of a"
-        " finished run" if parts.teacher is None else f"config.teacher names a teacher and {name} learns from none: choose losses.distillation or"
-        " losses.progressive_distillation, or leave config.teacher out")
+      f"config.loss: {name} learns from a teacher and the config has none: add teacher=dict(workdir=FOLDER, "
+      "guided=True or False) with the folder of a"
+      " finished run"
+      if parts.teacher is None
+      else f"config.teacher names a teacher and {name} learns from none: choose losses.distillation or"
+      " losses.progressive_distillation, or leave config.teacher out"
+    )
   transforms = []
   try:
     if around.get("condition_dropout") and parts.dataset.num_classes:
@@ -185,7 +228,9 @@ def loss(parts: Parts, collections=None, teacher_collections=None):
     if parts.teacher is not None:
       roles["teacher"] = teacher(parts, teacher_collections)
     fields = losses.fields(**roles)
-    return losses.chain(objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(around.get("reweight"))))
+    return losses.chain(
+      objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(around.get("reweight")))
+    )
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
 
@@ -195,9 +240,9 @@ def solver(section, process):
 
   Args:
     section: `solver` (a name of `solvers.SOLVERS`), `steps`, `grid` (a name, a section with a factory such as
-      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true by default):
-      on a process with noise at t = 0, whether one more evaluation removes it. A name of `solvers.ADAPTIVE` has `tolerance`
-      in place of steps and grid.
+      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
+      by default): on a process with noise at t = 0, whether one more evaluation removes it. A name of
+      `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
     process: the process of the model.
 
   Raises UserError for a key, a name or an option that does not exist.
@@ -213,7 +258,9 @@ def solver(section, process):
       return solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
     if isinstance(grid, Mapping):
       grid = configuration.build(grid, process, steps, where="config.sampler.grid")
-    cleans = section.get("denoise", True) and name != "annealed_langevin" and float(process.marginal(0.0).sigma) > 0
+    cleans = (
+      section.get("denoise", True) and name != "annealed_langevin" and float(process.marginal(0.0).sigma) > 0
+    )
     if cleans and name in ("predictor_corrector", "euler_maruyama", "reverse_diffusion"):
       options.setdefault("denoise", False)  # the last evaluation does it
     built = solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
@@ -234,7 +281,9 @@ def init_network(parts: Parts, key):
 
 def init_state(parts: Parts) -> states.TrainState:
   """The state before the first step: a pure function of the config, to be jitted or shaped."""
-  network_key, loss_key = jax.random.split(jax.random.fold_in(jax.random.key(parts.config.get("seed", 0)), _INIT))
+  network_key, loss_key = jax.random.split(
+    jax.random.fold_in(jax.random.key(parts.config.get("seed", 0)), _INIT)
+  )
   params, collections = init_network(parts, network_key)
   fixed, theirs = {}, None
   if parts.teacher is not None:  # zeros, which `training.teacher.load` fills
@@ -254,11 +303,14 @@ def shape_state(parts: Parts) -> states.TrainState:
     ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
     return jax.eval_shape(lambda: init_state(parts))
   except (ValueError, TypeError) as error:
-    raise UserError(f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}") from error
+    raise UserError(
+      f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}"
+    ) from error
 
 
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has none.
+  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
+  none.
 
   Args:
     ema_name: half-life in images, as text; None takes the first of the config, '0' or 'none' the parameters.
@@ -266,11 +318,17 @@ def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None 
   if ema_name in ("0", "none") and ema_name not in state.emas:
     return state.params["model"]
   if ema_name is None:
-    names = [name for name in ema.half_lives(parts.config.training.get("ema_half_life_images", ())) if name in state.emas]
+    names = [
+      name
+      for name in ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
+      if name in state.emas
+    ]
     return state.emas[names[0]] if names else state.params["model"]
   if ema_name in state.emas:
     return state.emas[ema_name]
-  raise UserError(f"this run has no average of half-life {ema_name} images; it has {', '.join(state.emas) or 'none'}")
+  raise UserError(
+    f"this run has no average of half-life {ema_name} images; it has {', '.join(state.emas) or 'none'}"
+  )
 
 
 def trained_denoiser(parts: Parts, state: states.TrainState, ema_name: str | None = None):
@@ -279,7 +337,8 @@ def trained_denoiser(parts: Parts, state: states.TrainState, ema_name: str | Non
 
 
 def trained_field(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """Everything that the network of a train state computes, as a `losses.Field` with the parameters of `trained_params`."""
+  """Everything that the network of a train state computes, as a `losses.Field` with the parameters of
+  `trained_params`."""
   binder = losses.fields(model=functions(parts))
   params = {"model": trained_params(parts, state, ema_name), "loss": state.params["loss"]}
   return binder(params, state.loss_state["collections"])["model"]

@@ -21,7 +21,9 @@ def _span(section: Mapping, name: str, batch_size: int, default: float) -> float
   steps, images = section.get(f"{name}_steps"), section.get(f"{name}_images")
   if steps is not None and images is not None:
     raise UserError(f"config.optimizer has both {name}_steps and {name}_images; give one")
-  return float(default if steps is None and images is None else steps if images is None else images / batch_size)
+  return float(
+    default if steps is None and images is None else steps if images is None else images / batch_size
+  )
 
 
 def learning_rate(section: Mapping, batch_size: int, steps: int) -> Callable[[jax.Array], jax.Array]:
@@ -40,7 +42,10 @@ def learning_rate(section: Mapping, batch_size: int, steps: int) -> Callable[[ja
   """
   kind = section.get("schedule", "constant")
   if kind not in SCHEDULES:
-    raise UserError(f"config.optimizer.schedule='{kind}'{configuration.closest(str(kind), SCHEDULES)}; the schedules are {', '.join(SCHEDULES)}")
+    raise UserError(
+      f"config.optimizer.schedule='{kind}'{configuration.closest(str(kind), SCHEDULES)}; the schedules are "
+      f"{', '.join(SCHEDULES)}"
+    )
   peak, final = float(section["learning_rate"]), float(section.get("final") or 0.0)
   warm = _span(section, "warmup", batch_size, 0)
   end = _span(section, "decay", batch_size, steps)
@@ -57,14 +62,31 @@ def learning_rate(section: Mapping, batch_size: int, steps: int) -> Callable[[ja
   return rate
 
 
-KEYS = ("learning_rate", "schedule", "warmup_steps", "warmup_images", "decay_steps", "decay_images", "final",
-        "b1", "b2", "eps", "clip", "weight_decay", "scale")
+KEYS = (
+  "learning_rate",
+  "schedule",
+  "warmup_steps",
+  "warmup_images",
+  "decay_steps",
+  "decay_images",
+  "final",
+  "b1",
+  "b2",
+  "eps",
+  "clip",
+  "weight_decay",
+  "scale",
+)
 
 
 RANGES = (
-    ("b1", lambda x: 0 <= x < 1, "at least 0 and below 1"), ("b2", lambda x: 0 <= x < 1, "at least 0 and below 1"),
-    ("eps", lambda x: x > 0, "positive"), ("clip", lambda x: x >= 0, "0 (no clipping) or positive"),
-    ("weight_decay", lambda x: x >= 0, "at least 0"), ("learning_rate", lambda x: x >= 0, "at least 0"))
+  ("b1", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+  ("b2", lambda x: 0 <= x < 1, "at least 0 and below 1"),
+  ("eps", lambda x: x > 0, "positive"),
+  ("clip", lambda x: x >= 0, "0 (no clipping) or positive"),
+  ("weight_decay", lambda x: x >= 0, "at least 0"),
+  ("learning_rate", lambda x: x >= 0, "at least 0"),
+)
 
 
 def direction(section: Mapping) -> optax.GradientTransformation:
@@ -72,12 +94,15 @@ def direction(section: Mapping) -> optax.GradientTransformation:
 
   Args:
     section: `b1`, `b2`, `eps` of Adam; `clip`, the largest global norm (None or 0: no clipping);
-      `weight_decay`, decoupled from the gradient (AdamW), for the network but its fixed frequencies; `scale`, a section whose factory makes
-      another optax transformation than Adam (`dict(factory='optax.identity')` is SGD).
+      `weight_decay`, decoupled from the gradient (AdamW), for the network but its fixed frequencies; `scale`,
+      a section whose factory makes another optax transformation than Adam (`dict(factory='optax.identity')`
+      is SGD).
   """
   for key in section:
     if key not in KEYS:
-      raise UserError(f"unknown key config.optimizer.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}")
+      raise UserError(
+        f"unknown key config.optimizer.{key}{configuration.closest(key, KEYS)}; it has {', '.join(KEYS)}"
+      )
   for key, allowed, text in RANGES:
     if section.get(key) is not None and not allowed(section[key]):
       raise UserError(f"config.optimizer.{key}={section[key]}: it must be {text}")
@@ -87,15 +112,22 @@ def direction(section: Mapping) -> optax.GradientTransformation:
   if section.get("scale"):
     parts.append(configuration.build(section["scale"], where="config.optimizer.scale"))
   else:
-    parts.append(optax.scale_by_adam(b1=section.get("b1", 0.9), b2=section.get("b2", 0.999), eps=section.get("eps", 1e-8)))
+    parts.append(
+      optax.scale_by_adam(
+        b1=section.get("b1", 0.9), b2=section.get("b2", 0.999), eps=section.get("eps", 1e-8)
+      )
+    )
   if section.get("weight_decay"):
     parts.append(optax.add_decayed_weights(float(section["weight_decay"]), mask=_learned))
   return optax.chain(*parts)
 
 
 def _learned(params):
-  """What decays: the network, but not the fixed frequencies of its Fourier embedding, nor the loss's own parameters."""
+  """What decays: the network, but not the fixed frequencies of its Fourier embedding, nor the loss's own
+  parameters."""
+
   def decays(path, _):
     names = [getattr(entry, "key", None) for entry in path]
     return names[0] != "loss" and names[-1] != "frequencies"
+
   return jax.tree_util.tree_map_with_path(decays, params)

@@ -20,7 +20,8 @@ class Profile:
     self._folder, self._first, self._on = folder, first, False
 
   def step(self, done: int, state) -> str | None:
-    """To be called before every step with the steps done and the state; what to say when the record is complete."""
+    """To be called before every step with the steps done and the state; what to say when the record is
+    complete."""
     if self._folder is None:
       return None
     if done - self._first == BEGIN:

@@ -15,7 +15,8 @@ from diffusion.errors import UserError
 
 LAYOUTS = ("replicated", "fsdp")
 SMALLEST = 1024
-"""Leaves with fewer numbers than this stay whole on every device: gathering one costs more than keeping it."""
+"""Leaves with fewer numbers than this stay whole on every device: gathering one costs more than keeping
+it."""
 
 
 def make_mesh(model: int = 1, devices=None) -> Mesh:
@@ -26,10 +27,15 @@ def make_mesh(model: int = 1, devices=None) -> Mesh:
   """
   devices = jax.devices() if devices is None else devices
   if model < 1 or len(devices) % model:
-    raise UserError(f"config.training.model_devices={model} does not divide the {len(devices)} devices; choose a divisor")
+    raise UserError(
+      f"config.training.model_devices={model} does not divide the {len(devices)} devices; choose a divisor"
+    )
   if jax.process_count() > 1 and jax.local_device_count() % model:
-    raise UserError(f"config.training.model_devices={model} does not divide the {jax.local_device_count()} devices of a process, "
-                    "whose part of the batch is its own; choose a divisor")
+    raise UserError(
+      f"config.training.model_devices={model} does not divide the {jax.local_device_count()} devices of a "
+      "process, "
+      "whose part of the batch is its own; choose a divisor"
+    )
   grid = np.asarray(devices).reshape(len(devices) // model, model)
   return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
@@ -37,8 +43,9 @@ def make_mesh(model: int = 1, devices=None) -> Mesh:
 def leaf_spec(shape: tuple[int, ...], layout: str, mesh: Mesh) -> PartitionSpec:
   """How one leaf of the train state is split.
 
-  `replicated` keeps a whole copy on each device. `fsdp` splits the longest axis that the number of devices divides (the last of
-  equals) over all of them, so that each holds 1/N; leaves without such an axis, and small ones, stay whole.
+  `replicated` keeps a whole copy on each device. `fsdp` splits the longest axis that the number of devices
+  divides (the last of equals) over all of them, so that each holds 1/N; leaves without such an axis, and
+  small ones, stay whole.
 
   >>> mesh = make_mesh(devices=jax.devices()[:4])
   >>> tuple(leaf_spec((3, 3, 64, 128), "fsdp", mesh)), tuple(leaf_spec((128,), "fsdp", mesh))
@@ -61,13 +68,15 @@ def state_sharding(mesh: Mesh, state, layout: str = "replicated"):
 def whole(params, places, mesh: Mesh):
   """Parameters gathered to a whole copy for the loss, whose gradient comes back split as they are.
 
-  Said here, the compiler gathers weights and never moves activations, whatever the network: examples stay where they are.
+  Said here, the compiler gathers weights and never moves activations, whatever the network: examples stay
+  where they are.
 
   Args:
     params: a pytree of arrays, split as `places` says.
     places: a NamedSharding for each.
     mesh: of all of them.
   """
+
   @jax.custom_vjp
   def gather(params):
     return jax.lax.with_sharding_constraint(params, replicated(mesh))
@@ -80,15 +89,20 @@ def whole(params, places, mesh: Mesh):
 
 
 def activations(mesh: Mesh):
-  """The rule for h [B, ..., C] inside a network: examples along `data`, channels along `model`, as far as these divide them.
+  """The rule for h [B, ..., C] inside a network: examples along `data`, channels along `model`, as far as
+  these divide them.
 
-  With one device to a model nothing moves: each keeps its examples. With more, each computes its share of the channels of every layer.
+  With one device to a model nothing moves: each keeps its examples. With more, each computes its share of the
+  channels of every layer.
   """
+
   def rule(h):
     if mesh.size == 1 or h.ndim < 2 or h.shape[0] % mesh.shape["data"]:
       return h
     channels = "model" if h.shape[-1] % mesh.shape["model"] == 0 else None
-    return jax.lax.with_sharding_constraint(h, NamedSharding(mesh, PartitionSpec("data", *[None] * (h.ndim - 2), channels)))
+    return jax.lax.with_sharding_constraint(
+      h, NamedSharding(mesh, PartitionSpec("data", *[None] * (h.ndim - 2), channels))
+    )
 
   return rule
 
@@ -119,5 +133,6 @@ def check_batch_size(batch_size: int, accumulate: int, mesh: Mesh) -> None:
   parts = accumulate * mesh.shape["data"]
   if batch_size < 1 or accumulate < 1 or batch_size % parts:
     raise UserError(
-        f"config.training.batch_size={batch_size} cannot be split into accumulate={accumulate} parts over "
-        f"{mesh.shape['data']} devices; use a multiple of {max(parts, 1)}")
+      f"config.training.batch_size={batch_size} cannot be split into accumulate={accumulate} parts over "
+      f"{mesh.shape['data']} devices; use a multiple of {max(parts, 1)}"
+    )

@@ -17,8 +17,9 @@ class TrainState:
     params: {'model': network parameters, 'loss': the loss's own parameters}, float32.
     opt_state: of the optax chain.
     emas: {half-life in images, as text: network parameters}.
-    loss_state: {'objective': state of the objective, 'collections': the networks' mutable collections by role} and, in a run that has a
-      teacher, 'fixed': {role: parameters} of the roles that learn nothing, so that a resumed run needs no other folder than its own.
+    loss_state: {'objective': state of the objective, 'collections': the networks' mutable collections by
+      role} and, in a run that has a teacher, 'fixed': {role: parameters} of the roles that learn nothing, so
+      that a resumed run needs no other folder than its own.
 
   Random keys are not kept: they are derived from the seed and the step, see `run_key`.
   """
@@ -33,11 +34,11 @@ class TrainState:
 def create(params, loss_state, transform: optax.GradientTransformation, ema_names) -> TrainState:
   """The state before the first step: every average starts at the parameters."""
   return TrainState(
-      step=jnp.zeros((), jnp.int32),
-      params=params,
-      opt_state=transform.init(params),
-      emas={name: jax.tree.map(jnp.copy, params["model"]) for name in ema_names},
-      loss_state=loss_state,
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=transform.init(params),
+    emas={name: jax.tree.map(jnp.copy, params["model"]) for name in ema_names},
+    loss_state=loss_state,
   )
 
 

@@ -13,8 +13,18 @@ from diffusion.training import ema, sharding
 from diffusion.training.state import TrainState, run_key
 
 
-def make_step(loss, transform: optax.GradientTransformation, rate: Callable, averages: Mapping[str, float], *,
-              mesh, state_sharding, seed: int, accumulate: int = 1, ramp: float | None = None):
+def make_step(
+  loss,
+  transform: optax.GradientTransformation,
+  rate: Callable,
+  averages: Mapping[str, float],
+  *,
+  mesh,
+  state_sharding,
+  seed: int,
+  accumulate: int = 1,
+  ramp: float | None = None,
+):
   """A jitted (state, batch) -> (state, metrics) that takes the state's buffers over.
 
   Args:
@@ -30,38 +40,57 @@ def make_step(loss, transform: optax.GradientTransformation, rate: Callable, ave
   The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`.
   """
   if accumulate > 1 and loss.objective.coupled:
-    raise UserError(f"config.training.accumulate={accumulate}: {loss.objective.name} couples the examples of a batch, "
-                    "which cannot then be taken in parts; set accumulate=1")
+    raise UserError(
+      f"config.training.accumulate={accumulate}: {loss.objective.name} couples the examples of a batch, "
+      "which cannot then be taken in parts; set accumulate=1"
+    )
 
   def step(state: TrainState, batch):
     key = run_key(seed)
     value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
     # What learns nothing is a role's parameters for the loss, and goes from one state to the next as it is.
     kept = {name: part for name, part in state.loss_state.items() if name == "fixed"}
-    changing = state.replace(loss_state={name: part for name, part in state.loss_state.items() if name != "fixed"})
+    changing = state.replace(
+      loss_state={name: part for name, part in state.loss_state.items() if name != "fixed"}
+    )
     with activations.placing(sharding.activations(mesh)):
       fixed = sharding.whole(kept["fixed"], state_sharding.loss_state["fixed"], mesh) if kept else {}
       gradient, loss_state, metrics = value(
-          loss, changing, key, batch, lambda params: {**sharding.whole(params, state_sharding.params, mesh), **fixed})
+        loss,
+        changing,
+        key,
+        batch,
+        lambda params: {**sharding.whole(params, state_sharding.params, mesh), **fixed},
+      )
     updates, opt_state = transform.update(gradient, state.opt_state, state.params)
     learning_rate = rate(state.step)
-    params = jax.tree.map(lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype), state.params, updates)
+    params = jax.tree.map(
+      lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype),
+      state.params,
+      updates,
+    )
     size = jax.tree.leaves(batch)[0].shape[0]
     emas = {
-        name: ema.update(state.emas[name], params["model"], ema.rate(half_life, state.step, size, ramp))
-        for name, half_life in averages.items()
+      name: ema.update(state.emas[name], params["model"], ema.rate(half_life, state.step, size, ramp))
+      for name, half_life in averages.items()
     }
     metrics = metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": learning_rate}
     return TrainState(state.step + 1, params, opt_state, emas, {**loss_state, **kept}), metrics
 
-  return jax.jit(step, donate_argnums=0, in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
-                 out_shardings=(state_sharding, sharding.replicated(mesh)))
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
+    out_shardings=(state_sharding, sharding.replicated(mesh)),
+  )
 
 
 def _value(loss, state, key, batch, whole):
   """(gradient, loss state, metrics) of the whole batch at once."""
+
   def of(params):
     return loss(whole(params), state.loss_state, state.step, key, batch)
+
   gradient, (loss_state, metrics) = jax.grad(of, has_aux=True)(state.params)
   return gradient, loss_state, metrics
 
@@ -93,14 +122,20 @@ def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
 
     (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
     terms = jax.lax.stop_gradient(terms)
-    collections = {role: new for role, new in (terms.collections or {}).items() if role in loss_state["collections"]}
-    loss_state = {"objective": loss.objective.update(loss_state["objective"], t, terms),
-                  "collections": {**loss_state["collections"], **collections}}
+    collections = {
+      role: new for role, new in (terms.collections or {}).items() if role in loss_state["collections"]
+    }
+    loss_state = {
+      "objective": loss.objective.update(loss_state["objective"], t, terms),
+      "collections": {**loss_state["collections"], **collections},
+    }
     metrics = {name: jnp.mean(metric) for name, metric in terms.metrics.items()} | {"loss": value}
     return (jax.tree.map(jnp.add, total, gradient), loss_state), metrics
 
   zeros = jax.tree.map(jnp.zeros_like, state.params)
-  (total, loss_state), metrics = jax.lax.scan(part, (zeros, state.loss_state), (jnp.arange(accumulate), rows, split(times)))
+  (total, loss_state), metrics = jax.lax.scan(
+    part, (zeros, state.loss_state), (jnp.arange(accumulate), rows, split(times))
+  )
   gradient = jax.tree.map(lambda leaf: leaf / accumulate, total)
   return gradient, loss_state, {name: jnp.mean(metric) for name, metric in metrics.items()}
 
@@ -114,6 +149,7 @@ def _of_part(loss, number):
       if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) and leaf.ndim == 0:
         return jax.random.fold_in(leaf, number)
       return leaf
+
     return jax.tree.map(own, inner(key, batch, t, state))
 
   return dataclasses.replace(loss, objective=loss.objective.replace(draw=draw))

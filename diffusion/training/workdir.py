@@ -6,9 +6,21 @@ from diffusion import configuration
 from diffusion.errors import UserError
 from diffusion.training import distributed
 
-FREE = ("training.steps", "training.log_every", "training.checkpoint_every", "training.keep", "training.keep_every",
-        "training.layout", "training.model_devices", "sampler", "evaluation", "claim", "measure")
-"""Keys that may differ between the parts of one run: its length, what it writes, where its arrays lie, how it is sampled."""
+FREE = (
+  "training.steps",
+  "training.log_every",
+  "training.checkpoint_every",
+  "training.keep",
+  "training.keep_every",
+  "training.layout",
+  "training.model_devices",
+  "sampler",
+  "evaluation",
+  "claim",
+  "measure",
+)
+"""Keys that may differ between the parts of one run: its length, what it writes, where its arrays lie, how it
+is sampled."""
 
 
 def claim(workdir: str, config) -> None:
@@ -20,7 +32,10 @@ def claim(workdir: str, config) -> None:
     if different:
       shown = "; ".join(f"{key} is {old!r} there and {new!r} here" for key, old, new in different[:3])
       more = f" and {len(different) - 3} more" if len(different) > 3 else ""
-      raise UserError(f"{workdir} holds a run of another config: {shown}{more}; give another --workdir, or the same config to go on")
+      raise UserError(
+        f"{workdir} holds a run of another config: {shown}{more}; give another --workdir, or the same config "
+        "to go on"
+      )
   if distributed.first():
     with open(path + ".tmp", "w") as file:
       file.write(configuration.to_json(config))
@@ -31,7 +46,9 @@ def read(workdir: str):
   """The config of the run in `workdir`. Raises UserError if there is none."""
   path = os.path.join(workdir, "config.json")
   if not os.path.exists(path):
-    raise UserError(f"no config.json in {workdir}: it is not the folder of a run; train first, or name another --workdir")
+    raise UserError(
+      f"no config.json in {workdir}: it is not the folder of a run; train first, or name another --workdir"
+    )
   try:
     with open(path) as file:
       return configuration.from_json(file.read())

@@ -1,4 +1,5 @@
-"""Autoregressive fields in closed form: a Gaussian with any covariance, and a mixture on the line that the coordinate before it moves."""
+"""Autoregressive fields in closed form: a Gaussian with any covariance, and a mixture on the line that the
+coordinate before it moves."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +13,19 @@ WEIGHTS, CENTRES, SPREAD = np.array([0.7, 0.3]), np.array([-1.5, 1.5]), 0.3
 
 
 def gaussian(mean=MEAN, covariance=COVARIANCE):
-  """Field of N(mean, covariance): p(x_d | x_<d) is normal with the Cholesky factor's mean and variance, which are the context."""
+  """Field of N(mean, covariance): p(x_d | x_<d) is normal with the Cholesky factor's mean and variance, which
+  are the context."""
+
   def context(x, t, cond):
     root = jnp.asarray(np.linalg.cholesky(covariance), x.dtype)
     shape, x = x.shape, x.reshape(x.shape[0], -1)
     z = jax.scipy.linalg.solve_triangular(root, (x - jnp.asarray(mean, x.dtype)[None]).T, lower=True).T
     centre = jnp.asarray(mean, x.dtype)[None] + z @ root.T - z * jnp.diag(root)[None]
     return jnp.stack([centre, jnp.broadcast_to(jnp.diag(root)[None] ** 2, x.shape)], -1).reshape(*shape, 2)
-  return losses.Field(context=context, head=lambda context, x, t, cond: (context[..., 0] - x) / context[..., 1])
+
+  return losses.Field(
+    context=context, head=lambda context, x, t, cond: (context[..., 0] - x) / context[..., 1]
+  )
 
 
 def log_normal_pdf(x, centre, variance):
@@ -27,7 +33,9 @@ def log_normal_pdf(x, centre, variance):
 
 
 def mixture(process=None):
-  """Field of x_1 from two normals of unequal weight, and x_2 from the same moved by x_1; at time t of a process with alpha = 1."""
+  """Field of x_1 from two normals of unequal weight, and x_2 from the same moved by x_1; at time t of a
+  process with alpha = 1."""
+
   def variance(t):
     return SPREAD**2 + (0.0 if process is None else process.marginal(t).sigma ** 2) * jnp.ones_like(t)
 
@@ -40,8 +48,11 @@ def mixture(process=None):
     centres, weights = jnp.asarray(CENTRES, x.dtype), jnp.asarray(WEIGHTS, x.dtype)
     gap = (context[..., 0] - x)[..., None] + centres.reshape((1,) * x.ndim + (2,))
     gap = gap / context[..., 1:]
-    share = jax.nn.softmax(-0.5 * gap**2 * context[..., 1:] + jnp.log(weights).reshape((1,) * x.ndim + (2,)), axis=-1)
+    share = jax.nn.softmax(
+      -0.5 * gap**2 * context[..., 1:] + jnp.log(weights).reshape((1,) * x.ndim + (2,)), axis=-1
+    )
     return jnp.sum(share * gap, -1)
+
   return losses.Field(context=context, head=head)
 
 

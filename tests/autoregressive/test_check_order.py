@@ -1,11 +1,11 @@
 """The check of the order finds every way in which a coordinate can see what it may not."""
 
+import conditional_families as family
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffusion import autoregressive, losses
-import conditional_families as family
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)), jnp.float32)
 HEAD = lambda c, x, t, cond: c[..., 0] - x
@@ -16,14 +16,21 @@ def test_a_field_in_order_passes():
   autoregressive.check_order(family.gaussian(), X.reshape(2, 1, 3, 1), 0.3)
 
 
-@pytest.mark.parametrize("context,head,words", [
+@pytest.mark.parametrize(
+  "context,head,words",
+  [
     (lambda x: jnp.tanh(before(x) + 1e-6 * x), HEAD, "coordinate 0 depends on coordinate 0"),
     (lambda x: before(x).at[:, 1].add(x[:, 2] ** 2), HEAD, "coordinate 1 depends on coordinate 2"),
     (lambda x: before(x) / jnp.std(x, axis=1, keepdims=True), HEAD, "no normalisation or pooling"),
-    (before, lambda c, x, t, cond: c[..., 0] - jnp.mean(x, axis=1, keepdims=True), "head of coordinate 0 depends on coordinate 1"),
+    (
+      before,
+      lambda c, x, t, cond: c[..., 0] - jnp.mean(x, axis=1, keepdims=True),
+      "head of coordinate 0 depends on coordinate 1",
+    ),
     (before, lambda c, x, t, cond: c[..., 0] - jnp.arange(1.0, 4.0)[None] * x, "another order"),
     (before, lambda c, x, t, cond: c[..., 0] - c[:, ::-1, 0] - x, "context of coordinate 2"),
-])
+  ],
+)
 def test_what_is_out_of_order_raises_a_sentence(context, head, words):
   field = losses.Field(context=lambda x, t, cond: context(x)[..., None], head=head)
   with pytest.raises(ValueError, match=words):

@@ -1,4 +1,5 @@
-"""What the measurements of concrete score matching rest on: laws that sum to one, fair draws, floors, distances."""
+"""What the measurements of concrete score matching rest on: laws that sum to one, fair draws, floors,
+distances."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ def test_laws_sum_to_one_and_blocks_keep_the_sum():
 
 
 def test_draws_have_the_law_and_the_floor_is_their_distance():
-  """Of 64 states: Pearson's statistic of 50,000 draws (63 degrees, above 125 once in 10^5), and the mean distance of 30 sets of 2,000."""
+  """Of 64 states: Pearson's statistic of 50,000 draws (63 degrees, above 125 once in 10^5), and the mean
+  distance of 30 sets of 2,000."""
   p, n = concrete.blocks(concrete.ring(32), 8), 2000
   draw = jax.jit(concrete.sampler(p, 50_000))
   counts = 50_000 * concrete.counted(draw(jax.random.key(0))["x"], p.shape)
@@ -27,13 +29,18 @@ def test_draws_have_the_law_and_the_floor_is_their_distance():
   rare = 50_000 * p < 5
   groups = [(counts[~rare], 50_000 * p[~rare]), (counts[rare].sum(), 50_000 * p[rare].sum())]
   assert sum(np.sum((seen - expected) ** 2 / np.maximum(expected, 1.0)) for seen, expected in groups) < 125.0
-  distances = [concrete.total_variation(concrete.counted(draw(jax.random.key(i))["x"][:n], p.shape), p) for i in range(30)]
+  distances = [
+    concrete.total_variation(concrete.counted(draw(jax.random.key(i))["x"][:n], p.shape), p)
+    for i in range(30)
+  ]
   np.testing.assert_allclose(np.mean(distances), concrete.floor(p, n), rtol=0.1)
 
 
 def test_tables_are_read_where_they_were_written():
   of = neighbourhoods.grid([3, 4])
-  value = jax.tree_util.Partial(lambda x, t, cond=None: jnp.stack([(10 * x[:, 0] + x[:, 1]).astype(t.dtype), t], axis=1))
+  value = jax.tree_util.Partial(
+    lambda x, t, cond=None: jnp.stack([(10 * x[:, 0] + x[:, 1]).astype(t.dtype), t], axis=1)
+  )
   tables = concrete.tabulated(value, of.sizes, [0.25, 0.5]).reshape(2, 3, 4, 2)
   x = jnp.array([[2, 3], [0, 1]], jnp.int32)
   np.testing.assert_allclose(concrete.look_up(tables, x, jnp.array([1.0, 0.0])), [[23.0, 0.5], [1.0, 0.25]])

@@ -1,4 +1,5 @@
-"""What the measurements of high-order score matching compare with: the true Hessian in low rank, and the best constant."""
+"""What the measurements of high-order score matching compare with: the true Hessian in low rank, and the best
+constant."""
 
 import jax
 import jax.numpy as jnp
@@ -14,5 +15,7 @@ def test_the_true_hessian_in_low_rank_is_the_oracles():
   dense = np.asarray(jax.jit(oracle.hessian)(x, t))
   np.testing.assert_allclose(truth.dense(), dense, atol=1e-4)
   # The constant that minimises the mean square error is the mean.
-  np.testing.assert_allclose(claims.constant_error(truth), np.mean(np.sum((dense - dense.mean(0)) ** 2, axis=(1, 2))), rtol=1e-4)
+  np.testing.assert_allclose(
+    claims.constant_error(truth), np.mean(np.sum((dense - dense.mean(0)) ** 2, axis=(1, 2))), rtol=1e-4
+  )
   np.testing.assert_allclose(claims.mean_of(truth), dense.mean(0), atol=1e-4)

@@ -1,4 +1,5 @@
-"""The densities that samples in the plane are compared with: normalised, noised as their samples are, and with exact masses of blocks."""
+"""The densities that samples in the plane are compared with: normalised, noised as their samples are, and
+with exact masses of blocks."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +14,24 @@ PROCESS = processes.vp_cosine()
 
 @pytest.mark.parametrize("name", planar_targets.TARGETS)
 def test_densities_masses_and_samples_agree(name):
-  """The density at a noise level sums to one and has the samples' masses within 4.5 standard errors; blocks of clean samples likewise."""
+  """The density at a noise level sums to one and has the samples' masses within 4.5 standard errors; blocks
+  of clean samples likewise."""
   goal, t, count = planar_targets.target(name, PROCESS), 0.05, 20_000
   line = np.linspace(-3.0, 3.0, 241)
   grid = np.stack(np.meshgrid(line, line, indexing="ij"), axis=-1).reshape(-1, 2)
-  density = np.exp(np.asarray(jax.jit(goal.log_prob)(jnp.asarray(grid, jnp.float32), jnp.full(len(grid), t)), np.float64))
+  density = np.exp(
+    np.asarray(jax.jit(goal.log_prob)(jnp.asarray(grid, jnp.float32), jnp.full(len(grid), t)), np.float64)
+  )
   cell = (line[1] - line[0]) ** 2
   np.testing.assert_allclose(density.sum() * cell, 1.0, rtol=2e-3)
   x = goal.sample(jax.random.key(0), count)
   m = PROCESS.marginal(np.array(t))
   noisy = float(m.alpha) * x + float(m.sigma) * jax.random.normal(jax.random.key(1), x.shape)
-  for region in (lambda x: (x[:, 0] > 0.2) & (x[:, 1] > 0.1), lambda x: np.abs(x).max(axis=1) < 0.8, lambda x: x[:, 0] - x[:, 1] > 1.0):
+  for region in (
+    lambda x: (x[:, 0] > 0.2) & (x[:, 1] > 0.1),
+    lambda x: np.abs(x).max(axis=1) < 0.8,
+    lambda x: x[:, 0] - x[:, 1] > 1.0,
+  ):
     share = density[region(grid)].sum() * cell
     assert abs(region(np.asarray(noisy)).mean() - share) < 4.5 * np.sqrt(share * (1 - share) / count) + 0.012
   assert abs(float(jnp.std(x)) - 1.0) < 0.02

@@ -1,4 +1,5 @@
-"""The measurements of recovery likelihood, small: what they return is what their claims are about, and the published scale is the energy's."""
+"""The measurements of recovery likelihood, small: what they return is what their claims are about, and the
+published scale is the energy's."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,8 @@ def test_every_variant_returns_its_metrics(variant, tmp_path):
 
 @pytest.mark.slow
 def test_the_published_energy_is_f_over_the_squared_step():
-  """So the drift of a Langevin step from it, step^2 / 2 times its slope, is half the slope of f, whatever the level."""
+  """So the drift of a Langevin step from it, step^2 / 2 times its slope, is half the slope of f, whatever the
+  level."""
   process, network = processes.ddpm_ladder(), networks.Potential(width=8, depth=1, frequencies=())
   energy, _, weight = recovery.published(network, process, processes.T6_TIMES, 2e-4)
   x = jax.random.normal(jax.random.key(0), (6, 2))
@@ -42,4 +44,8 @@ def test_the_published_energy_is_f_over_the_squared_step():
   squared = np.array([2.1e-5, 1.728e-3, 4.686e-3, 7.92e-3, 1.0742e-2, 1.9196e-2])
   f = network.apply(variables, x, recovery.clock(process, t), method="energy") - 0.5 * jnp.sum(x**2, axis=1)
   np.testing.assert_allclose(energy(variables["params"], x, t) * squared, f, rtol=5e-3)
-  np.testing.assert_allclose(weight(process, t) / squared, 0.32368 / np.array([.32368, .51650, .63221, .71324, .77337, .99974]), rtol=5e-3)
+  np.testing.assert_allclose(
+    weight(process, t) / squared,
+    0.32368 / np.array([0.32368, 0.51650, 0.63221, 0.71324, 0.77337, 0.99974]),
+    rtol=5e-3,
+  )

@@ -12,15 +12,43 @@ from diffusion import factories
 from diffusion.claims import translation
 
 SMALL = {
-    "ddib": (plane, dict(pool=400, points=40, cycle_points=8, width=8, depth=1, steps=3, batch=16, runge_kutta=4, tables=dict(ddim=(4, 8, 1000), heun=(4, 160)),
-                         tolerance=1e-2, pairs=(("moons", "rings"),))),
-    "digits": (digits, dict(width=8, depth=1, steps=3, batch=16, draws=(1, 3, 10, 30))),
-    "hallucinations": (hallucinations, dict(width=8, depth=1, steps=3, batch=16, samples=200)),
-    "classifier_failure": (classifier_failure, dict(width=8, depth=1, steps=3, batch=16, epochs=30)),
-    "out_of_distribution": (out_of_distribution, dict(width=8, depth=1, steps=3, batch=16)),
-    "autoguidance": (autoguidance, dict(depth=3, pool=500, count=60, width=8, blocks=1, steps=3, worse_width=4, guides=dict(guide_of_an_eighth=2, guide_of_a_half=2), batch=16, solver_steps=4)),
-    "composition": (composition, dict(count=50, steps=5, side=60)),
-    "inverse_problems": (mixture, dict(measurements=("inpainting", "blur"), points=2, count=40, steps=5)),
+  "ddib": (
+    plane,
+    dict(
+      pool=400,
+      points=40,
+      cycle_points=8,
+      width=8,
+      depth=1,
+      steps=3,
+      batch=16,
+      runge_kutta=4,
+      tables=dict(ddim=(4, 8, 1000), heun=(4, 160)),
+      tolerance=1e-2,
+      pairs=(("moons", "rings"),),
+    ),
+  ),
+  "digits": (digits, dict(width=8, depth=1, steps=3, batch=16, draws=(1, 3, 10, 30))),
+  "hallucinations": (hallucinations, dict(width=8, depth=1, steps=3, batch=16, samples=200)),
+  "classifier_failure": (classifier_failure, dict(width=8, depth=1, steps=3, batch=16, epochs=30)),
+  "out_of_distribution": (out_of_distribution, dict(width=8, depth=1, steps=3, batch=16)),
+  "autoguidance": (
+    autoguidance,
+    dict(
+      depth=3,
+      pool=500,
+      count=60,
+      width=8,
+      blocks=1,
+      steps=3,
+      worse_width=4,
+      guides=dict(guide_of_an_eighth=2, guide_of_a_half=2),
+      batch=16,
+      solver_steps=4,
+    ),
+  ),
+  "composition": (composition, dict(count=50, steps=5, side=60)),
+  "inverse_problems": (mixture, dict(measurements=("inpainting", "blur"), points=2, count=40, steps=5)),
 }
 
 

@@ -20,7 +20,10 @@ assert "tensorflow" not in sys.modules
 def folder(tmp_path_factory):
   """Prepared by two programs at once, neither of which may import TensorFlow."""
   path = str(tmp_path_factory.mktemp("digits"))
-  programs = [subprocess.Popen([sys.executable, "-c", PROGRAM, path], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+  programs = [
+    subprocess.Popen([sys.executable, "-c", PROGRAM, path], stderr=subprocess.PIPE, text=True)
+    for _ in range(2)
+  ]
   for program in programs:
     _, error = program.communicate(timeout=120)
     assert program.returncode == 0 and "Traceback" not in error, error

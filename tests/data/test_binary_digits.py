@@ -10,7 +10,12 @@ from diffusion.errors import UserError
 
 def test_pixels_are_ones_where_the_grey_ones_are_dark(folder):
   grey, binary = data.digits(folder), data.binary_digits(folder, threshold=5)
-  assert binary.shape == (8, 8, 1) and binary.num_classes == 10 and binary.scaling.levels == 2 and binary.scaling.dtype == np.int32
+  assert (
+    binary.shape == (8, 8, 1)
+    and binary.num_classes == 10
+    and binary.scaling.levels == 2
+    and binary.scaling.dtype == np.int32
+  )
   assert (len(binary.train), len(binary.held_out)) == (len(grey.train), len(grey.held_out))
   for rows in ([3, 0, 7], [5]):
     found, plain = sources.gather(binary.train, rows), sources.gather(grey.train, rows)

@@ -25,7 +25,11 @@ def encoded(array, format="PNG"):
 
 def tree(prefix="", count=4, classes=("cat", "dog"), first=0):
   """dict from file name to array."""
-  return {f"{prefix}{name}/{i:03d}.png": picture(first + 100 * k + i) for k, name in enumerate(classes) for i in range(count)}
+  return {
+    f"{prefix}{name}/{i:03d}.png": picture(first + 100 * k + i)
+    for k, name in enumerate(classes)
+    for i in range(count)
+  }
 
 
 def write(path, files, compression=zipfile.ZIP_STORED):
@@ -52,7 +56,11 @@ def expected(files, classes=("cat", "dog")):
   return sorted((array.tobytes(), classes.index(name.split("/")[-2])) for name, array in files.items())
 
 
-KINDS = {"folder": ("set", None), "stored zip": ("set.zip", zipfile.ZIP_STORED), "deflated zip": ("set.zip", zipfile.ZIP_DEFLATED)}
+KINDS = {
+  "folder": ("set", None),
+  "stored zip": ("set.zip", zipfile.ZIP_STORED),
+  "deflated zip": ("set.zip", zipfile.ZIP_DEFLATED),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,7 +117,9 @@ def test_jpeg_grey_and_transparent_files_are_read_as_asked(tmp_path):
 
 
 def test_mixed_sizes_are_explained_and_image_size_mends_them(tmp_path):
-  path = write(tmp_path / "set", {"a/0.png": picture(0), "a/1.png": picture(1, (8, 12, 3)), "b/2.png": picture(2)})
+  path = write(
+    tmp_path / "set", {"a/0.png": picture(0), "a/1.png": picture(1, (8, 12, 3)), "b/2.png": picture(2)}
+  )
   with pytest.raises(UserError, match="image_size"):
     images(path)
   assert images(path, image_size=4, held_out=0).shape == (4, 4, 3)

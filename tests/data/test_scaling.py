@@ -44,13 +44,17 @@ def test_dequantised_noise_is_uniform_in_the_bin():
 
 @pytest.mark.parametrize("scaling", SCALINGS + [Standardize(1.5, 0.25)], ids=str)
 def test_the_log_determinant_is_the_slope(scaling):
-  slope = float(scaling.to_model(np.array([1.0])).astype(np.float64)[0] - scaling.to_model(np.array([0.0]))[0])
+  slope = float(
+    scaling.to_model(np.array([1.0])).astype(np.float64)[0] - scaling.to_model(np.array([0.0]))[0]
+  )
   assert math.isclose(scaling.log_det, math.log(slope), rel_tol=1e-3, abs_tol=1e-6)
   if scaling.uses_noise:
     assert math.isclose(scaling.bits_offset, -scaling.log_det / math.log(2), rel_tol=1e-12, abs_tol=1e-12)
 
 
-@pytest.mark.parametrize("levels, centered, bits", [(256, True, 7.0), (256, False, 8.0), (17, False, math.log2(17))])
+@pytest.mark.parametrize(
+  "levels, centered, bits", [(256, True, 7.0), (256, False, 8.0), (17, False, math.log2(17))]
+)
 def test_a_uniform_density_has_the_bits_of_the_levels(levels, centered, bits):
   scaling = Scaling(levels, centered).dequantized()
   assert scaling.bits_offset == bits
@@ -69,7 +73,7 @@ def test_samples_outside_the_range_are_clipped():
 
 def test_bits_per_dimension_without_dequantisation_is_refused():
   with pytest.raises(ValueError, match="dequantized"):
-    Scaling(256).bits_offset
+    _ = Scaling(256).bits_offset
 
 
 @pytest.mark.parametrize("wrong", [dict(levels=1), dict(levels=2**17), dict(dequantization="normal")])

@@ -31,7 +31,13 @@ OPTIONS = {
 
 def take(count, batch_size, **options):
   """The first `count` examples from `start` on, as one dict of arrays."""
-  stream = Stream(options.pop("source", None) or pictures(), batch_size, options.pop("seed", 3), num_threads=options.pop("num_threads", 0), **options)
+  stream = Stream(
+    options.pop("source", None) or pictures(),
+    batch_size,
+    options.pop("seed", 3),
+    num_threads=options.pop("num_threads", 0),
+    **options,
+  )
   batches = list(itertools.islice(stream, count // batch_size))
   stream.close()
   labels = [batch["cond"]["label"] for batch in batches] if "cond" in batches[0] else None
@@ -54,7 +60,9 @@ def test_processes_share_every_global_batch_without_overlap(kind, processes):
   whole, _ = take(160, 8, **OPTIONS[kind])
   shares = []
   for index in range(processes):
-    stream = Stream(pictures(), 8, 3, process_index=index, process_count=processes, num_threads=0, **OPTIONS[kind])
+    stream = Stream(
+      pictures(), 8, 3, process_index=index, process_count=processes, num_threads=0, **OPTIONS[kind]
+    )
     shares.append([next(stream)["x"] for _ in range(20)])
     assert stream.position == 160
   together = np.concatenate([np.concatenate(rows) for rows in zip(*shares)])
@@ -64,14 +72,19 @@ def test_processes_share_every_global_batch_without_overlap(kind, processes):
 def test_a_run_taken_up_by_another_number_of_processes_goes_on_the_same():
   whole, _ = take(160, 8, **OPTIONS["everything"])
   halves = [
-    Stream(pictures(), 8, 3, start=56, process_index=i, process_count=2, num_threads=0, **OPTIONS["everything"]) for i in (0, 1)
+    Stream(
+      pictures(), 8, 3, start=56, process_index=i, process_count=2, num_threads=0, **OPTIONS["everything"]
+    )
+    for i in (0, 1)
   ]
   np.testing.assert_array_equal(np.concatenate([next(half)["x"] for half in halves]), whole[56:64])
 
 
 @pytest.mark.parametrize("ahead", [dict(num_threads=1), dict(num_threads=3, prefetch=2)])
 def test_threads_do_not_change_the_stream(ahead):
-  np.testing.assert_array_equal(take(160, 8, **OPTIONS["everything"])[0], take(160, 8, **ahead, **OPTIONS["everything"])[0])
+  np.testing.assert_array_equal(
+    take(160, 8, **OPTIONS["everything"])[0], take(160, 8, **ahead, **OPTIONS["everything"])[0]
+  )
 
 
 @pytest.mark.parametrize("kind", OPTIONS)
@@ -92,7 +105,9 @@ def test_labels_stay_with_their_records():
 
 
 def test_another_seed_gives_another_order_not_the_next_epoch_of_this_one():
-  seeds = {(seed, epoch): tuple(order.permutation(SIZE, seed, epoch)) for seed in range(6) for epoch in range(6)}
+  seeds = {
+    (seed, epoch): tuple(order.permutation(SIZE, seed, epoch)) for seed in range(6) for epoch in range(6)
+  }
   assert len(set(seeds.values())) == len(seeds)
 
 
@@ -116,14 +131,21 @@ def test_half_of_the_images_are_mirrored_and_each_is_exactly_itself_or_its_mirro
 
 
 def test_an_example_meets_new_noise_in_every_epoch():
-  x = take(SIZE * 2, SIZE, scaling=Scaling(256, dequantization="uniform"), source=Arrays(np.zeros((SIZE, 6), np.uint8)))[0]
+  x = take(
+    SIZE * 2,
+    SIZE,
+    scaling=Scaling(256, dequantization="uniform"),
+    source=Arrays(np.zeros((SIZE, 6), np.uint8)),
+  )[0]
   assert len(np.unique(x)) > 0.99 * x.size
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (8,), (5, 5)])
 def test_random_numbers_belong_to_the_example(shape):
   together = random_streams.uniform(7, "flip", 100, 20, shape)
-  parts = [random_streams.uniform(7, "flip", first, count, shape) for first, count in ((100, 1), (101, 12), (113, 7))]
+  parts = [
+    random_streams.uniform(7, "flip", first, count, shape) for first, count in ((100, 1), (101, 12), (113, 7))
+  ]
   np.testing.assert_array_equal(together, np.concatenate(parts))
   assert not np.array_equal(together, random_streams.uniform(7, "dequantization", 100, 20, shape))
   assert not np.array_equal(together, random_streams.uniform(8, "flip", 100, 20, shape))
@@ -161,6 +183,8 @@ def test_wrong_arguments_are_explained(wrong, sentence):
 
 
 def test_an_augmentation_that_changes_the_shape_is_explained():
-  stream = Stream(pictures(), 4, 0, augment=lambda record, rng: record | {"x": record["x"][:2]}, num_threads=0)
+  stream = Stream(
+    pictures(), 4, 0, augment=lambda record, rng: record | {"x": record["x"][:2]}, num_threads=0
+  )
   with pytest.raises(ValueError, match="must keep"):
     next(stream)

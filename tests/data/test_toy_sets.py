@@ -20,7 +20,9 @@ def test_checkerboard_fills_exactly_the_even_cells(drawn):
   assert (cells.sum(1) % 2 == 0).all() and np.abs(x).max() <= 2
   _, counts = np.unique(cells, axis=0, return_counts=True)
   assert len(counts) == 8
-  assert ((counts - COUNT / 8) ** 2 / (COUNT / 8)).sum() < 29.9  # chi-square, 7 degrees of freedom, probability 1e-4
+  assert (
+    (counts - COUNT / 8) ** 2 / (COUNT / 8)
+  ).sum() < 29.9  # chi-square, 7 degrees of freedom, probability 1e-4
   assert abs(x.std() - np.sqrt(4 / 3)) < 0.02
 
 
@@ -33,19 +35,25 @@ def test_rings_and_squares_have_radii_one_two_three(drawn, name, norm):
   assert abs(offset.mean()) < 4 * 0.5 / np.sqrt(12 * COUNT)
 
 
-@pytest.mark.parametrize("name, norm, distance", [("olympic_rings", 2, 2.8), ("olympic_squares", np.inf, 3.0)])
+@pytest.mark.parametrize(
+  "name, norm, distance", [("olympic_rings", 2, 2.8), ("olympic_squares", np.inf, 3.0)]
+)
 def test_olympic_figures_stand_side_by_side(drawn, name, norm, distance):
   x, label = drawn[name]
   around = x - np.stack([distance * (label - 1), np.zeros(COUNT)], -1)
   assert np.abs(np.linalg.norm(around, ord=norm, axis=1) - 1).max() <= 0.25
 
 
-@pytest.mark.parametrize("name, modes, radius, std", [("eight_gaussians", 8, 2.0, 0.25), ("gmm4", 4, 2.0, 0.5)])
+@pytest.mark.parametrize(
+  "name, modes, radius, std", [("eight_gaussians", 8, 2.0, 0.25), ("gmm4", 4, 2.0, 0.5)]
+)
 def test_mixtures_have_equal_masses_and_the_stated_deviation(drawn, name, modes, radius, std):
   x, label = drawn[name]
   counts = np.bincount(label)
   assert len(counts) == modes
-  assert ((counts - COUNT / modes) ** 2 / (COUNT / modes)).sum() < 29.9  # chi-square, at most 7 degrees, probability 1e-4
+  assert (
+    (counts - COUNT / modes) ** 2 / (COUNT / modes)
+  ).sum() < 29.9  # chi-square, at most 7 degrees, probability 1e-4
   angle = 2 * np.pi * label / modes
   rest = x - radius * np.stack([np.cos(angle), np.sin(angle)], -1)
   # A sample variance of 2n Gaussian numbers has relative deviation 1/sqrt(n); four of those.
@@ -82,7 +90,9 @@ def test_a_set_is_fixed_by_its_seed_and_standardised(name):
   dataset = toy2d(name, 512, held_out_size=100)
   x = next(stream(dataset, 512, 0))["x"]
   assert abs(x.mean()) < 1e-3 and abs(x.std() - 1) < 1e-3
-  np.testing.assert_allclose(np.sort(dataset.scaling.to_data(x), 0), np.sort(load(dataset.train)["x"], 0), atol=1e-5)
+  np.testing.assert_allclose(
+    np.sort(dataset.scaling.to_data(x), 0), np.sort(load(dataset.train)["x"], 0), atol=1e-5
+  )
   assert not set(map(tuple, load(dataset.held_out)["x"])) & set(map(tuple, load(dataset.train)["x"]))
 
 

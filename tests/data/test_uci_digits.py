@@ -22,7 +22,9 @@ def test_the_two_splits_are_scikit_learns_digits(folder):
   assert (len(dataset.train), len(dataset.held_out)) == (1438, 359)
   together = np.concatenate([train["x"], held_out["x"]])[..., 0]
   rows = lambda x, y: sorted(zip(map(bytes, x.astype(np.uint8)), y.tolist()))
-  assert rows(together, np.concatenate([train["label"], held_out["label"]])) == rows(bunch.images, bunch.target)
+  assert rows(together, np.concatenate([train["label"], held_out["label"]])) == rows(
+    bunch.images, bunch.target
+  )
 
 
 def test_the_split_is_stratified(folder):

@@ -13,8 +13,14 @@ X = np.linspace(-2.0, 2.0, 5)[:, None]
 
 
 def oracle_and_truth(name):
-  path = {"between": processes.trigonometric(), "to_data": processes.spherical(), "diffusion": processes.vp_linear()}[name]
-  oracle = oracles.path_mixture(path, None if name == "to_data" else FIRST, None if name == "diffusion" else SECOND)
+  path = {
+    "between": processes.trigonometric(),
+    "to_data": processes.spherical(),
+    "diffusion": processes.vp_linear(),
+  }[name]
+  oracle = oracles.path_mixture(
+    path, None if name == "to_data" else FIRST, None if name == "diffusion" else SECOND
+  )
   x = jnp.asarray(X)
   low, high = (jnp.full(x.shape[:1], float(t)) for t in (path.t_min, path.t_max))
   log_prob = jax.jit(oracle.log_prob)
@@ -43,7 +49,9 @@ def test_any_curve_gives_the_same_difference(x64):
   exact = log_prob(z, jnp.full(5, 0.9)) - log_prob(x, jnp.full(5, 0.2))
   bent = lambda place: x + place**2 * (z - x) + jnp.sin(np.pi * place) * jnp.cos(x)
   for curve in (None, bent):
-    found = density_ratio.log_difference(oracle.time_score, oracle.score, path, (x, 0.2), (z, 0.9), curve=curve)
+    found = density_ratio.log_difference(
+      oracle.time_score, oracle.score, path, (x, 0.2), (z, 0.9), curve=curve
+    )
     np.testing.assert_allclose(found, exact, atol=1e-8)
   back = density_ratio.log_difference(oracle.time_score, oracle.score, path, (z, 0.9), (x, 0.2))
   np.testing.assert_allclose(back, -exact, atol=1e-8)
@@ -62,7 +70,9 @@ def test_a_peaked_end_needs_a_clock_that_sees_it(x64):
   plain = density_ratio.log_ratio(oracle.time_score, path, x, nodes=200)
   assert abs(plain[4] - 5.51) < 0.01 and abs(truth[4] - 6.908) < 1e-3
   nodes = density_ratio.gauss_legendre(path, 40, resolve=deviation**2)
-  np.testing.assert_allclose(density_ratio.log_ratio(oracle.time_score, path, x, nodes=nodes), truth, atol=1e-6)
+  np.testing.assert_allclose(
+    density_ratio.log_ratio(oracle.time_score, path, x, nodes=nodes), truth, atol=1e-6
+  )
 
 
 def test_a_path_in_the_log_variance_clock_keeps_its_digits_in_single_precision():
@@ -74,12 +84,20 @@ def test_a_path_in_the_log_variance_clock_keeps_its_digits_in_single_precision()
   found = density_ratio.log_ratio(oracle.time_score, path, x, nodes=40)
   np.testing.assert_allclose(found, truth, atol=0.01)  # exp(-20) of blur is 0.2% of the variance
   with pytest.raises(ValueError, match="log_variance"):
-    density_ratio.log_ratio(oracle.time_score, processes.spherical(), x,
-                            nodes=density_ratio.gauss_legendre(processes.spherical(), 40, resolve=1e-6))
+    density_ratio.log_ratio(
+      oracle.time_score,
+      processes.spherical(),
+      x,
+      nodes=density_ratio.gauss_legendre(processes.spherical(), 40, resolve=1e-6),
+    )
 
 
 def test_nodes_integrate_what_is_smooth_in_their_clock():
-  cases = ((processes.spherical(), 1e-6), (processes.from_process(processes.ve()), 1e-3), (processes.linear(bridge=1.0), 1e-5))
+  cases = (
+    (processes.spherical(), 1e-6),
+    (processes.from_process(processes.ve()), 1e-3),
+    (processes.linear(bridge=1.0), 1e-5),
+  )
   for path, resolve in cases:
     nodes = density_ratio.gauss_legendre(path, 60, resolve=resolve)
     np.testing.assert_allclose(nodes.weight.sum(), float(path.t_max) - float(path.t_min), rtol=1e-9)
@@ -97,7 +115,9 @@ def test_the_ratio_is_the_same_through_a_map(x64):
   oracle = oracles.path_mixture(inner, None, SECOND)
   x = jnp.exp(jnp.asarray(X))
   found = density_ratio.log_ratio(lambda x, t, cond: oracle.time_score(jnp.log(x), t), path, x)
-  density = lambda t: np.asarray(oracle.log_prob(jnp.log(x), jnp.full(5, t))) - X[:, 0]  # log p(z) - log dx/dz
+  density = lambda t: (
+    np.asarray(oracle.log_prob(jnp.log(x), jnp.full(5, t))) - X[:, 0]
+  )  # log p(z) - log dx/dz
   np.testing.assert_allclose(found, density(1.0) - density(0.0), atol=1e-6)
 
 
@@ -108,10 +128,17 @@ def test_a_divergence_and_how_sure_it_is():
   assert abs(estimate.mean - 0.5) < 4.5 * estimate.standard_error < 0.05
 
 
-@pytest.mark.parametrize("call,words", [
+@pytest.mark.parametrize(
+  "call,words",
+  [
     (lambda o, p, x: density_ratio.log_ratio(o, processes.PROCESSES, x), "densities that change smoothly"),
     (lambda o, p, x: density_ratio.log_ratio(o, p, x, nodes=0), "at least one node"),
-    (lambda o, p, x: density_ratio.log_ratio(o, p, x, nodes=density_ratio.Nodes(np.array([0.5, 1.5]), np.ones(2))), "leave spherical"),
+    (
+      lambda o, p, x: density_ratio.log_ratio(
+        o, p, x, nodes=density_ratio.Nodes(np.array([0.5, 1.5]), np.ones(2))
+      ),
+      "leave spherical",
+    ),
     (lambda o, p, x: density_ratio.log_ratio(lambda x, t, cond: x, p, x), "one number per example"),
     (lambda o, p, x: density_ratio.gauss_legendre(p, resolve=2.0), "leave resolve out"),
     (lambda o, p, x: density_ratio.gauss_legendre(processes.linear(), resolve=1e-3), "leave resolve out"),
@@ -121,9 +148,13 @@ def test_a_divergence_and_how_sure_it_is():
     (lambda o, p, x: density_ratio.log_difference(o, o, p, (x, 0.0), (x, 1.5)), "runs from"),
     (lambda o, p, x: density_ratio.log_difference(o, o, p, (x, 0.0), (x[:2], 1.0)), "one shape"),
     (lambda o, p, x: density_ratio.kl_divergence(np.ones(1)), "at least two samples"),
-    (lambda o, p, x: density_ratio.kl_divergence(np.arange(10.0), max_error=0.1), "average about 917 samples"),
+    (
+      lambda o, p, x: density_ratio.kl_divergence(np.arange(10.0), max_error=0.1),
+      "average about 917 samples",
+    ),
     (lambda o, p, x: density_ratio.kl_divergence(np.array([1.0, np.inf])), "not finite"),
-])
+  ],
+)
 def test_bad_input_raises_a_sentence(call, words):
   with pytest.raises(ValueError) as caught:
     call(lambda x, t, cond=None: t, processes.spherical(), jnp.ones((3, 1)))

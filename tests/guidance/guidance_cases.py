@@ -22,7 +22,14 @@ def mixture(name="edm", classes=(0, 1, 2)):
 
 def posterior(oracle, x, t, cond):
   """log p(class | x_t) of the class asked for."""
-  return jnp.log(jnp.sum(jnp.where(oracle.labels[None, :] == cond["label"][:, None].astype(jnp.int32), oracle.responsibilities(x, t), 0.0), axis=1))
+  return jnp.log(
+    jnp.sum(
+      jnp.where(
+        oracle.labels[None, :] == cond["label"][:, None].astype(jnp.int32), oracle.responsibilities(x, t), 0.0
+      ),
+      axis=1,
+    )
+  )
 
 
 def class_logits(oracle, x, t, cond=None):
@@ -37,6 +44,9 @@ def points(dtype=jnp.float32):
   return x, jnp.asarray([0.05, 0.3, 0.7, 0.9, 0.5], dtype), {"label": jnp.asarray([0, 1, 2, 1, 0])}
 
 
-# The views follow from one table, which the tests of denoisers hold against every process: one with alpha below 1 here, all when slow.
+# The views follow from one table, which the tests of denoisers hold against every process: one with alpha
+# below 1 here, all when slow.
 EACH_PROCESS = pytest.mark.parametrize(
-    "process", [pytest.param(name, marks=() if name == "vp_cosine" else pytest.mark.slow) for name in processes.PROCESSES])
+  "process",
+  [pytest.param(name, marks=() if name == "vp_cosine" else pytest.mark.slow) for name in processes.PROCESSES],
+)

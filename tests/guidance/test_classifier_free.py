@@ -41,7 +41,9 @@ def test_guided_score_is_the_extrapolated_score(name, x64):
   np.testing.assert_allclose(m.alpha * guided.x0 + m.sigma * guided.eps, x, rtol=1e-7, atol=1e-8)
   np.testing.assert_allclose(guided.eps, -m.sigma * expected, rtol=1e-7, atol=1e-8)
   np.testing.assert_allclose(guided.v, m.alpha * guided.eps - m.sigma * guided.x0, rtol=1e-6, atol=1e-6)
-  np.testing.assert_allclose(guided.velocity, m.d_alpha * guided.x0 + m.d_sigma * guided.eps, rtol=1e-6, atol=1e-6)
+  np.testing.assert_allclose(
+    guided.velocity, m.d_alpha * guided.x0 + m.d_sigma * guided.eps, rtol=1e-6, atol=1e-6
+  )
 
 
 def test_limits_of_the_weight():
@@ -55,7 +57,8 @@ def test_limits_of_the_weight():
 
 @pytest.mark.parametrize("name", ["edm", "vp_linear"])
 def test_interval_switches_guidance_per_sample(name):
-  """An interval is of sigma/alpha, whatever the process: on a variance-preserving one sigma itself never leaves (0, 1)."""
+  """An interval is of sigma/alpha, whatever the process: on a variance-preserving one sigma itself never
+  leaves (0, 1)."""
   process = processes.PROCESSES[name]()
   denoiser = class_denoiser(process)
   levels = np.array([0.29, 0.31, 1.0, 4.9, 5.1, 9.0])
@@ -78,10 +81,13 @@ def test_one_weight_a_sample():
 
 
 def test_two_guidances_in_a_chain_multiply():
-  """Guiding a guided denoiser by w2 after w1 gives 1 + w = (1 + w1)(1 + w2), because the null stays where it is."""
+  """Guiding a guided denoiser by w2 after w1 gives 1 + w = (1 + w1)(1 + w2), because the null stays where it
+  is."""
   denoiser = class_denoiser(processes.edm())
   x, t, cond = jnp.ones((2, 3)), jnp.ones(2), {"label": jnp.asarray([1, 4])}
-  chained = guidance.chain(guidance.classifier_free(0.5), guidance.classifier_free(1.0))(denoiser)(x, t, cond).x0
+  chained = guidance.chain(guidance.classifier_free(0.5), guidance.classifier_free(1.0))(denoiser)(
+    x, t, cond
+  ).x0
   np.testing.assert_allclose(chained, guidance.classifier_free(2.0)(denoiser)(x, t, cond).x0, rtol=1e-5)
   np.testing.assert_array_equal(guidance.chain()(denoiser)(x, t, cond).x0, denoiser(x, t, cond).x0)
 
@@ -96,7 +102,12 @@ def test_weight_is_a_leaf():
     return denoiser(x, t, cond).x0
 
   for w in (0.0, 0.7, 2.0):
-    call(guidance.classifier_free(w, interval=(0.1, 3.0 + w))(denoiser), jnp.ones((2, 3)), jnp.ones(2), {"label": jnp.asarray([1, 4])})
+    call(
+      guidance.classifier_free(w, interval=(0.1, 3.0 + w))(denoiser),
+      jnp.ones((2, 3)),
+      jnp.ones(2),
+      {"label": jnp.asarray([1, 4])},
+    )
   assert len(traces) == 1
 
 

@@ -23,7 +23,11 @@ def test_every_view_belongs_to_the_scaled_eps(name, x64):
     eps = plain.eps / (constant + slope * t)[:, None]
     x0 = (x - m.sigma * eps) / m.alpha
     expected = dict(
-        eps=eps, x0=x0, score=-eps / m.sigma, v=m.alpha * eps - m.sigma * x0, velocity=m.d_alpha * x0 + m.d_sigma * eps
+      eps=eps,
+      x0=x0,
+      score=-eps / m.sigma,
+      v=m.alpha * eps - m.sigma * x0,
+      velocity=m.d_alpha * x0 + m.d_sigma * eps,
     )
     for view in VIEWS:
       np.testing.assert_allclose(getattr(out, view), expected[view], rtol=1e-9, atol=1e-9, err_msg=view)

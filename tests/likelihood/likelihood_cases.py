@@ -1,12 +1,13 @@
-"""Problems with closed forms that the likelihood tests share, shaped alike so that one program serves them all."""
+"""Problems with closed forms that the likelihood tests share, shaped alike so that one program serves them
+all."""
 
 import functools
 from typing import Any, NamedTuple
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from diffusion import likelihood, oracles, processes
 
@@ -30,13 +31,17 @@ def shifted(process, dtype=None):
 
 
 def shifted_twice(process, dtype=None):
-  """The same model written as a mixture of two equal parts: another function, the same program as `mixture`."""
-  return oracles.gaussian_mixture(process, np.array([0.3, 0.7]), [MEAN] * 2, [np.diag(VARIANCES)] * 2, dtype=dtype)
+  """The same model written as a mixture of two equal parts: another function, the same program as
+  `mixture`."""
+  return oracles.gaussian_mixture(
+    process, np.array([0.3, 0.7]), [MEAN] * 2, [np.diag(VARIANCES)] * 2, dtype=dtype
+  )
 
 
 @struct.dataclass
 class Recorded:
-  """A schedule known at some times only; asking for another gives the nearest one's numbers, and wrong results."""
+  """A schedule known at some times only; asking for another gives the nearest one's numbers, and wrong
+  results."""
 
   t: Any  # [N] ascending
   at: processes.Marginal  # [N]
@@ -64,18 +69,25 @@ class Case(NamedTuple):
 
 @functools.cache
 def case(name, num_steps=NUM_STEPS, t_min=None):
-  """A process by name, recorded, with float64 steps; all of one shape: fewer steps are followed by steps of length 0."""
+  """A process by name, recorded, with float64 steps; all of one shape: fewer steps are followed by steps of
+  length 0."""
   process = EVERY_PROCESS[name]()
   make = functools.partial(likelihood.flow_steps, process, num_steps, t_min=t_min, dtype=np.float64)
   nodes = likelihood.log_snr_times(process, 2 * NUM_STEPS, t_min)
-  return Case(record(process, nodes), nodes[0], nodes[-1], *(_filled(make(backward=b)) for b in (False, True)))
+  return Case(
+    record(process, nodes), nodes[0], nodes[-1], *(_filled(make(backward=b)) for b in (False, True))
+  )
 
 
 def _filled(steps):
   short = 4 * NUM_STEPS - len(steps.t)
   fill = dict(t=steps.t[-1], scale=0, norm=1, shrink=0, weight=0, reach=0, last=True)
-  return steps.replace(**{
-      name: np.concatenate([getattr(steps, name), np.full(short, value, getattr(steps, name).dtype)]) for name, value in fill.items()})
+  return steps.replace(
+    **{
+      name: np.concatenate([getattr(steps, name), np.full(short, value, getattr(steps, name).dtype)])
+      for name, value in fill.items()
+    }
+  )
 
 
 def keys(count, seed=0):
@@ -84,7 +96,9 @@ def keys(count, seed=0):
 
 
 log_prob = jax.jit(lambda oracle, x, t: oracle.log_prob(x, jnp.full(x.shape[:1], t, x.dtype)))
-flow = jax.jit(lambda oracle, x, start, stop: oracle.flow(x, *(jnp.full(x.shape[:1], t, x.dtype) for t in (start, stop))))
+flow = jax.jit(
+  lambda oracle, x, start, stop: oracle.flow(x, *(jnp.full(x.shape[:1], t, x.dtype) for t in (start, stop)))
+)
 
 
 def normals(rows, dim, seed=0):
@@ -95,4 +109,6 @@ def normals(rows, dim, seed=0):
 def draws(rows=8, seed=0):
   """Data of `mixture`, and likely points of `shifted`, made on the host: [rows, 2] float64."""
   which = (np.random.default_rng(seed).random(rows) > 0.3).astype(int)
-  return MEANS[which] + np.einsum("nij,nj->ni", np.linalg.cholesky(COVARIANCES)[which], normals(rows, 2, seed))
+  return MEANS[which] + np.einsum(
+    "nij,nj->ni", np.linalg.cholesky(COVARIANCES)[which], normals(rows, 2, seed)
+  )

@@ -27,7 +27,9 @@ def mixture(x):
 
 def of_mixture(count):
   rng = np.random.default_rng(0)
-  return jnp.asarray(CENTRES[rng.integers(0, 3, count)] + WIDTH * rng.standard_normal((count, 2)), jnp.float32)
+  return jnp.asarray(
+    CENTRES[rng.integers(0, 3, count)] + WIDTH * rng.standard_normal((count, 2)), jnp.float32
+  )
 
 
 def keys(seed=0, count=CHAINS):
@@ -40,14 +42,17 @@ def test_the_normaliser_of_a_gaussian(leapfrog, step):
   options = dict(std=1.5, scale=0.5, num_steps=200, leapfrog=leapfrog, step=step)
   for precision in ([[4.0, 1.0], [1.0, 2.0]], [[1.0, -0.5], [-0.5, 3.0]]):
     precision = jnp.asarray(precision)
-    found = likelihood.annealed_importance(gaussian, jnp.zeros((CHAINS, 2)), keys(), params=precision, **options)
+    found = likelihood.annealed_importance(
+      gaussian, jnp.zeros((CHAINS, 2)), keys(), params=precision, **options
+    )
     exact = np.log(2 * np.pi) - 0.5 * np.linalg.slogdet(np.asarray(precision))[1]
     assert abs(found.value - exact) < 4 * found.standard_error and found.standard_error < 0.03
     assert found.acceptance > 0.8 and found.effective > 0.7 * CHAINS
 
 
 def test_both_directions_enclose_the_normaliser_of_a_mixture():
-  """Few temperatures: the mean log-weights are off to both sides, as Jensen says, and both values right within 4 standard errors."""
+  """Few temperatures: the mean log-weights are off to both sides, as Jensen says, and both values right
+  within 4 standard errors."""
   options = dict(std=1.5, scale=WIDTH, num_steps=100)
   up = likelihood.annealed_importance(mixture, jnp.zeros((CHAINS, 2)), keys(), **options)
   down = likelihood.annealed_importance(mixture, of_mixture(CHAINS), keys(1), reverse=True, **options)
@@ -62,11 +67,15 @@ def test_both_directions_enclose_the_normaliser_of_a_mixture():
 
 
 def test_a_single_temperature_is_importance_sampling_and_its_error_bar_is_right():
-  """Over 200 repeats of 50 chains the values spread as their errors say (10% at 95%), and mean weights are unbiased within 4.5 errors."""
+  """Over 200 repeats of 50 chains the values spread as their errors say (10% at 95%), and mean weights are
+  unbiased within 4.5 errors."""
   energy = lambda x: 0.5 * jnp.sum(x * x, axis=1)
 
   def one(key):
-    return likelihood.annealed_importance(energy, jnp.zeros((50, 1)), jax.random.split(key, 50), std=2.0, num_steps=1)
+    return likelihood.annealed_importance(
+      energy, jnp.zeros((50, 1)), jax.random.split(key, 50), std=2.0, num_steps=1
+    )
+
   found = jax.jit(jax.vmap(one))(keys(2, 200))
   relative = np.exp(np.asarray(found.value) - 0.5 * np.log(2 * np.pi))
   assert abs(relative.mean() - 1) < 4.5 * relative.std() / np.sqrt(200)
@@ -75,9 +84,16 @@ def test_a_single_temperature_is_importance_sampling_and_its_error_bar_is_right(
   assert abs(relative.std() / exact - 1) < 0.2
 
 
-@pytest.mark.parametrize("options,words", [
-    (dict(num_steps=0), "num_steps=1 or more"), (dict(leapfrog=0), "leapfrog=1 or more"), (dict(std=0.0), "std is positive"),
-    (dict(step=-1.0), "step is positive"), (dict(keys=jax.random.split(jax.random.key(0), 3)), "one typed key a chain")])
+@pytest.mark.parametrize(
+  "options,words",
+  [
+    (dict(num_steps=0), "num_steps=1 or more"),
+    (dict(leapfrog=0), "leapfrog=1 or more"),
+    (dict(std=0.0), "std is positive"),
+    (dict(step=-1.0), "step is positive"),
+    (dict(keys=jax.random.split(jax.random.key(0), 3)), "one typed key a chain"),
+  ],
+)
 def test_mistakes_raise_a_sentence(options, words):
   given = dict(keys=keys(0, 4)) | options
   with pytest.raises(ValueError, match=words):

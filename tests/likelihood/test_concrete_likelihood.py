@@ -23,11 +23,14 @@ def true_table(of, p):
 @pytest.mark.parametrize("wrap", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_all_states_from_exact_ratios(wrap):
   of = neighbourhoods.grid(SIZES, (1,), wrap=wrap)
-  np.testing.assert_allclose(np.exp(likelihood.log_prob_of_states(true_table(of, JOINT), of)), JOINT.reshape(-1), rtol=1e-9)
+  np.testing.assert_allclose(
+    np.exp(likelihood.log_prob_of_states(true_table(of, JOINT), of)), JOINT.reshape(-1), rtol=1e-9
+  )
 
 
 def test_wrong_ratios_of_rare_states_do_not_spoil_the_rest():
-  """A circle of nine with a gap in it, whose ratios in the gap are off by a factor of 20: the two sides still close the other way round."""
+  """A circle of nine with a gap in it, whose ratios in the gap are off by a factor of 20: the two sides still
+  close the other way round."""
   p = np.array([3.0, 5.0, 2.0, 1e-6, 1e-6, 1e-6, 2.0, 4.0, 1.0])
   p /= p.sum()
   c = np.roll(p, -1) / p - 1.0
@@ -51,21 +54,46 @@ class Jumps:
 def test_following_the_noise_gives_the_oracles_log_prob(x64):
   """Every state; the error of the quadrature falls with the nodes."""
   oracle = oracles.uniform_resample_categorical(JOINT)
-  of = neighbourhoods.build(np.array(SIZES), lambda size: [np.roll(np.arange(size), -step) for step in range(1, size)], "jumps")
+  of = neighbourhoods.build(
+    np.array(SIZES), lambda size: [np.roll(np.arange(size), -step) for step in range(1, size)], "jumps"
+  )
   concrete, process = Jumps(oracle, of), processes.uniform_resample(SIZES)
-  log_prob = jax.jit(lambda x, nodes: likelihood.annealed_log_prob(concrete, process, of, x, 0.02, nodes=nodes), static_argnums=1)
+  log_prob = jax.jit(
+    lambda x, nodes: likelihood.annealed_log_prob(concrete, process, of, x, 0.02, nodes=nodes),
+    static_argnums=1,
+  )
   expected = np.asarray(oracle.log_prob(jnp.asarray(STATES), jnp.full(18, 0.02)))
   few, many = (np.abs(np.asarray(log_prob(jnp.asarray(STATES), nodes)) - expected).max() for nodes in (4, 24))
   assert many < 1e-6 and many < 0.01 * few
 
 
-@pytest.mark.parametrize("call,words", [
-    (lambda: likelihood.log_prob_of_states(np.zeros((4, 2)), neighbourhoods.cycle(4)), "has 4 states with 1 neighbours each"),
-    (lambda: likelihood.annealed_log_prob(None, processes.uniform_resample(4), neighbourhoods.cycle(4), jnp.zeros((1, 1), int)), r"range\(1, K\)"),
-    (lambda: likelihood.annealed_log_prob(None, processes.uniform_resample(2, t_max=0.5), neighbourhoods.cycle(2), jnp.zeros((1, 1), int)),
-     "take a process with b = 1 there"),
-    (lambda: likelihood.annealed_log_prob(None, processes.uniform_resample(2), neighbourhoods.cycle(2), jnp.zeros((1, 1), int), 1.0), "t lies between"),
-])
+@pytest.mark.parametrize(
+  "call,words",
+  [
+    (
+      lambda: likelihood.log_prob_of_states(np.zeros((4, 2)), neighbourhoods.cycle(4)),
+      "has 4 states with 1 neighbours each",
+    ),
+    (
+      lambda: likelihood.annealed_log_prob(
+        None, processes.uniform_resample(4), neighbourhoods.cycle(4), jnp.zeros((1, 1), int)
+      ),
+      r"range\(1, K\)",
+    ),
+    (
+      lambda: likelihood.annealed_log_prob(
+        None, processes.uniform_resample(2, t_max=0.5), neighbourhoods.cycle(2), jnp.zeros((1, 1), int)
+      ),
+      "take a process with b = 1 there",
+    ),
+    (
+      lambda: likelihood.annealed_log_prob(
+        None, processes.uniform_resample(2), neighbourhoods.cycle(2), jnp.zeros((1, 1), int), 1.0
+      ),
+      "t lies between",
+    ),
+  ],
+)
 def test_mistakes_raise_a_sentence(call, words):
   with pytest.raises(ValueError, match=words):
     call()

@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-
-from diffusion import data, likelihood
 from likelihood_cases import keys
 
+from diffusion import data, likelihood
+
 LEVELS, ROWS = 17, 3 * 256
-# The density of model values: exponential from the lowest value on, so that bins, bounds and proposals are elementary.
+# The density of model values: exponential from the lowest value on, so that bins, bounds and proposals are
+# elementary.
 SCALE = 0.15
 
 
@@ -54,14 +55,29 @@ def test_the_optimal_proposal_gives_the_probability_of_the_bin(centered, x64):
   values = np.array([[8.0, 9.0], [10.0, 12.0], [11.0, 8.0]])
   exact = log_bin(values, scaling).sum(axis=1)
   found, error = likelihood.log_likelihood_of_values(
-      exponential(scaling), np.tile(values, (256, 1)), scaling, dequantization="variational", proposal=truncated(scaling), keys=keys(ROWS), draws=4)
+    exponential(scaling),
+    np.tile(values, (256, 1)),
+    scaling,
+    dequantization="variational",
+    proposal=truncated(scaling),
+    keys=keys(ROWS),
+    draws=4,
+  )
   np.testing.assert_allclose(found, np.tile(exact, 256), rtol=1e-9)
   np.testing.assert_allclose(error, 0, atol=1e-9)
   # Uniform noise gives a lower bound: the log-density, which is linear, at the middle of the bin.
   bound, error = likelihood.log_likelihood_of_values(
-      exponential(scaling), np.tile(values, (256, 1)), scaling, dequantization="uniform", keys=keys(ROWS), draws=4)
+    exponential(scaling),
+    np.tile(values, (256, 1)),
+    scaling,
+    dequantization="uniform",
+    keys=keys(ROWS),
+    draws=4,
+  )
   lower, upper = bin_edges(values, scaling)
-  closed = np.sum(np.log(upper - lower) - (0.5 * (lower + upper) - lowest(scaling)) / SCALE - np.log(SCALE), axis=1)
+  closed = np.sum(
+    np.log(upper - lower) - (0.5 * (lower + upper) - lowest(scaling)) / SCALE - np.log(SCALE), axis=1
+  )
   assert np.all(closed < exact)
   each = np.asarray(bound).reshape(256, 3)
   # 3 means in units of their own error: beyond 4 one time in 5000.
@@ -73,7 +89,13 @@ def test_probabilities_of_all_levels_sum_to_one(x64):
   scaling = data.Scaling(LEVELS, centered=True)
   values = np.arange(LEVELS, dtype=np.float64)[:, None]
   found, _ = likelihood.log_likelihood_of_values(
-      exponential(scaling), values, scaling, dequantization="variational", proposal=truncated(scaling), keys=keys(LEVELS))
+    exponential(scaling),
+    values,
+    scaling,
+    dequantization="variational",
+    proposal=truncated(scaling),
+    keys=keys(LEVELS),
+  )
   np.testing.assert_allclose(np.exp(found).sum(), -np.expm1(-2.0 / SCALE), rtol=1e-9)
 
 
@@ -91,7 +113,9 @@ def test_real_valued_data_have_a_density_in_their_own_units(x64):
   """Standardised or not, N(3, 2^2) data cost the same nats."""
   values = np.random.default_rng(0).normal(3, 2, (5, 2))
   standard = lambda x, _: jnp.sum(-0.5 * x**2 - 0.5 * np.log(2 * np.pi).item(), axis=1)
-  found, error = likelihood.log_likelihood_of_values(standard, values, data.Standardize(3.0, 2.0), dequantization="none")
+  found, error = likelihood.log_likelihood_of_values(
+    standard, values, data.Standardize(3.0, 2.0), dequantization="none"
+  )
   np.testing.assert_allclose(found, scipy.stats.norm(3, 2).logpdf(values).sum(axis=1), rtol=1e-12)
   assert np.isnan(error).all()
 
@@ -104,14 +128,17 @@ def test_bits_per_dim_of_a_uniform_density():
     np.testing.assert_allclose(likelihood.bits_per_dim(log_prob, (8, 8, 1), scaling), np.log2(17), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("scaling", "change", "message"), [
+@pytest.mark.parametrize(
+  ("scaling", "change", "message"),
+  [
     (data.Scaling(17), dict(dequantization="none"), "real-valued"),
     (data.Scaling(17), dict(dequantization="gauss"), "choose uniform"),
     (data.Scaling(17), dict(dequantization="variational"), "proposal="),
     (data.Scaling(17), dict(dequantization="uniform", proposal=likelihood.uniform_noise), "take none"),
     (data.Scaling(17), dict(dequantization="uniform", keys=None), "give keys"),
     (data.Standardize(), dict(dequantization="uniform"), "take 'none'"),
-])
+  ],
+)
 def test_errors(scaling, change, message):
   with pytest.raises(ValueError, match=message):
     likelihood.dequantize(np.zeros((2, 3)), scaling, **{"keys": keys(2), **change})

@@ -1,23 +1,27 @@
-"""The estimated divergence: unbiased, inside its own error bar as often as it says, and usable from one probe."""
+"""The estimated divergence: unbiased, inside its own error bar as often as it says, and usable from one
+probe."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from likelihood_cases import keys, normals
 
 from diffusion import likelihood, oracles, processes
 from diffusion.likelihood import divergence
-from likelihood_cases import keys, normals
 
 ROWS, DIM, PROBES, STEPS = 512, 8, 32, 6
 
 
 @pytest.fixture(scope="module")
 def exact():
-  """(oracle, x, exact log-likelihood); a coarse grid has the same bias for all methods, which see the same path."""
+  """(oracle, x, exact log-likelihood); a coarse grid has the same bias for all methods, which see the same
+  path."""
   root = normals(DIM, DIM, seed=1) / np.sqrt(DIM)
-  oracle = oracles.gaussian(processes.vp_linear(), np.ones(DIM), root @ root.T + 0.1 * np.eye(DIM), dtype=jnp.float32)
+  oracle = oracles.gaussian(
+    processes.vp_linear(), np.ones(DIM), root @ root.T + 0.1 * np.eye(DIM), dtype=jnp.float32
+  )
   x = jnp.asarray(normals(ROWS, DIM), jnp.float32)
   return oracle, x, likelihood.log_likelihood(oracle, x, num_steps=STEPS)[0]
 
@@ -26,7 +30,9 @@ def exact():
 def test_the_exact_value_is_inside_the_95_percent_interval_95_percent_of_the_time(method, exact):
   """Of 512 independent intervals, 0.95 ± 3.5 binomial deviations hold the truth: a 5e-4 event otherwise."""
   oracle, x, truth = exact
-  value, error = likelihood.log_likelihood(oracle, x, keys=keys(ROWS), num_steps=STEPS, divergence=method, probes=PROBES)
+  value, error = likelihood.log_likelihood(
+    oracle, x, keys=keys(ROWS), num_steps=STEPS, divergence=method, probes=PROBES
+  )
   z = np.asarray((value - truth) / error)
   inside = np.mean(np.abs(z) < scipy.stats.t.ppf(0.975, PROBES - 1))
   print(f"{method}: {inside:.3f} inside; mean of z {z.mean():+.3f}")
@@ -49,7 +55,8 @@ def test_one_probe_an_example_gives_an_error_bar_of_the_batch(method, exact):
 
 
 def test_the_error_of_the_error_bar():
-  """Standard error of the mean of 16 draws: its square averages to 1/16 over 4096 rows, within 5 deviations."""
+  """Standard error of the mean of 16 draws: its square averages to 1/16 over 4096 rows, within 5
+  deviations."""
   values = jnp.asarray(np.random.default_rng(0).standard_normal((16, 4096)))
   _, error = likelihood.over_draws(values)
   np.testing.assert_allclose(np.mean(error**2), 1 / 16, rtol=5 * np.sqrt(2 / 15 / 4096))

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from likelihood_cases import draws, keys
 
 from diffusion import denoisers, likelihood, processes
 from diffusion.training import sharding
-from likelihood_cases import draws, keys
 
 ROWS = 16
 traces = []
@@ -16,18 +16,25 @@ traces = []
 def network(params, x, t, cond):
   """x0 = tanh(x W + t b + label): one trace is one entry in `traces`."""
   traces.append(x.shape)
-  return jnp.tanh(x @ params["w"] + t[:, None] * params["b"] + cond["label"].astype(x.dtype)[:, None] * params["c"])
+  return jnp.tanh(
+    x @ params["w"] + t[:, None] * params["b"] + cond["label"].astype(x.dtype)[:, None] * params["c"]
+  )
 
 
 def denoiser(seed=0):
   rng = np.random.default_rng(seed)
-  params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in (("w", (2, 2)), ("b", (1, 2)), ("c", (1, 2)))}
+  params = {
+    name: rng.normal(size=shape).astype(np.float32)
+    for name, shape in (("w", (2, 2)), ("b", (1, 2)), ("c", (1, 2)))
+  }
   return denoisers.from_function(network, processes.vp_linear(), denoisers.x0(), params)
 
 
 def probability_flow(model, x, cond, keys):
   steps = likelihood.flow_steps(processes.vp_linear(), 4)
-  return likelihood.log_likelihood(model, x, cond=cond, keys=keys, steps=steps, divergence="rademacher", probes=2)
+  return likelihood.log_likelihood(
+    model, x, cond=cond, keys=keys, steps=steps, divergence="rademacher", probes=2
+  )
 
 
 def latents(model, x, cond, keys):
@@ -42,7 +49,11 @@ def bound(model, x, cond, keys):
 
 @pytest.mark.parametrize("fn", [probability_flow, latents, bound])
 def test_eight_devices_give_the_same_rows(fn):
-  x, cond, row_keys = draws(ROWS).astype(np.float32), {"label": np.arange(ROWS, dtype=np.int32) % 3}, keys(ROWS)
+  x, cond, row_keys = (
+    draws(ROWS).astype(np.float32),
+    {"label": np.arange(ROWS, dtype=np.int32) % 3},
+    keys(ROWS),
+  )
   alone = fn(denoiser(), x, cond, row_keys)
   rows = sharding.batch_sharding(sharding.make_mesh())
   split = fn(denoiser(), *jax.device_put((x, cond, row_keys), rows))

@@ -1,4 +1,5 @@
-"""Whole numbers in closed form, and the tabular family of concrete scores that holds the true one at the origin."""
+"""Whole numbers in closed form, and the tabular family of concrete scores that holds the true one at the
+origin."""
 
 import itertools
 
@@ -16,7 +17,8 @@ JOINT = np.random.default_rng(1).dirichlet(np.full(6, 2.0)).reshape(SIZES)
 def neighbourhood():
   """x_1 + 1, x_1 - 1 without wrap, and the flip of x_2: three neighbours, of which some states lack one."""
   return processes.neighbourhoods.build(
-      np.array(SIZES), lambda size: [[1, 2, -1], [-1, 0, 1]] if size == 3 else [[1, 0]], "tiny")
+    np.array(SIZES), lambda size: [[1, 2, -1], [-1, 0, 1]] if size == 3 else [[1, 0]], "tiny"
+  )
 
 
 def process(name):
@@ -32,9 +34,14 @@ def kernels(of, t, dtype):
     if of is None:
       found.append(jnp.broadcast_to(jnp.eye(size, dtype=dtype)[None], (t.shape[0], size, size)))
       continue
-    clean, value = (jnp.asarray(a.reshape(-1), jnp.int32) for a in np.meshgrid(np.arange(size), np.arange(size), indexing="ij"))
+    clean, value = (
+      jnp.asarray(a.reshape(-1), jnp.int32)
+      for a in np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    )
     spread = lambda a: jnp.broadcast_to(a[None], (t.shape[0], size * size))
-    weight = of.ratio(spread(clean), jnp.zeros_like(spread(clean)), spread(value), np.full(size * size, size), t)
+    weight = of.ratio(
+      spread(clean), jnp.zeros_like(spread(clean)), spread(value), np.full(size * size, size), t
+    )
     weight = weight.reshape(-1, size, size).astype(dtype)
     found.append(weight / jnp.sum(weight, axis=2, keepdims=True))
   return found
@@ -48,6 +55,7 @@ def table(of, t, dtype=jnp.float32):
 
 def concrete(of):
   """The true concrete score of p_t at parameters zero, plus a number for each state and neighbour: [B, 3]."""
+
   def function(own, x, t, cond=None):
     del cond
     dtype, rows = own["table"].dtype, jnp.arange(x.shape[0])
@@ -55,6 +63,7 @@ def concrete(of):
     y, _ = neighbourhood().neighbours(x)
     ratios = p[rows[:, None], y[:, :, 0], y[:, :, 1]] / p[rows, x[:, 0], x[:, 1]][:, None]
     return ratios - 1.0 + own["table"][x[:, 0], x[:, 1]]
+
   return function
 
 
@@ -81,14 +90,20 @@ def batch(size, seed=0):
 
 
 def expectation(objective, of, t):
-  """A draw and its rows' weights: every clean state, noised state and choice of reverse neighbours, at time t."""
+  """A draw and its rows' weights: every clean state, noised state and choice of reverse neighbours, at time
+  t."""
   total = neighbourhood().num_reverse
   rows = np.array(list(itertools.product(range(6), range(6), range(total))))
   x0, x_t = jnp.asarray(STATES[rows[:, 0]]), jnp.asarray(STATES[rows[:, 1]])
   times = jnp.full((len(rows),), t)
   first, second = kernels(of, times, jnp.float64)
   every = jnp.arange(len(rows))
-  weights = jnp.asarray(JOINT.reshape(-1)[rows[:, 0]]) * first[every, x0[:, 0], x_t[:, 0]] * second[every, x0[:, 1], x_t[:, 1]] / total
+  weights = (
+    jnp.asarray(JOINT.reshape(-1)[rows[:, 0]])
+    * first[every, x0[:, 0], x_t[:, 0]]
+    * second[every, x0[:, 1], x_t[:, 1]]
+    / total
+  )
   draw = objective.draw(jax.random.key(0), {"x": x0}, times, {})
   targets = {"reverse": jnp.asarray(rows[:, 2:], jnp.int32)} if draw.targets else {}
   return draw.replace(x_t=x_t, targets=targets), weights

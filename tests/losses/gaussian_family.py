@@ -19,31 +19,37 @@ def params(values=None, dtype=jnp.float32):
 
 
 def noised(process, x, t):
-  """Of the data's law at t: alpha and sigma [B, 1], x less the mean [B, 2], inverse covariance [B, 2, 2] and determinant [B]."""
+  """Of the data's law at t: alpha and sigma [B, 1], x less the mean [B, 2], inverse covariance [B, 2, 2] and
+  determinant [B]."""
   m = process.marginal(t)
   mean, covariance = jnp.asarray(MEAN, x.dtype), jnp.asarray(COVARIANCE, x.dtype)
   alpha, sigma = m.alpha.astype(x.dtype)[:, None], m.sigma.astype(x.dtype)[:, None]
   total = alpha[..., None] ** 2 * covariance[None] + sigma[..., None] ** 2 * jnp.eye(2, dtype=x.dtype)[None]
   # The inverse of a 2 x 2 matrix, by its adjugate.
   determinant = total[:, 0, 0] * total[:, 1, 1] - total[:, 0, 1] ** 2
-  adjugate = jnp.stack([jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1),
-                        jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2)
+  adjugate = jnp.stack(
+    [jnp.stack([total[:, 1, 1], -total[:, 0, 1]], -1), jnp.stack([-total[:, 0, 1], total[:, 0, 0]], -1)], -2
+  )
   return alpha, sigma, x - alpha * mean[None], adjugate / determinant[:, None, None], determinant
 
 
 def denoiser(process):
   """eps_hat = (sigma C(t)^-1 + matrix / std) (x - alpha m) + offset: the oracle's own at parameters zero."""
+
   def eps_hat(own, x, t, cond):
     del cond
     alpha, sigma, centred, precision, _ = noised(process, x, t)
     scale = 1.0 / jnp.sqrt(alpha**2 + sigma**2)
     matrix = sigma[..., None] * precision + scale[..., None] * own["matrix"][None]
     return jnp.sum(matrix * centred[:, None, :], -1) + own["offset"][None]
+
   return denoisers.from_function(eps_hat, process, denoisers.eps(), params())
 
 
 def energy(process):
-  """Minus log p_t at parameters zero; of the matrix it sees the symmetric part, and its score is then the denoiser's."""
+  """Minus log p_t at parameters zero; of the matrix it sees the symmetric part, and its score is then the
+  denoiser's."""
+
   def function(own, x, t, cond=None):
     del cond
     alpha, sigma, centred, precision, determinant = noised(process, x, t)
@@ -51,11 +57,13 @@ def energy(process):
     quadratic = 0.5 * jnp.sum(precision * centred[:, None, :] * centred[:, :, None], (1, 2))
     linear = jnp.sum(own["offset"][None] * centred / sigma, 1)
     return quadratic + linear + 0.5 * jnp.log(determinant) + jnp.log(jnp.asarray(2.0 * np.pi, x.dtype))
+
   return function
 
 
 def time_score(process):
   """d/dt log p_t at parameters zero, plus a quadratic in x whose six coefficients are the parameters."""
+
   def function(own, x, t, cond=None):
     del cond
     oracle = oracles.gaussian(process, MEAN, COVARIANCE, x.dtype)
@@ -63,40 +71,60 @@ def time_score(process):
     unit = x / jnp.sqrt(m.alpha**2 + m.sigma**2).astype(x.dtype)[:, None]
     first, second = unit[:, 0], unit[:, 1]
     (a, b), (c, d) = own["matrix"]
-    return oracle.time_score(x, t) + a * first**2 + b * first * second + c * second**2 + d + jnp.sum(own["offset"][None] * unit, 1)
+    return (
+      oracle.time_score(x, t)
+      + a * first**2
+      + b * first * second
+      + c * second**2
+      + d
+      + jnp.sum(own["offset"][None] * unit, 1)
+    )
+
   return function
 
 
 def hessian(process):
-  """The Hessian of log p_t at parameters zero, plus the symmetric part of the matrix in units of sigma: [B, 2, 2]."""
+  """The Hessian of log p_t at parameters zero, plus the symmetric part of the matrix in units of sigma: [B,
+  2, 2]."""
+
   def function(own, x, t, cond=None):
     del cond
     _, sigma, _, precision, _ = noised(process, x, t)
     symmetric = 0.5 * (own["matrix"] + own["matrix"].T)
     return symmetric[None] / sigma[..., None] ** 2 - precision
+
   return function
 
 
 def third_derivative(process):
-  """Zero at parameters zero; the matrix's entries are the four of a symmetric tensor in units of sigma: [B, 2, 2, 2]."""
+  """Zero at parameters zero; the matrix's entries are the four of a symmetric tensor in units of sigma: [B,
+  2, 2, 2]."""
+
   def function(own, x, t, cond=None):
     del cond
     entries = own["matrix"].reshape(-1)[jnp.asarray([[[0, 1], [1, 2]], [[1, 2], [2, 3]]])]
     return entries[None] / (process.marginal(t).sigma.astype(x.dtype) ** 3)[:, None, None, None]
+
   return function
 
 
 def context(process):
-  """Of each conditional p_t(x_d | x_<d), linear in x_d: the intercept and slope of its score, with the lower triangle of the matrix: [B, 2, 2]."""
+  """Of each conditional p_t(x_d | x_<d), linear in x_d: the intercept and slope of its score, with the lower
+  triangle of the matrix: [B, 2, 2]."""
+
   def function(own, x, t, cond=None):
     del cond
     alpha, sigma, centred, precision, determinant = noised(process, x, t)
     unit = 1.0 / (sigma * jnp.sqrt(alpha**2 + sigma**2))
     first = centred[:, :1]
-    own_slope = jnp.concatenate([-1.0 / (precision[:, 1:, 1] * determinant[:, None]), -precision[:, 1:, 1]], 1) - unit * jnp.diag(own["matrix"])[None]
+    own_slope = (
+      jnp.concatenate([-1.0 / (precision[:, 1:, 1] * determinant[:, None]), -precision[:, 1:, 1]], 1)
+      - unit * jnp.diag(own["matrix"])[None]
+    )
     of_first = jnp.concatenate([jnp.zeros_like(first), -precision[:, 1:, 0] - unit * own["matrix"][1, 0]], 1)
     intercept = of_first * first - own_slope * (x - centred) - own["offset"][None] / sigma
     return jnp.stack([intercept, own_slope], -1)
+
   return function
 
 
@@ -115,15 +143,26 @@ def visible(objective):
     return np.delete(np.eye(6), 1, axis=0)
   if "energy" not in objective.needs["model"]:
     return np.eye(6)
-  return np.array([[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1.0]])
+  return np.array(
+    [[1, 0, 0, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1.0]]
+  )
 
 
 def binder(process, objective=None):
   """The family as the role 'model', and its oracle as the 'teacher' of an objective that has one."""
   others = {"teacher": denoiser(process)} if objective is not None and "teacher" in objective.needs else {}
-  return losses.fields(model={
-      "denoise": denoiser(process), "energy": energy(process), "time_score": time_score(process), "hessian": hessian(process),
-      "third_derivative": third_derivative(process), "context": context(process), "head": head}, **others)
+  return losses.fields(
+    model={
+      "denoise": denoiser(process),
+      "energy": energy(process),
+      "time_score": time_score(process),
+      "hessian": hessian(process),
+      "third_derivative": third_derivative(process),
+      "context": context(process),
+      "head": head,
+    },
+    **others,
+  )
 
 
 def roles(objective, own, loss_params=None):
@@ -135,14 +174,22 @@ def roles(objective, own, loss_params=None):
 def fields(process, own, loss_params=None, objective=None):
   """{role: Field} at the family's parameters."""
   bound = binder(process, objective)
-  return bound({"model": own, "loss": {} if loss_params is None else loss_params} if objective is None else roles(objective, own, loss_params), {})
+  return bound(
+    {"model": own, "loss": {} if loss_params is None else loss_params}
+    if objective is None
+    else roles(objective, own, loss_params),
+    {},
+  )
 
 
 def batch(size, dtype=jnp.float32, seed=0):
   """A sample of the data, with labels."""
   generator = np.random.default_rng(seed)
   x = generator.multivariate_normal(MEAN, COVARIANCE, size)
-  return {"x": jnp.asarray(x, dtype), "cond": {"label": jnp.asarray(generator.integers(0, 5, size), jnp.int32)}}
+  return {
+    "x": jnp.asarray(x, dtype),
+    "cond": {"label": jnp.asarray(generator.integers(0, 5, size), jnp.int32)},
+  }
 
 
 def quadrature(objective, process, t):
@@ -159,19 +206,23 @@ def quadrature(objective, process, t):
   draw = objective.draw(jax.random.key(0), {"x": x0, "cond": cond}, times, state)
   draw = draw.replace(eps=eps, x_t=process.perturb(x0, eps, times))
   if "direction" in draw.targets:
-    corners = jnp.asarray([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])  # all of norm sqrt(2): E v v^T = I
+    corners = jnp.asarray(
+      [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]
+    )  # all of norm sqrt(2): E v v^T = I
     draw = jax.tree.map(lambda leaf: jnp.repeat(leaf, 4, axis=0) if leaf.ndim else leaf, draw)
     draw = draw.replace(targets={"direction": jnp.tile(corners, (16, 1))[:, None]})
   return draw
 
 
 def high_order(objective):
-  """Whether the loss has products of scores and of noises: of degree up to six in (x0, eps), and not of degree two in the family."""
+  """Whether the loss has products of scores and of noises: of degree up to six in (x0, eps), and not of
+  degree two in the family."""
   return "hessian" in objective.needs["model"]
 
 
 def fine_quadrature(process, t):
-  """(draw, weights) at one time, exact to degree seven in x0 and eps: Gauss-Hermite with four nodes, for `high_order` objectives."""
+  """(draw, weights) at one time, exact to degree seven in x0 and eps: Gauss-Hermite with four nodes, for
+  `high_order` objectives."""
   nodes, masses = np.polynomial.hermite_e.hermegauss(4)
   grid = lambda values: np.stack(np.meshgrid(*[values] * 4, indexing="ij"), -1).reshape(-1, 4)
   points, weights = grid(nodes), np.prod(grid(masses / masses.sum()), -1)
@@ -181,10 +232,12 @@ def fine_quadrature(process, t):
 
 
 def expectations(objective, process, times):
-  """Pairs of a draw and its rows' weights: the expectation at each time, or over all times where the objective integrates.
+  """Pairs of a draw and its rows' weights: the expectation at each time, or over all times where the
+  objective integrates.
 
-  An objective that integrates by parts is at rest at the oracle over its whole interval alone, and is of degree four in x:
-  Gauss-Hermite of degree five in x0 and eps, Gauss-Legendre between times that are equal in log-SNR.
+  An objective that integrates by parts is at rest at the oracle over its whole interval alone, and is of
+  degree four in x: Gauss-Hermite of degree five in x0 and eps, Gauss-Legendre between times that are equal in
+  log-SNR.
   """
   if high_order(objective):
     return [fine_quadrature(process, t) for t in times]
@@ -192,7 +245,9 @@ def expectations(objective, process, times):
     draws = [quadrature(objective, process, t) for t in times]
     return [(draw, jnp.full_like(draw.t, 1.0 / draw.t.size)) for draw in draws]
   low, high = (float(end) for end in objective.interval)
-  inside = process.t_of_log_snr(np.linspace(*np.clip(process.log_snr(np.array([low, high])), -10.0, 14.0), 11))
+  inside = process.t_of_log_snr(
+    np.linspace(*np.clip(process.log_snr(np.array([low, high])), -10.0, 14.0), 11)
+  )
   edges = np.unique(np.clip(np.concatenate([[low], inside, [high]]), low, high))
   u, w = np.polynomial.legendre.leggauss(10)
   t = (edges[:-1, None] + 0.5 * np.diff(edges)[:, None] * (u + 1.0)).ravel()
@@ -200,11 +255,21 @@ def expectations(objective, process, times):
   z, v = np.array([-np.sqrt(3.0), 0.0, np.sqrt(3.0)]), np.array([1.0, 4.0, 1.0]) / 6.0
   points = np.stack(np.meshgrid(z, z, z, z, indexing="ij"), -1).reshape(-1, 4)
   masses = np.prod(np.stack(np.meshgrid(v, v, v, v, indexing="ij"), -1).reshape(-1, 4), -1)
-  directions = np.array([[1.0, 1.0], [1.0, -1.0]])[:2 if "score" in objective.needs["model"] else 1]  # their negatives give the same
-  rows = np.stack(np.meshgrid(np.arange(81), np.arange(t.size), np.arange(len(directions)), indexing="ij"), -1).reshape(-1, 3)
+  directions = np.array([[1.0, 1.0], [1.0, -1.0]])[
+    : 2 if "score" in objective.needs["model"] else 1
+  ]  # their negatives give the same
+  rows = np.stack(
+    np.meshgrid(np.arange(81), np.arange(t.size), np.arange(len(directions)), indexing="ij"), -1
+  ).reshape(-1, 3)
   points, t = points[rows[:, 0]], jnp.asarray(t[rows[:, 1]])
   weights = jnp.asarray(masses[rows[:, 0]] * w[rows[:, 1]] / len(directions))
   x0 = np.asarray(MEAN) + points[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
   x0, eps = jnp.asarray(x0), jnp.asarray(points[:, 2:])
-  draw = losses.Draw(x_t=process.perturb(x0, eps, t), t=t, x0=x0, eps=eps, targets={"direction": jnp.asarray(directions[rows[:, 2]])[:, None]})
+  draw = losses.Draw(
+    x_t=process.perturb(x0, eps, t),
+    t=t,
+    x0=x0,
+    eps=eps,
+    targets={"direction": jnp.asarray(directions[rows[:, 2]])[:, None]},
+  )
   return [(draw, weights)]

@@ -1,4 +1,5 @@
-"""Autoregressive score matching with its exact derivative and by denoising: one expectation, and its limits."""
+"""Autoregressive score matching with its exact derivative and by denoising: one expectation, and its
+limits."""
 
 import jax
 import jax.numpy as jnp
@@ -21,41 +22,57 @@ def test_both_forms_have_one_expectation_value_and_gradient(x64):
     value, slope = jax.jit(jax.value_and_grad(value))(own)
     assert float(slope["matrix"][0, 1]) == 0.0  # what the first conditional does not see
     return [float(value), *np.asarray(slope["offset"]), *np.asarray(slope["matrix"]).ravel()]
-  exact, denoising = losses.autoregressive_score_matching(PROCESS), losses.autoregressive_denoising_score_matching(PROCESS)
+
+  exact, denoising = (
+    losses.autoregressive_score_matching(PROCESS),
+    losses.autoregressive_denoising_score_matching(PROCESS),
+  )
   np.testing.assert_allclose(expected(exact), expected(denoising), rtol=1e-9, atol=1e-12)
 
 
 def test_on_clean_data_the_value_is_the_divergence_up_to_a_constant(x64):
-  """sum_d E [s_d^2 + 2 s_d'] = sum_d E (s_d - s_d of the data)^2 - 1 / (variance of x_d given x_<d), with points that have exact moments."""
+  """sum_d E [s_d^2 + 2 s_d'] = sum_d E (s_d - s_d of the data)^2 - 1 / (variance of x_d given x_<d), with
+  points that have exact moments."""
   covariance, mean = np.asarray(family.COVARIANCE), np.asarray(family.MEAN)
   signs = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
   root = np.linalg.cholesky(covariance)
   x = mean + signs @ root.T
   gain, rate, shift = 0.9, np.array([1.5, 2.5]), np.array([0.1, -0.4])
   # s_d = rate_d (shift_d + gain x_1 [d = 2] - x_d)
-  context = lambda own, x, t, cond=None: jnp.stack([jnp.full_like(x[:, 0], own[0]), own[1] + gain * x[:, 0]], 1)[..., None]
+  context = lambda own, x, t, cond=None: jnp.stack(
+    [jnp.full_like(x[:, 0], own[0]), own[1] + gain * x[:, 0]], 1
+  )[..., None]
   head = lambda own, context, x, t, cond=None: jnp.asarray(rate)[None] * (context[..., 0] - x)
-  fields = losses.fields(model={"context": context, "head": head})({"model": jnp.asarray(shift), "loss": {}}, {})
+  fields = losses.fields(model={"context": context, "head": head})(
+    {"model": jnp.asarray(shift), "loss": {}}, {}
+  )
   objective = losses.autoregressive_score_matching()
   draw = objective.draw(jax.random.key(0), {"x": jnp.asarray(x)}, jnp.zeros(4), {})
   value = float(jnp.mean(jax.jit(lambda draw: objective.evaluate(fields, draw, {}).interior)(draw)))
   model = rate * (np.stack([np.full(4, shift[0]), shift[1] + gain * x[:, 0]], 1) - x)
   of_data = -signs / np.diag(root)
-  np.testing.assert_allclose(value, np.mean(np.sum((model - of_data) ** 2, 1)) - np.sum(np.diag(root) ** -2), rtol=1e-10)
+  np.testing.assert_allclose(
+    value, np.mean(np.sum((model - of_data) ** 2, 1)) - np.sum(np.diag(root) ** -2), rtol=1e-10
+  )
 
 
 @pytest.mark.slow
 def test_of_one_dimension_it_is_score_matching_row_by_row():
-  """With D = 1 the conditional is the density: both forms equal their joint counterparts, whose score is not linear."""
+  """With D = 1 the conditional is the density: both forms equal their joint counterparts, whose score is not
+  linear."""
   process = processes.edm()
   context = lambda own, x, t, cond=None: jnp.broadcast_to(t[:, None, None], (*x.shape, 1))
   head = lambda own, context, x, t, cond=None: -jnp.tanh(own * x) / (1.0 + context[..., 0])
   score = lambda own, x, t, cond=None: -jnp.tanh(own * x) / (1.0 + t[:, None])
-  fields = losses.fields(model={"context": context, "head": head, "score": score})({"model": 1.7, "loss": {}}, {})
+  fields = losses.fields(model={"context": context, "head": head, "score": score})(
+    {"model": 1.7, "loss": {}}, {}
+  )
   batch, t = {"x": jnp.linspace(-1.0, 1.0, 8)[:, None]}, jnp.linspace(0.1, 2.0, 8)
   one, joint = losses.autoregressive_score_matching(process), losses.score_matching(process)
   draw = one.draw(jax.random.key(0), batch, t, {})
-  values = jax.jit(lambda draw: [objective.evaluate(fields, draw, {}).interior for objective in (one, joint)])(draw)
+  values = jax.jit(
+    lambda draw: [objective.evaluate(fields, draw, {}).interior for objective in (one, joint)]
+  )(draw)
   np.testing.assert_allclose(*values, rtol=1e-5)
   sigma = process.marginal(t).sigma[:, None]
   expected = jnp.sum((sigma * score(1.7, draw.x_t, t) + draw.eps) ** 2, 1)
@@ -66,10 +83,16 @@ def test_of_one_dimension_it_is_score_matching_row_by_row():
 @pytest.mark.slow
 def test_values_are_finite_where_there_is_no_noise():
   process = processes.rectified_flow()
-  fields = losses.fields(model={
-      "context": lambda own, x, t, cond=None: jnp.zeros((*x.shape, 1)), "head": lambda own, c, x, t, cond=None: -jnp.tanh(own * x)})(
-          {"model": 1.0, "loss": {}}, {})
-  for objective in (losses.autoregressive_score_matching(process), losses.autoregressive_denoising_score_matching(process)):
+  fields = losses.fields(
+    model={
+      "context": lambda own, x, t, cond=None: jnp.zeros((*x.shape, 1)),
+      "head": lambda own, c, x, t, cond=None: -jnp.tanh(own * x),
+    }
+  )({"model": 1.0, "loss": {}}, {})
+  for objective in (
+    losses.autoregressive_score_matching(process),
+    losses.autoregressive_denoising_score_matching(process),
+  ):
     draw = objective.draw(jax.random.key(0), {"x": jnp.ones((2, 3))}, jnp.array([0.0, 1.0]), {})
     assert np.all(np.isfinite(objective.evaluate(fields, draw, {}).interior))
 
@@ -82,16 +105,32 @@ def evaluated(context, head):
   return jax.eval_shape(lambda draw: objective.evaluate(fields, draw, {}), draw)
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: losses.autoregressive_score_matching(3.0), "process=None; got float"),
     (lambda: losses.autoregressive_denoising_score_matching(None), "take autoregressive_score_matching"),
     (lambda: losses.autoregressive_denoising_score_matching(3.0), "got float"),
-    (lambda: losses.chain(losses.autoregressive_score_matching(), losses.at_times(fields=losses.fields(model={"score": jnp.sin}))),
-     "needs 'context' of the role 'model'"),
-    (lambda: losses.autoregressive_score_matching().draw(jax.random.key(0), jnp.ones((2, 2)), jnp.ones(2), {}), "a dict with 'x'"),
+    (
+      lambda: losses.chain(
+        losses.autoregressive_score_matching(),
+        losses.at_times(fields=losses.fields(model={"score": jnp.sin})),
+      ),
+      "needs 'context' of the role 'model'",
+    ),
+    (
+      lambda: losses.autoregressive_score_matching().draw(
+        jax.random.key(0), jnp.ones((2, 2)), jnp.ones(2), {}
+      ),
+      "a dict with 'x'",
+    ),
     (lambda: evaluated(lambda own, x, t, cond: x, lambda own, c, x, t, cond: x), "one vector a coordinate"),
-    (lambda: evaluated(lambda own, x, t, cond: x[..., None], lambda own, c, x, t, cond: c), "drop the axis of the context"),
-])
+    (
+      lambda: evaluated(lambda own, x, t, cond: x[..., None], lambda own, c, x, t, cond: c),
+      "drop the axis of the context",
+    ),
+  ],
+)
 def test_mistakes_raise_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()

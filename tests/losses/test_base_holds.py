@@ -22,27 +22,35 @@ def run(objective, binder, params, batch, *, steps=1, **closing):
 
 
 def curvature(weight):
-  """A term on the draw of the denoising loss: (-h - (1 - eps^2) / sigma^2 + s^2) against a diagonal Hessian h."""
+  """A term on the draw of the denoising loss: (-h - (1 - eps^2) / sigma^2 + s^2) against a diagonal Hessian
+  h."""
+
   def change(terms, fields, draw, state):
     sigma = PROCESS.marginal(draw.t).sigma[:, None]
     first = fields["model"].score(draw.x_t, draw.t, draw.cond)
     second = fields["model"].hessian(draw.x_t, draw.t, draw.cond)
     error = sigma**2 * (second + first**2) + 1.0 - draw.eps**2
     extra = jnp.sum(error**2, -1)
-    return terms.replace(interior=terms.interior + weight * extra, metrics={**terms.metrics, "curvature": extra})
+    return terms.replace(
+      interior=terms.interior + weight * extra, metrics={**terms.metrics, "curvature": extra}
+    )
 
   def transform(objective):
     if objective.process is None:
       raise ValueError(f"curvature does not fit {objective.name}: it has no Gaussian process")
     return losses.layer(objective, change, name="curvature", needs={"model": {"hessian": "curvature"}})
+
   return transform
 
 
 def test_a_second_term_shares_the_draw_of_the_first():
   dsm = losses.denoising_score_matching(PROCESS)
-  binder = losses.fields(model={
+  binder = losses.fields(
+    model={
       "denoise": losses.select("first", family.denoiser(PROCESS)),
-      "hessian": losses.select("second", lambda p, x, t, cond=None: p * jnp.ones_like(x))})
+      "hessian": losses.select("second", lambda p, x, t, cond=None: p * jnp.ones_like(x)),
+    }
+  )
   own = {"model": {"first": family.params(), "second": jnp.float32(-1.0)}}
   batch = family.batch(16)
   _, _, alone, _ = run(dsm, binder, own, batch)
@@ -57,10 +65,12 @@ def test_a_second_term_shares_the_draw_of_the_first():
 
 def antithetic(objective):
   """The mean of an objective at the draw and at its mirrored noise."""
+
   def evaluate(fields, draw, state):
     mirrored = draw.replace(eps=-draw.eps, x_t=PROCESS.perturb(draw.x0, -draw.eps, draw.t))
     pair = [objective.evaluate(fields, d, state) for d in (draw, mirrored)]
     return jax.tree.map(lambda a, b: 0.5 * (a + b), *pair)
+
   return objective.replace(name=f"antithetic({objective.name})", evaluate=evaluate)
 
 
@@ -70,19 +80,25 @@ def test_a_term_is_evaluated_at_mirrored_noise():
   for objective in (dsm, losses.chain(dsm, antithetic)):
     draw = objective.draw(jax.random.key(0), family.batch(512), jnp.full(512, 0.05), {})
     # A field with an offset has a gradient linear in eps, which mirroring cancels; most of it at low noise.
-    value = lambda b: objective.evaluate(
-        family.fields(PROCESS, {"matrix": jnp.zeros((2, 2)), "offset": b * jnp.ones(2)}), draw, {}).interior
+    value = lambda b: (
+      objective.evaluate(
+        family.fields(PROCESS, {"matrix": jnp.zeros((2, 2)), "offset": b * jnp.ones(2)}), draw, {}
+      ).interior
+    )
     spread.append(np.std(np.asarray(jax.jit(jax.jacfwd(value))(jnp.float32(0.0)))))
   assert spread[1] < 0.6 * spread[0]
 
 
 def loss_history(length=3):
   """Keeps the last losses of each slot of the batch, ordered by time, without the boundary."""
+
   def change(terms, fields, draw, state):
     slot = jnp.argsort(jnp.argsort(draw.t))
     weight = jnp.where(state["count"] < length, 1.0, jnp.sqrt(jnp.mean(state["past"] ** 2, 1)))
-    return terms.replace(interior=weight[slot] * terms.interior,
-                         metrics={**terms.metrics, "raw": terms.interior, "slot": slot.astype(jnp.float32)})
+    return terms.replace(
+      interior=weight[slot] * terms.interior,
+      metrics={**terms.metrics, "raw": terms.interior, "slot": slot.astype(jnp.float32)},
+    )
 
   def update(state, t, terms):
     raw = terms.metrics["raw"][jnp.argsort(t)]
@@ -90,7 +106,8 @@ def loss_history(length=3):
 
   init = lambda key: ({}, {"count": jnp.int32(0), "past": jnp.zeros((16, length))})
   return lambda objective: losses.layer(
-      objective, change, name="loss_history", init=init, update=update, coupled=True)
+    objective, change, name="loss_history", init=init, update=update, coupled=True
+  )
 
 
 def test_a_layer_keeps_state_and_sees_its_own_terms():
@@ -107,29 +124,43 @@ def test_a_layer_keeps_state_and_sees_its_own_terms():
 
 
 def time_score_matching(weight):
-  """By parts in t, with boundary terms and a weight of its own, between N(0, 1) and N(0, 4) (arXiv:2111.11010)."""
+  """By parts in t, with boundary terms and a weight of its own, between N(0, 1) and N(0, 4)
+  (arXiv:2111.11010)."""
+
   def draw(key, batch, t, state):
     noise, data = batch
     at = lambda t: jnp.sqrt(1 - t**2) * noise + t * data
-    return losses.Draw(x_t=at(t), t=t, keys=losses.example_keys(key, batch), targets={"ends": (at(0 * t), at(0 * t + 1))})
+    return losses.Draw(
+      x_t=at(t), t=t, keys=losses.example_keys(key, batch), targets={"ends": (at(0 * t), at(0 * t + 1))}
+    )
 
   def evaluate(fields, draw, state):
     score = fields["model"].time_score
     value, slope = jax.jvp(lambda t: score(draw.x_t, t), (draw.t,), (jnp.ones_like(draw.t),))
     lam, d_lam = jax.jvp(weight, (draw.t,), (jnp.ones_like(draw.t),))
     zero, one = jnp.zeros_like(draw.t), jnp.ones_like(draw.t)
-    boundary = (2 * weight(zero) * score(draw.targets["ends"][0], zero)
-                - 2 * weight(one) * score(draw.targets["ends"][1], one))
+    boundary = 2 * weight(zero) * score(draw.targets["ends"][0], zero) - 2 * weight(one) * score(
+      draw.targets["ends"][1], one
+    )
     return losses.terms(2 * lam * slope + 2 * d_lam * value + lam * value**2, boundary)
-  return losses.Objective("time_score_matching", draw=draw, evaluate=evaluate,
-                          needs={"model": {"time_score": "time_score_matching"}}, takes_weight=True)
+
+  return losses.Objective(
+    "time_score_matching",
+    draw=draw,
+    evaluate=evaluate,
+    needs={"model": {"time_score": "time_score_matching"}},
+    takes_weight=True,
+  )
 
 
 def test_boundary_terms_are_not_reweighted_and_find_the_time_score():
-  """Of p_t = N(0, 1 + 3 a t^2) at a = 1: gradient within 4.5 standard errors of zero; batch is a pair of data sets."""
+  """Of p_t = N(0, 1 + 3 a t^2) at a = 1: gradient within 4.5 standard errors of zero; batch is a pair of data
+  sets."""
+
   def time_score(a, x, t, cond=None):
     variance, slope = 1 + 3 * a * t**2, 6 * a * t
     return slope / (2 * variance) * (x**2 / variance - 1)
+
   size = 20000
   keys = jax.random.split(jax.random.key(0))
   batch = (jax.random.normal(keys[0], (size,)), 2 * jax.random.normal(keys[1], (size,)))
@@ -137,8 +168,11 @@ def test_boundary_terms_are_not_reweighted_and_find_the_time_score():
   binder = losses.fields(model={"time_score": time_score})
   sampler = losses.low_discrepancy(losses.logit_normal(0.0, 1.5, 0.0, 1.0))
   loss = losses.chain(objective, losses.at_times(sampler, fields=binder, reweight=True))
-  value = jax.jit(lambda a: loss.per_example({"model": a, "loss": {}}, loss.init(jax.random.key(0))[1], 0,
-                                             jax.random.key(5), batch)[0])
+  value = jax.jit(
+    lambda a: loss.per_example(
+      {"model": a, "loss": {}}, loss.init(jax.random.key(0))[1], 0, jax.random.key(5), batch
+    )[0]
+  )
   for a, zero in ((1.0, True), (0.5, False)):
     slope = np.asarray(jax.jacfwd(value)(jnp.float32(a)), np.float64)
     z = slope.mean() / (slope.std() / np.sqrt(size))
@@ -148,15 +182,24 @@ def test_boundary_terms_are_not_reweighted_and_find_the_time_score():
 
 
 def compositional():
-  """The logarithm of a mean: couples the batch, and keeps an inner estimate as state (extended by each batch)."""
+  """The logarithm of a mean: couples the batch, and keeps an inner estimate as state (extended by each
+  batch)."""
+
   def evaluate(fields, draw, state):
     ratio = jnp.exp(fields["model"].energy(draw.x_t, draw.t))
     return losses.terms(ratio / jax.lax.stop_gradient(state["mean"]), metrics={"ratio": ratio})
+
   update = lambda state, t, terms: {"mean": 0.5 * state["mean"] + 0.5 * jnp.mean(terms.metrics["ratio"])}
   return losses.Objective(
-      "compositional", init=lambda key: ({"log_z": jnp.zeros(())}, {"mean": jnp.ones(())}), update=update,
-      draw=lambda key, batch, t, state: losses.Draw(batch["x"], t), evaluate=evaluate,
-      needs={"model": {"energy": "compositional"}}, coupled=True, bias_order=1)
+    "compositional",
+    init=lambda key: ({"log_z": jnp.zeros(())}, {"mean": jnp.ones(())}),
+    update=update,
+    draw=lambda key, batch, t, state: losses.Draw(batch["x"], t),
+    evaluate=evaluate,
+    needs={"model": {"energy": "compositional"}},
+    coupled=True,
+    bias_order=1,
+  )
 
 
 def test_a_coupled_objective_keeps_its_inner_estimate_also_in_a_sum():
@@ -173,11 +216,18 @@ def test_a_coupled_objective_keeps_its_inner_estimate_also_in_a_sum():
 def distillation():
   """The student's eps against the teacher's, at the draw of the denoising loss."""
   base = losses.denoising_score_matching(PROCESS)
+
   def evaluate(fields, draw, state):
-    student, teacher = (fields[role].denoise(draw.x_t, draw.t, draw.cond).eps for role in ("model", "teacher"))
+    student, teacher = (
+      fields[role].denoise(draw.x_t, draw.t, draw.cond).eps for role in ("model", "teacher")
+    )
     return losses.terms(jnp.sum((student - teacher) ** 2, -1))
-  return base.replace(name="distillation", evaluate=evaluate, needs={
-      role: {"denoise": "distillation"} for role in ("model", "teacher")})
+
+  return base.replace(
+    name="distillation",
+    evaluate=evaluate,
+    needs={role: {"denoise": "distillation"} for role in ("model", "teacher")},
+  )
 
 
 def test_a_teacher_is_an_argument_without_gradient():

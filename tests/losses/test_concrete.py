@@ -1,4 +1,5 @@
-"""Concrete score matching beside closed forms: graphs that are no grids, the limit to the Stein score, the share of chance."""
+"""Concrete score matching beside closed forms: graphs that are no grids, the limit to the Stein score, the
+share of chance."""
 
 import itertools
 
@@ -30,13 +31,15 @@ def order(errors):
 
 
 GRAPHS = {
-    "star": neighbourhoods.graph([[1, 2, 3], [0, -1, -1], [0, -1, -1], [0, 2, -1]]),
-    "line": neighbourhoods.grid(6, (1,), wrap=False),
-    "two_steps": neighbourhoods.grid(7, (1, -2)),
+  "star": neighbourhoods.graph([[1, 2, 3], [0, -1, -1], [0, -1, -1], [0, 2, -1]]),
+  "line": neighbourhoods.grid(6, (1,), wrap=False),
+  "two_steps": neighbourhoods.grid(7, (1, -2)),
 }
 
 
-@pytest.mark.parametrize("name", ["star", *(pytest.param(name, marks=pytest.mark.slow) for name in ("line", "two_steps"))])
+@pytest.mark.parametrize(
+  "name", ["star", *(pytest.param(name, marks=pytest.mark.slow) for name in ("line", "two_steps"))]
+)
 def test_the_objective_by_parts_is_the_squared_error_up_to_a_constant(name, x64):
   """At any table: sum_x p |c - c_p|^2 - sum_x p |c_p|^2, where moves have no inverse or several."""
   of = GRAPHS[name]
@@ -53,9 +56,12 @@ def test_the_objective_by_parts_is_the_squared_error_up_to_a_constant(name, x64)
 
 @pytest.mark.slow
 def test_a_field_that_nothing_changes_leaves_nothing_to_chance(x64):
-  """With the same output at a state and its reverse neighbours, every choice of them gives the exact value."""
+  """With the same output at a state and its reverse neighbours, every choice of them gives the exact
+  value."""
   of, x = processes.neighbourhoods.grid([4, 5, 3], (1,)), jnp.array([[1, 4, 2]] * 3, jnp.int32)
-  fields = losses.fields(model={"concrete": lambda own, x, t, cond=None: jnp.broadcast_to(own[None], (x.shape[0], 3))})({"model": jnp.arange(3.0)}, {})
+  fields = losses.fields(
+    model={"concrete": lambda own, x, t, cond=None: jnp.broadcast_to(own[None], (x.shape[0], 3))}
+  )({"model": jnp.arange(3.0)}, {})
 
   @jax.jit
   def everything(key):
@@ -66,6 +72,7 @@ def test_a_field_that_nothing_changes_leaves_nothing_to_chance(x64):
       values.append(objective.evaluate(fields, draw, {}).interior)
       picked.append(draw.targets.get("reverse"))
     return values, picked[1:]
+
   values, picked = everything(jax.random.key(4))
   for m, rows in zip((1, 2, 3), picked):
     assert all(len(set(row)) == m for row in np.asarray(rows).tolist())
@@ -87,7 +94,8 @@ def mixture(x):
 
 
 def stepped(count):
-  """The mixture at `count` places delta apart on [-6, 6), as a circle whose ends have next to no probability: (x, p, delta)."""
+  """The mixture at `count` places delta apart on [-6, 6), as a circle whose ends have next to no probability:
+  (x, p, delta)."""
   delta = 12.0 / count
   x = -6.0 + delta * np.arange(count)
   p = mixture(x)[0]
@@ -95,7 +103,8 @@ def stepped(count):
 
 
 def test_the_concrete_score_goes_to_the_score_with_the_step(x64):
-  """c / delta by the oracle of whole numbers: its error halves with delta (order one), that of the two-sided mean falls to a quarter."""
+  """c / delta by the oracle of whole numbers: its error halves with delta (order one), that of the two-sided
+  mean falls to a quarter."""
   one_sided, two_sided = [], []
   concrete = jax.jit(lambda oracle, x: oracle.concrete(x, jnp.zeros(x.shape[:1])))
   for count in (512, 1024, 2048):
@@ -112,7 +121,8 @@ def test_the_concrete_score_goes_to_the_score_with_the_step(x64):
 
 
 def test_the_objective_goes_to_score_matching_with_the_step(x64):
-  """The mean of the objective at c = delta s, s another smooth field, over delta^2: that of s^2 + 2 ds/dx, to order one."""
+  """The mean of the objective at c = delta s, s another smooth field, over delta^2: that of s^2 + 2 ds/dx, to
+  order one."""
   fine = np.linspace(-6.0, 6.0, 20_001)
   density = mixture(fine)[0]
   weight = density / density.sum()
@@ -121,18 +131,23 @@ def test_the_objective_goes_to_score_matching_with_the_step(x64):
   for count in (256, 512):
     x, p, delta = stepped(count)
     of = neighbourhoods.cycle(count)
-    value = jax.jit(lambda table, of=of, p=p: expected(losses.concrete_score_matching(None, of), table, p))(delta * np.sin(x)[:, None])
+    value = jax.jit(lambda table, of=of, p=p: expected(losses.concrete_score_matching(None, of), table, p))(
+      delta * np.sin(x)[:, None]
+    )
     errors.append(abs(float(value) / delta**2 - exact))
   np.testing.assert_allclose(order(errors), 1.0, atol=0.05)
 
 
 @pytest.mark.slow
 def test_the_denoising_target_averages_to_the_oracles_ratios(x64):
-  """Over the posterior of the clean state, the kernel's ratios are those of p_t: bits and other sizes, jumps to every value."""
+  """Over the posterior of the clean state, the kernel's ratios are those of p_t: bits and other sizes, jumps
+  to every value."""
   sizes, t = (2, 3), 0.4
   joint = np.random.default_rng(2).dirichlet(np.full(6, 1.0)).reshape(sizes)
   oracle = oracles.uniform_resample_categorical(joint)
-  of = neighbourhoods.build(np.array(sizes), lambda size: [np.roll(np.arange(size), -step) for step in range(1, size)], "jumps")
+  of = neighbourhoods.build(
+    np.array(sizes), lambda size: [np.roll(np.arange(size), -step) for step in range(1, size)], "jumps"
+  )
   states = np.array(list(itertools.product(*map(range, sizes))))
   x_t, x0 = (jnp.asarray(a) for a in (np.repeat(states, 6, axis=0), np.tile(states, (6, 1))))
   process = processes.uniform_resample(sizes)
@@ -141,7 +156,12 @@ def test_the_denoising_target_averages_to_the_oracles_ratios(x64):
   def averaged(oracle):
     target, _ = losses.concrete.kernel_concrete(process, of, x0, x_t, jnp.full(36, t))
     posterior = jnp.exp(oracle.log_posterior(jnp.asarray(states), jnp.full(6, t))).reshape(6, 6)
-    return jnp.sum(posterior[:, :, None] * target.reshape(6, 6, -1), axis=1), oracle.concrete(jnp.asarray(states), jnp.full(6, t))
+    return jnp.sum(posterior[:, :, None] * target.reshape(6, 6, -1), axis=1), oracle.concrete(
+      jnp.asarray(states), jnp.full(6, t)
+    )
+
   found, truth = map(np.asarray, averaged(oracle))
   y = np.asarray(of.values(jnp.asarray(states))[0])
-  np.testing.assert_allclose(found, truth[np.arange(6)[:, None], np.asarray(of.coordinate)[None], y], rtol=1e-10, atol=1e-12)
+  np.testing.assert_allclose(
+    found, truth[np.arange(6)[:, None], np.asarray(of.coordinate)[None], y], rtol=1e-10, atol=1e-12
+  )

@@ -1,25 +1,37 @@
-"""The laws of the loss algebra for objectives of whole numbers, whose data and model are a table: the same names as in test_laws.py."""
+"""The laws of the loss algebra for objectives of whole numbers, whose data and model are a table: the same
+names as in test_laws.py."""
 
 import functools
 
 import chex
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion import losses, processes
 from losses import categorical_family as family
 
 SIZE = 16
-PAIRS = [(objective, process) for objective in losses.DISCRETE_OBJECTIVES for process in ("none", *processes.DISCRETE)
-         if not (objective.startswith("denoising") and process == "none")]
+PAIRS = [
+  (objective, process)
+  for objective in losses.DISCRETE_OBJECTIVES
+  for process in ("none", *processes.DISCRETE)
+  if not (objective.startswith("denoising") and process == "none")
+]
 # Each objective once, and both kernels; the rest repeats them.
-QUICK = (("concrete_score_matching", "none"), ("concrete_score_matching_of_one_neighbour", "uniform_resample"),
-         ("denoising_concrete_score_matching", "discretised_gaussian"))
-ONCE = pytest.mark.parametrize("name,process", [pytest.param(*pair, marks=() if pair == QUICK[1] else pytest.mark.slow) for pair in PAIRS])
-ROTATION = pytest.mark.parametrize("name,process", [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS])
+QUICK = (
+  ("concrete_score_matching", "none"),
+  ("concrete_score_matching_of_one_neighbour", "uniform_resample"),
+  ("denoising_concrete_score_matching", "discretised_gaussian"),
+)
+ONCE = pytest.mark.parametrize(
+  "name,process", [pytest.param(*pair, marks=() if pair == QUICK[1] else pytest.mark.slow) for pair in PAIRS]
+)
+ROTATION = pytest.mark.parametrize(
+  "name,process", [pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS]
+)
 
 
 @functools.cache
@@ -30,18 +42,21 @@ def make(name, process):
 
 @functools.cache
 def programs(name, process):
-  """(key, batch, t) -> draw and (parameters, draw) -> (interior [B], gradient of its mean), compiled once for all tests."""
+  """(key, batch, t) -> draw and (parameters, draw) -> (interior [B], gradient of its mean), compiled once for
+  all tests."""
   objective, of = make(name, process)
 
   def value(own, draw):
     terms = objective.evaluate(family.fields(of, own), draw, {})
     return jnp.mean(terms.interior), terms
+
   evaluate = jax.jit(jax.value_and_grad(value, has_aux=True))
 
   def both(own, draw):
     (_, terms), gradient = evaluate(own, draw)
     assert not np.any(terms.boundary)
     return np.asarray(terms.interior), gradient
+
   return jax.jit(lambda key, batch, t: objective.draw(key, batch, t, {})), both
 
 
@@ -71,7 +86,9 @@ def test_linear_combination_is_linear_in_value_and_gradient(name, process):
       if weight is None:
         return jnp.mean(total.evaluate(fields | {"loss": ({}, {})}, (draw, draw), ({}, {})).interior)
       return jnp.mean(weight * first.evaluate(fields, draw, {}).interior)
+
     return [jax.value_and_grad(value)(own, weight) for weight in (None, 2.0 - 0.5 * (1.0 + times()))]
+
   chex.assert_trees_all_close(*gradients(family.params(2)), rtol=2e-5, atol=1e-5)
 
 
@@ -92,7 +109,12 @@ def test_rows_do_not_meet(name, process):
 @ONCE
 def test_the_draw_of_a_row_depends_on_key_and_index_alone(name, process):
   draw, _ = programs(name, process)
-  t, data, key, rows = times(), family.batch(SIZE), jax.random.key(2), np.random.default_rng(3).permutation(SIZE)
+  t, data, key, rows = (
+    times(),
+    family.batch(SIZE),
+    jax.random.key(2),
+    np.random.default_rng(3).permutation(SIZE),
+  )
   whole = draw(key, data, t)
   part = draw(key, {**jax.tree.map(lambda a: a[rows], data), "index": jnp.asarray(rows, jnp.int32)}, t[rows])
   for leaf in ("x_t", "cond", "keys", "targets"):
@@ -104,7 +126,8 @@ def test_the_draw_of_a_row_depends_on_key_and_index_alone(name, process):
 
 @ROTATION
 def test_the_minimiser_in_a_tabular_family_is_the_oracle(name, process, x64):
-  """Exact: the expectation is a sum over clean states, noised states and choices; the loss is quadratic in the table."""
+  """Exact: the expectation is a sum over clean states, noised states and choices; the loss is quadratic in
+  the table."""
   objective, of = make(name, process)
   exists = np.asarray(family.neighbourhood().values(jnp.asarray(family.STATES))[1]).reshape(-1)
   assert 0 < exists.sum() < exists.size
@@ -113,13 +136,21 @@ def test_the_minimiser_in_a_tabular_family_is_the_oracle(name, process, x64):
   @jax.jit
   def gradient(table):
     draw, weights = family.expectation(objective, of, 0.3)
-    expected = lambda table: jnp.sum(weights * objective.evaluate(family.fields(of, {"table": table}), draw, {}).interior)
+    expected = lambda table: jnp.sum(
+      weights * objective.evaluate(family.fields(of, {"table": table}), draw, {}).interior
+    )
     return jax.value_and_grad(expected)(table)
+
   value, at_truth = gradient(zero)
   np.testing.assert_allclose(at_truth, 0.0, atol=1e-12)
-  # The Hessian is diagonal, 2 p_t(x) for the neighbours that exist: a unit step in all of them at once gives all of it.
-  p, truth = jax.jit(lambda t: (family.table(of, t, jnp.float64)[0].reshape(-1), family.concrete(of)({"table": zero}, jnp.asarray(family.STATES), t)))(
-      jnp.full(6, 0.3))
+  # The Hessian is diagonal, 2 p_t(x) for the neighbours that exist: a unit step in all of them at once gives
+  # all of it.
+  p, truth = jax.jit(
+    lambda t: (
+      family.table(of, t, jnp.float64)[0].reshape(-1),
+      family.concrete(of)({"table": zero}, jnp.asarray(family.STATES), t),
+    )
+  )(jnp.full(6, 0.3))
   p, truth = np.asarray(p), np.asarray(truth)
   slope = np.asarray(gradient(zero + 1.0)[1]).reshape(6, 3)
   np.testing.assert_allclose(slope, 2.0 * p[:, None] * exists.reshape(6, 3), atol=1e-12)
@@ -130,15 +161,25 @@ def test_the_minimiser_in_a_tabular_family_is_the_oracle(name, process, x64):
 @pytest.mark.parametrize("transform", ["weight_by_balanced", "identity", "scale", "condition_dropout"])
 @pytest.mark.slow
 def test_the_gradient_at_the_oracle_is_zero_in_expectation(transform):
-  """Under transforms and sampled noise and times: each component within 4.5 standard errors (1e-4 for the 15 of a case)."""
+  """Under transforms and sampled noise and times: each component within 4.5 standard errors (1e-4 for the 15
+  of a case)."""
   objective, of = make("denoising_concrete_score_matching", "uniform_resample")
-  step = losses.weight_by(losses.balanced()) if transform == "weight_by_balanced" else losses.TRANSFORMS[transform]()
-  loss = losses.chain(objective, step, losses.at_times(losses.uniform_times(0.2, None), fields=family.binder(of)))
+  step = (
+    losses.weight_by(losses.balanced())
+    if transform == "weight_by_balanced"
+    else losses.TRANSFORMS[transform]()
+  )
+  loss = losses.chain(
+    objective, step, losses.at_times(losses.uniform_times(0.2, None), fields=family.binder(of))
+  )
 
   @jax.jit
   def gradients(own):
-    values = lambda own: loss.per_example({"model": own, "loss": {}}, loss.init(jax.random.key(0))[1], 0, jax.random.key(4), family.batch(4096))[0]
+    values = lambda own: loss.per_example(
+      {"model": own, "loss": {}}, loss.init(jax.random.key(0))[1], 0, jax.random.key(4), family.batch(4096)
+    )[0]
     return jax.jacfwd(values)(own)["table"].reshape(4096, -1)
+
   at_truth, off = (np.asarray(gradients(family.params(seed)), np.float64) for seed in (None, 2))
   assert np.all(np.abs(at_truth.mean(0)) <= 4.5 * at_truth.std(0) / 64.0)
   assert np.any(np.abs(off.mean(0)) > 10 * off.std(0) / 64.0)
@@ -153,7 +194,10 @@ def test_single_precision_agrees_with_double(name, process, x64):
   draw, both = programs(name, process)
   draw = draw(jax.random.key(3), family.batch(SIZE), times())
   widen = lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-  low, high = both(family.params(2), draw)[0], both(family.params(2, jnp.float64), jax.tree.map(widen, draw))[0]
+  low, high = (
+    both(family.params(2), draw)[0],
+    both(family.params(2, jnp.float64), jax.tree.map(widen, draw))[0],
+  )
   assert (low.dtype, high.dtype) == (np.float32, np.float64)
   np.testing.assert_allclose(low, high, rtol=3e-5, atol=3e-5)
 
@@ -162,15 +206,21 @@ def test_single_precision_agrees_with_double(name, process, x64):
 def test_jit_grad_and_eight_devices_give_one_value(name, process):
   objective, of = make(name, process)
   transform = losses.condition_dropout(0.3) if process == "none" else losses.weight_by(losses.balanced())
-  loss = losses.chain(objective, transform, losses.at_times(losses.uniform_times(0.1, 0.9), fields=family.binder(of)))
+  loss = losses.chain(
+    objective, transform, losses.at_times(losses.uniform_times(0.1, 0.9), fields=family.binder(of))
+  )
   params, state = {"model": family.params(2), "loss": {}}, loss.init(jax.random.key(0))[1]
   data, key, step = family.batch(SIZE), jax.random.key(5), jnp.int32(7)
-  spread = jax.device_put(data, NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data")))
+  spread = jax.device_put(
+    data, NamedSharding(Mesh(np.array(jax.devices()), ("data",)), PartitionSpec("data"))
+  )
   compiled = jax.jit(jax.value_and_grad(loss, has_aux=True))
   (one, (_, one_metrics)), one_gradient = compiled(params, state, step, key, data)
   (many, _), many_gradient = compiled(params, state, step, key, spread)
   # Without any compilation where it is slow, as a forward pass alone otherwise.
-  plain, (_, metrics) = (jax.jit(loss) if (name, process) == QUICK[1] else loss)(params, state, step, key, data)
+  plain, (_, metrics) = (jax.jit(loss) if (name, process) == QUICK[1] else loss)(
+    params, state, step, key, data
+  )
   np.testing.assert_allclose([one, many, metrics["loss"]], plain, rtol=2e-5)
   chex.assert_trees_all_close(one_metrics, metrics, rtol=2e-5, atol=1e-6)
   chex.assert_trees_all_close(one_gradient, many_gradient, rtol=2e-5, atol=2e-5)
@@ -183,22 +233,56 @@ def denoising():
   return make("denoising_concrete_score_matching", "uniform_resample")[0]
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: losses.chain(denoising(), losses.weight_by(losses.min_snr())), "this weight do not fit"),
-    (lambda: losses.chain(denoising(), losses.weight_by(losses.likelihood())), "on the process of denoising_concrete_score_matching (uniform_resample)"),
-    (lambda: losses.chain(denoising(), losses.second_order()), "second_order does not fit denoising_concrete_score_matching"),
+    (
+      lambda: losses.chain(denoising(), losses.weight_by(losses.likelihood())),
+      "on the process of denoising_concrete_score_matching (uniform_resample)",
+    ),
+    (
+      lambda: losses.chain(denoising(), losses.second_order()),
+      "second_order does not fit denoising_concrete_score_matching",
+    ),
     (lambda: losses.chain(denoising(), losses.uncertainty()), "its process (UniformResample) has none"),
-    (lambda: losses.chain(losses.denoising_score_matching(processes.edm()), losses.weight_by(losses.balanced())), "do not fit"),
+    (
+      lambda: losses.chain(
+        losses.denoising_score_matching(processes.edm()), losses.weight_by(losses.balanced())
+      ),
+      "do not fit",
+    ),
     (lambda: losses.denoising_score_matching(family.process("uniform_resample")), "needs a Gaussian process"),
     (lambda: losses.score_matching(family.process("uniform_resample")), "Gaussian process"),
-    (lambda: losses.denoising_concrete_score_matching(None, family.neighbourhood()), "concrete_score_matching(None, neighbourhood)"),
-    (lambda: losses.denoising_concrete_score_matching(processes.edm(), family.neighbourhood()), "discrete process such as processes.uniform_resample"),
+    (
+      lambda: losses.denoising_concrete_score_matching(None, family.neighbourhood()),
+      "concrete_score_matching(None, neighbourhood)",
+    ),
+    (
+      lambda: losses.denoising_concrete_score_matching(processes.edm(), family.neighbourhood()),
+      "discrete process such as processes.uniform_resample",
+    ),
     (lambda: losses.concrete_score_matching(None, 16), "neighbourhoods.cycle(16), got int"),
-    (lambda: losses.concrete_score_matching(processes.uniform_resample(16), family.neighbourhood()), "give both the same"),
-    (lambda: losses.concrete_score_matching(None, family.neighbourhood(), num_reverse=4), "num_reverse=1 to 3"),
-    (lambda: losses.chain(denoising(), losses.at_times(fields=losses.fields(model={"score": jnp.sin}))), "needs 'concrete' of the role 'model'"),
-    (lambda: losses.chain(make("concrete_score_matching", "none")[0], losses.at_times(fields=family.binder(None))), "no process with t_min and t_max"),
-])
+    (
+      lambda: losses.concrete_score_matching(processes.uniform_resample(16), family.neighbourhood()),
+      "give both the same",
+    ),
+    (
+      lambda: losses.concrete_score_matching(None, family.neighbourhood(), num_reverse=4),
+      "num_reverse=1 to 3",
+    ),
+    (
+      lambda: losses.chain(denoising(), losses.at_times(fields=losses.fields(model={"score": jnp.sin}))),
+      "needs 'concrete' of the role 'model'",
+    ),
+    (
+      lambda: losses.chain(
+        make("concrete_score_matching", "none")[0], losses.at_times(fields=family.binder(None))
+      ),
+      "no process with t_min and t_max",
+    ),
+  ],
+)
 def test_misfits_raise_a_sentence_at_build_time(build, words):
   with pytest.raises(ValueError) as caught:
     build()
@@ -207,10 +291,17 @@ def test_misfits_raise_a_sentence_at_build_time(build, words):
 
 def test_bad_batches_raise_a_sentence():
   objective = denoising()
-  for bad, words in (({"x": jnp.zeros((4, 2))}, "whole numbers of shape"), ({"x": jnp.zeros((4, 3), int)}, "whole numbers of shape"),
-                     ({"y": jnp.zeros((4, 2), int)}, "a dict with 'x'")):
+  for bad, words in (
+    ({"x": jnp.zeros((4, 2))}, "whole numbers of shape"),
+    ({"x": jnp.zeros((4, 3), int)}, "whole numbers of shape"),
+    ({"y": jnp.zeros((4, 2), int)}, "a dict with 'x'"),
+  ):
     with pytest.raises(ValueError, match=words):
       objective.draw(jax.random.key(0), bad, None, {})
-  wrong = losses.fields(model={"concrete": lambda own, x, t, cond=None: jnp.zeros((x.shape[0], 2))})({"model": {}}, {})
+  wrong = losses.fields(model={"concrete": lambda own, x, t, cond=None: jnp.zeros((x.shape[0], 2))})(
+    {"model": {}}, {}
+  )
   with pytest.raises(ValueError, match="has 3 neighbours"):
-    jax.eval_shape(lambda: objective.evaluate(wrong, objective.draw(jax.random.key(0), family.batch(4), times(4), {}), {}))
+    jax.eval_shape(
+      lambda: objective.evaluate(wrong, objective.draw(jax.random.key(0), family.batch(4), times(4), {}), {})
+    )

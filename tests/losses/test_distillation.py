@@ -1,4 +1,5 @@
-"""Distillation where the teacher is known: the identity that defines a step's target, exact students, and the order of what they differ by."""
+"""Distillation where the teacher is known: the identity that defines a step's target, exact students, and the
+order of what they differ by."""
 
 import functools
 
@@ -12,26 +13,35 @@ from diffusion.losses.distillation import step_of
 
 QUICK = ("vp_cosine", "edm")
 EACH_PROCESS = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in processes.PROCESSES])
+  "name",
+  [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in processes.PROCESSES],
+)
 MEANS, LABELS = [[-1.0, 0.3], [1.0, 0.0], [0.2, 1.5]], [0, 1, 0]
 
 
 def guided(process):
-  """The teacher: exact classifier-free guidance of a mixture of two classes, with the weight in the condition."""
-  return guidance.by_condition()(oracles.gaussian_mixture(process, [0.2, 0.5, 0.3], MEANS, 0.1, labels=LABELS))
+  """The teacher: exact classifier-free guidance of a mixture of two classes, with the weight in the
+  condition."""
+  return guidance.by_condition()(
+    oracles.gaussian_mixture(process, [0.2, 0.5, 0.3], MEANS, 0.1, labels=LABELS)
+  )
 
 
 def grid_of(process, n):
-  """n steps over the whole process, from its last time (alpha = 0 on some) to clean data (sigma = 0) where it reaches them."""
+  """n steps over the whole process, from its last time (alpha = 0 on some) to clean data (sigma = 0) where it
+  reaches them."""
   return solvers.grids.quadratic(process, n, t_min=0.0)
 
 
 def target_of(objective, draw, teacher):
-  """What the objective wants of the model's x0 [B, ...]: its value is factor^2 |x0 - target|^2, whose slope says the target."""
+  """What the objective wants of the model's x0 [B, ...]: its value is factor^2 |x0 - target|^2, whose slope
+  says the target."""
+
   def value(guess):
     model = lambda x, t, cond, **options: denoisers.Prediction(x0=guess)
     fields = {"model": losses.Field(denoise=model), "teacher": losses.Field(denoise=teacher), "loss": {}}
     return jnp.sum(objective.evaluate(fields, draw, {}).interior)
+
   slope = jax.jit(jax.grad(value))
   zero, one = slope(jnp.zeros_like(draw.x_t)), slope(jnp.ones_like(draw.x_t))
   return zero / (zero - one)
@@ -53,15 +63,17 @@ def test_one_step_of_the_student_is_two_of_the_teacher(name, sampler, x64):
   run = functools.partial(solvers.sample, teacher)
   for i, t in enumerate(starts):
     first = np.flatnonzero(grid == t)[0]
-    nodes = grid[first:first + 3]
-    row = lambda leaf: jax.tree.map(lambda a: a[i:i + 1], leaf)
+    nodes = grid[first : first + 3]
+    row = lambda leaf: jax.tree.map(lambda a: a[i : i + 1], leaf)
     end = run(solvers.ddim(process, nodes, dtype=np.float64), row(draw.x_t), cond=row(cond))
     here, there = process.marginal(nodes[0]), process.marginal(nodes[-1])
     ratio = there.sigma / here.sigma
-    mine = ratio * row(draw.x_t) + (there.alpha - ratio * here.alpha) * target[i:i + 1]
+    mine = ratio * row(draw.x_t) + (there.alpha - ratio * here.alpha) * target[i : i + 1]
     np.testing.assert_allclose(mine, end, rtol=1e-9, atol=1e-9 * float(process.prior_std))
     # The formula of the papers, which divides by what is small where steps are short.
-    np.testing.assert_allclose((end - ratio * row(draw.x_t)) / (there.alpha - ratio * here.alpha), target[i:i + 1], rtol=1e-6)
+    np.testing.assert_allclose(
+      (end - ratio * row(draw.x_t)) / (there.alpha - ratio * here.alpha), target[i : i + 1], rtol=1e-6
+    )
   if float(process.marginal(0.0).sigma) == 0:  # the last step ends in what was predicted last
     np.testing.assert_allclose(end[0], target[-1], rtol=1e-9)
 
@@ -94,11 +106,14 @@ def exact_student(process, teacher, grid, sampler="ddim"):
   draw = objective.draw(jax.random.key(0), {"x": jnp.zeros((len(starts), 1))}, jnp.asarray(starts), {})
   at = lambda x: np.asarray(target_of(objective, draw.replace(x_t=jnp.full_like(draw.x_t, x)), teacher))[:, 0]
   shift, gain = at(0.0), at(1.0) - at(0.0)
-  return denoisers.from_function(affine, process, denoisers.x0(), jax.tree.map(jnp.asarray, {"t": starts, "gain": gain, "shift": shift}))
+  return denoisers.from_function(
+    affine, process, denoisers.x0(), jax.tree.map(jnp.asarray, {"t": starts, "gain": gain, "shift": shift})
+  )
 
 
 def test_halving_to_one_step_keeps_the_teachers_four(x64):
-  """Without a condition: the progressive distillation of an unguided model, whose exact students lose nothing of four DDIM steps."""
+  """Without a condition: the progressive distillation of an unguided model, whose exact students lose nothing
+  of four DDIM steps."""
   process = processes.vp_cosine()
   teacher = oracles.gaussian(process, [0.7], 0.3)
   grid, x = grid_of(process, 4), jnp.linspace(-2.0, 2.0, 5)[:, None]
@@ -113,13 +128,17 @@ def test_halving_to_one_step_keeps_the_teachers_four(x64):
 
 
 def test_the_stochastic_sampler_keeps_every_marginal_of_a_perfect_student():
-  """A student whose double step is the exact flow of N(0, v): the variance after each step is that of p_t, however few steps."""
+  """A student whose double step is the exact flow of N(0, v): the variance after each step is that of p_t,
+  however few steps."""
   v = 0.3
   for name in processes.PROCESSES:
     process = processes.PROCESSES[name]()
     for n in (1, 2, 3, 5):
       grid = grid_of(process, n)
-      table, m = solvers.double_step(process, grid, dtype=np.float64), process.marginal(np.asarray(grid, np.float64))
+      table, m = (
+        solvers.double_step(process, grid, dtype=np.float64),
+        process.marginal(np.asarray(grid, np.float64)),
+      )
       total = m.alpha**2 * v + m.sigma**2
       variance = total[0]
       for i in range(n):
@@ -143,17 +162,26 @@ def test_the_minimiser_of_stage_one_is_classifier_free_guidance(x64):
   def family(own, x, t, cond):
     del t
     return own[0] * x + (own[1] + own[2] * cond["guidance"])[:, None] * means[cond["label"]]
+
   m = process.marginal(np.array(t))
   alpha, gain = float(m.alpha), 0.3
   objective = losses.chain(losses.distillation(process), losses.random_guidance(0.5, 4.0))
-  roles = dict(model=denoisers.from_function(family, process, denoisers.x0()),
-               teacher=guidance.by_condition()(denoisers.from_function(teacher, process, denoisers.x0())))
+  roles = dict(
+    model=denoisers.from_function(family, process, denoisers.x0()),
+    teacher=guidance.by_condition()(denoisers.from_function(teacher, process, denoisers.x0())),
+  )
   fields = losses.fields(**roles)
-  batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(32, 2))), "cond": {"label": jnp.arange(32) % 2}}
+  batch = {
+    "x": jnp.asarray(np.random.default_rng(0).normal(size=(32, 2))),
+    "cond": {"label": jnp.arange(32) % 2},
+  }
   draw = objective.draw(jax.random.key(0), batch, jnp.full(32, t), {})
 
   def value(own, taught):
-    return jnp.mean(objective.evaluate(fields({"model": own, "teacher": taught, "loss": {}}, {}), draw, {}).interior)
+    return jnp.mean(
+      objective.evaluate(fields({"model": own, "teacher": taught, "loss": {}}, {}), draw, {}).interior
+    )
+
   start, taught = jnp.asarray([1.0, -1.0, 0.5]), jnp.asarray(gain)
   slope = jax.jit(jax.grad(value, argnums=(0, 1)))
   at_start, of_teacher = slope(start, taught)
@@ -165,21 +193,27 @@ def test_the_minimiser_of_stage_one_is_classifier_free_guidance(x64):
 
 
 def test_weights_have_their_law_and_leave_the_noise():
-  """Mean and mean square of ((w - 0.5) / 2)^(1 / power) within 5 standard errors (6e-7 each) of those of a uniform number."""
+  """Mean and mean square of ((w - 0.5) / 2)^(1 / power) within 5 standard errors (6e-7 each) of those of a
+  uniform number."""
   process, size = processes.edm(), 4096
   plain = losses.distillation(process)
   batch = {"x": jnp.zeros((size, 1)), "cond": {"label": jnp.zeros(size, jnp.int32)}}
   for power in (1.0, 2.0):
-    one, other = (objective.draw(jax.random.key(0), batch, jnp.ones(size), {})
-                  for objective in (plain, losses.chain(plain, losses.random_guidance(0.5, 2.5, power))))
+    one, other = (
+      objective.draw(jax.random.key(0), batch, jnp.ones(size), {})
+      for objective in (plain, losses.chain(plain, losses.random_guidance(0.5, 2.5, power)))
+    )
     np.testing.assert_array_equal(one.x_t, other.x_t)
     u = ((np.asarray(other.cond["guidance"], np.float64) - 0.5) / 2.0) ** (1 / power)
-    assert 0.0 <= u.min() and u.max() < 1.0
+    assert u.min() >= 0.0 and u.max() < 1.0
     assert abs(u.mean() - 0.5) < 5 * np.sqrt(1 / 12 / size)
     assert abs(((u - 0.5) ** 2).mean() - 1 / 12) < 5 * np.sqrt((1 / 80 - 1 / 144) / size)
-  # Labels that are dropped outside of the weights leave these as they are; inside of them they take them along.
-  for transforms, kept in (((losses.random_guidance(1.0, 2.0), losses.condition_dropout(1.0)), True),
-                           ((losses.condition_dropout(1.0), losses.random_guidance(1.0, 2.0)), False)):
+  # Labels that are dropped outside of the weights leave these as they are; inside of them they take them
+  # along.
+  for transforms, kept in (
+    ((losses.random_guidance(1.0, 2.0), losses.condition_dropout(1.0)), True),
+    ((losses.condition_dropout(1.0), losses.random_guidance(1.0, 2.0)), False),
+  ):
     cond = losses.chain(plain, *transforms).draw(jax.random.key(0), batch, jnp.ones(size), {}).cond
     assert np.all(cond["label"] == -1) and np.all((cond["guidance"] >= 1.0) == kept)
   with pytest.raises(ValueError, match="a power above 0"):
@@ -191,7 +225,9 @@ def test_sampled_times_are_the_starts_of_steps():
   grid = grid_of(process, 8)
   for sampler, starts in (("ddim", grid[:-1:2]), ("double_step", grid[:-1])):
     steps = losses.student_steps(process, grid, sampler)
-    times = losses.step_times(steps).quantile(jnp.asarray((np.arange(len(starts)) + 0.5) / len(starts), jnp.float32))
+    times = losses.step_times(steps).quantile(
+      jnp.asarray((np.arange(len(starts)) + 0.5) / len(starts), jnp.float32)
+    )
     np.testing.assert_array_equal(times, np.sort(starts).astype(np.float32))
     np.testing.assert_array_equal(step_of(steps, times), np.arange(len(starts))[::-1])
   between = step_of(steps, jnp.asarray([0.9 * grid[3], 0.5 * grid[-2], 2.0 * grid[0]], jnp.float32))

@@ -5,11 +5,11 @@ import functools
 
 import chex
 import jax
-from jax.flatten_util import ravel_pytree
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from diffusion import losses, processes
 from losses import gaussian_family as family
@@ -20,30 +20,54 @@ TRANSFORMS = list(losses.TRANSFORMS)
 # Transforms that raise on an objective whose derivation contains the weight.
 WEIGHTS = ("uncertainty", "weight_by_min_snr")
 # Close relatives of listed ones, which repeat their laws, and what takes long to compile: slow.
-RELATIVES = ("sliced_score_matching", "finite_difference_sliced_score_matching_of_score", "denoising_score_matching_variance_reduced",
-             "second_order_score_matching", "third_order_score_matching", "third_order", "recovery_likelihood",
-             "autoregressive_denoising_score_matching", "distillation_velocity", "progressive_distillation_double_step")
+RELATIVES = (
+  "sliced_score_matching",
+  "finite_difference_sliced_score_matching_of_score",
+  "denoising_score_matching_variance_reduced",
+  "second_order_score_matching",
+  "third_order_score_matching",
+  "third_order",
+  "recovery_likelihood",
+  "autoregressive_denoising_score_matching",
+  "distillation_velocity",
+  "progressive_distillation_double_step",
+)
 
 
 def case(objective, name, default=True):
   """A parameter of a test, in the default suite or not."""
-  return pytest.param(objective, name, marks=() if default and objective not in RELATIVES else pytest.mark.slow)
+  return pytest.param(
+    objective, name, marks=() if default and objective not in RELATIVES else pytest.mark.slow
+  )
 
 
 QUICK = [name for name in TRANSFORMS if name not in RELATIVES]
-EACH_TRANSFORM = [pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ()) for name in TRANSFORMS]
+EACH_TRANSFORM = [
+  pytest.param(name, marks=pytest.mark.slow if name in RELATIVES else ()) for name in TRANSFORMS
+]
 # Every objective and every process at least once, where the full product would only repeat itself.
 ROTATION = [case(OBJECTIVES[i % len(OBJECTIVES)], name) for i, name in enumerate(processes.PROCESSES)]
-ROTATION += [case(name, "vp_cosine", i % 2 == 0) for i, name in enumerate(OBJECTIVES[len(processes.PROCESSES):])]
-# The views of a denoiser meet each process in their own way; whatever only takes its sigma runs on one, and on all when slow.
-PRODUCT = [case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
-           for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
+ROTATION += [
+  case(name, "vp_cosine", i % 2 == 0) for i, name in enumerate(OBJECTIVES[len(processes.PROCESSES) :])
+]
+# The views of a denoiser meet each process in their own way; whatever only takes its sigma runs on one, and
+# on all when slow.
+PRODUCT = [
+  case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
+  for i, objective in enumerate(OBJECTIVES)
+  for j, name in enumerate(processes.PROCESSES)
+]
 # A law that no process has a part in: each objective on one of them, on all when slow.
-ONE_EACH = [case(objective, name, (i + j) % len(processes.PROCESSES) == 0)
-            for i, objective in enumerate(OBJECTIVES) for j, name in enumerate(processes.PROCESSES)]
-# Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the zero gradient here.
+ONE_EACH = [
+  case(objective, name, (i + j) % len(processes.PROCESSES) == 0)
+  for i, objective in enumerate(OBJECTIVES)
+  for j, name in enumerate(processes.PROCESSES)
+]
+# Whose gradient is not affine in the field's parameters: the minimiser is checked by their own tests, the
+# zero gradient here.
 NOT_QUADRATIC = ("noise_contrastive_estimation", "compositional_likelihood", "recovery_likelihood")
-# Whose minimiser is two steps of the teacher at once and no oracle: checked by their own tests, with the order of the difference.
+# Whose minimiser is two steps of the teacher at once and no oracle: checked by their own tests, with the
+# order of the difference.
 OF_FINITE_STEPS = ("progressive_distillation", "progressive_distillation_double_step")
 
 
@@ -58,7 +82,9 @@ def interior_times(process, n=SIZE, dtype=jnp.float32):
   return jnp.asarray(process.t_of_log_snr(np.linspace(ends[0], ends[1], n)), dtype)
 
 
-def evaluated(objective, process, own, *, key=jax.random.key(3), dtype=jnp.float32, rows=None, loss_params=None):
+def evaluated(
+  objective, process, own, *, key=jax.random.key(3), dtype=jnp.float32, rows=None, loss_params=None
+):
   """interior + boundary [B] at one draw, whose rows may be permuted or repeated."""
   state = objective.init(jax.random.key(0))[1]
   initial = objective.init(jax.random.key(0))[0]
@@ -66,9 +92,11 @@ def evaluated(objective, process, own, *, key=jax.random.key(3), dtype=jnp.float
   if rows is not None:
     draw = jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, draw)
   fields = family.fields(process, own, initial if loss_params is None else loss_params, objective)
+
   def value(draw):
     terms = objective.evaluate(fields, draw, state)
     return terms.interior + terms.boundary
+
   return jax.jit(value)(draw)
 
 
@@ -85,10 +113,10 @@ def test_chain_is_associative_and_has_an_identity(name):
   own = family.params(family.ELSEWHERE)
   base, process = make("denoising_score_matching_eps", "vp_linear")
   shapes = [
-      losses.chain(base, one, two),
-      losses.chain(losses.chain(base, one), two),
-      losses.chain(base, losses.compose(one, two)),
-      losses.chain(base, losses.identity(), one, losses.compose(), two, losses.identity()),
+    losses.chain(base, one, two),
+    losses.chain(losses.chain(base, one), two),
+    losses.chain(base, losses.compose(one, two)),
+    losses.chain(base, losses.identity(), one, losses.compose(), two, losses.identity()),
   ]
   values = [evaluated(objective, process, own) for objective in shapes]
   for value in values[1:]:
@@ -140,7 +168,9 @@ def test_the_draw_of_a_row_depends_on_key_and_index_alone(transform):
   t, data, key = interior_times(process), family.batch(SIZE), jax.random.key(2)
   whole = objective.draw(key, data, t, state)
   rows = np.array([9, 2, 5])
-  part = objective.draw(key, {**jax.tree.map(lambda a: a[rows], data), "index": jnp.asarray(rows)}, t[rows], state)
+  part = objective.draw(
+    key, {**jax.tree.map(lambda a: a[rows], data), "index": jnp.asarray(rows)}, t[rows], state
+  )
   for name in ("x_t", "eps", "cond", "keys"):
     chex.assert_trees_all_equal(getattr(part, name), jax.tree.map(lambda a: a[rows], getattr(whole, name)))
 
@@ -148,20 +178,26 @@ def test_the_draw_of_a_row_depends_on_key_and_index_alone(transform):
 # 3. Importance sampling of times.
 
 
-@pytest.mark.parametrize("name,process_name", [
+@pytest.mark.parametrize(
+  "name,process_name",
+  [
     *((name, "vp_linear") for name in losses.TIME_SAMPLERS if name != "ladder_times"),
-    ("log_normal_sigma", "ve"), ("importance", "rectified_flow"),
-    pytest.param("log_normal_sigma", "vp_cosine", marks=pytest.mark.slow), pytest.param("importance", "subvp", marks=pytest.mark.slow)])
+    ("log_normal_sigma", "ve"),
+    ("importance", "rectified_flow"),
+    pytest.param("log_normal_sigma", "vp_cosine", marks=pytest.mark.slow),
+    pytest.param("importance", "subvp", marks=pytest.mark.slow),
+  ],
+)
 def test_reweighted_times_leave_the_expectation(name, process_name):
   """Two-sided z-test of uniform against reweighted times, 4.5 standard errors (7e-6 a case, 7e-5 in all)."""
   base, process = make("denoising_score_matching_eps", process_name)
   low, high = process.t_min, 0.99
   samplers = {
-      "uniform_times": losses.uniform_times(low, high),
-      "low_discrepancy": losses.low_discrepancy(losses.uniform_times(low, high)),
-      "log_normal_sigma": losses.log_normal_sigma(0.0, 3.0, process, low, high),
-      "logit_normal": losses.logit_normal(0.0, 1.5, low, high),
-      "importance": losses.importance(losses.likelihood(), process, low, high),
+    "uniform_times": losses.uniform_times(low, high),
+    "low_discrepancy": losses.low_discrepancy(losses.uniform_times(low, high)),
+    "log_normal_sigma": losses.log_normal_sigma(0.0, 3.0, process, low, high),
+    "logit_normal": losses.logit_normal(0.0, 1.5, low, high),
+    "importance": losses.importance(losses.likelihood(), process, low, high),
   }
   own, size = family.params(family.ELSEWHERE), 8192
 
@@ -172,7 +208,9 @@ def test_reweighted_times_leave_the_expectation(name, process_name):
     return values
 
   closing = functools.partial(losses.at_times, fields=family.binder(process))
-  plain = np.asarray(draws(losses.chain(base, closing(samplers["uniform_times"])), jax.random.key(0)), np.float64)
+  plain = np.asarray(
+    draws(losses.chain(base, closing(samplers["uniform_times"])), jax.random.key(0)), np.float64
+  )
   other = losses.chain(base, closing(samplers[name], reweight=True))
   other = np.asarray(draws(other, jax.random.key(1)), np.float64)
   error = np.sqrt(plain.var() / size + other.var() / size)
@@ -181,7 +219,8 @@ def test_reweighted_times_leave_the_expectation(name, process_name):
 
 @pytest.mark.parametrize("process_name", processes.PROCESSES)
 def test_importance_times_cancel_their_own_weight(process_name):
-  """Weight over density is the weight's mean at every time, so likelihood weighting has no variance of its own."""
+  """Weight over density is the weight's mean at every time, so likelihood weighting has no variance of its
+  own."""
   process = processes.PROCESSES[process_name]()
   high = 0.99 * process.t_max
   sampler = losses.importance(losses.likelihood(), process, t_max=high)
@@ -194,9 +233,12 @@ def test_importance_times_cancel_their_own_weight(process_name):
 # 4. The oracle is where the loss is least.
 
 
-@pytest.mark.parametrize("objective,process_name", [one for one in PRODUCT if one.values[0] not in NOT_QUADRATIC + OF_FINITE_STEPS])
+@pytest.mark.parametrize(
+  "objective,process_name", [one for one in PRODUCT if one.values[0] not in NOT_QUADRATIC + OF_FINITE_STEPS]
+)
 def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name, x64):
-  """Exact: the loss is of degree two in (x0, eps), and the draw is a quadrature of degree three, in float64."""
+  """Exact: the loss is of degree two in (x0, eps), and the draw is a quadrature of degree three, in
+  float64."""
   objective, process = make(objective, process_name)
   oracle = family.params(dtype=jnp.float64)
   flat, unflatten = ravel_pytree(oracle)
@@ -209,6 +251,7 @@ def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name,
   def expected(vector, draw, weights):
     terms = objective.evaluate(family.fields(process, unflatten(vector), None, objective), draw, state)
     return jnp.sum(weights * (terms.interior + terms.boundary))
+
   slopes = jax.jit(jax.vmap(jax.grad(expected), in_axes=(0, None, None)))
   curvature = jax.jit(jax.hessian(expected))
   for draw, weights in family.expectations(objective, process, interior_times(process, 5, jnp.float64)[1:4]):
@@ -222,9 +265,13 @@ def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name,
     assert np.abs(np.linalg.solve(hessian, at_oracle)).max() < 1e-7
 
 
-@pytest.mark.parametrize("name,transform", [
+@pytest.mark.parametrize(
+  "name,transform",
+  [
     *(pytest.param("denoising_score_matching_v", *one.values, marks=one.marks) for one in EACH_TRANSFORM),
-    *((name, "identity") for name in NOT_QUADRATIC)])
+    *((name, "identity") for name in NOT_QUADRATIC),
+  ],
+)
 def test_the_gradient_at_the_oracle_is_zero_in_expectation(name, transform):
   """Each component of the gradient of the model within 4.5 standard errors (4e-5 for the six of a case)."""
   objective, process = make(name, "subvp", losses.TRANSFORMS[transform]())
@@ -236,7 +283,10 @@ def test_the_gradient_at_the_oracle_is_zero_in_expectation(name, transform):
   @jax.jit
   def gradients(own):
     def values(p):
-      return loss.per_example({"model": p, "loss": loss_params}, state, 0, jax.random.key(4), family.batch(4096))[0]
+      return loss.per_example(
+        {"model": p, "loss": loss_params}, state, 0, jax.random.key(4), family.batch(4096)
+      )[0]
+
     return jax.jacfwd(values)(own)
 
   for leaf in jax.tree.leaves(gradients(family.params())):
@@ -251,7 +301,9 @@ def test_the_gradient_at_the_oracle_is_zero_in_expectation(name, transform):
 def test_the_value_is_in_eps_units_whatever_the_target(process_name, x64):
   process = processes.PROCESSES[process_name]()
   own = family.params(family.ELSEWHERE, jnp.float64)
-  draw = family.quadrature(losses.denoising_score_matching(process), process, interior_times(process, 5, jnp.float64)[2])
+  draw = family.quadrature(
+    losses.denoising_score_matching(process), process, interior_times(process, 5, jnp.float64)[2]
+  )
   prediction = family.fields(process, own)["model"].denoise(draw.x_t, draw.t)
   expected = jnp.sum((prediction.eps - draw.eps) ** 2, -1)
   for target in ("eps", "x0", "score", "v", "velocity"):
@@ -283,14 +335,20 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
 
 def closed(objective_name, process_name, transform="identity"):
   objective, process = make(objective_name, process_name, losses.TRANSFORMS[transform]())
-  loss = losses.chain(objective, losses.at_times(losses.low_discrepancy(), fields=family.binder(process, objective)))
+  loss = losses.chain(
+    objective, losses.at_times(losses.low_discrepancy(), fields=family.binder(process, objective))
+  )
   loss_params, state = loss.init(jax.random.key(0))
   return loss, family.roles(objective, family.params(family.ELSEWHERE), loss_params), state
 
 
-@pytest.mark.parametrize("transform,objective,process_name", [
+@pytest.mark.parametrize(
+  "transform,objective,process_name",
+  [
     *(pytest.param(QUICK[i % len(QUICK)], *pair.values, marks=pair.marks) for i, pair in enumerate(ROTATION)),
-    pytest.param("third_order", "denoising_score_matching_eps", "vp_linear", marks=pytest.mark.slow)])
+    pytest.param("third_order", "denoising_score_matching_eps", "vp_linear", marks=pytest.mark.slow),
+  ],
+)
 def test_jit_grad_and_eight_devices_give_one_value(transform, objective, process_name):
   if losses.OBJECTIVES[objective](processes.PROCESSES[process_name]()).takes_weight and transform in WEIGHTS:
     transform = "identity"
@@ -322,12 +380,20 @@ def test_values_inside_a_users_vmap_shard_map_and_pmap():
 
   mesh = Mesh(np.array(jax.devices()), ("data",))
   spec = PartitionSpec("data")
-  sharded = jax.jit(jax.shard_map(lambda part, t: jax.lax.pmean(jnp.mean(rows(part, t)), "data"),
-                                  mesh=mesh, in_specs=(spec, spec), out_specs=PartitionSpec()))(data, t)
+  sharded = jax.jit(
+    jax.shard_map(
+      lambda part, t: jax.lax.pmean(jnp.mean(rows(part, t)), "data"),
+      mesh=mesh,
+      in_specs=(spec, spec),
+      out_specs=PartitionSpec(),
+    )
+  )(data, t)
   np.testing.assert_allclose(sharded, plain(key), rtol=1e-5)
 
   split = jax.tree.map(lambda a: a.reshape(8, -1, *a.shape[1:]), (data, t))
-  parallel = jax.pmap(lambda part, t: jax.lax.pmean(jnp.mean(rows(part, t)), "data"), axis_name="data")(*split)
+  parallel = jax.pmap(lambda part, t: jax.lax.pmean(jnp.mean(rows(part, t)), "data"), axis_name="data")(
+    *split
+  )
   np.testing.assert_allclose(parallel, jnp.full(8, plain(key)), rtol=1e-5)
 
 
@@ -339,6 +405,7 @@ def test_a_new_step_or_key_gives_new_noise_and_does_not_trace_again():
   def value(step, key):
     traces.append(1)
     return loss(params, state, step, key, family.batch(SIZE))[0]
+
   values = {float(value(step, jax.random.key(seed))) for step in range(3) for seed in range(2)}
   assert len(values) == 6 and len(traces) == 1
 
@@ -350,23 +417,46 @@ def dsm():
   return losses.denoising_score_matching(processes.vp_linear())
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: losses.chain(dsm(), losses.at_times()), "fields=losses.fields"),
-    (lambda: losses.chain(dsm(), losses.at_times(fields=losses.fields(ema=family.denoiser(processes.edm())))),
-     "denoising_score_matching needs 'denoise' of the role 'model'"),
-    (lambda: losses.chain(dsm(), losses.at_times(fields=losses.fields(model={"energy": jnp.sin}))),
-     "which gives only ['energy', 'score']"),
+    (
+      lambda: losses.chain(
+        dsm(), losses.at_times(fields=losses.fields(ema=family.denoiser(processes.edm())))
+      ),
+      "denoising_score_matching needs 'denoise' of the role 'model'",
+    ),
+    (
+      lambda: losses.chain(dsm(), losses.at_times(fields=losses.fields(model={"energy": jnp.sin}))),
+      "which gives only ['energy', 'score']",
+    ),
     (lambda: losses.fields(model={"denoising": jnp.sin}), "no function 'denoising'"),
     (lambda: losses.fields(loss=family.denoiser(processes.edm())), "not a role"),
-    (lambda: losses.chain(dsm().replace(takes_weight=True), losses.weight_by(losses.uniform())), "pass weight=..."),
-    (lambda: losses.chain(dsm().replace(takes_weight=True), losses.uncertainty()), "contains the time weight"),
+    (
+      lambda: losses.chain(dsm().replace(takes_weight=True), losses.weight_by(losses.uniform())),
+      "pass weight=...",
+    ),
+    (
+      lambda: losses.chain(dsm().replace(takes_weight=True), losses.uncertainty()),
+      "contains the time weight",
+    ),
     (lambda: losses.chain(dsm().replace(process=None), losses.weight_by(losses.snr(1.0))), "do not fit"),
     (lambda: losses.chain(dsm().replace(process=None), losses.uncertainty()), "has none"),
     (lambda: losses.chain(dsm(), losses.weight_by(lambda process, t: jnp.mean(t))), "returned ()"),
-    (lambda: losses.chain(dsm(), losses.at_times(
-        losses.ladder_times(10), fields=family.binder(processes.vp_linear()), reweight=True)), "ladder"),
-    (lambda: losses.chain(dsm().replace(process=None), losses.at_times(
-        fields=family.binder(processes.vp_linear()))), "no process"),
+    (
+      lambda: losses.chain(
+        dsm(),
+        losses.at_times(losses.ladder_times(10), fields=family.binder(processes.vp_linear()), reweight=True),
+      ),
+      "ladder",
+    ),
+    (
+      lambda: losses.chain(
+        dsm().replace(process=None), losses.at_times(fields=family.binder(processes.vp_linear()))
+      ),
+      "no process",
+    ),
     (lambda: losses.importance(losses.likelihood(), processes.rectified_flow()), "finite and not negative"),
     (lambda: losses.denoising_score_matching(processes.edm(), "noise"), "no target 'noise'"),
     (lambda: losses.denoising_score_matching(None), "Gaussian process"),
@@ -374,35 +464,63 @@ def dsm():
     (lambda: losses.random_guidance(4.0, 1.0), "0 <= low < high"),
     (lambda: losses.random_guidance(2.0, 2.0), "0 <= low < high"),
     (lambda: losses.random_guidance(-1.0, 1.0), "0 <= low < high"),
-    (lambda: losses.chain(losses.distillation(processes.edm()), losses.at_times(fields=family.binder(processes.edm()))),
-     "distillation needs 'denoise' of the role 'teacher'"),
+    (
+      lambda: losses.chain(
+        losses.distillation(processes.edm()), losses.at_times(fields=family.binder(processes.edm()))
+      ),
+      "distillation needs 'denoise' of the role 'teacher'",
+    ),
     (lambda: losses.distillation(processes.edm(), "noise"), "no target 'noise'"),
     (lambda: losses.distillation(None), "Gaussian process"),
-    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0, 0.0]), "an even number of steps, got 3"),
-    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0], grid=[4.0, 2.0, 1.0]), "has 1 steps"),
-    (lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0], "double_step", grid=[4.0, 1.0]), "the teacher grid itself"),
+    (
+      lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0, 0.0]),
+      "an even number of steps, got 3",
+    ),
+    (
+      lambda: losses.progressive_distillation(processes.edm(), [4.0, 2.0, 1.0], grid=[4.0, 2.0, 1.0]),
+      "has 1 steps",
+    ),
+    (
+      lambda: losses.progressive_distillation(
+        processes.edm(), [4.0, 2.0, 1.0], "double_step", grid=[4.0, 1.0]
+      ),
+      "the teacher grid itself",
+    ),
     (lambda: losses.progressive_distillation(processes.edm(), [1.0, 2.0, 4.0]), "strictly decreases"),
     (lambda: losses.progressive_distillation(processes.vp_cosine(), [1.5, 1.0, 0.5]), "only the first node"),
-    (lambda: losses.progressive_distillation(processes.edm(), [2.0, 1.0, 0.0], "heun"), "one of the samplers ddim, double_step"),
+    (
+      lambda: losses.progressive_distillation(processes.edm(), [2.0, 1.0, 0.0], "heun"),
+      "one of the samplers ddim, double_step",
+    ),
     (lambda: losses.min_snr(0.0), "gamma > 0"),
     (lambda: losses.uniform_times(1.0, 0.0), "larger t_max"),
     (lambda: losses.uniform_times().sample(jax.random.key(0), 3), "no interval"),
-])
+  ],
+)
 def test_misfits_raise_a_sentence_at_build_time(build, words):
   with pytest.raises(ValueError) as caught:
     build()
   assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: losses.chain(losses.scale(2.0), losses.scale(2.0)), "starts with an Objective"),
     (lambda: losses.chain(dsm(), dsm()), "add(a, b)"),
-    (lambda: losses.chain(dsm(), losses.at_times(fields=family.binder(processes.edm())), losses.scale(2.0)), "last"),
+    (
+      lambda: losses.chain(dsm(), losses.at_times(fields=family.binder(processes.edm())), losses.scale(2.0)),
+      "last",
+    ),
     (lambda: losses.chain(dsm(), 2.0), "a transform is a function"),
     (lambda: losses.add(dsm(), 2.0), "add takes objectives"),
     (lambda: losses.fields(model=jnp.sin), "name what it computes"),
-    (lambda: losses.chain(dsm(), losses.at_times(0.5, fields=family.binder(processes.edm()))), "time sampler"),
-])
+    (
+      lambda: losses.chain(dsm(), losses.at_times(0.5, fields=family.binder(processes.edm()))),
+      "time sampler",
+    ),
+  ],
+)
 def test_wrong_kinds_raise_a_sentence_at_build_time(build, words):
   with pytest.raises(TypeError) as caught:
     build()
@@ -415,12 +533,16 @@ def test_bad_batches_and_parameters_raise_a_sentence():
   with pytest.raises(ValueError, match="guidance without a conditional model"):
     loss(params, state, 0, key, {"x": data["x"]})
   loss, params, state = closed("denoising_score_matching_eps", "vp_linear", "condition_dropout")
-  for bad, words in (({"x": data["x"]}, "conditional batch"), ({"x": data["x"], "cond": {"l": jnp.ones(3)}}, "sizes")):
+  for bad, words in (
+    ({"x": data["x"]}, "conditional batch"),
+    ({"x": data["x"], "cond": {"l": jnp.ones(3)}}, "sizes"),
+  ):
     with pytest.raises(ValueError, match=words):
       loss(params, state, 0, key, bad)
   with pytest.raises(ValueError, match="binds .'model'. too"):
     loss({"loss": {}}, state, 0, key, data)
-  summed = dataclasses.replace(loss, objective=loss.objective.replace(
-      evaluate=lambda fields, draw, state: losses.terms(jnp.zeros(()))))
+  summed = dataclasses.replace(
+    loss, objective=loss.objective.replace(evaluate=lambda fields, draw, state: losses.terms(jnp.zeros(())))
+  )
   with pytest.raises(ValueError, match="one number per example"):
     summed(params, state, 0, key, data)

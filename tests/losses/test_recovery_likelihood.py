@@ -1,4 +1,5 @@
-"""Diffusion recovery likelihood on Gaussians, where the law of the negatives, the likelihood and its gradient are known."""
+"""Diffusion recovery likelihood on Gaussians, where the law of the negatives, the likelihood and its gradient
+are known."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ MEAN, PRECISION = 0.4, 3.0
 
 
 def energy(own, x, t, cond=None):
-  """In one dimension, with a minimum and a precision for each row, so that one gradient tells of every row."""
+  """In one dimension, with a minimum and a precision for each row, so that one gradient tells of every
+  row."""
   del t, cond
   return 0.5 * own["precision"] * jnp.square(x[:, 0] - own["mean"])
 
@@ -27,14 +29,18 @@ def params(size=SIZE, mean=MEAN, precision=PRECISION):
 def same_rows(objective, level, x=0.9, noise=-0.6):
   """A draw whose rows differ in the keys of their chains alone."""
   draw = objective.draw(jax.random.key(5), {"x": jnp.zeros((SIZE, 1))}, jnp.full(SIZE, TIMES[level]), {})
-  return draw.replace(x_t=jnp.full((SIZE, 1), x), targets=draw.targets | {"normal": jnp.full((SIZE, 1), noise)})
+  return draw.replace(
+    x_t=jnp.full((SIZE, 1), x), targets=draw.targets | {"normal": jnp.full((SIZE, 1), noise)}
+  )
 
 
 def gradients(objective, draw, own):
   """The gradient of each row [B], in float64."""
+
   def total(own):
     fields = losses.fields(model={"energy": energy})({"model": own, "loss": {}}, {})
     return jnp.sum(objective.evaluate(fields, draw, {}).interior)
+
   return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.jit(jax.grad(total))(own))
 
 
@@ -59,40 +65,63 @@ def langevin(level, steps, size):
   centre, variance = recovered(level)
   mean, spread = TABLE.start[level] * noisier(level), 0.0
   shrink = 1.0 - 0.5 * size / variance
-  return centre + shrink**steps * (mean - centre), size * sum(shrink ** (2 * k) for k in range(steps)) + shrink ** (2 * steps) * spread
+  return centre + shrink**steps * (mean - centre), size * sum(
+    shrink ** (2 * k) for k in range(steps)
+  ) + shrink ** (2 * steps) * spread
 
 
 def published(level, steps):
-  """The same in the convention of arXiv:2012.08125: y = gain x, network f = -step^2 energy, y <- y + step^2/2 d/dy [...] + step z."""
+  """The same in the convention of arXiv:2012.08125: y = gain x, network f = -step^2 energy, y <- y + step^2/2
+  d/dy [...] + step z."""
   gain, sigma = TABLE.gain[level], TABLE.noise[level]
   levels = PROCESS.marginal(np.array(TIMES)).sigma
   step2 = 2e-2 * levels[level] / levels[0] * sigma**2
   mean, variance, noisy = noisier(level), 0.0, noisier(level)
   for _ in range(steps):
-    slope = lambda y: -PRECISION * (y / gain - MEAN) / gain - (y - noisy) / sigma**2  # of f / step^2 less the quadratic
+    slope = lambda y: (
+      -PRECISION * (y / gain - MEAN) / gain - (y - noisy) / sigma**2
+    )  # of f / step^2 less the quadratic
     factor = 1.0 + 0.5 * step2 * (slope(1.0) - slope(0.0))
     mean, variance = mean + 0.5 * step2 * slope(mean), factor**2 * variance + step2
   return mean / gain, variance / gain**2
 
 
 CASES = {
-    "from the noisy point, short": (dict(steps=5, step=0.4), lambda i: langevin(i, 5, TABLE.step[i] * 0.4 / 0.3)),
-    "long": (dict(steps=60, step=0.8), lambda i: langevin(i, 60, TABLE.step[i] * 0.8 / 0.3)),
-    "long, adjusted": (dict(steps=60, step=0.8, adjusted=True), recovered),
-    "published steps": (dict(steps=8, step=processes.published_step(2e-2)), lambda i: published(i, 8)),
-    "normal approximation": (dict(steps=0, start="gaussian"), lambda i: (
-        noisier(i) / TABLE.gain[i] - (TABLE.noise[i] / TABLE.gain[i]) ** 2 * PRECISION * (noisier(i) / TABLE.gain[i] - MEAN),
-        (TABLE.noise[i] / TABLE.gain[i]) ** 2)),
-    "normal approximation, then adjusted": (dict(steps=40, step=0.8, adjusted=True, start="gaussian"), recovered),
+  "from the noisy point, short": (
+    dict(steps=5, step=0.4),
+    lambda i: langevin(i, 5, TABLE.step[i] * 0.4 / 0.3),
+  ),
+  "long": (dict(steps=60, step=0.8), lambda i: langevin(i, 60, TABLE.step[i] * 0.8 / 0.3)),
+  "long, adjusted": (dict(steps=60, step=0.8, adjusted=True), recovered),
+  "published steps": (dict(steps=8, step=processes.published_step(2e-2)), lambda i: published(i, 8)),
+  "normal approximation": (
+    dict(steps=0, start="gaussian"),
+    lambda i: (
+      noisier(i) / TABLE.gain[i]
+      - (TABLE.noise[i] / TABLE.gain[i]) ** 2 * PRECISION * (noisier(i) / TABLE.gain[i] - MEAN),
+      (TABLE.noise[i] / TABLE.gain[i]) ** 2,
+    ),
+  ),
+  "normal approximation, then adjusted": (
+    dict(steps=40, step=0.8, adjusted=True, start="gaussian"),
+    recovered,
+  ),
 }
 
 FIRST = ("long, adjusted", "published steps")
 
 
-@pytest.mark.parametrize("level,name", [pytest.param(level, name, marks=() if level == 0 and name in FIRST else pytest.mark.slow)
-                                        for level in (0, 1) for name in CASES])
+@pytest.mark.parametrize(
+  "level,name",
+  [
+    pytest.param(level, name, marks=() if level == 0 and name in FIRST else pytest.mark.slow)
+    for level in (0, 1)
+    for name in CASES
+  ],
+)
 def test_negatives_have_the_law_of_their_chain(level, name):
-  """Mean and variance within 5 standard errors; adjusted chains have that of the recovery posterior itself."""
+  """Mean and variance within 5 standard errors; adjusted chains have that of the recovery posterior
+  itself."""
   options, law = CASES[name]
   objective = losses.recovery_likelihood(PROCESS, TIMES, **options)
   ends = negatives(objective, same_rows(objective, level), params())
@@ -106,9 +135,11 @@ def test_the_gradient_is_that_of_the_recovery_log_likelihood():
   objective = losses.recovery_likelihood(PROCESS, TIMES, steps=40, step=0.8, adjusted=True)
   found = gradients(objective, same_rows(objective, 1, 1.5), params())
   with jax.enable_x64(True):
+
     def likelihood(mean, precision):
       centre, variance = recovered(1, mean, precision, 1.5)
       return 0.5 * (1.5 - centre) ** 2 / variance + 0.5 * jnp.log(variance)
+
     exact = dict(zip(("mean", "precision"), map(float, jax.grad(likelihood, (0, 1))(MEAN, PRECISION))))
   for name, value in exact.items():
     assert abs(found[name].mean() - value) < 5 * found[name].std() / np.sqrt(SIZE), name
@@ -116,7 +147,8 @@ def test_the_gradient_is_that_of_the_recovery_log_likelihood():
 
 
 def test_the_bias_of_plain_langevin_is_of_the_order_it_declares():
-  """A long chain's variance is off by (h / 4v) / (1 - h / 4v), h the squared step: it halves with the step, and a little faster."""
+  """A long chain's variance is off by (h / 4v) / (1 - h / 4v), h the squared step: it halves with the step,
+  and a little faster."""
   off = {}
   for step in (0.8, 0.4):
     objective = losses.recovery_likelihood(PROCESS, TIMES, steps=60, step=step)
@@ -130,14 +162,20 @@ def test_the_bias_of_plain_langevin_is_of_the_order_it_declares():
 
 @pytest.mark.slow
 def test_the_bias_of_the_normal_approximation_is_of_the_order_it_declares():
-  """With s = precision times squared noise the slope in the precision at the truth is off by s^2 (1 - s) / (2 precision).
+  """With s = precision times squared noise the slope in the precision at the truth is off by s^2 (1 - s) / (2
+  precision).
 
-  The curvature of the likelihood goes like s, so the minimiser is off by O(s): of order 2 in the noise. 5 standard errors.
+  The curvature of the likelihood goes like s, so the minimiser is off by O(s): of order 2 in the noise. 5
+  standard errors.
   """
   size, slopes, process = 400_000, [], processes.edm()
-  x = jnp.asarray(MEAN + np.random.default_rng(0).standard_normal((size, 1)) / np.sqrt(PRECISION), jnp.float32)
+  x = jnp.asarray(
+    MEAN + np.random.default_rng(0).standard_normal((size, 1)) / np.sqrt(PRECISION), jnp.float32
+  )
   for s in (0.2, 0.1):
-    objective = losses.recovery_likelihood(process, (1.0, float(np.sqrt(1.0 + s / PRECISION))), steps=0, start="gaussian")
+    objective = losses.recovery_likelihood(
+      process, (1.0, float(np.sqrt(1.0 + s / PRECISION))), steps=0, start="gaussian"
+    )
     assert objective.bias_order == 2
     draw = objective.draw(jax.random.key(1), {"x": x}, jnp.ones(size), {}).replace(x_t=x)
     found = gradients(objective, draw, params(size))["precision"]
@@ -165,12 +203,18 @@ def test_the_sampled_time_chooses_the_level_below_it_and_level_times_gives_each_
   draw = objective.draw(jax.random.key(0), {"x": jnp.zeros((6, 1))}, t, {})
   assert draw.targets["level"].tolist() == [0, 0, 0, 1, 2, 2]
   np.testing.assert_array_equal(draw.t, np.float32(TIMES)[draw.targets["level"]])
-  sampler = losses.at_times(losses.level_times(TIMES), fields=losses.fields(model={"energy": energy}))(objective).sampler
+  sampler = losses.at_times(losses.level_times(TIMES), fields=losses.fields(model={"energy": energy}))(
+    objective
+  ).sampler
   np.testing.assert_array_equal(sampler.quantile(jnp.asarray([0.1, 0.4, 0.99])), np.float32(TIMES[:3]))
-  np.testing.assert_allclose(jnp.exp(sampler.log_density(jnp.float32(np.array([TIMES[1], 0.2])))), [1 / 3, 0.0], rtol=1e-6)
+  np.testing.assert_allclose(
+    jnp.exp(sampler.log_density(jnp.float32(np.array([TIMES[1], 0.2])))), [1 / 3, 0.0], rtol=1e-6
+  )
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: losses.recovery_likelihood(PROCESS, 0), "at least one level"),
     (lambda: losses.recovery_likelihood(PROCESS, (0.5, 0.2)), "ascending times"),
     (lambda: losses.recovery_likelihood(PROCESS, (0.0, 0.2)), "start later than t = 0"),
@@ -179,7 +223,8 @@ def test_the_sampled_time_chooses_the_level_below_it_and_level_times_gives_each_
     (lambda: losses.recovery_likelihood(PROCESS, start="data"), "choose one of noisy, gaussian"),
     (lambda: losses.recovery_likelihood(PROCESS, data_std=0.0), "deviation of the data"),
     (lambda: losses.recovery_likelihood(None), "Gaussian process"),
-])
+  ],
+)
 def test_mistakes_raise_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()

@@ -8,8 +8,12 @@ from scipy import stats
 
 from diffusion import losses, processes
 
-CASES = [(name, process) for name in losses.TIME_SAMPLERS if name != "ladder_times"
-         for process in ("vp_linear", "edm", "rectified_flow")]
+CASES = [
+  (name, process)
+  for name in losses.TIME_SAMPLERS
+  if name != "ladder_times"
+  for process in ("vp_linear", "edm", "rectified_flow")
+]
 
 
 def closed(name, process):
@@ -58,15 +62,19 @@ def test_low_discrepancy_puts_one_time_in_each_stratum():
 
 
 def test_low_discrepancy_lowers_the_variance_of_a_mean():
-  """Rotated lattice: the spread of the mean of t^2 over keys falls by far more than the 1/sqrt(n) of independence."""
+  """Rotated lattice: the spread of the mean of t^2 over keys falls by far more than the 1/sqrt(n) of
+  independence."""
   base = losses.uniform_times(0.0, 1.0)
-  spread = [np.std([np.mean(np.asarray(s.sample(jax.random.key(i), 64)) ** 2) for i in range(30)])
-            for s in (base, losses.low_discrepancy(base))]
+  spread = [
+    np.std([np.mean(np.asarray(s.sample(jax.random.key(i), 64)) ** 2) for i in range(30)])
+    for s in (base, losses.low_discrepancy(base))
+  ]
   assert spread[1] < spread[0] / 4
 
 
 def test_log_normal_noise_levels_are_log_normal():
-  """Mean and spread of log sigma within 4 standard errors; truncation at EDM's interval is below 1e-5 of the mass."""
+  """Mean and spread of log sigma within 4 standard errors; truncation at EDM's interval is below 1e-5 of the
+  mass."""
   sampler = losses.log_normal_sigma(process=processes.edm())
   log_sigma = np.log(np.asarray(sampler.sample(jax.random.key(0), 20000), np.float64))
   assert abs(log_sigma.mean() + 1.2) < 4 * 1.2 / np.sqrt(20000)
@@ -84,7 +92,13 @@ def test_ladder_times_are_the_ladder_and_evenly_taken():
 
 
 def test_samplers_are_pytrees_that_a_jitted_function_takes():
-  for sampler in (losses.uniform_times(0.0, 1.0), losses.logit_normal(0.0, 1.0, 0.0, 1.0),
-                  losses.importance(losses.snr(0.0), processes.vp_linear()), losses.ladder_times(7, 1.0)):
+  for sampler in (
+    losses.uniform_times(0.0, 1.0),
+    losses.logit_normal(0.0, 1.0, 0.0, 1.0),
+    losses.importance(losses.snr(0.0), processes.vp_linear()),
+    losses.ladder_times(7, 1.0),
+  ):
     sample = jax.jit(lambda s, key: s.sample(key, 5))
-    np.testing.assert_allclose(sample(sampler, jax.random.key(0)), sampler.sample(jax.random.key(0), 5), rtol=1e-5)
+    np.testing.assert_allclose(
+      sample(sampler, jax.random.key(0)), sampler.sample(jax.random.key(0), 5), rtol=1e-5
+    )

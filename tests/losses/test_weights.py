@@ -9,18 +9,18 @@ from diffusion.losses.weights import noise_scale
 
 # Written in alpha, sigma and their derivatives, straight from the papers.
 FORMULAS = {
-    "uniform": lambda a, s, da, dv, g2: 1.0 + 0 * a,
-    "likelihood": lambda a, s, da, dv, g2: g2 / s**2,
-    "snr": lambda a, s, da, dv, g2: s / a,
-    "truncated_snr": lambda a, s, da, dv, g2: np.maximum((a / s) ** 2, 1.0) * (s / a) ** 2,
-    "min_snr": lambda a, s, da, dv, g2: np.minimum((a / s) ** 2, 5.0) * (s / a) ** 2,
-    "edm": lambda a, s, da, dv, g2: ((s / a) ** 2 + 0.25) / (0.5 * s / a) ** 2 * (s / a) ** 2,
-    "sigmoid": lambda a, s, da, dv, g2: 1 / (1 + np.exp(np.log((a / s) ** 2) - 2.0)),
-    "native_x0": lambda a, s, da, dv, g2: (s / a) ** 2,
-    "native_eps": lambda a, s, da, dv, g2: 1.0 + 0 * a,
-    "native_score": lambda a, s, da, dv, g2: 1 / s**2,
-    "native_v": lambda a, s, da, dv, g2: (a**2 + s**2) ** 2 / a**2,
-    "native_velocity": lambda a, s, da, dv, g2: (dv / (2 * s) - s * da / a) ** 2,
+  "uniform": lambda a, s, da, dv, g2: 1.0 + 0 * a,
+  "likelihood": lambda a, s, da, dv, g2: g2 / s**2,
+  "snr": lambda a, s, da, dv, g2: s / a,
+  "truncated_snr": lambda a, s, da, dv, g2: np.maximum((a / s) ** 2, 1.0) * (s / a) ** 2,
+  "min_snr": lambda a, s, da, dv, g2: np.minimum((a / s) ** 2, 5.0) * (s / a) ** 2,
+  "edm": lambda a, s, da, dv, g2: ((s / a) ** 2 + 0.25) / (0.5 * s / a) ** 2 * (s / a) ** 2,
+  "sigmoid": lambda a, s, da, dv, g2: 1 / (1 + np.exp(np.log((a / s) ** 2) - 2.0)),
+  "native_x0": lambda a, s, da, dv, g2: (s / a) ** 2,
+  "native_eps": lambda a, s, da, dv, g2: 1.0 + 0 * a,
+  "native_score": lambda a, s, da, dv, g2: 1 / s**2,
+  "native_v": lambda a, s, da, dv, g2: (a**2 + s**2) ** 2 / a**2,
+  "native_velocity": lambda a, s, da, dv, g2: (dv / (2 * s) - s * da / a) ** 2,
 }
 
 
@@ -35,7 +35,9 @@ def test_weights_are_their_formulas_on_host_and_device(process_name):
     weight, expected = make(), FORMULAS[name](*numbers)
     assert weight(process, t).dtype == np.float64
     np.testing.assert_allclose(weight(process, t), expected, rtol=1e-9, err_msg=name)
-    np.testing.assert_allclose(weight(process, jnp.asarray(t, jnp.float32)), expected, rtol=5e-3, err_msg=name)
+    np.testing.assert_allclose(
+      weight(process, jnp.asarray(t, jnp.float32)), expected, rtol=5e-3, err_msg=name
+    )
 
 
 @pytest.mark.parametrize("process_name", processes.PROCESSES)
@@ -64,8 +66,11 @@ def test_weights_and_scales_are_finite_at_both_ends_of_the_process(process_name)
 def test_weights_multiply_the_interior_and_not_the_boundary():
   process = processes.edm()
   objective = losses.Objective(
-      "toy", draw=lambda key, batch, t, state: losses.Draw(None, t),
-      evaluate=lambda fields, draw, state: losses.terms(draw.t, boundary=draw.t), process=process)
+    "toy",
+    draw=lambda key, batch, t, state: losses.Draw(None, t),
+    evaluate=lambda fields, draw, state: losses.terms(draw.t, boundary=draw.t),
+    process=process,
+  )
   weighted = losses.chain(objective, losses.weight_by(losses.snr(-1)))
   terms = weighted.evaluate({"loss": {}}, losses.Draw(None, jnp.array([1.0, 2.0, 3.0])), {})
   np.testing.assert_allclose(terms.interior, [1.0, 8.0, 27.0], rtol=1e-5)

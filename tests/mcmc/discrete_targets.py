@@ -1,4 +1,5 @@
-"""Small targets on whole numbers: a neighbourhood, its states, their probabilities and the concrete score of these."""
+"""Small targets on whole numbers: a neighbourhood, its states, their probabilities and the concrete score of
+these."""
 
 import itertools
 from typing import NamedTuple
@@ -10,11 +11,11 @@ import numpy as np
 from diffusion.processes import neighbourhoods
 
 NEIGHBOURHOODS = {
-    "cycle": neighbourhoods.cycle(5),
-    "grid": neighbourhoods.grid([3, 2], (1,), wrap=False),
-    "wrapped": neighbourhoods.grid([3, 4], (1, -1)),
-    "flips": neighbourhoods.bit_flips((2, 2)),
-    "star": neighbourhoods.graph([[1, 2, 3], [0, -1, -1], [0, -1, -1], [0, 2, -1]]),
+  "cycle": neighbourhoods.cycle(5),
+  "grid": neighbourhoods.grid([3, 2], (1,), wrap=False),
+  "wrapped": neighbourhoods.grid([3, 4], (1, -1)),
+  "flips": neighbourhoods.bit_flips((2, 2)),
+  "star": neighbourhoods.graph([[1, 2, 3], [0, -1, -1], [0, -1, -1], [0, 2, -1]]),
 }
 
 
@@ -41,7 +42,8 @@ def _look_up(table, sizes, x, t, cond=None):
 
 
 def target(name, dtype=jnp.float64, seed=0) -> Target:
-  """One of `NEIGHBOURHOODS` with random probabilities; at neighbours that do not exist the model says nonsense."""
+  """One of `NEIGHBOURHOODS` with random probabilities; at neighbours that do not exist the model says
+  nonsense."""
   of = NEIGHBOURHOODS[name]
   states = np.array(list(itertools.product(*map(range, of.sizes))), np.int32).reshape(-1, *of.shape)
   p = np.random.default_rng(seed).dirichlet(np.full(len(states), 2.0))

@@ -28,12 +28,15 @@ def test_each_coordinate_has_its_own_and_scale_and_place_do_not_matter():
   fast, slow = autoregressive(0.2), autoregressive(0.95, seed=1)
   both = np.concatenate([1e6 + 1e-2 * fast, -3.0 * slow], axis=2)
   sizes = mcmc.effective_sample_size(both)
-  np.testing.assert_allclose(sizes, [mcmc.effective_sample_size(fast)[0], mcmc.effective_sample_size(slow)[0]], rtol=1e-4)
+  np.testing.assert_allclose(
+    sizes, [mcmc.effective_sample_size(fast)[0], mcmc.effective_sample_size(slow)[0]], rtol=1e-4
+  )
   assert sizes.argmin() == 1
 
 
 def test_chains_that_disagree_are_worth_little():
-  """Eight chains, each well mixed about its own place: no more than a few draws in all, where each alone is worth hundreds."""
+  """Eight chains, each well mixed about its own place: no more than a few draws in all, where each alone is
+  worth hundreds."""
   stuck = autoregressive(0.5) + 10.0 * np.arange(8)[None, :, None]
   assert mcmc.effective_sample_size(stuck)[0] < 20.0
   assert mcmc.effective_sample_size(stuck[:, :1])[0] > 500.0

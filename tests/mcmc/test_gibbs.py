@@ -1,16 +1,19 @@
-"""Gibbs sampling from a concrete score: full conditionals and the stationary law of a sweep, exactly; and chains along falling noise."""
+"""Gibbs sampling from a concrete score: full conditionals and the stationary law of a sweep, exactly; and
+chains along falling noise."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from diffusion import mcmc, oracles, processes
 from mcmc import discrete_targets as targets
 
+from diffusion import mcmc, oracles, processes
 
-@pytest.mark.parametrize("name", [
-    "wrapped", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cycle", "grid", "flips", "star"))])
+
+@pytest.mark.parametrize(
+  "name",
+  ["wrapped", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cycle", "grid", "flips", "star"))],
+)
 def test_full_conditionals_are_exact_and_a_sweep_leaves_the_law(name, x64):
   of = targets.target(name)
   sizes, x = of.neighbourhood.sizes, jnp.asarray(of.states)
@@ -42,7 +45,8 @@ def test_around_a_circle_what_does_not_close_is_spread_evenly(x64):
 
 @pytest.mark.slow
 def test_annealed_chains_have_the_law_of_the_last_level():
-  """20,000 chains of the oracle over 12 states from noise to b = 0.02: Pearson's statistic with 11 degrees, above 46 once in 3e5."""
+  """20,000 chains of the oracle over 12 states from noise to b = 0.02: Pearson's statistic with 11 degrees,
+  above 46 once in 3e5."""
   joint, n = np.random.default_rng(3).dirichlet(np.full(12, 0.5)).reshape(3, 4), 20_000
   oracle = oracles.uniform_resample_categorical(joint)
   of, process = processes.neighbourhoods.grid([3, 4], (1,)), processes.uniform_resample([3, 4])
@@ -64,15 +68,40 @@ def _next_of(oracle, x, t, cond=None):
   return jnp.take_along_axis(oracle.concrete(x, t), ahead[:, :, None], axis=2)[:, :, 0]
 
 
-@pytest.mark.parametrize("build,error,words", [
+@pytest.mark.parametrize(
+  "build,error,words",
+  [
     (lambda: mcmc.gibbs(1.0, processes.neighbourhoods.cycle(3)), TypeError, "takes a function"),
     (lambda: mcmc.metropolis(1.0, processes.neighbourhoods.cycle(3)), TypeError, "takes a function"),
-    (lambda: mcmc.anneal(mcmc.langevin(jnp.negative, 0.1), jnp.zeros((2, 1)), jax.random.key(0), [1.0], 2), TypeError, "field t"),
-    (lambda: mcmc.anneal(mcmc.gibbs(jnp.sin, processes.neighbourhoods.cycle(3)), jnp.zeros((2, 1), int), jax.random.key(0), 1.0, 2),
-     ValueError, "one or more times"),
-    (lambda: mcmc.anneal(mcmc.gibbs(jnp.sin, processes.neighbourhoods.cycle(3)), jnp.zeros((2, 1), int), jax.random.key(0), [1.0], 0),
-     ValueError, "num_steps=1 or more"),
-])
+    (
+      lambda: mcmc.anneal(mcmc.langevin(jnp.negative, 0.1), jnp.zeros((2, 1)), jax.random.key(0), [1.0], 2),
+      TypeError,
+      "field t",
+    ),
+    (
+      lambda: mcmc.anneal(
+        mcmc.gibbs(jnp.sin, processes.neighbourhoods.cycle(3)),
+        jnp.zeros((2, 1), int),
+        jax.random.key(0),
+        1.0,
+        2,
+      ),
+      ValueError,
+      "one or more times",
+    ),
+    (
+      lambda: mcmc.anneal(
+        mcmc.gibbs(jnp.sin, processes.neighbourhoods.cycle(3)),
+        jnp.zeros((2, 1), int),
+        jax.random.key(0),
+        [1.0],
+        0,
+      ),
+      ValueError,
+      "num_steps=1 or more",
+    ),
+  ],
+)
 def test_mistakes_raise_a_sentence(build, error, words):
   with pytest.raises(error, match=words):
     build()

@@ -1,10 +1,10 @@
 """One executor for every chain: what a chain depends on, what is kept, and what raises."""
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from diffusion import mcmc
 
@@ -62,20 +62,25 @@ def test_another_step_size_is_the_same_program():
     def step(self, state, keys):
       traces.append(1)
       return Walk.step(self, state, keys)
+
+  seen = None
   for scale in (0.1, 0.2, 0.3):
     mcmc.run(Counted(jnp.float32(scale)), jnp.zeros((2, 1)), jax.random.key(0), 5)
     seen = len(traces) if scale == 0.1 else seen
   assert len(traces) == seen
 
 
-@pytest.mark.parametrize("arguments,error,words", [
+@pytest.mark.parametrize(
+  "arguments,error,words",
+  [
     (dict(num_steps=0), ValueError, "num_steps=1 or more"),
     (dict(num_steps=10, thin=3), ValueError, "take 9 steps"),
     (dict(num_steps=10, keys=KEYS[:2]), ValueError, "one key a chain"),
     (dict(num_steps=10, keys=jnp.zeros(6)), TypeError, "typed keys"),
     (dict(num_steps=10, kernel=jnp.sin), TypeError, "a kernel has init"),
     (dict(num_steps=10, x=0.0, keys=jax.random.key(0)), ValueError, "one row a chain"),
-])
+  ],
+)
 def test_mistakes_raise_a_sentence(arguments, error, words):
   with pytest.raises(error, match=words):
     mcmc.run(**{"kernel": WALK, "x": jnp.zeros((6, 2)), "keys": KEYS, **arguments})

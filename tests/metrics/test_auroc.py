@@ -31,7 +31,9 @@ def test_exact_small_cases():
   pairs = np.subtract.outer(found, usual)
   np.testing.assert_allclose(metrics.auroc(found, usual).value, np.mean((pairs > 0) + 0.5 * (pairs == 0)))
   # A monotone map changes nothing, the negative score exchanges the kinds.
-  np.testing.assert_allclose(metrics.auroc(np.exp(found), np.exp(usual)).value, metrics.auroc(found, usual).value)
+  np.testing.assert_allclose(
+    metrics.auroc(np.exp(found), np.exp(usual)).value, metrics.auroc(found, usual).value
+  )
   np.testing.assert_allclose(metrics.auroc(-found, -usual).value, 1 - metrics.auroc(found, usual).value)
 
 
@@ -45,12 +47,15 @@ def test_the_rate_at_a_share_that_passes():
   assert metrics.detection_rate([5.0, 1.0], [1.0, 2.0, 3.0], kept=1.0) == 0.5
 
 
-@pytest.mark.parametrize("make,words", [
+@pytest.mark.parametrize(
+  "make,words",
+  [
     (lambda: metrics.auroc([1.0], [0.0, 2.0]), "2 or more scores"),
     (lambda: metrics.auroc(np.ones((3, 1)), np.ones(3)), r"shape \[3, 1\]"),
     (lambda: metrics.auroc([1.0, np.nan], [0.0, 2.0]), "1 of 2 scores in found are NaN"),
     (lambda: metrics.detection_rate([1.0], [0.0], kept=95), "share of the usual"),
-])
+  ],
+)
 def test_mistakes_are_named(make, words):
   with pytest.raises(ValueError, match=words):
     make()

@@ -39,7 +39,8 @@ def test_large_images_are_reduced_first():
 
 
 def test_wilson_interval_covers():
-  # Exact coverage at n = 50: sum of binomial probabilities of the counts whose interval holds p. Wilson's is close to nominal on average.
+  # Exact coverage at n = 50: sum of binomial probabilities of the counts whose interval holds p. Wilson's is
+  # close to nominal on average.
   for p in (0.5, 0.9, 0.97):
     held = [low <= p <= high for low, high in (wilson_interval(k, 50) for k in range(51))]
     assert 0.91 < scipy.stats.binom.pmf(np.arange(51), 50, p)[held].sum() < 0.99

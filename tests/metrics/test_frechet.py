@@ -42,7 +42,9 @@ def test_is_a_squared_metric_invariant_under_rotation():
   distance = gaussian_frechet(np.zeros(6), a, mean, b)
   assert gaussian_frechet(mean, b, np.zeros(6), a) == pytest.approx(distance, rel=1e-12)
   turn = np.linalg.qr(np.random.default_rng(4).normal(size=(6, 6)))[0]
-  assert gaussian_frechet(np.zeros(6), turn @ a @ turn.T, turn @ mean, turn @ b @ turn.T) == pytest.approx(distance, rel=1e-7)
+  assert gaussian_frechet(np.zeros(6), turn @ a @ turn.T, turn @ mean, turn @ b @ turn.T) == pytest.approx(
+    distance, rel=1e-7
+  )
   via = np.sqrt(gaussian_frechet(np.zeros(6), a, mean, c)) + np.sqrt(gaussian_frechet(mean, c, mean, b))
   assert np.sqrt(distance) <= via
 
@@ -73,7 +75,9 @@ def test_merged_batches_equal_the_whole_set_in_any_tree():
 
 def test_float32_features_are_summed_in_float64():
   features = (1000.0 + np.random.default_rng(9).normal(size=(20000, 2))).astype(np.float32)
-  np.testing.assert_allclose(statistics(features).covariance, np.cov(features.astype(np.float64).T), rtol=1e-9)
+  np.testing.assert_allclose(
+    statistics(features).covariance, np.cov(features.astype(np.float64).T), rtol=1e-9
+  )
 
 
 def test_what_is_no_gaussian_is_refused():

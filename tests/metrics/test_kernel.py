@@ -14,7 +14,11 @@ def gaussian_rbf_mmd(mean, variance_x, variance_y, bandwidth):
     total = bandwidth**2 + variance
     return (bandwidth**2 / total) ** (dimension / 2) * np.exp(-0.5 * shift / total)
 
-  return expected(2 * variance_x, 0.0) + expected(2 * variance_y, 0.0) - 2 * expected(variance_x + variance_y, squared)
+  return (
+    expected(2 * variance_x, 0.0)
+    + expected(2 * variance_y, 0.0)
+    - 2 * expected(variance_x + variance_y, squared)
+  )
 
 
 def draws(seed, n, m, mean=(0.0, 0.0, 0.0), scale=1.0):
@@ -23,7 +27,9 @@ def draws(seed, n, m, mean=(0.0, 0.0, 0.0), scale=1.0):
 
 
 @pytest.mark.parametrize("kernel", [Polynomial(), RBF(1.5)], ids=["polynomial", "rbf"])
-@pytest.mark.parametrize("mean, scale", [((0.0, 0.0, 0.0), 1.0), ((0.6, 0.0, 0.0), 1.3)], ids=["equal", "different"])
+@pytest.mark.parametrize(
+  "mean, scale", [((0.0, 0.0, 0.0), 1.0), ((0.6, 0.0, 0.0), 1.3)], ids=["equal", "different"]
+)
 def test_unbiased_with_an_honest_standard_error(kernel, mean, scale):
   estimates = np.array([mmd_squared(*draws(seed, 40, 60, mean, scale), kernel) for seed in range(400)])
   values, errors = estimates.T
@@ -33,17 +39,19 @@ def test_unbiased_with_an_honest_standard_error(kernel, mean, scale):
     truth = polynomial_mmd(np.asarray(mean), scale**2)
   # 4 standard errors of the mean: a false alarm once in 16,000.
   assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(len(values))
-  # The mean estimated variance is the variance of the estimates, within 4 errors of a variance (kurtosis up to 9); for equal
-  # distributions the parts cut at zero add to it.
+  # The mean estimated variance is the variance of the estimates, within 4 errors of a variance (kurtosis up
+  # to 9); for equal distributions the parts cut at zero add to it.
   ratio, tolerance = np.mean(errors**2) / values.var(), 4 * np.sqrt(8 / len(values))
   assert 1 - tolerance < ratio < (2.0 if scale == 1.0 else 1.0) + tolerance
 
 
 def polynomial_mmd(mean, variance):
-  """E k over Gaussians, for k = (x.y/3 + 1)^3: x.y has moments from the means and covariances, here expanded term by term.
+  """E k over Gaussians, for k = (x.y/3 + 1)^3: x.y has moments from the means and covariances, here expanded
+  term by term.
 
-  The cube of 1 + x.y/D has an explicit feature map of monomials up to degree 3; MMD^2 is the squared distance of their means, that is
-  sum over orders k of binom(3, k) |M_k(x) - M_k(y)|^2 / D^k with the moment tensors M_k.
+  The cube of 1 + x.y/D has an explicit feature map of monomials up to degree 3; MMD^2 is the squared distance
+  of their means, that is sum over orders k of binom(3, k) |M_k(x) - M_k(y)|^2 / D^k with the moment tensors
+  M_k.
   """
   dimension = len(mean)
 
@@ -51,7 +59,9 @@ def polynomial_mmd(mean, variance):
     eye = np.eye(dimension)
     second = v * eye + np.outer(mu, mu)
     third = np.einsum("i,j,k->ijk", mu, mu, mu)
-    third = third + v * (np.einsum("i,jk->ijk", mu, eye) + np.einsum("j,ik->ijk", mu, eye) + np.einsum("k,ij->ijk", mu, eye))
+    third = third + v * (
+      np.einsum("i,jk->ijk", mu, eye) + np.einsum("j,ik->ijk", mu, eye) + np.einsum("k,ij->ijk", mu, eye)
+    )
     return mu, second, third
 
   pairs = zip(moments(np.zeros(dimension), 1.0), moments(mean, variance), (3, 3, 1), (1, 2, 3))

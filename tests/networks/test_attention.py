@@ -38,4 +38,6 @@ def test_bfloat16_inputs_have_a_float32_softmax():
 def test_large_logits_do_not_overflow():
   q = jnp.full((1, 2, 1, 4), 1e4)
   v = jnp.arange(8.0).reshape(1, 2, 1, 4)
-  np.testing.assert_allclose(attend(q, q, v), np.broadcast_to(v.mean(axis=1, keepdims=True), v.shape), rtol=1e-6)
+  np.testing.assert_allclose(
+    attend(q, q, v), np.broadcast_to(v.mean(axis=1, keepdims=True), v.shape), rtol=1e-6
+  )

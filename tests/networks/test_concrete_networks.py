@@ -10,7 +10,8 @@ from diffusion.networks.concrete import ratio_less_one
 
 
 def test_ratios_keep_to_their_bounds_and_are_posterior_means_of_bits(x64):
-  """(1 - pi) m/s + pi s/m where pi / (1 - pi) = e^u m/s: the odds of another clean bit times those of its turning into this one."""
+  """(1 - pi) m/s + pi s/m where pi / (1 - pi) = e^u m/s: the odds of another clean bit times those of its
+  turning into this one."""
   u, t = jnp.linspace(-60.0, 60.0, 41)[None], jnp.array([0.02, 0.5, 1.0])
   found = np.asarray(jax.jit(lambda u, t: ratio_less_one(u, t, 2))(jnp.broadcast_to(u, (3, 41)), t))
   for b, row in zip(np.asarray(t), found):
@@ -19,7 +20,9 @@ def test_ratios_keep_to_their_bounds_and_are_posterior_means_of_bits(x64):
     np.testing.assert_allclose(row, (1 - pi) * rho + pi / rho - 1, rtol=1e-9, atol=1e-12)
   slope = jax.jit(jax.vmap(jax.grad(lambda u: ratio_less_one(u[None, None], jnp.array([0.3]), 5)[0, 0])))
   rho = 0.06 / 0.76
-  np.testing.assert_allclose(slope(jnp.array([0.0, -1e-9, 1e-9])), (1 - rho) / (1 + rho), rtol=1e-6)  # the same on both sides
+  np.testing.assert_allclose(
+    slope(jnp.array([0.0, -1e-9, 1e-9])), (1 - rho) / (1 + rho), rtol=1e-6
+  )  # the same on both sides
   assert np.isfinite(slope(jnp.array([-900.0, 0.5, 900.0]))).all()
 
 
@@ -33,7 +36,9 @@ INPUTS = jnp.array([[0, 4], [3, 2], [4, 0]], jnp.int32), jnp.array([0.1, 0.5, 0.
 def randomised(net):
   params = jax.eval_shape(net.init, jax.random.key(0), *INPUTS)
   rng = np.random.default_rng(0)
-  return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(leaf.shape[0], 4)), leaf.dtype), params)
+  return jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(max(leaf.shape[0], 4)), leaf.dtype), params
+  )
 
 
 def test_the_mlp_depends_on_everything_and_rows_do_not_meet():
@@ -43,7 +48,12 @@ def test_the_mlp_depends_on_everything_and_rows_do_not_meet():
   x, t, label = *INPUTS, jnp.array([0, 1, -1], jnp.int32)
   y = np.asarray(apply(x, t, label))
   assert y.shape == (3, 3) and y.min() > -1.0
-  for other in (apply((x + 1) % 5, t, label), apply(x, t + 0.1, label), apply(x, t, (label + 1) % 4), apply(x[:, ::-1], t, label)):
+  for other in (
+    apply((x + 1) % 5, t, label),
+    apply(x, t + 0.1, label),
+    apply(x, t, (label + 1) % 4),
+    apply(x[:, ::-1], t, label),
+  ):
     assert (np.abs(other - y).max(axis=1)[:2] > 1e-5).all()
   np.testing.assert_allclose(apply(x[::-1], t[::-1], label[::-1]), y[::-1], rtol=1e-5)
 
@@ -53,7 +63,9 @@ def test_waves_close_around_a_circle_and_are_even_at_the_ends_of_a_line():
   size = 5
   circle = np.asarray(network(frequencies=2)._waves(jnp.float32))
   rotation = 2 * np.pi * np.array([1, 2]) / size
-  np.testing.assert_allclose(circle[0, :2], circle[-1, :2] * np.cos(rotation) + circle[-1, 2:] * np.sin(rotation), atol=1e-6)
+  np.testing.assert_allclose(
+    circle[0, :2], circle[-1, :2] * np.cos(rotation) + circle[-1, 2:] * np.sin(rotation), atol=1e-6
+  )
   line = np.asarray(network(frequencies=4, wrap=False)._waves(jnp.float32))
   gram = line.T @ line  # half waves at the middles of cells are orthogonal
   np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5)
@@ -76,7 +88,9 @@ def test_a_batch_is_needed():
 def test_half_precision_is_near_and_double_is_double_to_the_end(x64):
   x, t = INPUTS[0], INPUTS[1].astype(jnp.float32)
   params = randomised(network())
-  y, half = (np.asarray(jax.jit(network(dtype=dtype).apply)(params, x, t)) for dtype in ("float32", "bfloat16"))
+  y, half = (
+    np.asarray(jax.jit(network(dtype=dtype).apply)(params, x, t)) for dtype in ("float32", "bfloat16")
+  )
   assert y.dtype == half.dtype == np.float32
   assert 1e-5 < np.sqrt(np.mean((half - y) ** 2) / np.mean(y**2)) < 0.04
   net = network(dtype="float64", param_dtype="float64")

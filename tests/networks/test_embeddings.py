@@ -27,7 +27,9 @@ def test_fourier_matches_the_formula_and_is_not_trained():
   params = module.init(jax.random.key(0), t)
   w = np.asarray(params["params"]["frequencies"], np.float64)
   angle = 2 * np.pi * np.asarray(t, np.float64)[:, None] * w
-  np.testing.assert_allclose(module.apply(params, t), np.concatenate([np.sin(angle), np.cos(angle)], 1), atol=1e-3)
+  np.testing.assert_allclose(
+    module.apply(params, t), np.concatenate([np.sin(angle), np.cos(angle)], 1), atol=1e-3
+  )
   # 64 draws of N(0, 16^2): the sample deviation is within 4 standard errors, 16 / sqrt(128) each
   assert abs(w.std() - 16.0) < 4 * 16 / np.sqrt(128)
   gradient = jax.grad(lambda p: jnp.sum(module.apply(p, t)))(params)
@@ -38,9 +40,13 @@ def test_conditions_add_up_and_label_rows_are_looked_up():
   module = embeddings.Condition(6, num_classes=4, vector_size=2, guidance_size=8)
   label, vector = jnp.array([2, -1, 0]), jnp.array([[1.0, -2.0], [0.0, 0.0], [0.5, 3.0]])
   params = module.init(jax.random.key(0), None, 3)
-  table = np.vstack([np.asarray(params["params"]["label"]["kernel"]), np.zeros((1, 6), np.float32)])  # row -1 is zero
+  table = np.vstack(
+    [np.asarray(params["params"]["label"]["kernel"]), np.zeros((1, 6), np.float32)]
+  )  # row -1 is zero
   want = table[np.asarray(label)] + np.asarray(vector) @ np.asarray(params["params"]["vector"]["kernel"])
-  np.testing.assert_allclose(module.apply(params, {"label": label, "vector": vector}, 3), want, rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    module.apply(params, {"label": label, "vector": vector}, 3), want, rtol=1e-5, atol=1e-6
+  )
   # A weight of guidance adds nothing at first, and nothing at w = 0 whatever was learned.
   weight = jnp.array([0.0, 0.5, 4.0])
   both = {"label": label, "vector": vector, "guidance": weight}

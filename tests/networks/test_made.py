@@ -15,7 +15,10 @@ def built(net, shape, cond=None, seed=0):
   rng = np.random.default_rng(seed)
   x, t = jnp.asarray(rng.normal(size=(3, *shape)), jnp.float32), jnp.asarray([0.1, 0.5, 2.0], jnp.float32)
   shapes = jax.eval_shape(net.init, jax.random.key(0), x, t, cond)
-  params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 1), leaf.dtype), shapes)
+  params = jax.tree.map(
+    lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 1), leaf.dtype),
+    shapes,
+  )
   return params, x, t
 
 
@@ -24,15 +27,23 @@ def field(net, params):
   return losses.Field(context=bind("context"), head=bind("head"))
 
 
-@pytest.mark.parametrize("shape,options", [
-    ((5,), dict(width=12, depth=2)), ((2,), dict(width=5, depth=1, frequencies=(1.0, 3.0))),
-    pytest.param((1,), dict(width=4, depth=1), marks=pytest.mark.slow), pytest.param((2, 2, 2), dict(width=9, depth=0), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  "shape,options",
+  [
+    ((5,), dict(width=12, depth=2)),
+    ((2,), dict(width=5, depth=1, frequencies=(1.0, 3.0))),
+    pytest.param((1,), dict(width=4, depth=1), marks=pytest.mark.slow),
+    pytest.param((2, 2, 2), dict(width=9, depth=0), marks=pytest.mark.slow),
+  ],
+)
 def test_the_context_sees_all_that_is_before_and_nothing_else(shape, options):
   """The Jacobian's pattern is the strictly lower triangle: exact zeros outside, and no hole inside."""
   net = MADE(features=3, head_width=6, **options)
   params, x, t = built(net, shape)
   size = int(np.prod(shape))
-  seen = np.asarray(jax.jit(lambda params: influence(lambda x: net.apply(params, x, t, method="context"), x, size))(params))
+  seen = np.asarray(
+    jax.jit(lambda params: influence(lambda x: net.apply(params, x, t, method="context"), x, size))(params)
+  )
   np.testing.assert_array_equal(seen != 0, np.tril(np.ones((size, size), bool), -1))
 
 
@@ -42,11 +53,14 @@ def test_the_whole_field_keeps_its_order():
   params, x, t = built(net, (4,))
   autoregressive.check_order(field(net, params), x, t)
   with pytest.raises(ValueError, match="context of coordinate 0 depends on coordinate 0"):
-    autoregressive.check_order(field(MADE(width=8, depth=1, features=3, head_width=6, masked=False), params), x, t)
+    autoregressive.check_order(
+      field(MADE(width=8, depth=1, features=3, head_width=6, masked=False), params), x, t
+    )
 
 
 def test_the_diagonal_derivative_is_that_of_the_whole_map():
-  """One pass with the context held fixed, against the diagonal of the Jacobian of x -> scores, D passes: the same, to float32's digits."""
+  """One pass with the context held fixed, against the diagonal of the Jacobian of x -> scores, D passes: the
+  same, to float32's digits."""
   net = MADE(width=8, depth=1, features=3, head_width=6, frequencies=(2.0,))
   params, x, t = built(net, (4,))
 
@@ -55,8 +69,11 @@ def test_the_diagonal_derivative_is_that_of_the_whole_map():
     _, slope = losses.autoregressive.conditional_scores(field(net, params), x, t, along=1.0)
     whole = jax.vmap(lambda x, t: jax.jacfwd(lambda x: net.apply(params, x[None], t[None])[0])(x))(x, t)
     context = net.apply(params, x, t, method="context")
-    held = jax.vmap(lambda c, x: jax.jacfwd(lambda x: net.apply(params, c[None], x[None], t[:1], method="head")[0])(x))(context, x)
+    held = jax.vmap(
+      lambda c, x: jax.jacfwd(lambda x: net.apply(params, c[None], x[None], t[:1], method="head")[0])(x)
+    )(context, x)
     return slope, jnp.diagonal(whole, axis1=1, axis2=2), held
+
   slope, diagonal, held = both(params)
   np.testing.assert_allclose(slope, diagonal, rtol=2e-5, atol=1e-5)
   np.testing.assert_array_equal(np.asarray(held) != 0, np.broadcast_to(np.eye(4, dtype=bool), (3, 4, 4)))

@@ -6,12 +6,10 @@ Compiling is what these tests spend their time on: they share few programs, comp
 import functools
 
 import jax
-from jax.sharding import AxisType
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffusion.networks import NETWORKS
 
@@ -19,9 +17,17 @@ BATCH = 4
 # The other U-Nets differ from these two in options, which test_unet.py covers; in full they are slow.
 QUICK = ("mlp", "mlp_image", "ncsnpp", "unet_1d", "dit", "dit_1d")
 ALL = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS])
-GRADIENTS = pytest.mark.parametrize(  # test_unet.py does the same for single blocks of a U-Net, which compile fast
-    "name", [pytest.param(name, marks=() if name in ("mlp", "mlp_image", "dit") else pytest.mark.slow) for name in NETWORKS])
+  "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
+)
+GRADIENTS = (
+  pytest.mark.parametrize(  # test_unet.py does the same for single blocks of a U-Net, which compile fast
+    "name",
+    [
+      pytest.param(name, marks=() if name in ("mlp", "mlp_image", "dit") else pytest.mark.slow)
+      for name in NETWORKS
+    ],
+  )
+)
 EVERY = pytest.mark.parametrize("name", NETWORKS)
 
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -31,7 +37,11 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def inputs(name):
   rng = np.random.default_rng(7)
   draw = lambda *shape: jnp.asarray(rng.normal(size=(BATCH, *shape)), jnp.float32)
-  cond = {"label": jnp.array([3, 2, 0, 9], jnp.int32), "vector": draw(3), "guidance": jnp.array([0.3, 4.0, 1.0, 2.0], jnp.float32)}
+  cond = {
+    "label": jnp.array([3, 2, 0, 9], jnp.int32),
+    "vector": draw(3),
+    "guidance": jnp.array([0.3, 4.0, 1.0, 2.0], jnp.float32),
+  }
   return draw(*NETWORKS[name].shape), jnp.array([-1.5, 0.0, 0.7, 40.0], jnp.float32), cond
 
 
@@ -47,7 +57,10 @@ def variables(name):
 
   def draw(path, leaf):
     centre = 1.0 if path[-1].key == "scale" else 0.0
-    return jnp.asarray(centre + rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 4), leaf.dtype)
+    return jnp.asarray(
+      centre + rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 4), leaf.dtype
+    )
+
   return jax.tree_util.tree_map_with_path(draw, shapes(name))
 
 
@@ -72,11 +85,11 @@ def test_output_is_like_the_input_and_depends_on_everything(name):
   y = expected(name)
   assert y.shape == x.shape and y.dtype == np.float32 and np.isfinite(y).all()
   moved = [
-      forward(name)(variables(name), 1.1 * x, t, cond),
-      forward(name)(variables(name), x, t + 0.1, cond),
-      forward(name)(variables(name), x, t, {**cond, "label": (cond["label"] + 2) % 10}),
-      forward(name)(variables(name), x, t, {**cond, "vector": cond["vector"] + 1.0}),
-      forward(name)(variables(name), x, t, {**cond, "guidance": cond["guidance"] + 0.5}),
+    forward(name)(variables(name), 1.1 * x, t, cond),
+    forward(name)(variables(name), x, t + 0.1, cond),
+    forward(name)(variables(name), x, t, {**cond, "label": (cond["label"] + 2) % 10}),
+    forward(name)(variables(name), x, t, {**cond, "vector": cond["vector"] + 1.0}),
+    forward(name)(variables(name), x, t, {**cond, "guidance": cond["guidance"] + 0.5}),
   ]
   for other in moved:
     assert (np.abs(other - y).max(axis=tuple(range(1, x.ndim))) > 1e-4 * np.abs(y).max()).all()
@@ -91,8 +104,12 @@ def test_rows_are_independent(name):
 
 @ALL
 def test_no_condition_is_the_null_condition_and_one_row_is_a_batch(name):
-  x, t, cond = inputs(name)
-  null = {"label": jnp.full((BATCH,), -1, jnp.int32), "vector": jnp.zeros((BATCH, 3)), "guidance": jnp.zeros(BATCH)}
+  x, t, _cond = inputs(name)
+  null = {
+    "label": jnp.full((BATCH,), -1, jnp.int32),
+    "vector": jnp.zeros((BATCH, 3)),
+    "guidance": jnp.zeros(BATCH),
+  }
   want = forward(name)(variables(name), x, t, null)
   one = lambda x, t: NETWORKS[name].build().apply(variables(name), x[None], t[None])[0]
   close(jit(jax.vmap(one))(x, t), want)
@@ -120,7 +137,11 @@ def test_bfloat16_computes_near_float32(name):
 def test_bfloat16_keeps_softmax_and_exponentials_in_float32(name):
   net = NETWORKS[name].build(dtype="bfloat16")
   program = str(jax.make_jaxpr(net.apply)(variables(name), *inputs(name)))
-  lines = [line for line in program.splitlines() if any(f"= {op}" in line for op in ("exp ", "sin ", "cos ", "rsqrt "))]
+  lines = [
+    line
+    for line in program.splitlines()
+    if any(f"= {op}" in line for op in ("exp ", "sin ", "cos ", "rsqrt "))
+  ]
   assert lines and not any("bf16[" in line.split("=")[0] for line in lines)
 
 
@@ -145,20 +166,29 @@ def test_sharded_batch_agrees(name):
 def test_remat_changes_neither_value_nor_gradient(name):
   def loss(net, params, key):
     return jnp.mean(jnp.square(net.apply(params, *inputs(name), train=True, rngs={"dropout": key})))
-  plain, again = (jit(jax.value_and_grad(functools.partial(loss, NETWORKS[name].build(dropout=0.3, remat=remat))))
-                  for remat in (False, True))
+
+  plain, again = (
+    jit(jax.value_and_grad(functools.partial(loss, NETWORKS[name].build(dropout=0.3, remat=remat))))
+    for remat in (False, True)
+  )
   value, gradient = plain(variables(name), jax.random.key(3))
-  assert not np.isclose(value, plain(variables(name), jax.random.key(4))[0], rtol=1e-4)  # dropout follows its key
+  assert not np.isclose(
+    value, plain(variables(name), jax.random.key(4))[0], rtol=1e-4
+  )  # dropout follows its key
   close_value, close_gradient = again(variables(name), jax.random.key(3))
   np.testing.assert_allclose(close_value, value, rtol=1e-5)
   largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), close_gradient, gradient)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), close_gradient, gradient
+  )
 
 
 @ALL
 def test_without_training_dropout_is_not_in_the_program(name):
-  plain, dropped = (str(jax.make_jaxpr(NETWORKS[name].build(dropout=rate).apply)(variables(name), *inputs(name)))
-                    for rate in (0.0, 0.5))
+  plain, dropped = (
+    str(jax.make_jaxpr(NETWORKS[name].build(dropout=rate).apply)(variables(name), *inputs(name)))
+    for rate in (0.0, 0.5)
+  )
   assert plain == dropped and "random" not in plain
 
 
@@ -182,7 +212,8 @@ def test_wrong_conditions_and_times_are_refused(name):
 
 @EVERY
 def test_a_network_with_guidance_is_at_first_the_one_without(name):
-  """An old checkpoint goes on unchanged: the parameters added start at zero, and count for nothing at w = 0 ever after."""
+  """An old checkpoint goes on unchanged: the parameters added start at zero, and count for nothing at w = 0
+  ever after."""
   x, t, cond = inputs(name)
   old = jax.eval_shape(NETWORKS[name].build(guidance_size=0).init, jax.random.key(0), x, t)
   paths = lambda tree: {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
@@ -191,5 +222,7 @@ def test_a_network_with_guidance_is_at_first_the_one_without(name):
   if name == "mlp":
     start = jit(NETWORKS[name].build().init)(jax.random.key(0), x, t)["params"]["noise"]["condition"]
     assert not np.asarray(start["guidance"]["kernel"]).any()
-    close(forward(name)(variables(name), x, t, {**cond, "guidance": jnp.zeros(BATCH)}),
-          forward(name)(variables(name), x, t, {key: cond[key] for key in ("label", "vector")}))
+    close(
+      forward(name)(variables(name), x, t, {**cond, "guidance": jnp.zeros(BATCH)}),
+      forward(name)(variables(name), x, t, {key: cond[key] for key in ("label", "vector")}),
+    )

@@ -1,4 +1,5 @@
-"""The scalar energy with waves: its score is its slope, a new one is a Gaussian, and labels and times reach it."""
+"""The scalar energy with waves: its score is its slope, a new one is a Gaussian, and labels and times reach
+it."""
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +14,24 @@ def test_the_score_is_minus_the_slope_and_a_new_network_is_a_gaussian():
   net = networks.Potential(width=8, depth=2, frequencies=(1.0, 3.0), std=0.5, num_classes=3)
   x, t, step = jax.random.normal(jax.random.key(0), (5, 2)), jnp.linspace(-1.0, 1.0, 5), 1e-2
   cond = {"label": jnp.array([0, 1, 2, -1, 0])}
-  inputs = [(x, t, cond), *((x + sign * step * jnp.eye(2)[axis][None], t, cond) for axis in (0, 1) for sign in (1, -1)),
-            (x, t + 0.5, cond), (x, t, {"label": jnp.array([1, 1, 2, -1, 0])})]
+  inputs = [
+    (x, t, cond),
+    *((x + sign * step * jnp.eye(2)[axis][None], t, cond) for axis in (0, 1) for sign in (1, -1)),
+    (x, t + 0.5, cond),
+    (x, t, {"label": jnp.array([1, 1, 2, -1, 0])}),
+  ]
   stacked = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *inputs)
 
   @jax.jit
   def both(variables):
     return net.apply(variables, *stacked, method="energy").reshape(7, 5), net.apply(variables, x, t, cond)
+
   variables = jax.jit(net.init)(jax.random.key(1), x, t, cond)
   np.testing.assert_allclose(both(variables)[0][0], 2.0 * np.sum(np.square(x), 1), rtol=1e-6)
   rng = np.random.default_rng(2)
-  values, score = both(jax.tree.map(lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), variables))
+  values, score = both(
+    jax.tree.map(lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), variables)
+  )
   for axis in range(2):
     slope = (values[1 + 2 * axis] - values[2 + 2 * axis]) / (2 * step)
     np.testing.assert_allclose(-score[:, axis], slope, rtol=2e-2, atol=2e-2)
@@ -35,11 +43,15 @@ def test_the_score_is_minus_the_slope_and_a_new_network_is_a_gaussian():
 @pytest.mark.standard_promotion
 def test_the_config_of_recovery_likelihood_closes_into_a_loss_with_a_gradient(monkeypatch):
   import pathlib
+
   from diffusion import configuration
   from diffusion.training import model
+
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
-  config = configuration.load(f"{root}/configs/drl/toy2d.py:moons", [("network.width", "16"), ("data.size", "64"), ("loss.steps", "3")])
+  config = configuration.load(
+    f"{root}/configs/drl/toy2d.py:moons", [("network.width", "16"), ("data.size", "64"), ("loss.steps", "3")]
+  )
   parts = model.assemble(config)
   params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
   loss = model.loss(parts)

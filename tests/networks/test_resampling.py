@@ -25,10 +25,14 @@ def test_filtered_doubling_is_zero_insertion_then_convolution(kernel):
   x = image(1, 4, 6, 1)
   stuffed = np.zeros((8, 12))
   stuffed[::2, ::2] = x[0, :, :, 0]
-  p = len(kernel) - 2  # StyleGAN2's padding: (p + 1) // 2 + 1 before, so the full convolution is cut from L - 1 - that
+  p = (
+    len(kernel) - 2
+  )  # StyleGAN2's padding: (p + 1) // 2 + 1 before, so the full convolution is cut from L - 1 - that
   start = len(kernel) - 1 - ((p + 1) // 2 + 1)
   full = np.pad(full_size_filter(stuffed, kernel), 4)[4:, 4:] * 4
-  want = full[start:start + 8, start:start + 12] if start >= 0 else np.pad(full, ((-start, 0),) * 2)[:8, :12]
+  want = (
+    full[start : start + 8, start : start + 12] if start >= 0 else np.pad(full, ((-start, 0),) * 2)[:8, :12]
+  )
   np.testing.assert_allclose(resampling.upsample(jnp.asarray(x), kernel)[0, :, :, 0], want, atol=1e-5)
 
 
@@ -58,8 +62,9 @@ def test_halving_is_the_transpose_of_doubling():
 def test_plain_forms_repeat_and_average():
   x = image(2, 4, 6, 3)
   np.testing.assert_array_equal(resampling.upsample(jnp.asarray(x)), x.repeat(2, axis=1).repeat(2, axis=2))
-  np.testing.assert_allclose(resampling.downsample(jnp.asarray(x)),
-                             x.reshape(2, 2, 2, 3, 2, 3).mean(axis=(2, 4)), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    resampling.downsample(jnp.asarray(x)), x.reshape(2, 2, 2, 3, 2, 3).mean(axis=(2, 4)), rtol=1e-5, atol=1e-6
+  )
 
 
 @pytest.mark.parametrize("change", [resampling.upsample, resampling.downsample])
@@ -80,7 +85,9 @@ def test_margins_extend_the_filtered_image():
 
 def test_bfloat16_stays_bfloat16():
   x = jnp.ones((1, 4, 4, 1), jnp.bfloat16)
-  assert resampling.upsample(x, (1, 3, 3, 1)).dtype == resampling.downsample(x, (1, 3, 3, 1)).dtype == jnp.bfloat16
+  assert (
+    resampling.upsample(x, (1, 3, 3, 1)).dtype == resampling.downsample(x, (1, 3, 3, 1)).dtype == jnp.bfloat16
+  )
 
 
 def test_bad_filters_are_refused():

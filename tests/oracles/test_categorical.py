@@ -29,15 +29,15 @@ def enumerated(b):
 @jax.jit
 def outputs(oracle, x, t):
   return {
-      "table": oracle.table(t),
-      "log_prob": oracle.log_prob(x, t),
-      "time_score": oracle.time_score(x, t),
-      "d_t": jax.jvp(lambda t: oracle.log_prob(x, t), (t,), (jnp.ones_like(t),))[1],
-      "ratios": oracle.ratios(x, t),
-      "concrete": oracle.concrete(x, t),
-      "log_posterior": oracle.log_posterior(x, t),
-      "denoise": oracle(x, t),
-      "log_kernel": oracle.log_kernel(x, jnp.roll(x, 5, axis=0), t),
+    "table": oracle.table(t),
+    "log_prob": oracle.log_prob(x, t),
+    "time_score": oracle.time_score(x, t),
+    "d_t": jax.jvp(lambda t: oracle.log_prob(x, t), (t,), (jnp.ones_like(t),))[1],
+    "ratios": oracle.ratios(x, t),
+    "concrete": oracle.concrete(x, t),
+    "log_posterior": oracle.log_posterior(x, t),
+    "denoise": oracle(x, t),
+    "log_kernel": oracle.log_kernel(x, jnp.roll(x, 5, axis=0), t),
   }
 
 
@@ -46,7 +46,9 @@ def squared(t):
   return t**2
 
 
-@pytest.mark.parametrize("clock, t", [("identity", 1e-4), ("identity", 0.1), ("identity", 0.6), ("identity", 1.0), ("squared", 0.5)])
+@pytest.mark.parametrize(
+  "clock, t", [("identity", 1e-4), ("identity", 0.1), ("identity", 0.6), ("identity", 1.0), ("squared", 0.5)]
+)
 def test_everything_equals_enumeration(x64, t, clock):
   b = t if clock == "identity" else t**2
   oracle = oracles.uniform_resample_categorical(JOINT, **({} if clock == "identity" else {"clock": squared}))
@@ -77,7 +79,8 @@ def test_everything_equals_enumeration(x64, t, clock):
 
 
 def test_ratios_are_posterior_means_of_the_kernels_ratios(x64):
-  """E[q(y | x_0) / q(x | x_0) | x_t = x] = p_t(y) / p_t(x), the identity behind denoising concrete score matching."""
+  """E[q(y | x_0) / q(x | x_0) | x_t = x] = p_t(y) / p_t(x), the identity behind denoising concrete score
+  matching."""
   t, oracle = 0.3, oracles.uniform_resample_categorical(JOINT)
   got = np.asarray(outputs(oracle, jnp.asarray(STATES), jnp.full(24, t))["ratios"])
   matrix = enumerated(t)
@@ -86,7 +89,9 @@ def test_ratios_are_posterior_means_of_the_kernels_ratios(x64):
   for row, x in enumerate(STATES):
     for d, k in itertools.product(range(3), range(2)):
       y = index[tuple(np.where(np.arange(3) == d, k, x))]
-      np.testing.assert_allclose(got[row, d, k], np.sum(posterior[:, row] * matrix[:, y] / matrix[:, row]), rtol=1e-10)
+      np.testing.assert_allclose(
+        got[row, d, k], np.sum(posterior[:, row] * matrix[:, y] / matrix[:, row]), rtol=1e-10
+      )
 
 
 def test_ends(x64):
@@ -112,13 +117,18 @@ def test_float32_agrees(x64):
     assert low[key].dtype == jnp.float32
     a, b = np.asarray(low[key], np.float64), np.asarray(high[key])
     np.testing.assert_array_equal(np.isfinite(a), np.isfinite(b))
-    scale = 1 + np.abs(np.where(np.isfinite(b), b, 0)).reshape(24, -1).max(1).reshape((24,) + (1,) * (b.ndim - 1))
-    np.testing.assert_allclose(np.where(np.isfinite(a), a / scale, 0), np.where(np.isfinite(b), b / scale, 0), atol=3e-6, err_msg=key)
+    scale = 1 + np.abs(np.where(np.isfinite(b), b, 0)).reshape(24, -1).max(1).reshape(
+      (24,) + (1,) * (b.ndim - 1)
+    )
+    np.testing.assert_allclose(
+      np.where(np.isfinite(a), a / scale, 0), np.where(np.isfinite(b), b / scale, 0), atol=3e-6, err_msg=key
+    )
 
 
 @pytest.mark.parametrize("t", [None, 0.3])
 def test_samples_have_the_table(t):
-  """Pearson's statistic of 50,000 draws over 24 states: chi-squared with 23 degrees, exceeded at 70 once in 10^6."""
+  """Pearson's statistic of 50,000 draws over 24 states: chi-squared with 23 degrees, exceeded at 70 once in
+  10^6."""
   n, oracle = 50_000, oracles.uniform_resample_categorical(JOINT)
   x = np.asarray(jax.jit(lambda key: oracle.sample(key, n, t))(jax.random.key(0)))
   counts = np.bincount(np.ravel_multi_index(x.T, SIZES), minlength=24)
@@ -142,18 +152,35 @@ def test_independent_coordinates_are_a_product(x64):
   first, second = np.array([0.2, 0.8]), np.array([0.5, 0.1, 0.4])
   pair = oracles.uniform_resample_categorical([first, second])
   x, t = jnp.array([[0, 2], [1, 1]]), jnp.array([0.2, 0.7])
-  parts = [oracles.uniform_resample_categorical(p).log_prob(x[:, i : i + 1], t) for i, p in enumerate((first, second))]
+  parts = [
+    oracles.uniform_resample_categorical(p).log_prob(x[:, i : i + 1], t)
+    for i, p in enumerate((first, second))
+  ]
   np.testing.assert_allclose(pair.log_prob(x, t), parts[0] + parts[1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: oracles.uniform_resample_categorical([0.5, -0.5]), "not negative"),
     (lambda: oracles.uniform_resample_categorical(np.ones((3, 1))), "two or more values"),
     (lambda: oracles.uniform_resample_categorical(np.ones((101,) * 3)), "10\\^6"),
-    (lambda: oracles.uniform_resample_categorical(np.ones(3)).log_prob(jnp.zeros((2, 2), int), jnp.ones(2)), "one column a coordinate"),
-    (lambda: oracles.uniform_resample_categorical(np.ones(3)).log_prob(jnp.zeros((2, 1), int), jnp.ones(3)), "one time for each row"),
-    (lambda: oracles.uniform_resample_categorical(np.ones(3))(jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}), "no classes"),
-])
+    (
+      lambda: oracles.uniform_resample_categorical(np.ones(3)).log_prob(jnp.zeros((2, 2), int), jnp.ones(2)),
+      "one column a coordinate",
+    ),
+    (
+      lambda: oracles.uniform_resample_categorical(np.ones(3)).log_prob(jnp.zeros((2, 1), int), jnp.ones(3)),
+      "one time for each row",
+    ),
+    (
+      lambda: oracles.uniform_resample_categorical(np.ones(3))(
+        jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}
+      ),
+      "no classes",
+    ),
+  ],
+)
 def test_wrong_arguments_say_what_is_allowed(call, message):
   with pytest.raises(ValueError, match=message):
     call()

@@ -8,7 +8,9 @@ import pytest
 from diffusion import oracles, processes
 
 MEANS = np.array([[-1.5, 0.5], [1.0, 1.0], [0.3, -2.0], [2.0, -1.0]])
-COVARIANCES = np.array([[[0.5, 0.3], [0.3, 0.4]], [[0.2, -0.1], [-0.1, 0.9]], [[0.05, 0.0], [0.0, 0.1]], [[0.3, 0.0], [0.0, 0.3]]])
+COVARIANCES = np.array(
+  [[[0.5, 0.3], [0.3, 0.4]], [[0.2, -0.1], [-0.1, 0.9]], [[0.05, 0.0], [0.0, 0.1]], [[0.3, 0.0], [0.0, 0.3]]]
+)
 WEIGHTS = np.array([0.4, 0.2, 0.3, 0.1])
 LABELS = np.array([0, 1, 0, 2])
 
@@ -24,7 +26,9 @@ def atoms(process, keep=slice(None), **kwargs):
 @jax.jit
 def outputs(oracle, x, t, cond=None):
   views = oracle(x, t, cond, views=("x0", "score", "v"))
-  return jax.tree.leaves((views, [f(x, t, cond) for f in (oracle.posterior_covariance, oracle.log_prob, oracle.time_score)]))
+  return jax.tree.leaves(
+    (views, [f(x, t, cond) for f in (oracle.posterior_covariance, oracle.log_prob, oracle.time_score)])
+  )
 
 
 @pytest.mark.parametrize("make", [mixture, atoms])
@@ -64,7 +68,11 @@ def moments(kind):
 def test_samples_have_the_marginals_moments(kind):
   """Five standard errors for each entry of mean and covariance, estimated from the same 20,000 draws."""
   process = processes.vp_linear()
-  make = {"gaussian": lambda p: oracles.gaussian(p, MEANS[0], COVARIANCES[0]), "mixture": mixture, "atoms": atoms}[kind]
+  make = {
+    "gaussian": lambda p: oracles.gaussian(p, MEANS[0], COVARIANCES[0]),
+    "mixture": mixture,
+    "atoms": atoms,
+  }[kind]
   oracle, n = make(process), 20_000
   draw = jax.jit(lambda o, key, t: o.sample(key, n, t))
   score_of = jax.jit(lambda o, x, t: o.score(x, t))
@@ -80,7 +88,9 @@ def test_samples_have_the_marginals_moments(kind):
     assert np.all(np.abs(products.mean(0) - expected) < 5 * products.std(0) / np.sqrt(n))
     # The score belongs to the samples: E[score] = 0 and E[score x^T] = -I (Stein).
     if t is not None:
-      score = np.asarray(score_of(oracle, jnp.asarray(x, jnp.float32), jnp.full(n, t, jnp.float32)), np.float64)
+      score = np.asarray(
+        score_of(oracle, jnp.asarray(x, jnp.float32), jnp.full(n, t, jnp.float32)), np.float64
+      )
       stein = score[:, :, None] * centred[:, None, :]
       assert np.all(np.abs(score.mean(0)) < 5 * score.std(0) / np.sqrt(n))
       assert np.all(np.abs(stein.mean(0) + np.eye(2)) < 5 * stein.std(0) / np.sqrt(n))
@@ -138,7 +148,9 @@ def test_an_oracle_takes_any_event_shape():
 EDM = processes.edm()
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: oracles.gaussian(EDM, np.zeros(2), np.ones((3, 3))), r"got shape \(3, 3\)"),
     (lambda: oracles.gaussian(EDM, np.zeros(2), np.array([[1.0, 0.5], [0.0, 1.0]])), "symmetric"),
     (lambda: oracles.gaussian(EDM, np.zeros(2), np.array([[1.0, 2.0], [2.0, 1.0]])), "semi-definite"),
@@ -147,10 +159,19 @@ EDM = processes.edm()
     (lambda: oracles.atoms(EDM, np.zeros((2, 1)), labels=[0, -1]), "from 0 up"),
     (lambda: oracles.atoms(EDM, np.zeros((2, 1)))(jnp.zeros((1, 2)), jnp.ones(1)), "event shape"),
     (lambda: oracles.atoms(EDM, np.zeros((2, 1)))(jnp.zeros((1, 1)), jnp.ones(())), "one time for each row"),
-    (lambda: oracles.atoms(EDM, np.zeros((2, 1)))(jnp.zeros((1, 1)), jnp.ones(1), {"label": jnp.zeros(1, int)}), "no classes"),
-    (lambda: mixture(EDM, labels=LABELS)(jnp.zeros((1, 2)), jnp.ones(1), {"vector": jnp.zeros(1)}), "conditioned on 'label'"),
+    (
+      lambda: oracles.atoms(EDM, np.zeros((2, 1)))(
+        jnp.zeros((1, 1)), jnp.ones(1), {"label": jnp.zeros(1, int)}
+      ),
+      "no classes",
+    ),
+    (
+      lambda: mixture(EDM, labels=LABELS)(jnp.zeros((1, 2)), jnp.ones(1), {"vector": jnp.zeros(1)}),
+      "conditioned on 'label'",
+    ),
     (lambda: mixture(EDM)(jnp.zeros((1, 2)), jnp.ones(1), views=("noise",)), "unknown view"),
-])
+  ],
+)
 def test_wrong_arguments_say_what_is_allowed(call, message):
   with pytest.raises(ValueError, match=message):
     call()

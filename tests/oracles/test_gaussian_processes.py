@@ -1,10 +1,10 @@
 """Gaussian, mixture and atoms under every process: each quantity against its definition, in float64."""
 
-from flax import struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from diffusion import oracles, processes
 
@@ -28,9 +28,9 @@ def make(kind, process, dtype=None):
 def make_1d(kind, process):
   """One dimension, with the density of the data beside it (none for atoms)."""
   weights, means, variances = {
-      "gaussian": ([1.0], [0.7], [0.3]),
-      "mixture": ([0.3, 0.7], [-1.0, 1.5], [0.2, 0.6]),
-      "atoms": ([0.3, 0.7], [-1.0, 1.5], [0.0, 0.0]),
+    "gaussian": ([1.0], [0.7], [0.3]),
+    "mixture": ([0.3, 0.7], [-1.0, 1.5], [0.2, 0.6]),
+    "atoms": ([0.3, 0.7], [-1.0, 1.5], [0.0, 0.0]),
   }[kind]
   weights, means, variances = np.array(weights), np.array(means), np.array(variances)
   if kind == "gaussian":
@@ -92,19 +92,21 @@ def rows_of(oracle, t):
 def quantities(oracle, x, t):
   """All outputs of an oracle."""
   return {
-      **vars(oracle(x, t, views=VIEWS)),
-      "score_method": oracle.score(x, t),
-      "log_prob": oracle.log_prob(x, t),
-      "hessian": oracle.hessian(x, t),
-      "time_score": oracle.time_score(x, t),
-      "covariance": oracle.posterior_covariance(x, t),
+    **vars(oracle(x, t, views=VIEWS)),
+    "score_method": oracle.score(x, t),
+    "log_prob": oracle.log_prob(x, t),
+    "hessian": oracle.hessian(x, t),
+    "time_score": oracle.time_score(x, t),
+    "covariance": oracle.posterior_covariance(x, t),
   }
 
 
 @jax.jit
 def derivatives(oracle, x, t):
   """Gradient, Hessian and time derivative of the log-density by autodiff, of an oracle with tangents."""
-  axes = jax.tree.map(lambda _: None, oracle).replace(process=jax.tree.map(lambda a: 0 if jnp.ndim(a) else None, oracle.process))
+  axes = jax.tree.map(lambda _: None, oracle).replace(
+    process=jax.tree.map(lambda a: 0 if jnp.ndim(a) else None, oracle.process)
+  )
 
   def each(transform):
     def one(o, x, t):
@@ -114,9 +116,9 @@ def derivatives(oracle, x, t):
     return jax.vmap(one, in_axes=(axes, 0, 0))(oracle, x, t)
 
   return {
-      "d_x": each(jax.grad),
-      "d_xx": each(jax.hessian).reshape(x.shape[0], 2, 2),
-      "d_t": each(lambda f: jax.grad(f, 1)),
+    "d_x": each(jax.grad),
+    "d_xx": each(jax.hessian).reshape(x.shape[0], 2, 2),
+    "d_t": each(lambda f: jax.grad(f, 1)),
   }
 
 
@@ -145,8 +147,8 @@ def test_every_quantity_is_what_it_is_defined_to_be(x64, kind, name):
   same(got["score"], got["d_x"])
   same(got["score_method"], got["d_x"])
   same(got["hessian"], got["d_xx"])
-  # Where sigma = 0 its square may still have a slope, but autodiff, which goes through sigma, cannot see it; that end is
-  # tested as a limit.
+  # Where sigma = 0 its square may still have a slope, but autodiff, which goes through sigma, cannot see it;
+  # that end is tested as a limit.
   seen = (m.sigma > 0) | (m.d_variance == 0)
   same(got["time_score"][seen], got["d_t"][seen])
   # Views of one posterior mean (Tweedie's formula, orders one and two: arXiv:2111.04726, eq. 4 and 6).
@@ -154,7 +156,10 @@ def test_every_quantity_is_what_it_is_defined_to_be(x64, kind, name):
   same(alpha * got["x0"] + sigma * got["eps"], x)
   same(got["v"], alpha * got["eps"] - sigma * got["x0"])
   finite = lambda a: a[np.isfinite(m.d_sigma)]
-  same(finite(got["velocity"]), finite(column(m.d_alpha) * got["x0"]) + finite(column(m.d_sigma)) * finite(got["eps"]))
+  same(
+    finite(got["velocity"]),
+    finite(column(m.d_alpha) * got["x0"]) + finite(column(m.d_sigma)) * finite(got["eps"]),
+  )
   same(alpha**2 * got["covariance"], sigma**2 * (np.eye(2) + sigma**2 * got["d_xx"]))
   assert np.linalg.eigvalsh(got["covariance"]).min() > -1e-12
   # The same with the process itself, which the tangents stand for.
@@ -163,7 +168,9 @@ def test_every_quantity_is_what_it_is_defined_to_be(x64, kind, name):
   if m.alpha[-1] == 0:
     weights, means = (WEIGHTS, MEANS) if kind != "gaussian" else ([1.0], MEANS[:1])
     same(got["x0"][-1], np.average(means, axis=0, weights=weights))
-    spread = np.cov(np.asarray(means).reshape(-1, 2).T, aweights=weights, ddof=0) if kind != "gaussian" else 0.0
+    spread = (
+      np.cov(np.asarray(means).reshape(-1, 2).T, aweights=weights, ddof=0) if kind != "gaussian" else 0.0
+    )
     within = 0.0 if kind == "atoms" else np.average(COVARIANCES[: len(weights)], axis=0, weights=weights)
     same(got["covariance"][-1], spread + within)
 
@@ -182,7 +189,8 @@ def on_line(process, t):
 @pytest.mark.parametrize("name", processes.PROCESSES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_density_is_the_integral_over_clean_data(x64, kind, name):
-  """On a line: total mass one; density, posterior mean and variance by quadrature over x_0, or by sums over atoms."""
+  """On a line: total mass one; density, posterior mean and variance by quadrature over x_0, or by sums over
+  atoms."""
   process = processes.PROCESSES[name]()
   oracle, density = make_1d(kind, process)
   for t in times(process, kind):
@@ -191,20 +199,29 @@ def test_density_is_the_integral_over_clean_data(x64, kind, name):
     x = np.linspace(-12 * width, 12 * width, 4000)
     if kind == "atoms":  # all of the mass is within a few sigma of the points
       x = np.sort(np.concatenate([c * m.alpha + m.sigma * np.linspace(-10, 10, 2000) for c in (-1.0, 1.5)]))
-    log_prob, x0, variance = line(oracle.replace(process=None), jnp.asarray(x[:, None]), *on_line(process, np.full(x.size, t)))
+    log_prob, x0, variance = line(
+      oracle.replace(process=None), jnp.asarray(x[:, None]), *on_line(process, np.full(x.size, t))
+    )
     p, x0, variance = (np.asarray(a) for a in (jnp.exp(log_prob), x0, variance))
     assert abs(np.trapezoid(p, x) - 1) < 2e-5
 
     if kind == "atoms":
       some = slice(None, None, 97)
-      joint = np.array([0.3, 0.7]) * np.exp(-0.5 * (x[some, None] - m.alpha * np.array([-1.0, 1.5])) ** 2 / m.sigma**2)
+      joint = np.array([0.3, 0.7]) * np.exp(
+        -0.5 * (x[some, None] - m.alpha * np.array([-1.0, 1.5])) ** 2 / m.sigma**2
+      )
       joint /= np.sqrt(2 * np.pi) * m.sigma
       total, atoms, step = joint.sum(1), np.array([-1.0, 1.5]), 1.0
     elif m.sigma > 0.02 * m.alpha:  # else the likelihood is too narrow for the quadrature
       some = slice(1200, 2800, 160)
       atoms = np.linspace(-20.0, 20.0, 8001)
       step = atoms[1] - atoms[0]
-      joint = density(atoms) * np.exp(-0.5 * (x[some, None] - m.alpha * atoms) ** 2 / m.sigma**2) / np.sqrt(2 * np.pi) / m.sigma
+      joint = (
+        density(atoms)
+        * np.exp(-0.5 * (x[some, None] - m.alpha * atoms) ** 2 / m.sigma**2)
+        / np.sqrt(2 * np.pi)
+        / m.sigma
+      )
       total = joint.sum(1) * step
     else:
       continue
@@ -220,7 +237,8 @@ def test_density_is_the_integral_over_clean_data(x64, kind, name):
 @pytest.mark.parametrize("name", processes.PROCESSES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_float32_keeps_its_digits_up_to_both_ends(x64, kind, name):
-  """The same numbers as float64 at the same float32 inputs, for times down to 1e-5 of the range and the ends themselves."""
+  """The same numbers as float64 at the same float32 inputs, for times down to 1e-5 of the range and the ends
+  themselves."""
   process = processes.PROCESSES[name]()
   narrow, wide = make(kind, process, jnp.float32), make(kind, process, jnp.float64)
   t = times(process, kind)
@@ -248,9 +266,16 @@ def test_float32_keeps_its_digits_up_to_both_ends(x64, kind, name):
     if key == "velocity":
       scale = scale + np.abs(m.d_alpha) + np.abs(m.d_variance) / np.sqrt(variance)
     if key == "time_score":
-      scale = scale + (np.abs(m.d_alpha * m.alpha) + np.abs(m.d_variance)) / variance + np.abs(m.d_alpha) / np.sqrt(variance)
+      scale = (
+        scale
+        + (np.abs(m.d_alpha * m.alpha) + np.abs(m.d_variance)) / variance
+        + np.abs(m.d_alpha) / np.sqrt(variance)
+      )
     # Squares of standardised distances (up to about 40 here) carry rounding into the mixture's weights.
-    assert np.all(np.abs(a - b).max(1) < 200 * (unit + rounding) * scale), (key, np.abs(a - b).max(1) / scale / (unit + rounding))
+    assert np.all(np.abs(a - b).max(1) < 200 * (unit + rounding) * scale), (
+      key,
+      np.abs(a - b).max(1) / scale / (unit + rounding),
+    )
 
 
 @pytest.mark.parametrize("name", processes.PROCESSES)
@@ -290,13 +315,18 @@ def test_a_singular_covariance_is_the_limit_of_regular_ones(x64):
   for view, value in vars(jax.jit(lambda o: o(x, t, views=VIEWS))(string)).items():
     if value is not None:
       np.testing.assert_allclose(value, getattr(tube(x, t, views=VIEWS), view), rtol=1e-8)
-  np.testing.assert_allclose(string(x, jnp.zeros(2)).x0, [[-0.2, -0.2], [0.6, 0.6]], atol=1e-12)  # the projection
+  np.testing.assert_allclose(
+    string(x, jnp.zeros(2)).x0, [[-0.2, -0.2], [0.6, 0.6]], atol=1e-12
+  )  # the projection
 
 
 def test_diagonal_isotropic_and_full_covariances_agree(x64):
   process, x, t = processes.subvp(), jnp.array([[0.3, -0.7]]), jnp.array([0.4])
   forms = [oracles.gaussian(process, np.ones(2), s) for s in (0.3, np.full(2, 0.3), 0.3 * np.eye(2))]
-  forms += [oracles.gaussian_mixture(process, None, np.ones((1, 2)), s) for s in (0.3, [np.full(2, 0.3)], [0.3 * np.eye(2)])]
+  forms += [
+    oracles.gaussian_mixture(process, None, np.ones((1, 2)), s)
+    for s in (0.3, [np.full(2, 0.3)], [0.3 * np.eye(2)])
+  ]
   outputs = [jax.tree.leaves(quantities(o, x, t)) for o in forms]
   for output in outputs[1:]:
     for a, b in zip(output, outputs[0]):
@@ -310,12 +340,16 @@ def test_gaussian_flow_solves_the_probability_flow(x64, name):
   start = jnp.full(t.shape, 0.5 * process.t_max)
   x = noisy(oracle, start, seed=3)
 
-
   @jax.jit
   def moved(oracle, x):
     there, slope = jax.jvp(lambda s: oracle.flow(x, start, s), (t,), (jnp.ones_like(t),))
     velocity = oracle(there, t, views=("velocity",)).velocity
-    return slope, velocity, oracle.flow(there, t, start), oracle.log_prob(x, start) - oracle.log_prob(there, t)
+    return (
+      slope,
+      velocity,
+      oracle.flow(there, t, start),
+      oracle.log_prob(x, start) - oracle.log_prob(there, t),
+    )
 
   slope, velocity, back, change = (np.asarray(a) for a in moved(oracle, x))
   m = process.marginal(np.asarray(t))
@@ -323,9 +357,13 @@ def test_gaussian_flow_solves_the_probability_flow(x64, name):
   np.testing.assert_allclose(slope[smooth], velocity[smooth], rtol=1e-9, atol=1e-9)
   np.testing.assert_allclose(back, x, rtol=1e-9, atol=1e-9)
   # A deterministic map of p_s onto p_t: log-densities differ by the log-determinant of the map.
-  covariance = lambda m: m.alpha[:, None, None] ** 2 * COVARIANCES[0] + m.sigma[:, None, None] ** 2 * np.eye(2)
+  covariance = lambda m: (
+    m.alpha[:, None, None] ** 2 * COVARIANCES[0] + m.sigma[:, None, None] ** 2 * np.eye(2)
+  )
   log_det = lambda m: np.linalg.slogdet(covariance(m))[1]
-  np.testing.assert_allclose(change, 0.5 * (log_det(m) - log_det(process.marginal(np.asarray(start)))), rtol=1e-9, atol=1e-9)
+  np.testing.assert_allclose(
+    change, 0.5 * (log_det(m) - log_det(process.marginal(np.asarray(start)))), rtol=1e-9, atol=1e-9
+  )
 
 
 def test_vp_flow_is_the_known_one(x64):

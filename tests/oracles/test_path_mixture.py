@@ -10,11 +10,11 @@ from diffusion import oracles, processes
 FIRST = ([0.3, 0.7], [[-1.0, 0.5], [1.5, 0.0]], [[[0.5, 0.2], [0.2, 0.3]], [0.4, 0.2]])
 SECOND = ([0.6, 0.4], [[0.0, -1.0], [0.5, 2.0]], [0.3, [[0.6, -0.3], [-0.3, 0.4]]])
 ORACLES = {
-    "linear": lambda: oracles.path_mixture(processes.linear(), FIRST, SECOND),
-    "bridge": lambda: oracles.path_mixture(processes.linear(bridge=0.5), FIRST, SECOND),
-    "spherical": lambda: oracles.path_mixture(processes.spherical("data", "data"), FIRST, SECOND),
-    "to_data": lambda: oracles.path_mixture(processes.spherical(), None, SECOND),
-    "diffusion": lambda: oracles.path_mixture(processes.subvp(), FIRST),
+  "linear": lambda: oracles.path_mixture(processes.linear(), FIRST, SECOND),
+  "bridge": lambda: oracles.path_mixture(processes.linear(bridge=0.5), FIRST, SECOND),
+  "spherical": lambda: oracles.path_mixture(processes.spherical("data", "data"), FIRST, SECOND),
+  "to_data": lambda: oracles.path_mixture(processes.spherical(), None, SECOND),
+  "diffusion": lambda: oracles.path_mixture(processes.subvp(), FIRST),
 }
 
 
@@ -29,6 +29,7 @@ def test_scores_are_the_derivatives_of_the_density(name, x64):
     one = lambda x, t: oracle.log_prob(x[None], t[None])[0]
     slopes = jax.vmap(jax.grad(one, (0, 1)))(x, t)
     return slopes, (oracle.score(x, t), oracle.time_score(x, t))
+
   slopes, given = both(x, t)
   np.testing.assert_allclose(given[0], slopes[0], rtol=1e-9, atol=1e-11)
   np.testing.assert_allclose(given[1], slopes[1], rtol=1e-9, atol=1e-11)
@@ -58,13 +59,22 @@ def test_a_diffusion_has_the_mixture_oracle_of_its_process(x64):
   np.testing.assert_allclose(oracle.time_score(x, t), plain.time_score(x, t), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: oracles.path_mixture(processes.linear(), FIRST), "second end of linear is data"),
-    (lambda: oracles.path_mixture(processes.spherical(), FIRST, SECOND), "first end of spherical is a standard normal"),
+    (
+      lambda: oracles.path_mixture(processes.spherical(), FIRST, SECOND),
+      "first end of spherical is a standard normal",
+    ),
     (lambda: oracles.path_mixture(processes.linear(), FIRST, ([1.0], [[0.0]], [1.0])), "means"),
-    (lambda: oracles.path_mixture(processes.through(processes.linear(), jnp.log, jnp.exp), FIRST, SECOND), "no map"),
+    (
+      lambda: oracles.path_mixture(processes.through(processes.linear(), jnp.log, jnp.exp), FIRST, SECOND),
+      "no map",
+    ),
     (lambda: oracles.path_mixture(None, FIRST), "densities that change smoothly"),
-])
+  ],
+)
 def test_what_does_not_fit_raises_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()

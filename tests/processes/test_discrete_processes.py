@@ -1,4 +1,5 @@
-"""Discrete processes: ratios are those of a normalised kernel, draws follow it, and its ends are the data and noise."""
+"""Discrete processes: ratios are those of a normalised kernel, draws follow it, and its ends are the data and
+noise."""
 
 import jax
 import jax.numpy as jnp
@@ -9,9 +10,9 @@ from diffusion import oracles, processes
 
 SIZES = np.array([4, 3])
 CASES = {
-    "uniform_resample": processes.uniform_resample(SIZES),
-    "gaussian_circle": processes.discretised_gaussian(SIZES),
-    "gaussian_line": processes.discretised_gaussian(SIZES, wrap=False),
+  "uniform_resample": processes.uniform_resample(SIZES),
+  "gaussian_circle": processes.discretised_gaussian(SIZES),
+  "gaussian_line": processes.discretised_gaussian(SIZES, wrap=False),
 }
 
 
@@ -27,7 +28,9 @@ def kernel(process, size, t):
 def test_ratios_are_those_of_the_kernels_as_written():
   t, size = 0.6, 4
   stay = 1 - t + t / size
-  np.testing.assert_allclose(kernel(CASES["uniform_resample"], size, t), np.where(np.eye(size), stay, t / size), rtol=1e-5)
+  np.testing.assert_allclose(
+    kernel(CASES["uniform_resample"], size, t), np.where(np.eye(size), stay, t / size), rtol=1e-5
+  )
   for name, turns in (("gaussian_line", range(1)), ("gaussian_circle", range(-6, 7))):
     sigma = float(CASES[name].sigma(jnp.float32(t)))
     distance = np.arange(size)[None, :] - np.arange(size)[:, None]
@@ -35,7 +38,9 @@ def test_ratios_are_those_of_the_kernels_as_written():
     np.testing.assert_allclose(kernel(CASES[name], size, t), weight / weight.sum(1, keepdims=True), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "gaussian_circle" else pytest.mark.slow) for name in CASES])
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name == "gaussian_circle" else pytest.mark.slow) for name in CASES]
+)
 def test_draws_follow_the_kernel_and_rows_their_keys(name):
   """Pearson's statistic over 12 states: chi-squared with 11 degrees, above 46 once in 3e5."""
   process, n, t = CASES[name], 30_000, 0.35
@@ -58,7 +63,9 @@ def test_the_resampling_oracle_has_this_kernel():
   x = jnp.array([[2, 1], [2, 0], [3, 1], [0, 2]], jnp.int32)
   t = jnp.full(4, 0.35)
   expected = np.exp(oracle.log_kernel(x, x0, t) - oracle.log_kernel(x0, x0, t))
-  np.testing.assert_allclose(jnp.prod(CASES["uniform_resample"].ratio(x0, x0, x, SIZES, t), axis=1), expected, rtol=1e-5)
+  np.testing.assert_allclose(
+    jnp.prod(CASES["uniform_resample"].ratio(x0, x0, x, SIZES, t), axis=1), expected, rtol=1e-5
+  )
 
 
 @pytest.mark.slow
@@ -71,13 +78,16 @@ def test_ends_are_noise_and_nearly_the_data():
     np.testing.assert_array_equal(prior[:7], process.sample_prior(jax.random.key(0), 7))
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: processes.uniform_resample(1), "two or more values"),
     (lambda: processes.uniform_resample([3, 4], (3,)), "do not fit: give one number for all"),
     (lambda: processes.uniform_resample(3, t_min=0.5, t_max=0.5), "larger t_max"),
     (lambda: processes.discretised_gaussian(3, sigma_min=0.0), "sigma_min > 0"),
     (lambda: processes.discretised_gaussian(3, t_max=2.0), "within"),
-])
+  ],
+)
 def test_mistakes_raise_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()

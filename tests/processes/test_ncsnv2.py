@@ -9,12 +9,12 @@ from diffusion.processes import ncsnv2
 
 # dimensions, gamma to the printed digits, sigma_1, the number of levels that gamma implies
 LADDERS = [
-    (3072, 1.0398, 4, 50.0, 219),
-    (12288, 1.0195, 4, 90.0, 472),
-    (27648, 1.0129, 4, 140.0, 745),
-    (49152, 1.00966, 5, 190.0, 1026),
-    (196608, 1.00481, 5, 348.0, 2182),
-    (64, 1.361, 3, 5.0, 21),
+  (3072, 1.0398, 4, 50.0, 219),
+  (12288, 1.0195, 4, 90.0, 472),
+  (27648, 1.0129, 4, 140.0, 745),
+  (49152, 1.00966, 5, 190.0, 1026),
+  (196608, 1.00481, 5, 348.0, 2182),
+  (64, 1.361, 3, 5.0, 21),
 ]
 CIFAR_RATIO = 1.03756
 
@@ -27,7 +27,10 @@ def test_spacing_of_the_papers_data_sets(dim, gamma, digits, sigma_1, levels):
   assert ncsnv2.num_levels(sigma_1, 0.01, found) == levels
 
 
-@pytest.mark.parametrize("sigma_1, dim, levels", [(50, 3072, 232), (90, 12288, 500), (140, 27648, 788), (190, 49152, 1086), (348, 196608, 2311)])
+@pytest.mark.parametrize(
+  "sigma_1, dim, levels",
+  [(50, 3072, 232), (90, 12288, 500), (140, 27648, 788), (190, 49152, 1086), (348, 196608, 2311)],
+)
 def test_overlap_of_the_ladders_that_the_paper_used(sigma_1, dim, levels):
   sigmas = ncsnv2.noise_levels(sigma_1, 0.01, levels)
   ratios = sigmas[:-1] / sigmas[1:]
@@ -62,7 +65,13 @@ def test_spacing_solves_the_rule_for_any_overlap(overlap):
 
 
 # steps to a level, epsilon to the printed digits, the value reached
-LANGEVIN = [(1, 7.1e-6, 7, 1.071, 3), (3, 6.6e-6, 7, 1.062, 3), (5, 6.2e-6, 7, 1.0555, 4), (10, 5.3e-6, 7, 1.044, 3), (100, 1.66e-6, 8, 1.011, 3)]
+LANGEVIN = [
+  (1, 7.1e-6, 7, 1.071, 3),
+  (3, 6.6e-6, 7, 1.062, 3),
+  (5, 6.2e-6, 7, 1.0555, 4),
+  (10, 5.3e-6, 7, 1.044, 3),
+  (100, 1.66e-6, 8, 1.011, 3),
+]
 
 
 @pytest.mark.parametrize("steps, epsilon, places, value, digits", LANGEVIN)
@@ -79,11 +88,13 @@ def test_langevin_step_size_for_other_ladders():
   # The paper's rounded epsilon reaches the same value to the printed digits.
   assert round(ncsnv2.langevin_variance_ratio(3.3e-6, celeba, 0.01, 5), 3) == 1.031
   # Eight by eight images: sigma from 5 to 0.01 in 22 to 24 levels.
-  epsilons, values = zip(*[
+  epsilons, values = zip(
+    *[
       (e, ncsnv2.langevin_variance_ratio(e, g, 0.01, 5))
       for g in ((5 / 0.01) ** (1 / (n - 1)) for n in (22, 23, 24))
       for e in [ncsnv2.langevin_step_size(g, 0.01, 5)]
-  ])
+    ]
+  )
   assert min(epsilons) < 2.45e-5 and max(epsilons) > 2.35e-5
   assert min(values) < 1.185 and max(values) > 1.175
 
@@ -92,7 +103,9 @@ def test_langevin_step_size_for_other_ladders():
 @pytest.mark.parametrize("steps", [1, 5, 100])
 def test_langevin_step_size_is_the_best_of_a_grid(ratio, steps):
   sigma_L = 0.3
-  best = ncsnv2.langevin_variance_ratio(ncsnv2.langevin_step_size(ratio, sigma_L, steps), ratio, sigma_L, steps)
+  best = ncsnv2.langevin_variance_ratio(
+    ncsnv2.langevin_step_size(ratio, sigma_L, steps), ratio, sigma_L, steps
+  )
   grid = np.geomspace(1e-8, 1.0, 5000) * sigma_L**2
   assert best <= min(ncsnv2.langevin_variance_ratio(e, ratio, sigma_L, steps) for e in grid) + 1e-12
   assert best > 1
@@ -107,7 +120,9 @@ def test_variance_ratio_is_the_variance_recursion(level):
   variance = before**2
   for _ in range(steps):
     variance = (1 - step / sigma**2) ** 2 * variance + 2 * step
-  assert variance / sigma**2 == pytest.approx(ncsnv2.langevin_variance_ratio(epsilon, ratio, sigmas[-1], steps), rel=1e-12)
+  assert variance / sigma**2 == pytest.approx(
+    ncsnv2.langevin_variance_ratio(epsilon, ratio, sigmas[-1], steps), rel=1e-12
+  )
 
 
 def test_variance_ratio_is_what_langevin_chains_have():
@@ -156,7 +171,9 @@ def test_ema_half_life_is_when_half_is_forgotten():
   assert ncsnv2.ema_decay(ncsnv2.ema_half_life(decay, batch), batch) == pytest.approx(decay, rel=1e-14)
 
 
-@pytest.mark.parametrize("call, message", [
+@pytest.mark.parametrize(
+  "call, message",
+  [
     (lambda: ncsnv2.spacing_ratio(64, overlap=1.2), "overlap"),
     (lambda: ncsnv2.num_levels(0.01, 50.0, 1.1), "sigma_1"),
     (lambda: ncsnv2.num_levels(50.0, 0.01, 1.0), "above 1"),
@@ -166,7 +183,8 @@ def test_ema_half_life_is_when_half_is_forgotten():
     (lambda: ncsnv2.langevin_step_size(1.1, 0.01, 0), "one Langevin step"),
     (lambda: ncsnv2.ema_half_life(1.0, 1), "decay"),
     (lambda: ncsnv2.ema_decay(0.0, 1), "half-life"),
-])
+  ],
+)
 def test_wrong_arguments_say_what_is_allowed(call, message):
   with pytest.raises(ValueError, match=message):
     call()

@@ -8,14 +8,14 @@ import pytest
 from diffusion import processes
 
 PATHS = {
-    "spherical": processes.spherical(),
-    "spherical_data": processes.spherical("data", "data"),
-    "log_variance": processes.log_variance(),
-    "trigonometric": processes.trigonometric(),
-    "linear": processes.linear(),
-    "bridge": processes.linear(bridge=0.7),
-    "linear_to_normal": processes.linear("data", "normal"),
-    "vp": processes.from_process(processes.vp_linear()),
+  "spherical": processes.spherical(),
+  "spherical_data": processes.spherical("data", "data"),
+  "log_variance": processes.log_variance(),
+  "trigonometric": processes.trigonometric(),
+  "linear": processes.linear(),
+  "bridge": processes.linear(bridge=0.7),
+  "linear_to_normal": processes.linear("data", "normal"),
+  "vp": processes.from_process(processes.vp_linear()),
 }
 
 
@@ -44,7 +44,9 @@ def test_a_path_starts_at_its_first_end_and_arrives_at_its_second():
 def test_a_process_and_its_path_are_the_same():
   process = processes.subvp()
   x0, eps, t = jnp.ones((3, 2)), jnp.full((3, 2), 0.5), jnp.array([0.1, 0.5, 1.0])
-  np.testing.assert_allclose(processes.from_process(process).between(x0, None, eps, t), process.perturb(x0, eps, t), rtol=1e-6)
+  np.testing.assert_allclose(
+    processes.from_process(process).between(x0, None, eps, t), process.perturb(x0, eps, t), rtol=1e-6
+  )
 
 
 def test_log_variance_is_the_spherical_path_in_another_clock(x64):
@@ -52,10 +54,14 @@ def test_log_variance_is_the_spherical_path_in_another_clock(x64):
   fast, plain = processes.log_variance(), processes.spherical()
   t = np.sqrt(-np.expm1(-u))
   np.testing.assert_allclose(fast.blend(u).variance, plain.blend(t).variance, rtol=1e-9)
-  np.testing.assert_allclose(fast.blend(u).d_variance, plain.blend(t).d_variance * (np.exp(-u) / (2 * t)), rtol=1e-9)
+  np.testing.assert_allclose(
+    fast.blend(u).d_variance, plain.blend(t).d_variance * (np.exp(-u) / (2 * t)), rtol=1e-9
+  )
 
 
-@pytest.mark.parametrize("build,words", [
+@pytest.mark.parametrize(
+  "build,words",
+  [
     (lambda: processes.spherical("normal", "normal"), "both ends"),
     (lambda: processes.linear("noise", "data"), "'data' or 'normal'"),
     (lambda: processes.linear(bridge=-1.0), "not negative"),
@@ -64,7 +70,8 @@ def test_log_variance_is_the_spherical_path_in_another_clock(x64):
     (lambda: processes.through(processes.linear(), jnp.log, None), "two functions"),
     (lambda: processes.through(PATHS_THROUGH, jnp.log, jnp.exp), "compose the maps"),
     (lambda: processes.as_path(3.0), "densities that change smoothly"),
-])
+  ],
+)
 def test_what_does_not_fit_raises_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()

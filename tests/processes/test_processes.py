@@ -1,4 +1,5 @@
-"""Every process: derivatives, clock, SDE coefficients and prior against closed forms and against each other."""
+"""Every process: derivatives, clock, SDE coefficients and prior against closed forms and against each
+other."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def times(process):
 def test_derivatives_are_the_derivatives_of_the_values(process, x64):
   t = jnp.asarray(times(process))
   _, (alpha_dot, sigma_dot, variance_dot) = jax.jvp(
-      lambda t: (lambda m: (m.alpha, m.sigma, m.sigma**2))(process.marginal(t)), (t,), (jnp.ones_like(t),)
+    lambda t: (lambda m: (m.alpha, m.sigma, m.sigma**2))(process.marginal(t)), (t,), (jnp.ones_like(t),)
   )
   m = process.marginal(t)
   np.testing.assert_allclose(m.d_alpha, alpha_dot, rtol=1e-9, atol=1e-12)
@@ -34,7 +35,9 @@ def test_derivatives_are_the_derivatives_of_the_values(process, x64):
 
 def test_host_and_device_agree(process, x64):
   t = times(process)
-  for host, device in zip(jax.tree.leaves(process.marginal(t)), jax.tree.leaves(process.marginal(jnp.asarray(t)))):
+  for host, device in zip(
+    jax.tree.leaves(process.marginal(t)), jax.tree.leaves(process.marginal(jnp.asarray(t)))
+  ):
     assert isinstance(host, np.ndarray) and isinstance(device, jax.Array)
     np.testing.assert_allclose(host, device, rtol=1e-12, atol=1e-15)
 
@@ -46,7 +49,9 @@ def test_float32_keeps_six_digits(process):
   for name in ("alpha", "sigma", "d_alpha", "d_sigma"):
     # The clock itself is rounded to float32, hence the looser bound for the ladder's narrow cells.
     tolerance = 2e-4 if "ladder" in process.name else 5e-6
-    np.testing.assert_allclose(getattr(device, name), getattr(exact, name), rtol=tolerance, atol=1e-7, err_msg=name)
+    np.testing.assert_allclose(
+      getattr(device, name), getattr(exact, name), rtol=tolerance, atol=1e-7, err_msg=name
+    )
 
 
 def test_float32_keeps_its_digits_down_to_small_times(process):
@@ -80,15 +85,20 @@ def test_noise_free_end_is_finite_and_clean(process):
 
 
 def test_sde_moments_follow_the_marginal(process, x64):
-  """d mean/dt = f mean and d var/dt = 2 f var + g2, so f and g2 must reproduce alpha and sigma^2 (RK4 in time)."""
+  """d mean/dt = f mean and d var/dt = 2 f var + g2, so f and g2 must reproduce alpha and sigma^2 (RK4 in
+  time)."""
   start, stop = (0.5, 20.0) if process.name == "edm" else (0.05, 0.95)
   # Ladders are piecewise linear: integrate inside one cell.
   if "ladder" in process.name:
     start, stop = 0.50001, 0.50099
   n = 400
   h = (stop - start) / n
-  slope = lambda t, y: np.array([process.drift_diffusion(t)[0] * y[0],
-                                 2 * process.drift_diffusion(t)[0] * y[1] + process.drift_diffusion(t)[1]])
+  slope = lambda t, y: np.array(
+    [
+      process.drift_diffusion(t)[0] * y[0],
+      2 * process.drift_diffusion(t)[0] * y[1] + process.drift_diffusion(t)[1],
+    ]
+  )
   m = process.marginal(start)
   y = np.array([m.alpha, m.sigma**2])
   for i in range(n):
@@ -131,7 +141,8 @@ def test_ladders_pass_through_every_rung():
   np.testing.assert_allclose(processes.ncsn_ladder().marginal(rungs).sigma, sigmas, rtol=1e-12)
   # The continuous VP process is the limit of the ladder (arXiv:2011.13456, appendix B).
   coarse, fine = [
-      np.abs(processes.ddpm_ladder(n).marginal(0.5).alpha - processes.vp_linear().marginal(0.5).alpha) for n in (500, 1000)
+    np.abs(processes.ddpm_ladder(n).marginal(0.5).alpha - processes.vp_linear().marginal(0.5).alpha)
+    for n in (500, 1000)
   ]
   assert coarse / fine == pytest.approx(2.0, rel=0.05)
 

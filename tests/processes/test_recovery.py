@@ -11,10 +11,12 @@ T6 = processes.recovery_levels(processes.ddpm_ladder(), processes.T6_TIMES)
 def test_the_published_schedule():
   """arXiv:2012.08125, T = 6: what the authors' code computes from 1000 betas."""
   m = processes.ddpm_ladder().marginal(T6.t)
-  np.testing.assert_allclose(m.alpha, [.99995, .94612, .81015, .62770, .43997, .27892, .00635], atol=6e-6)
-  np.testing.assert_allclose(m.sigma, [.0100, .3238, .5862, .7785, .8980, .9603, .99998], atol=6e-5)
-  np.testing.assert_allclose(T6.gain, [.94617, .85629, .77480, .70092, .63396, .02278], atol=6e-6)
-  np.testing.assert_allclose(T6.noise, [.32368, .51650, .63221, .71324, .77337, .99974], atol=6e-6)
+  np.testing.assert_allclose(
+    m.alpha, [0.99995, 0.94612, 0.81015, 0.62770, 0.43997, 0.27892, 0.00635], atol=6e-6
+  )
+  np.testing.assert_allclose(m.sigma, [0.0100, 0.3238, 0.5862, 0.7785, 0.8980, 0.9603, 0.99998], atol=6e-5)
+  np.testing.assert_allclose(T6.gain, [0.94617, 0.85629, 0.77480, 0.70092, 0.63396, 0.02278], atol=6e-6)
+  np.testing.assert_allclose(T6.noise, [0.32368, 0.51650, 0.63221, 0.71324, 0.77337, 0.99974], atol=6e-6)
   assert T6.seen.tolist() == [True] * 5 + [False]  # the last level starts from noise itself
   np.testing.assert_allclose(T6.start[:-1] * T6.gain[:-1], 1.0)
   np.testing.assert_allclose(T6.start[-1], 1.0, rtol=1e-5)
@@ -22,7 +24,8 @@ def test_the_published_schedule():
 
 @pytest.mark.parametrize("name", processes.PROCESSES)
 def test_steps_compose_to_the_process(name):
-  """x_T out of x_0 by the steps has the process's own mean and variance, and levels asked for by number are even in log-SNR."""
+  """x_T out of x_0 by the steps has the process's own mean and variance, and levels asked for by number are
+  even in log-SNR."""
   process = processes.PROCESSES[name]()
   levels = processes.recovery_levels(process, 7)
   m = process.marginal(levels.t)
@@ -47,9 +50,11 @@ def test_a_step_is_a_share_of_the_variance_given_the_noisier_point():
 
 def test_mistakes_raise_a_sentence():
   process = processes.vp_linear()
-  for build, words in ((lambda: processes.recovery_levels(process, (0.2, 0.2)), "ascending"),
-                       (lambda: processes.recovery_levels(process, 3, step=lambda levels, sigma: sigma), "one number a level"),
-                       (lambda: processes.recovery_levels(process, 3, step=0.0), "positive share"),
-                       (lambda: processes.recovery_levels(None, 3), "Gaussian process")):
+  for build, words in (
+    (lambda: processes.recovery_levels(process, (0.2, 0.2)), "ascending"),
+    (lambda: processes.recovery_levels(process, 3, step=lambda levels, sigma: sigma), "one number a level"),
+    (lambda: processes.recovery_levels(process, 3, step=0.0), "positive share"),
+    (lambda: processes.recovery_levels(None, 3), "Gaussian process"),
+  ):
     with pytest.raises(ValueError, match=words):
       build()

@@ -1,4 +1,5 @@
-"""The 8x8 digits as a kernel density with its exact denoiser: a "network" in 64 dimensions that costs two matrix products."""
+"""The 8x8 digits as a kernel density with its exact denoiser: a "network" in 64 dimensions that costs two
+matrix products."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,9 @@ def points():
 def denoiser(process, dtype=np.float32):
   """The posterior mean of clean data for the density sum_k N(point_k, STD^2 I) / K."""
   # One function a process, so that a test with several samplers has one program for each.
-  return denoisers.from_function(_Mean(process.name), process, denoisers.x0(), (process, jnp.asarray(points(), dtype)))
+  return denoisers.from_function(
+    _Mean(process.name), process, denoisers.x0(), (process, jnp.asarray(points(), dtype))
+  )
 
 
 class _Mean:

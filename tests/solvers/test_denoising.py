@@ -14,16 +14,22 @@ def point(process):
   return oracles.atoms(process, jnp.asarray([[0.3, -0.7]]))
 
 
-@pytest.mark.parametrize("name", ["ddim", "euler_maruyama", "reverse_diffusion", "predictor_corrector", "dpmpp_2m"])
-@pytest.mark.parametrize("process", [processes.ve(), processes.ncsn_ladder(num_steps=100)], ids=["ve", "ncsn_ladder"])
+@pytest.mark.parametrize(
+  "name", ["ddim", "euler_maruyama", "reverse_diffusion", "predictor_corrector", "dpmpp_2m"]
+)
+@pytest.mark.parametrize(
+  "process", [processes.ve(), processes.ncsn_ladder(num_steps=100)], ids=["ve", "ncsn_ladder"]
+)
 def test_samples_of_a_point_are_the_point(name, process):
   section = dict(solver=name, steps=30, grid="uniform")
   keys = jax.random.split(jax.random.key(0), 64)
   start = process.sample_prior(jax.random.key(1), (64, 2))
   left, removed = [
-      solvers.sample(point(process), model.solver({**section, "denoise": denoise}, process), start, keys=keys) for denoise in (False, True)
+    solvers.sample(point(process), model.solver({**section, "denoise": denoise}, process), start, keys=keys)
+    for denoise in (False, True)
   ]
-  # Without it the noise of the last level, sigma_min = 0.01, stays on most samplers; with it only rounding does.
+  # Without it the noise of the last level, sigma_min = 0.01, stays on most samplers; with it only rounding
+  # does.
   np.testing.assert_allclose(removed, jnp.broadcast_to(jnp.asarray([0.3, -0.7]), (64, 2)), atol=1e-5)
   assert np.abs(np.asarray(left) - np.asarray([0.3, -0.7])).max() > 1e-4
 

@@ -10,7 +10,8 @@ from diffusion import oracles, processes, solvers
 
 @pytest.mark.slow
 def test_it_finds_modes_in_few_evaluations():
-  """Eight narrow modes on a circle (arXiv:2209.14593): over ten times as many samples within 3 std of one as EDM's Heun from sigma = 50.
+  """Eight narrow modes on a circle (arXiv:2209.14593): over ten times as many samples within 3 std of one as
+  EDM's Heun from sigma = 50.
 
   10 evaluations a sample, 5 of the chain and 5 of Heun, against 11.
   """
@@ -27,15 +28,15 @@ def test_it_finds_modes_in_few_evaluations():
   burnt = solvers.sample(oracle, heun(solvers.grids.karras(process, 9, clean=True)), x[:chains])
   levels = np.geomspace(0.01, 50.0, 200)
   starts = solvers.denoising_mcmc(
-      oracle,
-      burnt + 0.5 * jax.random.normal(jax.random.key(1), burnt.shape),
-      jnp.full(chains, 0.5),
-      levels,
-      solvers.level_posterior(oracle, levels),
-      keys=jax.random.split(jax.random.key(2), chains),
-      rounds=rounds,
-      burn_in=20,
-      clip=20.0,
+    oracle,
+    burnt + 0.5 * jax.random.normal(jax.random.key(1), burnt.shape),
+    jnp.full(chains, 0.5),
+    levels,
+    solvers.level_posterior(oracle, levels),
+    keys=jax.random.split(jax.random.key(2), chains),
+    rounds=rounds,
+    burn_in=20,
+    clip=20.0,
   )
   grids = np.stack([solvers.grids.karras(process, 3, t_max=t, clean=True) for t in np.ravel(starts.t)])
   solver = heun(grids)
@@ -50,7 +51,8 @@ def test_it_finds_modes_in_few_evaluations():
 
 @pytest.mark.parametrize("name", ["vp_linear", pytest.param("edm", marks=pytest.mark.slow)])
 def test_the_joint_law_stays(name):
-  """From the exact joint law, 15 small moves leave levels even (chi-square, 0.999) and |x|^2 at each right (4 standard errors, 3%)."""
+  """From the exact joint law, 15 small moves leave levels even (chi-square, 0.999) and |x|^2 at each right (4
+  standard errors, 3%)."""
   process = processes.PROCESSES[name]()
   oracle = oracles.gaussian(process, [0.0, 0.0], 0.04)
   levels = process.t_of_log_snr(-2 * np.log(np.geomspace(0.3, 3.0, 8)))
@@ -59,16 +61,16 @@ def test_the_joint_law_stays(name):
   t = jnp.asarray(levels, jnp.float32)[which]
   x = oracle.sample(jax.random.key(1), count, t=t)
   starts = solvers.denoising_mcmc(
-      oracle,
-      x,
-      t,
-      levels,
-      solvers.level_posterior(oracle, levels),
-      keys=jax.random.split(jax.random.key(2), count),
-      rounds=1,
-      burn_in=14,
-      moves=1,
-      step=0.01,
+    oracle,
+    x,
+    t,
+    levels,
+    solvers.level_posterior(oracle, levels),
+    keys=jax.random.split(jax.random.key(2), count),
+    rounds=1,
+    burn_in=14,
+    moves=1,
+    step=0.01,
   )
   t, x = np.asarray(starts.t[0]), np.asarray(starts.x[0], np.float64)
   nearest = np.abs(t[:, None] - levels[None]).argmin(axis=1)
@@ -90,19 +92,23 @@ def test_chains_are_alone_and_starts_are_the_least_noisy():
   logits, keys = solvers.level_posterior(oracle, levels), jax.random.split(jax.random.key(0), 8)
   x, t = jax.random.normal(jax.random.key(1), (8, 2)), jnp.full(8, 1.0)
   run = lambda rows, **options: solvers.denoising_mcmc(
-      oracle, x[rows], t[rows], levels, logits, keys=keys[rows], **{**dict(rounds=2, moves=4), **options}
+    oracle, x[rows], t[rows], levels, logits, keys=keys[rows], **{**dict(rounds=2, moves=4), **options}
   )
   whole = run(slice(None))
   order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
   moved = run(order)
   np.testing.assert_array_equal(moved.x, whole.x[:, order])
   np.testing.assert_array_equal(moved.t, whole.t[:, order])
-  # Four rounds of one move each are the same chain: a round's start is the one of its moves with the smallest level.
+  # Four rounds of one move each are the same chain: a round's start is the one of its moves with the smallest
+  # level.
   single = run(slice(None), rounds=8, moves=1)
   t = np.asarray(single.t).reshape(2, 4, 8)
   np.testing.assert_array_equal(whole.t, t.min(axis=1))
   best = t.argmin(axis=1)
-  np.testing.assert_array_equal(whole.x, np.take_along_axis(np.asarray(single.x).reshape(2, 4, 8, 2), best[:, None, :, None], axis=1)[:, 0])
+  np.testing.assert_array_equal(
+    whole.x,
+    np.take_along_axis(np.asarray(single.x).reshape(2, 4, 8, 2), best[:, None, :, None], axis=1)[:, 0],
+  )
 
 
 def test_mistakes_are_named():
@@ -112,15 +118,15 @@ def test_mistakes_are_named():
   levels = np.geomspace(0.05, 5.0, 30)
   logits = solvers.level_posterior(oracle, levels)
   call = lambda x=x, t=t, levels=levels, **options: solvers.denoising_mcmc(
-      oracle, x, t, levels, logits, keys=keys, **{**dict(rounds=1), **options}
+    oracle, x, t, levels, logits, keys=keys, **{**dict(rounds=1), **options}
   )
   for options, says in (
-      (dict(rounds=0), "at least 1"),
-      (dict(step=0.0), "positive step"),
-      (dict(clip=-1.0), "clip"),
-      (dict(levels=np.array([1.0, 0.0])), "both noise and signal"),
-      (dict(t=jnp.ones(3)), "one time and one key a row"),
-      (dict(x=jnp.full((4, 2), jnp.nan)), "left the numbers"),
+    (dict(rounds=0), "at least 1"),
+    (dict(step=0.0), "positive step"),
+    (dict(clip=-1.0), "clip"),
+    (dict(levels=np.array([1.0, 0.0])), "both noise and signal"),
+    (dict(t=jnp.ones(3)), "one time and one key a row"),
+    (dict(x=jnp.full((4, 2), jnp.nan)), "left the numbers"),
   ):
     with pytest.raises(ValueError, match=says):
       call(**options)

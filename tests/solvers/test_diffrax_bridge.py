@@ -11,13 +11,17 @@ diffrax = pytest.importorskip("diffrax")
 
 
 # diffrax's loops take XLA several seconds to compile: one by default.
-CASES = [(name, method) for name in ("edm", "vp_linear", "rectified_flow") for method in (diffrax.Heun(), diffrax.Tsit5())]
+CASES = [
+  (name, method)
+  for name in ("edm", "vp_linear", "rectified_flow")
+  for method in (diffrax.Heun(), diffrax.Tsit5())
+]
 
 
 @pytest.mark.parametrize(
-    "name, method",
-    [CASES[0]] + [pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]],
-    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+  "name, method",
+  [CASES[0]] + [pytest.param(*case, marks=pytest.mark.slow) for case in CASES[1:]],
+  ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_error_of_the_flow_follows_the_tolerance(name, method, x64):
   process = processes.PROCESSES[name]()
@@ -26,11 +30,16 @@ def test_the_error_of_the_flow_follows_the_tolerance(name, method, x64):
   exact = oracle.flow(x, jnp.full(8, process.t_max), jnp.full(8, process.t_min))
   errors, counts = [], []
   for tolerance in (1e-3, 1e-5):
-    solver = solvers.diffrax_ode(process, method=method, rtol=tolerance, atol=tolerance, denoise=False, max_steps=4000)
+    solver = solvers.diffrax_ode(
+      process, method=method, rtol=tolerance, atol=tolerance, denoise=False, max_steps=4000
+    )
     out, count = solvers.sample(oracle, solver, x, evaluations=True)
     errors.append(float(abs(out - exact).max()))
     counts.append(float(count.mean()))
-  assert errors[0] < 0.1 and errors[1] < 2e-3 and errors[1] < errors[0] / 10 and counts[1] > counts[0], (errors, counts)
+  assert errors[0] < 0.1 and errors[1] < 2e-3 and errors[1] < errors[0] / 10 and counts[1] > counts[0], (
+    errors,
+    counts,
+  )
 
 
 @pytest.mark.slow
@@ -42,7 +51,9 @@ def test_evaluations_are_counted_and_samples_alone():
     traces.append(1)
     jax.debug.callback(lambda: calls.append(1))
     m = process.marginal(t)
-    return (m.alpha * 0.1 / (0.1 * m.alpha**2 + m.sigma**2))[:, None] * x + 0.1 * cond["label"].astype(x.dtype)[:, None]
+    return (m.alpha * 0.1 / (0.1 * m.alpha**2 + m.sigma**2))[:, None] * x + 0.1 * cond["label"].astype(
+      x.dtype
+    )[:, None]
 
   denoiser = denoisers.from_function(network, process, denoisers.x0())
   keys = jax.random.split(jax.random.key(3), 8)
@@ -50,7 +61,7 @@ def test_evaluations_are_counted_and_samples_alone():
   labels = jnp.arange(8) % 3
   for build in (solvers.diffrax_ode, solvers.diffrax_sde):
     run = lambda rows, solver=build(process): solvers.sample(
-        denoiser, solver, x[rows], keys=keys[rows], cond={"label": labels[rows]}, evaluations=True
+      denoiser, solver, x[rows], keys=keys[rows], cond={"label": labels[rows]}, evaluations=True
     )
     one = slice(2, 3)
     run(one)
@@ -76,7 +87,9 @@ def test_the_reverse_sde_reaches_the_marginals():
   rows, count = 200, 3_200
   start = oracle.sample(jax.random.key(3), rows, t=1.0)
   solver = solvers.diffrax_sde(process, rtol=0.02, atol=0.02, denoise=False)
-  out = np.asarray(solvers.sample(oracle, solver, start, keys=jax.random.split(jax.random.key(4), rows)), np.float64)
+  out = np.asarray(
+    solvers.sample(oracle, solver, start, keys=jax.random.split(jax.random.key(4), rows)), np.float64
+  )
   m = process.marginal(process.t_min)
   exact = m.alpha**2 * 0.3 + m.sigma**2
   assert abs(out.mean() - 0.5 * m.alpha) < 4 * np.sqrt(exact / count) + 0.01

@@ -1,4 +1,5 @@
-"""Fitting a sampler: coordinates that hold every table, laws that hold whatever they are, and errors on noises never seen."""
+"""Fitting a sampler: coordinates that hold every table, laws that hold whatever they are, and errors on
+noises never seen."""
 
 import jax
 import jax.numpy as jnp
@@ -8,30 +9,50 @@ import pytest
 from diffusion import denoisers, oracles, processes, solvers
 from diffusion.solvers import executor, gauss_newton, triangular
 
-MULTISTEP = ["ddim", "dpm_solver", "dpmpp_2s", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "lms", "ipndm", "hb", "ghvb"]
+MULTISTEP = [
+  "ddim",
+  "dpm_solver",
+  "dpmpp_2s",
+  "dpmpp_2m",
+  "dpmpp_3m",
+  "unipc",
+  "deis",
+  "lms",
+  "ipndm",
+  "hb",
+  "ghvb",
+]
 
 
 @pytest.mark.parametrize("name", ["vp_linear", "vp_cosine", "edm", "rectified_flow", "ve"])
 @pytest.mark.parametrize("solver", MULTISTEP)
 def test_coordinates_hold_every_multistep_table(name, solver):
-  """The same points from the same evaluations, as exact linear maps in float64, ends without signal or noise included."""
+  """The same points from the same evaluations, as exact linear maps in float64, ends without signal or noise
+  included."""
   process = processes.PROCESSES[name]()
   table = solvers.build(solver, process, 6, dtype=np.float64)
-  again = triangular.to_table(process, triangular.of_table(table, process), *table.t[[0, -1]], dtype=np.float64)
+  again = triangular.to_table(
+    process, triangular.of_table(table, process), *table.t[[0, -1]], dtype=np.float64
+  )
   np.testing.assert_allclose(again.t, table.t, rtol=1e-9, atol=1e-12)
   points = triangular.unroll(table, process)
-  np.testing.assert_allclose(triangular.unroll(again, process), points, rtol=0, atol=1e-7 * np.abs(points).max())
+  np.testing.assert_allclose(
+    triangular.unroll(again, process), points, rtol=0, atol=1e-7 * np.abs(points).max()
+  )
 
 
 @pytest.mark.parametrize("name", ["vp_linear", "vp_cosine", "edm", "rectified_flow"])
 def test_any_coordinates_run_downwards_and_are_exact_for_a_constant_prediction(name):
-  """The solution for D = c is x' = alpha' c + (sigma'/sigma) (x - alpha c), at every point of any sampler of the family."""
+  """The solution for D = c is x' = alpha' c + (sigma'/sigma) (x - alpha c), at every point of any sampler of
+  the family."""
   process = processes.PROCESSES[name]()
   rng = np.random.default_rng(0)
   for n in (1, 2, 5, 12):
     table = solvers.build("dpmpp_2m" if n > 1 else "ddim", process, n, dtype=np.float64)
     start = triangular.of_table(table, process)
-    wild = triangular.Coordinates(start.gaps + rng.normal(size=n), start.differences + rng.normal(size=(n, n - 1)))
+    wild = triangular.Coordinates(
+      start.gaps + rng.normal(size=n), start.differences + rng.normal(size=(n, n - 1))
+    )
     fitted = triangular.to_table(process, wild, *table.t[[0, -1]], dtype=np.float64)
     assert (np.diff(fitted.t) < 0).all() and fitted.t[0] == table.t[0] and fitted.t[-1] == table.t[-1]
     points = triangular.unroll(fitted, process)
@@ -51,16 +72,21 @@ def test_derivatives_of_the_steps_are_those_of_the_steps():
   direction = triangular.Coordinates(rng.normal(size=5), rng.normal(size=(5, 4)))
   moved = [flat(at(jax.tree.map(lambda c, d, e=e: c + e * d, start, direction))[0]) for e in (1e-4, -1e-4)]
   expected = (moved[0] - moved[1]) / 2e-4
-  np.testing.assert_allclose(by @ np.concatenate([np.ravel(leaf) for leaf in direction]), expected, rtol=1e-5, atol=1e-7)
+  np.testing.assert_allclose(
+    by @ np.concatenate([np.ravel(leaf) for leaf in direction]), expected, rtol=1e-5, atol=1e-7
+  )
 
 
-@pytest.mark.parametrize("start, says", [
+@pytest.mark.parametrize(
+  "start, says",
+  [
     (lambda process: solvers.build("ancestral", process, 4), "draws noise"),
     (lambda process: solvers.build("heun", process, 4), "strictly decrease"),
     (lambda process: solvers.ddim(process, np.array([[1.0, 0.5, 0.0]] * 8)), "one grid for all"),
     (lambda process: solvers.build("predictor_corrector", process, 4), "starts from a table"),
     (lambda process: solvers.build("ddim", processes.edm(), 4), "was built for the process 'edm'"),
-])
+  ],
+)
 def test_what_cannot_be_fitted_says_why(start, says):
   process = processes.vp_linear()
   oracle = oracles.gaussian(process, jnp.zeros(2), jnp.eye(2))
@@ -93,9 +119,12 @@ def _part(known, rows):
 
 
 def test_a_fit_halves_the_error_on_noises_it_never_saw(problem, fitted):
-  """A third of the error in the median and half in the mean square (ten times less in the median when it runs to its end)."""
+  """A third of the error in the median and half in the mean square (ten times less in the median when it runs
+  to its end)."""
   oracle, x, known, start = problem
-  error = lambda table: np.sqrt(np.mean((np.asarray(solvers.sample(oracle, table, x[256:])) - known.end[256:]) ** 2, axis=1))
+  error = lambda table: np.sqrt(
+    np.mean((np.asarray(solvers.sample(oracle, table, x[256:])) - known.end[256:]) ** 2, axis=1)
+  )
   was, now = error(start), error(fitted.table)
   assert np.median(now) < np.median(was) / 3
   assert np.sqrt(np.mean(now**2)) < np.sqrt(np.mean(was**2)) / 2
@@ -105,13 +134,18 @@ def test_a_fit_halves_the_error_on_noises_it_never_saw(problem, fitted):
 
 
 def test_a_fitted_table_is_a_table(problem, fitted, tmp_path):
-  """Its times decrease between the same ends, it is exact for a constant prediction, and it is saved and printed as any other."""
+  """Its times decrease between the same ends, it is exact for a constant prediction, and it is saved and
+  printed as any other."""
   oracle, x, _, start = problem
   table = fitted.table
   assert (np.diff(table.t) < 0).all() and table.t[0] == start.t[0] and table.t[-1] == start.t[-1] == 0
   point = np.array([0.3, -0.7], np.float32)
-  constant = denoisers.from_function(lambda point, x, t, cond: jnp.broadcast_to(point, x.shape), oracle.process, denoisers.x0(), point)
-  np.testing.assert_allclose(solvers.sample(constant, table, x[:8]), np.broadcast_to(point, (8, 2)), atol=1e-5)
+  constant = denoisers.from_function(
+    lambda point, x, t, cond: jnp.broadcast_to(point, x.shape), oracle.process, denoisers.x0(), point
+  )
+  np.testing.assert_allclose(
+    solvers.sample(constant, table, x[:8]), np.broadcast_to(point, (8, 2)), atol=1e-5
+  )
   solvers.save(tmp_path / "fitted.npz", table, oracle.process)
   again = solvers.load(tmp_path / "fitted.npz", oracle.process)
   np.testing.assert_array_equal(solvers.sample(oracle, again, x), solvers.sample(oracle, table, x))
@@ -137,7 +171,8 @@ def test_a_second_fit_compiles_nothing(problem, fitted):
 
 
 def test_nothing_worse_than_the_start_is_returned(problem):
-  """Fitted to targets of which those of the held-out noises are the start's own: every change is worse there."""
+  """Fitted to targets of which those of the held-out noises are the start's own: every change is worse
+  there."""
   oracle, x, known, start = problem
   known = _part(known, slice(256))
   own = np.asarray(solvers.sample(oracle, start, x[:256]))
@@ -155,18 +190,29 @@ def test_a_fine_solution_that_is_not_finite_is_said(problem):
 
 
 def test_few_directions_have_the_exact_gradient(problem, fitted):
-  """J^T r from six directions a noise of ten, against central differences of the sum of squares in float32."""
+  """J^T r from six directions a noise of ten, against central differences of the sum of squares in
+  float32."""
   del fitted
   oracle, x, known, start = problem
   steps = triangular.of_table(start, oracle.process)
   steps, _ = triangular.steps_at(oracle.process, triangular.times(steps.gaps, 1.0, 0.0), steps.differences)
   on_device = lambda steps: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), steps)
-  target = tuple(jnp.asarray(part, jnp.float32) for part in (known.end[:128], known.clocks, known.data[:, :128]))
-  residual, rows = gauss_newton.derivatives(oracle, on_device(steps), x[:128], None, target, 1.0, jax.random.key(0), directions=6)
+  target = tuple(
+    jnp.asarray(part, jnp.float32) for part in (known.end[:128], known.clocks, known.data[:, :128])
+  )
+  residual, rows = gauss_newton.derivatives(
+    oracle, on_device(steps), x[:128], None, target, 1.0, jax.random.key(0), directions=6
+  )
   gradient = np.einsum("kb,kbl->l", np.asarray(residual, np.float64), np.asarray(rows, np.float64))
-  size = lambda steps: np.asarray(gauss_newton.sizes(oracle, on_device(steps), x[:128], None, target, 1.0)[0], np.float64)
+  size = lambda steps: np.asarray(
+    gauss_newton.sizes(oracle, on_device(steps), x[:128], None, target, 1.0)[0], np.float64
+  )
   half_squares = lambda steps: 0.5 * np.sum(size(steps) ** 2)
   rng = np.random.default_rng(2)
   direction = triangular.Steps(np.zeros(5), rng.normal(size=5), np.tril(rng.normal(size=(5, 5))))
-  ahead, behind = (half_squares(jax.tree.map(lambda s, d, e=e: s + e * d, steps, direction)) for e in (2e-3, -2e-3))
-  np.testing.assert_allclose(gradient @ np.concatenate([np.ravel(leaf) for leaf in direction]), (ahead - behind) / 4e-3, rtol=1e-2)
+  ahead, behind = (
+    half_squares(jax.tree.map(lambda s, d, e=e: s + e * d, steps, direction)) for e in (2e-3, -2e-3)
+  )
+  np.testing.assert_allclose(
+    gradient @ np.concatenate([np.ravel(leaf) for leaf in direction]), (ahead - behind) / 4e-3, rtol=1e-2
+  )

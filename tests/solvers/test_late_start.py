@@ -38,6 +38,13 @@ def test_mistakes_are_named():
 
 def test_the_listing_has_a_line_for_every_solver():
   head, *lines = solvers.listing().splitlines()
-  assert head.split()[:2] == ["solver", "order"] and [line.split()[0] for line in lines] == [*solvers.SOLVERS, *solvers.ADAPTIVE]
+  assert head.split()[:2] == ["solver", "order"] and [line.split()[0] for line in lines] == [
+    *solvers.SOLVERS,
+    *solvers.ADAPTIVE,
+  ]
   of = {line.split()[0]: line.split()[1:5] for line in lines}
-  assert of["unipc"][:3] == ["4", "ODE", "1"] and of["heun_churn"][:3] == ["2", "SDE", "2"] and of["pndm"][2:] == ["1", "(+"]
+  assert (
+    of["unipc"][:3] == ["4", "ODE", "1"]
+    and of["heun_churn"][:3] == ["2", "SDE", "2"]
+    and of["pndm"][2:] == ["1", "(+"]
+  )

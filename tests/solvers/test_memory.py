@@ -18,12 +18,15 @@ def memory(solver, trajectory=False):
   x = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
   keys = jax.random.split(jax.random.key(0), SHAPE[0]) if solver.stochastic else None
   found = _run.lower(oracle, solver, x, keys, None, None, trajectory=trajectory).compile().memory_analysis()
-  return found.temp_size_in_bytes + found.output_size_in_bytes, sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(solver))
+  return found.temp_size_in_bytes + found.output_size_in_bytes, sum(
+    np.asarray(leaf).nbytes for leaf in jax.tree.leaves(solver)
+  )
 
 
 @pytest.mark.parametrize("name", ["dpmpp_3m", "unipc", "heun", "dpmpp_2m_sde", "predictor_corrector"])
 def test_memory_does_not_grow_with_steps(name):
-  """Sixteen times the steps: at most the table's own numbers more, where one stored state a step would be 4 KiB each."""
+  """Sixteen times the steps: at most the table's own numbers more, where one stored state a step would be 4
+  KiB each."""
   process = processes.vp_linear()
   few, many = (solvers.build(name, process, n) for n in (16, 256))
   (used, size), (used_by_many, size_of_many) = memory(few), memory(many)

@@ -3,19 +3,24 @@
 import jax
 import numpy as np
 import pytest
+from solver_cases import Moments, table_moments
 
 from diffusion import oracles, processes, solvers
-from solver_cases import Moments, table_moments
 
 MEAN, VARIANCE = 0.5, 0.3
 
 
-@pytest.mark.parametrize("name,step", [("vp_cosine", 0.4), ("edm", 0.4), ("ddpm_ladder", processes.published_step(2e-2))])
+@pytest.mark.parametrize(
+  "name,step", [("vp_cosine", 0.4), ("edm", 0.4), ("ddpm_ladder", processes.published_step(2e-2))]
+)
 def test_the_table_is_the_recursion_of_the_paper(name, step):
-  """Mean and variance after every level by hand: K steps in p(x_i | x_{i+1}) of the exact energy, from the noisy point."""
+  """Mean and variance after every level by hand: K steps in p(x_i | x_{i+1}) of the exact energy, from the
+  noisy point."""
   process = {**processes.PROCESSES, **processes.LADDERS}[name]()
   times = processes.T6_TIMES if name == "ddpm_ladder" else processes.recovery_levels(process, 5).t
-  table = solvers.recovery_langevin(process, times[::-1], steps_per_level=7, step=step, noise_scale=0.99, dtype=np.float64)
+  table = solvers.recovery_langevin(
+    process, times[::-1], steps_per_level=7, step=step, noise_scale=0.99, dtype=np.float64
+  )
   levels = processes.recovery_levels(process, times, step=step)
   marginal = process.marginal(np.asarray(times))
   assert table.nfe == 7 * levels.count
@@ -36,7 +41,8 @@ def test_the_table_is_the_recursion_of_the_paper(name, step):
 
 
 def test_long_chains_with_small_steps_give_the_law_of_the_least_noisy_level():
-  """From the prior, which is nearly the last level's marginal; the bias halves with the step. With `denoise` the posterior mean follows."""
+  """From the prior, which is nearly the last level's marginal; the bias halves with the step. With `denoise`
+  the posterior mean follows."""
   process = processes.vp_cosine()
   grid = processes.recovery_levels(process, 8).t[::-1].copy()
   exact = process.marginal(grid[-1])
@@ -44,18 +50,31 @@ def test_long_chains_with_small_steps_give_the_law_of_the_least_noisy_level():
   off = []
   for step in (0.2, 0.1):
     options = dict(steps_per_level=int(40 / step), step=step, dtype=np.float64)
-    found = table_moments(process, solvers.recovery_langevin(process, grid, **options), MEAN, VARIANCE, Moments(0.0, 1.0))
+    found = table_moments(
+      process, solvers.recovery_langevin(process, grid, **options), MEAN, VARIANCE, Moments(0.0, 1.0)
+    )
     np.testing.assert_allclose(found.mean, exact.alpha * MEAN, atol=2e-3)
     off.append(found.variance / total - 1.0)
   assert abs(off[1]) < 0.05 and 1.8 < off[0] / off[1] < 2.3
-  denoised = table_moments(process, solvers.recovery_langevin(process, grid, denoise=True, **options), MEAN, VARIANCE, Moments(0.0, 1.0))
-  np.testing.assert_allclose(denoised.variance, found.variance * (exact.alpha * VARIANCE / total) ** 2, rtol=1e-8)
-  np.testing.assert_allclose(denoised.mean, MEAN + exact.alpha * VARIANCE / total * (found.mean - exact.alpha * MEAN), rtol=1e-8)
+  denoised = table_moments(
+    process,
+    solvers.recovery_langevin(process, grid, denoise=True, **options),
+    MEAN,
+    VARIANCE,
+    Moments(0.0, 1.0),
+  )
+  np.testing.assert_allclose(
+    denoised.variance, found.variance * (exact.alpha * VARIANCE / total) ** 2, rtol=1e-8
+  )
+  np.testing.assert_allclose(
+    denoised.mean, MEAN + exact.alpha * VARIANCE / total * (found.mean - exact.alpha * MEAN), rtol=1e-8
+  )
 
 
 @pytest.mark.slow
 def test_samples_of_a_mixture_find_both_modes_in_proportion():
-  """Weights 0.25 and 0.75 at -1 and 1: the share of the right mode within 4.5 standard errors, given the chains' own small bias."""
+  """Weights 0.25 and 0.75 at -1 and 1: the share of the right mode within 4.5 standard errors, given the
+  chains' own small bias."""
   process, count = processes.vp_cosine(), 4000
   oracle = oracles.gaussian_mixture(process, [0.25, 0.75], [[-1.0], [1.0]], 0.01)
   grid = processes.recovery_levels(process, 16).t[::-1].copy()
@@ -83,8 +102,10 @@ def test_a_post_step_at_the_end_of_a_level_reaches_the_noisy_point_too():
 
 def test_mistakes_raise_a_sentence():
   process = processes.vp_cosine()
-  for build, words in ((lambda: solvers.recovery_langevin(process, [0.5, 0.2], steps_per_level=0), "at least 1"),
-                       (lambda: solvers.recovery_langevin(process, [0.2, 0.5]), "strictly decreases"),
-                       (lambda: solvers.recovery_langevin(process, [0.5, 0.2], step=0.0), "positive share")):
+  for build, words in (
+    (lambda: solvers.recovery_langevin(process, [0.5, 0.2], steps_per_level=0), "at least 1"),
+    (lambda: solvers.recovery_langevin(process, [0.2, 0.5]), "strictly decreases"),
+    (lambda: solvers.recovery_langevin(process, [0.5, 0.2], step=0.0), "positive share"),
+  ):
     with pytest.raises(ValueError, match=words):
       build()

@@ -9,11 +9,11 @@ import pytest
 from diffusion import processes, solvers
 
 CASES = {
-    "two slots": lambda process: solvers.build("dpmpp_2m", process, 5),
-    "corrector": lambda process: solvers.build("unipc", process, 6),
-    "two noises in float64": lambda process: solvers.build("sa_solver", process, 4, dtype=np.float64),
-    "a grid a sample": lambda process: solvers.ddim(process, np.array([[0.9, 0.4, 0.0], [0.8, 0.2, 0.0]])),
-    "eps": lambda process: solvers.build("deis", process, 4, view="eps"),
+  "two slots": lambda process: solvers.build("dpmpp_2m", process, 5),
+  "corrector": lambda process: solvers.build("unipc", process, 6),
+  "two noises in float64": lambda process: solvers.build("sa_solver", process, 4, dtype=np.float64),
+  "a grid a sample": lambda process: solvers.ddim(process, np.array([[0.9, 0.4, 0.0], [0.8, 0.2, 0.0]])),
+  "eps": lambda process: solvers.build("deis", process, 4, view="eps"),
 }
 
 
@@ -28,7 +28,12 @@ def test_a_table_comes_back_bit_for_bit(tmp_path, case):
   for name in ("t", "g", "h", "A", "B", "C", "w", "start", "hook"):
     was, now = np.asarray(getattr(table, name)), getattr(back, name)
     assert now.dtype == was.dtype and now.shape == was.shape and now.tobytes() == was.tobytes()
-  assert (back.name, back.order, back.about.process, back.view) == (table.name, table.order, "vp_linear", table.view)
+  assert (back.name, back.order, back.about.process, back.view) == (
+    table.name,
+    table.order,
+    "vp_linear",
+    table.view,
+  )
   assert str(back) == str(table)
   assert solvers.read_notes(path) == {"guidance": 1.5}
   assert [file.name for file in tmp_path.iterdir()] == ["table.npz"]
@@ -54,12 +59,14 @@ def _without(leaf):
     arrays = dict(np.load(path))
     del arrays[leaf]
     np.savez(path, **arrays)
+
   return change
 
 
 def _with(**leaves):
   def change(path):
     np.savez(path, **{**dict(np.load(path)), **leaves})
+
   return change
 
 
@@ -68,6 +75,7 @@ def _described(**changes):
     arrays = dict(np.load(path))
     about = json.dumps({**json.loads(arrays["about"].tobytes()), **changes}).encode()
     np.savez(path, **{**arrays, "about": np.frombuffer(about, np.uint8)})
+
   return change
 
 
@@ -78,7 +86,9 @@ def _flipped(path):
   path.write_bytes(content)
 
 
-@pytest.mark.parametrize("change, says", {
+@pytest.mark.parametrize(
+  "change, says",
+  {
     "missing": (lambda path: path.unlink(), "there is no saved solver at"),
     "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged"),
     "empty": (lambda path: path.write_bytes(b""), "damaged"),
@@ -92,7 +102,8 @@ def _flipped(path):
     "odd shape": (_with(B=np.zeros((7, 2), np.float32)), "not finite numbers"),
     "nan": (_with(g=np.full(5, np.nan, np.float32)), "not finite numbers"),
     "strings": (_with(g=np.array(["a"] * 5)), "not finite numbers"),
-}.values())
+  }.values(),
+)
 def test_each_bad_file_is_one_clear_error(tmp_path, change, says):
   path = tmp_path / "table.npz"
   solvers.save(path, solvers.build("dpmpp_2m", processes.vp_linear(), 5))

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from solver_cases import graded, marginal_moments, slope, table_moments
 
 from diffusion import processes, solvers
-from solver_cases import graded, marginal_moments, slope, table_moments
 
 
 def moments(process, table, grid, mean=0.5, variance=0.05):
@@ -18,16 +18,25 @@ def test_schedules_that_are_known_samplers(name):
   grid = process.t_max * np.array([0.95, 0.8, 0.55, 0.4, 0.22, 0.1, 0.03])
   options = dict(dtype=np.float64)
   schedule = lambda order, prediction, corrector: solvers.scheduled(
-      process, grid, [order] * 6, [prediction] * 6, [corrector] * 6, **options
+    process, grid, [order] * 6, [prediction] * 6, [corrector] * 6, **options
   )
   for one, other in (
-      (schedule(1, "x0", False), solvers.ddim(process, grid, **options)),
-      (schedule(1, "eps", False), solvers.ddim(process, grid, **options)),
-      (schedule(3, "x0", False), solvers.dpmpp_3m(process, grid, lower_order_final=False, **options)),
-      # SA-Solver without noise leaves its last step uncorrected too, and corrects with as many past evaluations.
-      (schedule(3, "x0", True), solvers.sa_solver(process, grid, tau=0.0, predictor=3, corrector=3, lower_order_final=False, **options)),
+    (schedule(1, "x0", False), solvers.ddim(process, grid, **options)),
+    (schedule(1, "eps", False), solvers.ddim(process, grid, **options)),
+    (schedule(3, "x0", False), solvers.dpmpp_3m(process, grid, lower_order_final=False, **options)),
+    # SA-Solver without noise leaves its last step uncorrected too, and corrects with as many past
+    # evaluations.
+    (
+      schedule(3, "x0", True),
+      solvers.sa_solver(process, grid, tau=0.0, predictor=3, corrector=3, lower_order_final=False, **options),
+    ),
   ):
-    np.testing.assert_allclose(moments(process, one, grid), moments(process, other, grid), rtol=1e-9, err_msg=f"{one.name} {other.name}")
+    np.testing.assert_allclose(
+      moments(process, one, grid),
+      moments(process, other, grid),
+      rtol=1e-9,
+      err_msg=f"{one.name} {other.name}",
+    )
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps"])
@@ -43,10 +52,17 @@ def test_order_of_convergence(prediction, corrector):
         table = solvers.scheduled(process, grid, [k] * n, [prediction] * n, [corrector] * n, dtype=np.float64)
         for mean, variance in ((0.5, 0.05), (-1.0, 1.5), (0.2, 0.3)):
           end = marginal_moments(process, mean, variance, grid[-1])
-          worst = max(worst, np.abs(moments(process, table, grid, mean, variance) - [end.mean, end.variance]).max())
+          worst = max(
+            worst, np.abs(moments(process, table, grid, mean, variance) - [end.mean, end.variance]).max()
+          )
         errors.append(worst)
       expected = min(k + corrector, 4)
-      assert slope((96, 192), errors) > expected - 0.35 and errors[0] < 0.1, (name, k, slope((96, 192), errors), errors)
+      assert slope((96, 192), errors) > expected - 0.35 and errors[0] < 0.1, (
+        name,
+        k,
+        slope((96, 192), errors),
+        errors,
+      )
 
 
 def test_mixed_rows_and_both_ends():
@@ -56,7 +72,11 @@ def test_mixed_rows_and_both_ends():
     process = processes.PROCESSES[name]()
     grid = solvers.grids.quadratic(process, 7, t_min=0.0)
     for _ in range(20):
-      rows = [rng.integers(1, 5, 7).tolist(), rng.choice(["x0", "eps"], 7).tolist(), rng.integers(0, 2, 7) > 0]
+      rows = [
+        rng.integers(1, 5, 7).tolist(),
+        rng.choice(["x0", "eps"], 7).tolist(),
+        rng.integers(0, 2, 7) > 0,
+      ]
       table = solvers.scheduled(process, grid, *rows, dtype=np.float64)
       out = table_moments(process, table, 0.7, 0.0, marginal_moments(process, 0.7, 0.0, grid[0]))
       np.testing.assert_allclose([out.mean, out.variance], [0.7, 0.0], atol=1e-9, err_msg=table.name)

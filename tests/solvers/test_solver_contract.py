@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from solver_cases import pad
 
 from diffusion import denoisers, oracles, processes, solvers
-from solver_cases import pad
 
 PROCESS = processes.vp_linear()
 STEPS, BATCH = 4, 8
@@ -32,9 +32,12 @@ def inputs(seed=0, batch=BATCH):
 
 
 def alike(name, **options):
-  """A solver for STEPS steps; tables with the slots and noises of the widest, so that those of as many rows share a program."""
+  """A solver for STEPS steps; tables with the slots and noises of the widest, so that those of as many rows
+  share a program."""
   solver = solvers.build(name, PROCESS, STEPS, **options)
-  return pad(solver, solver.num_steps) if isinstance(solver, solvers.Table) and solver.view == "x0" else solver
+  return (
+    pad(solver, solver.num_steps) if isinstance(solver, solvers.Table) and solver.view == "x0" else solver
+  )
 
 
 @pytest.mark.parametrize("name", solvers.SOLVERS)
@@ -59,10 +62,10 @@ def test_calls_traces_and_independence(name):
   # New parameters, keys, classes and times: no new trace, another answer.
   other_grid = entry.grid(PROCESS.replace(t_max=0.9), STEPS)
   for args in (
-      (denoiser(0.9), solver, x, keys, cond),
-      (denoiser(), solver, x, keys, {"label": jnp.arange(BATCH) + 1}),
-      (denoiser(), alike(name, grid=other_grid), x, keys, cond),
-      (denoiser(), solver, x, inputs(5)[1], cond),
+    (denoiser(0.9), solver, x, keys, cond),
+    (denoiser(), solver, x, keys, {"label": jnp.arange(BATCH) + 1}),
+    (denoiser(), alike(name, grid=other_grid), x, keys, cond),
+    (denoiser(), solver, x, inputs(5)[1], cond),
   ):
     changed = run(*args)
     assert np.abs(changed - out).max() > 1e-6 or (args[3] is not keys and not entry.stochastic)
@@ -75,7 +78,11 @@ def test_calls_traces_and_independence(name):
   np.testing.assert_array_equal(moved, out[order])
   x2, keys2 = inputs(9)
   mixed = run(
-      denoiser(), solver, x2.at[:3].set(100 * x[:3]).at[3:].set(x[3:]), jnp.concatenate([keys2[:3], keys[3:]]), cond
+    denoiser(),
+    solver,
+    x2.at[:3].set(100 * x[:3]).at[3:].set(x[3:]),
+    jnp.concatenate([keys2[:3], keys[3:]]),
+    cond,
   )
   np.testing.assert_array_equal(mixed[3:], out[3:])
   assert not traces
@@ -86,7 +93,9 @@ def test_calls_traces_and_independence(name):
 
   # Spread over eight devices: to rounding.
   mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-  place = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+  place = lambda tree: jax.device_put(
+    tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+  )
   spread = solvers.sample(denoiser(), solver, place(x), keys=place(keys), cond=place(cond))
   np.testing.assert_allclose(np.asarray(spread), out, rtol=1e-5, atol=1e-5)
 
@@ -128,7 +137,9 @@ def test_inside_a_users_own_vmap_shard_map_and_pmap(name):
   data = jax.sharding.PartitionSpec("data")
   quiet = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
   run = lambda x, keys: solvers.sample(quiet, solver, x, keys=keys)
-  close = lambda out: np.testing.assert_allclose(np.asarray(out).reshape(16, 3), expected, rtol=1e-5, atol=1e-5)
+  close = lambda out: np.testing.assert_allclose(
+    np.asarray(out).reshape(16, 3), expected, rtol=1e-5, atol=1e-5
+  )
   close(jax.vmap(run)(x.reshape(4, 4, 3), keys.reshape(4, 4)))
   close(jax.jit(jax.shard_map(run, mesh=mesh, in_specs=(data, data), out_specs=data))(x, keys))
   close(jax.pmap(run)(x.reshape(8, 2, 3), keys.reshape(8, 2)))
@@ -148,19 +159,26 @@ def test_a_process_of_the_same_numbers_fits_wherever_they_are():
   for process in (PROCESS.replace(t_max=0.8), PROCESS.replace(t_min=0.01)):
     solvers.sample(denoiser(), solvers.build("ddim", process, STEPS), x)
   assert not traces
-  on_device = denoisers.from_function(network, jax.tree.map(jnp.float32, PROCESS), denoisers.eps(), jnp.float32(1.0))
+  on_device = denoisers.from_function(
+    network, jax.tree.map(jnp.float32, PROCESS), denoisers.eps(), jnp.float32(1.0)
+  )
   np.testing.assert_allclose(solvers.sample(on_device, table, x), out, rtol=1e-6)
 
 
 def test_no_trajectory_unless_asked_for():
-  """The scan carries the state and stacks nothing; asked for, the stack starts at the noise and ends at the sample."""
-  x, keys = inputs()
+  """The scan carries the state and stacks nothing; asked for, the stack starts at the noise and ends at the
+  sample."""
+  x, _keys = inputs()
   solver = solvers.build("dpmpp_2m", PROCESS, 7)
   own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
 
   def stacked(trajectory):
     jaxpr = jax.make_jaxpr(lambda x: solvers.sample(own, solver, x, trajectory=trajectory))(x)
-    (inner,) = [e for e in jaxpr.eqns if "jaxpr" in e.params and any(f.primitive.name == "scan" for f in e.params["jaxpr"].eqns)]
+    (inner,) = [
+      e
+      for e in jaxpr.eqns
+      if "jaxpr" in e.params and any(f.primitive.name == "scan" for f in e.params["jaxpr"].eqns)
+    ]
     (scan,) = [e for e in inner.params["jaxpr"].eqns if e.primitive.name == "scan"]
     return sum(out.aval.shape[:1] == (solver.num_steps,) for out in scan.outvars)
 
@@ -180,7 +198,9 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     run = jax.jit(lambda x, solver: solvers.sample(own, solver, x))
     return run.lower(x, solvers.build("ddim", PROCESS, n)).compile().memory_analysis().temp_size_in_bytes
 
-  assert temporary(100) - temporary(10) < 2 * 90 * 12 * 4  # at most copies of the table itself, far below one state a step
+  assert (
+    temporary(100) - temporary(10) < 2 * 90 * 12 * 4
+  )  # at most copies of the table itself, far below one state a step
 
 
 @pytest.mark.parametrize("name", ["heun", "dpmpp_2m_sde", "predictor_corrector"])
@@ -190,7 +210,9 @@ def test_each_sample_may_have_its_own_grid(name):
   own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
   together = solvers.sample(own, solvers.build(name, PROCESS, STEPS, grid=grids), x, keys=keys)
   for i, grid in enumerate(grids):
-    alone = solvers.sample(own, solvers.build(name, PROCESS, STEPS, grid=grid), x[i : i + 1], keys=keys[i : i + 1])
+    alone = solvers.sample(
+      own, solvers.build(name, PROCESS, STEPS, grid=grid), x[i : i + 1], keys=keys[i : i + 1]
+    )
     np.testing.assert_allclose(together[i], alone[0], rtol=2e-6, atol=2e-6)
 
 
@@ -213,11 +235,12 @@ def test_state_is_float32_under_a_bfloat16_network():
 
 @pytest.mark.parametrize("name", ["ddim", "euler", "heun"])
 def test_post_step_changes_the_state_where_a_step_is_finished(name):
-  """Moving x at a middle node equals starting the rest of the grid from the moved x; arrays in a Partial are data."""
+  """Moving x at a middle node equals starting the rest of the grid from the moved x; arrays in a Partial are
+  data."""
   own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
   grid = solvers.grids.quadratic(PROCESS, 5)
   solver = solvers.build(name, PROCESS, 5, grid=grid)
-  x, keys = inputs()
+  x, _keys = inputs()
   middle = np.float32(grid[2])
 
   def move(shift, x, t, keys):
@@ -229,7 +252,9 @@ def test_post_step_changes_the_state_where_a_step_is_finished(name):
   between = solvers.sample(own, head, x)
   for shift in (0.0, 0.3):
     expected = solvers.sample(own, tail, between + shift)
-    np.testing.assert_allclose(solvers.sample(own, solver, x, post_step=hook(shift)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+      solvers.sample(own, solver, x, post_step=hook(shift)), expected, rtol=1e-5, atol=1e-6
+    )
   # A projection holds exactly at the end.
   known = lambda x, t, keys: jnp.where(jnp.arange(3)[None, :] == 1, 0.25, x)
   assert (np.asarray(solvers.sample(own, solver, x, post_step=known))[:, 1] == 0.25).all()
@@ -241,32 +266,64 @@ def test_batch_norm_of_the_corrector_couples_samples_and_is_the_papers():
   build = lambda norm: solvers.build("predictor_corrector", PROCESS, STEPS, norm=norm)
   x, keys = inputs()
   batch = np.asarray(solvers.sample(own, build("batch"), x, keys=keys))
-  assert np.abs(np.asarray(solvers.sample(own, build("batch"), x.at[0].multiply(10), keys=keys))[1:] - batch[1:]).max() > 1e-4
+  assert (
+    np.abs(
+      np.asarray(solvers.sample(own, build("batch"), x.at[0].multiply(10), keys=keys))[1:] - batch[1:]
+    ).max()
+    > 1e-4
+  )
   same_x, same_keys = jnp.repeat(x[:1], BATCH, axis=0), jnp.stack([keys[0]] * BATCH)
   alike = [solvers.sample(own, build(norm), same_x, keys=same_keys) for norm in ("batch", "sample")]
   np.testing.assert_allclose(*alike, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "case, says",
-    [
-        (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x), "give keys"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x, keys=k[:2]), "one a sample"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 3), x, keys=jax.random.PRNGKey(0)), "typed keys"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.edm(), 3), x), "built for the process 'edm'"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.vp_linear(beta_max=5.0), 3), x), "alpha = 0.717568 at t = 0.5005.* 0.280477 there"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("predictor_corrector", processes.vp_linear(beta_max=5.0), 3), x, keys=k), "built for a process 'vp_linear'"),
-        (lambda d, x, k: solvers.sample(d, solvers.build("dpm_solver_adaptive", processes.vp_linear(beta_max=5.0)), x), "built for a process 'vp_linear'"),
-        (
-            lambda d, x, k: solvers.sample(
-                denoisers.from_function(silent, processes.vp_cosine(), denoisers.eps(), 1.0),
-                solvers.build("ddim", processes.vp_cosine(), 3),
-                x,
-            ),
-            "no signal",
-        ),
-        (lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 2, grid=np.ones((3, 1)) * [1.0, 0.5, 0.1]), x), "3 grids"),
-    ],
+  "case, says",
+  [
+    (lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x), "give keys"),
+    (
+      lambda d, x, k: solvers.sample(d, solvers.build("ancestral", PROCESS, 3), x, keys=k[:2]),
+      "one a sample",
+    ),
+    (
+      lambda d, x, k: solvers.sample(d, solvers.build("ddim", PROCESS, 3), x, keys=jax.random.PRNGKey(0)),
+      "typed keys",
+    ),
+    (
+      lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.edm(), 3), x),
+      "built for the process 'edm'",
+    ),
+    (
+      lambda d, x, k: solvers.sample(d, solvers.build("ddim", processes.vp_linear(beta_max=5.0), 3), x),
+      "alpha = 0.717568 at t = 0.5005.* 0.280477 there",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        d, solvers.build("predictor_corrector", processes.vp_linear(beta_max=5.0), 3), x, keys=k
+      ),
+      "built for a process 'vp_linear'",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        d, solvers.build("dpm_solver_adaptive", processes.vp_linear(beta_max=5.0)), x
+      ),
+      "built for a process 'vp_linear'",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        denoisers.from_function(silent, processes.vp_cosine(), denoisers.eps(), 1.0),
+        solvers.build("ddim", processes.vp_cosine(), 3),
+        x,
+      ),
+      "no signal",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        d, solvers.build("ddim", PROCESS, 2, grid=np.ones((3, 1)) * [1.0, 0.5, 0.1]), x
+      ),
+      "3 grids",
+    ),
+  ],
 )
 def test_what_does_not_fit_is_said_before_compiling(case, says):
   x, keys = inputs()

@@ -1,12 +1,24 @@
-"""What every solver promises about accuracy: its order, the cases it solves exactly, the law of its samples."""
+"""What every solver promises about accuracy: its order, the cases it solves exactly, the law of its
+samples."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from solver_cases import (
+  VARIANTS,
+  Moments,
+  graded,
+  inner_grid,
+  marginal_moments,
+  pad,
+  run_all,
+  slope,
+  stack,
+  table_moments,
+)
 
 from diffusion import oracles, processes, solvers
-from solver_cases import VARIANTS, Moments, graded, inner_grid, marginal_moments, pad, run_all, slope, stack, table_moments
 
 ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
 SDE = [name for name, entry in solvers.SOLVERS.items() if entry.order and entry.stochastic]
@@ -18,7 +30,8 @@ FLOWS = [(name, {}) for name in ODE] + VARIANTS
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
 def test_order_of_convergence_on_a_gaussian(name):
-  """A solver of the flow maps Gaussians to Gaussians: the exact mean and standard deviation are approached at the claimed order.
+  """A solver of the flow maps Gaussians to Gaussians: the exact mean and standard deviation are approached at
+  the claimed order.
 
   A little more than the order may be seen while the next term of the error is not yet small beside the first.
   """
@@ -84,7 +97,8 @@ def test_order_of_convergence_on_a_mixture(name, x64):
 @pytest.mark.parametrize("solver", SDE)
 @pytest.mark.parametrize("name", EVERY_PROCESS)
 def test_weak_order_of_sde_solvers(name, solver):
-  """The exact moments of the table's output approach the oracle's at the claimed weak order (largest over several data variances)."""
+  """The exact moments of the table's output approach the oracle's at the claimed weak order (largest over
+  several data variances)."""
   process, entry = processes.PROCESSES[name](), solvers.SOLVERS[solver]
   errors = []
   for n in (256, 512, 1024):
@@ -109,7 +123,8 @@ def test_a_table_reports_the_catalogue_order():
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
 def test_one_point_of_data_is_solved_exactly(name):
-  """For a point of data D and eps are constant along the flow: every solver but Euler's is exact with any nodes, however few."""
+  """For a point of data D and eps are constant along the flow: every solver but Euler's is exact with any
+  nodes, however few."""
   process = processes.PROCESSES[name]()
   grid = inner_grid(process, 5, solvers.grids.quadratic)
   start, end = (marginal_moments(process, 0.7, 0.0, t) for t in (grid[0], grid[-1]))
@@ -117,29 +132,36 @@ def test_one_point_of_data_is_solved_exactly(name):
     table = solvers.SOLVERS[solver].builder(process, grid, dtype=np.float64, **options)
     out = table_moments(process, table, 0.7, 0.0, start)
     if solver != "euler":
-      np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-10, atol=1e-12, err_msg=table.name)
+      np.testing.assert_allclose(
+        [out.mean, out.variance], [end.mean, end.variance], rtol=1e-10, atol=1e-12, err_msg=table.name
+      )
     elif name == "rectified_flow":  # a straight line is Euler's exact case
       np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
 def test_ancestral_noise_is_exact_where_it_should_be(name):
-  """A point of data has the posterior's small variance; N(0, 1) on a variance-preserving process the large one."""
+  """A point of data has the posterior's small variance; N(0, 1) on a variance-preserving process the large
+  one."""
   process = processes.PROCESSES[name]()
   grid = inner_grid(process, 4, solvers.grids.uniform)
   start, end = (marginal_moments(process, 0.7, 0.0, t) for t in (grid[0], grid[-1]))
   options = dict(dtype=np.float64)
   for table in (
-      solvers.ancestral(process, grid, **options),
-      solvers.ddim(process, grid, eta=0.4, **options),
-      solvers.ddim(process, grid, eta=1.0, **options),
-      solvers.dpmpp_2m_sde(process, grid, eta=0.7, **options),
+    solvers.ancestral(process, grid, **options),
+    solvers.ddim(process, grid, eta=0.4, **options),
+    solvers.ddim(process, grid, eta=1.0, **options),
+    solvers.dpmpp_2m_sde(process, grid, eta=0.7, **options),
   ):
     out = table_moments(process, table, 0.7, 0.0, start)
-    np.testing.assert_allclose([out.mean, out.variance], [end.mean, end.variance], rtol=1e-12, err_msg=table.name)
+    np.testing.assert_allclose(
+      [out.mean, out.variance], [end.mean, end.variance], rtol=1e-12, err_msg=table.name
+    )
   if name in ("vp_linear", "vp_cosine"):
     table = solvers.ancestral(process, grid, variance="large", **options)
-    np.testing.assert_allclose(table_moments(process, table, 0.0, 1.0, Moments(0.0, 1.0)).variance, 1.0, rtol=1e-12)
+    np.testing.assert_allclose(
+      table_moments(process, table, 0.0, 1.0, Moments(0.0, 1.0)).variance, 1.0, rtol=1e-12
+    )
 
 
 def test_ddim_at_eta_one_is_ancestral_and_eps_view_is_x0_view(x64):
@@ -150,16 +172,21 @@ def test_ddim_at_eta_one_is_ancestral_and_eps_view_is_x0_view(x64):
     np.testing.assert_allclose(getattr(a, leaf), getattr(b, leaf), rtol=2e-6, atol=1e-7)
   oracle = oracles.gaussian(process, [0.5, -1.0], [0.05, 1.5])
   x = jax.random.normal(jax.random.key(0), (3, 2))
-  outs = [solvers.sample(oracle, solvers.ddim(process, grid, view=v, dtype=np.float64), x) for v in ("x0", "eps")]
+  outs = [
+    solvers.sample(oracle, solvers.ddim(process, grid, view=v, dtype=np.float64), x) for v in ("x0", "eps")
+  ]
   np.testing.assert_allclose(*outs, rtol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["vp_linear", "edm"])
 def test_samples_have_the_moments_of_their_table(name):
-  """The executor's noise is right: sample mean and variance lie within 5 standard errors (0.99999 a test) of the exact ones."""
+  """The executor's noise is right: sample mean and variance lie within 5 standard errors (0.99999 a test) of
+  the exact ones."""
   process = processes.PROCESSES[name]()
   grid = inner_grid(process, 8)
-  tables = [pad(solvers.SOLVERS[s].builder(process, grid), 24) for s in SDE] + [pad(solvers.ddim(process, grid, eta=0.5), 24)]
+  tables = [pad(solvers.SOLVERS[s].builder(process, grid), 24) for s in SDE] + [
+    pad(solvers.ddim(process, grid, eta=0.5), 24)
+  ]
   oracle = oracles.gaussian(process, [0.5], [0.3])
   count = 20_000
   x = oracle.sample(jax.random.key(3), count, t=float(grid[0]))
@@ -171,12 +198,15 @@ def test_samples_have_the_moments_of_their_table(name):
     assert abs(out.var() / exact.variance - 1) < 5 * np.sqrt(2 / count), table.name
 
 
-ALLOW_BOTH_ENDS = [name for name, e in solvers.SOLVERS.items() if name not in ("predictor_corrector", "annealed_langevin")]
+ALLOW_BOTH_ENDS = [
+  name for name, e in solvers.SOLVERS.items() if name not in ("predictor_corrector", "annealed_langevin")
+]
 
 
 @pytest.mark.parametrize("name", EVERY_PROCESS)
 def test_nothing_is_lost_at_either_end(name):
-  """From the last time of the process (alpha = 0 on two of them) down to t = 0 (sigma = 0 on all but one): finite and right."""
+  """From the last time of the process (alpha = 0 on two of them) down to t = 0 (sigma = 0 on all but one):
+  finite and right."""
   process = processes.PROCESSES[name]()
   clean = float(process.marginal(0.0).sigma) == 0
   grids = [solvers.grids.quadratic(process, 12, t_min=0.0), solvers.grids.log_snr(process, 12, clean=clean)]
@@ -189,7 +219,9 @@ def test_nothing_is_lost_at_either_end(name):
   for table, out in zip(tables, outs):
     if np.any(table.C) or table.name in ("ddim", "euler"):
       continue
-    exact = oracle.flow(x, jnp.full(8, process.t_max, jnp.float32), jnp.full(8, 1.0 * table.t[-1], jnp.float32))
+    exact = oracle.flow(
+      x, jnp.full(8, process.t_max, jnp.float32), jnp.full(8, 1.0 * table.t[-1], jnp.float32)
+    )
     assert abs(out - exact).max() < 0.25, (table.name, abs(out - exact).max())
 
 
@@ -199,4 +231,6 @@ def test_langevin_solvers_at_both_ends(solver):
   oracle = oracles.gaussian(process, [0.5] * 8, 0.3)
   built = solvers.SOLVERS[solver].builder(process, solvers.grids.uniform(process, 12, t_min=0.0))
   x = jax.random.normal(jax.random.key(0), (8, 8))
-  assert bool(jnp.isfinite(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), 8))).all())
+  assert bool(
+    jnp.isfinite(solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), 8))).all()
+  )

@@ -1,4 +1,7 @@
-"""Building tables and grids: what is raised, what is printed, and coefficients as a differentiable function of the nodes."""
+"""Building tables and grids: what is raised, what is printed, and coefficients as a differentiable function
+of the nodes."""
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +39,21 @@ def test_grids_are_equal_steps_of_their_clock():
   np.testing.assert_allclose(np.diff(rho(solvers.grids.karras(process, 9)) ** (1 / 7), 2), 0, atol=1e-9)
   np.testing.assert_allclose(np.diff(solvers.grids.quadratic(process, 9) ** 0.5, 2), 0, atol=1e-12)
   np.testing.assert_allclose(np.diff(solvers.grids.uniform(process, 9), 2), 0, atol=1e-12)
-  np.testing.assert_allclose(np.diff(np.arcsinh(rho(solvers.grids.asinh(process, 9, scale=0.2)) / 0.2) ** (1 / 1.3), 2), 0, atol=1e-9)
+  np.testing.assert_allclose(
+    np.diff(np.arcsinh(rho(solvers.grids.asinh(process, 9, scale=0.2)) / 0.2) ** (1 / 1.3), 2), 0, atol=1e-9
+  )
   # EDM's own 18 steps (arXiv:2206.00364, eq. 5).
   i = np.arange(18)
   edm = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
-  np.testing.assert_allclose(solvers.grids.karras(processes.edm(), 18, clean=True), np.append(edm, 0.0), rtol=1e-12)
+  np.testing.assert_allclose(
+    solvers.grids.karras(processes.edm(), 18, clean=True), np.append(edm, 0.0), rtol=1e-12
+  )
   # On VP, its own time; on EDM, VP's levels.
   vp = processes.vp_linear()
   for options in (dict(t_min=0.0), dict(), dict(clean=True, power=3.0)):
-    np.testing.assert_allclose(solvers.grids.vp_time(vp, 9, **options), solvers.grids.quadratic(vp, 9, **options), atol=1e-12)
+    np.testing.assert_allclose(
+      solvers.grids.vp_time(vp, 9, **options), solvers.grids.quadratic(vp, 9, **options), atol=1e-12
+    )
   levels = solvers.grids.vp_time(processes.edm(), 9, t_min=0.0)
   np.testing.assert_allclose(np.diff(vp.t_of_log_snr(-2 * np.log(levels[:-1])) ** 0.5, 2), 0, atol=1e-9)
 
@@ -63,16 +72,16 @@ def test_default_grids_make_no_evaluation_below_t_min(name, solver):
 
 
 @pytest.mark.parametrize(
-    "grid, says",
-    [
-        ([0.1, 0.5, 1.0], "strictly decrease"),
-        ([1.0, 0.5, 0.5], "strictly decrease"),
-        ([1.0, 0.5, 0.5 - 1e-12], "rounded to float32"),
-        ([1.0, 0.5, -0.1], "not negative"),
-        ([1.0, np.nan, 0.1], "finite"),
-        ([1.0], "n >= 1"),
-        ([[1.0, 0.5, 0.0], [1.0, 0.5, 0.1]], "some do not"),
-    ],
+  "grid, says",
+  [
+    ([0.1, 0.5, 1.0], "strictly decrease"),
+    ([1.0, 0.5, 0.5], "strictly decrease"),
+    ([1.0, 0.5, 0.5 - 1e-12], "rounded to float32"),
+    ([1.0, 0.5, -0.1], "not negative"),
+    ([1.0, np.nan, 0.1], "finite"),
+    ([1.0], "n >= 1"),
+    ([[1.0, 0.5, 0.0], [1.0, 0.5, 0.1]], "some do not"),
+  ],
 )
 @pytest.mark.parametrize("solver", solvers.SOLVERS)
 def test_a_bad_grid_is_named(solver, grid, says):
@@ -83,7 +92,10 @@ def test_a_bad_grid_is_named(solver, grid, says):
 def test_grids_compose():
   process = processes.edm()
   grid = solvers.grids.karras(process, 20)
-  parts = [solvers.grids.log_snr(process, 3, t_min=2.0), solvers.grids.karras(process, 5, t_max=2.0, clean=True)]
+  parts = [
+    solvers.grids.log_snr(process, 3, t_min=2.0),
+    solvers.grids.karras(process, 5, t_max=2.0, clean=True),
+  ]
   whole = solvers.grids.concatenate(*parts)
   np.testing.assert_array_equal(whole, np.append(parts[0], parts[1][1:]))
   cut = solvers.grids.truncate(process, whole, 0.05, clean=True)
@@ -94,13 +106,17 @@ def test_grids_compose():
     # A last step from a higher level is one denoising: the row returns D itself.
     table = solvers.dpmpp_2m(process, g)
     assert table.A[-1, 0].tolist() == [0, 0] and table.B[-1, 0] == 1
-  # Every other node of the finest, again and again: which no spacing gives whose last step is of another kind.
+  # Every other node of the finest, again and again: which no spacing gives whose last step is of another
+  # kind.
   halves = [solvers.grids.thinned(process, n, 8, clean=True) for n in (8, 4, 2, 1)]
-  for fine, coarse in zip(halves, halves[1:]):
+  for fine, coarse in itertools.pairwise(halves):
     np.testing.assert_array_equal(fine[::2], coarse)
   np.testing.assert_array_equal(halves[0], solvers.grids.karras(process, 8, clean=True))
   assert halves[1][-2] > 2 * solvers.grids.karras(process, 4, clean=True)[-2]
-  for bad, words in (((process, 3, 8), "3 steps do not go into 8"), ((process, 4, 8, "karas"), "unknown spacing 'karas'")):
+  for bad, words in (
+    ((process, 3, 8), "3 steps do not go into 8"),
+    ((process, 4, 8, "karas"), "unknown spacing 'karas'"),
+  ):
     with pytest.raises(ValueError, match=words):
       solvers.grids.thinned(*bad)
   with pytest.raises(ValueError, match="grid 1 starts at"):
@@ -136,23 +152,23 @@ def test_other_mistakes_are_named():
   with pytest.raises(ValueError, match="2 slots"):
     solvers.predictor_corrector(vp, np.array([1.0, 0.5, 0.2]), predictor=solvers.dpmpp_2m)
   for name, options, says in (
-      ("deis", dict(r=4), "degree r"),
-      ("deis", dict(clock="lambda"), "clock"),
-      ("deis", dict(view="v"), "'x0' or 'eps'"),
-      ("lms", dict(order=5), "order of lms"),
-      ("ipndm", dict(order=0), "order of ipndm"),
-      ("hb", dict(beta=0.0), "damping beta of hb"),
-      ("ghvb", dict(order=6), "order of ghvb"),
-      ("dpm_solver", dict(order=4), "order of dpm_solver"),
-      ("dpm_solver", dict(r1=0.8), "must increase"),
-      ("exponential_rk3", dict(c2=0.7), "c2 < 2/3"),
-      ("unipc", dict(order=5), "order of unipc"),
-      ("unipc", dict(variant="bh3"), "'bh1' or 'bh2'"),
-      ("sa_solver", dict(tau=-1.0), "at least 0"),
-      ("sa_solver", dict(predictor=5), "1 to 4"),
-      ("dpmpp_3m_sde", dict(eta=-1.0), "at least 0"),
-      ("heun_churn", dict(s_churn=-1.0), "at least 0"),
-      ("restart", dict(intervals=[(0.3, 0.06, 1)]), "low < high"),
+    ("deis", dict(r=4), "degree r"),
+    ("deis", dict(clock="lambda"), "clock"),
+    ("deis", dict(view="v"), "'x0' or 'eps'"),
+    ("lms", dict(order=5), "order of lms"),
+    ("ipndm", dict(order=0), "order of ipndm"),
+    ("hb", dict(beta=0.0), "damping beta of hb"),
+    ("ghvb", dict(order=6), "order of ghvb"),
+    ("dpm_solver", dict(order=4), "order of dpm_solver"),
+    ("dpm_solver", dict(r1=0.8), "must increase"),
+    ("exponential_rk3", dict(c2=0.7), "c2 < 2/3"),
+    ("unipc", dict(order=5), "order of unipc"),
+    ("unipc", dict(variant="bh3"), "'bh1' or 'bh2'"),
+    ("sa_solver", dict(tau=-1.0), "at least 0"),
+    ("sa_solver", dict(predictor=5), "1 to 4"),
+    ("dpmpp_3m_sde", dict(eta=-1.0), "at least 0"),
+    ("heun_churn", dict(s_churn=-1.0), "at least 0"),
+    ("restart", dict(intervals=[(0.3, 0.06, 1)]), "low < high"),
   ):
     with pytest.raises(ValueError, match=says):
       solvers.build(name, vp, 5, **options)
@@ -166,7 +182,19 @@ def test_other_mistakes_are_named():
 
 
 @pytest.mark.parametrize(
-    "name, rows", [("ddim", 6), ("heun", 11), ("dpmpp_2m", 6), ("ancestral", 6), ("unipc", 6), ("dpm_solver", 16), ("dpmpp_2s", 11), ("pndm", 15), ("annealed_langevin", 31), ("predictor_corrector", 12)]
+  "name, rows",
+  [
+    ("ddim", 6),
+    ("heun", 11),
+    ("dpmpp_2m", 6),
+    ("ancestral", 6),
+    ("unipc", 6),
+    ("dpm_solver", 16),
+    ("dpmpp_2s", 11),
+    ("pndm", 15),
+    ("annealed_langevin", 31),
+    ("predictor_corrector", 12),
+  ],
 )
 def test_evaluations(name, rows):
   assert solvers.build(name, processes.edm(), 6).nfe == rows
@@ -177,7 +205,9 @@ def test_evaluations(name, rows):
 
 def test_a_long_table_is_printed_in_part_with_its_order_and_evaluations():
   text = str(solvers.build("dpmpp_2m_sde", processes.vp_linear(), 50))
-  assert text.startswith("dpmpp_2m_sde(eta=1): order 2, 50 evaluations, asks for x0, 2 slots, 1 noise (process vp_linear)")
+  assert text.startswith(
+    "dpmpp_2m_sde(eta=1): order 2, 50 evaluations, asks for x0, 2 slots, 1 noise (process vp_linear)"
+  )
   assert "38 more rows" in text and " z;" in text and len(text.splitlines()) == 15
   grids = np.array([[1.0, 0.5, 0.1], [0.9, 0.5, 0.1]])
   assert str(solvers.ddim(processes.vp_linear(), grids)).startswith("2 grids, of which the first:\nddim")
@@ -191,7 +221,9 @@ def test_coefficients_belong_to_the_rounded_nodes():
   rounded = grid.astype(np.float32).astype(np.float64)
   table = solvers.ddim(process, grid)
   np.testing.assert_array_equal(table.t, rounded)
-  np.testing.assert_allclose(table.B[:, 0], 1 - rounded[1:] / rounded[:-1], rtol=1e-7)  # the first differs by 8% unrounded
+  np.testing.assert_allclose(
+    table.B[:, 0], 1 - rounded[1:] / rounded[:-1], rtol=1e-7
+  )  # the first differs by 8% unrounded
 
 
 def traced(build, process, inner):
@@ -200,18 +232,33 @@ def traced(build, process, inner):
   return build(process, times, dtype=np.float64, xp=jnp)
 
 
-ONE_EVALUATION = ("ddim", "euler", "dpmpp_2m", "ancestral", "dpmpp_2m_sde", "euler_maruyama", "reverse_diffusion")
+ONE_EVALUATION = (
+  "ddim",
+  "euler",
+  "dpmpp_2m",
+  "ancestral",
+  "dpmpp_2m_sde",
+  "euler_maruyama",
+  "reverse_diffusion",
+)
 ENDS = ("vp_linear", "rectified_flow")  # the second starts at alpha = 0
 # Of the multistep solvers the two that go through the most of the code that they share.
-# By default each solver on one of the two ends in turn; the rest, whose programs take long to compile, with -m slow.
+# By default each solver on one of the two ends in turn; the rest, whose programs take long to compile, with
+# -m slow.
 DIFFERENTIABLE = [
-    pytest.param(s, p, marks=() if (i + j) % 2 else pytest.mark.slow) for i, s in enumerate(ONE_EVALUATION) for j, p in enumerate(ENDS)
-] + [pytest.param("deis", "rectified_flow", marks=pytest.mark.slow), pytest.param("sa_solver", "vp_linear", marks=pytest.mark.slow)]
+  pytest.param(s, p, marks=() if (i + j) % 2 else pytest.mark.slow)
+  for i, s in enumerate(ONE_EVALUATION)
+  for j, p in enumerate(ENDS)
+] + [
+  pytest.param("deis", "rectified_flow", marks=pytest.mark.slow),
+  pytest.param("sa_solver", "vp_linear", marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize("solver, name", DIFFERENTIABLE)
 def test_coefficients_are_differentiable_in_the_nodes(name, solver, x64):
-  """The same table under jax.numpy, whose gradient agrees with finite differences, with alpha = 0 and sigma = 0 at the ends."""
+  """The same table under jax.numpy, whose gradient agrees with finite differences, with alpha = 0 and sigma =
+  0 at the ends."""
   process, build = processes.PROCESSES[name](), solvers.SOLVERS[solver].builder
   grid = solvers.grids.quadratic(process, 3, t_min=0.0)
   on_host = build(process, grid, dtype=np.float64)
@@ -223,7 +270,9 @@ def test_coefficients_are_differentiable_in_the_nodes(name, solver, x64):
   gradient = jax.grad(out)(inner)
   for i in range(2):
     step = 1e-6 * np.eye(2)[i]
-    np.testing.assert_allclose(gradient[i], (out(inner + step) - out(inner - step)) / 2e-6, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+      gradient[i], (out(inner + step) - out(inner - step)) / 2e-6, rtol=1e-5, atol=1e-7
+    )
 
 
 def test_samples_are_differentiable_in_the_nodes_and_coefficients(x64):
@@ -245,14 +294,31 @@ def test_samples_are_differentiable_in_the_nodes_and_coefficients(x64):
   np.testing.assert_allclose(by_b[1, 0], (value(inner, B + step) - value(inner, B - step)) / 2e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name, options, needs", [
-    ("dpmpp_2m", {}, 2), ("dpmpp_2m_sde", {}, 2), ("dpmpp_3m", {}, 3), ("dpmpp_3m_sde", {}, 3), ("unipc", {}, 3), ("unipc", dict(order=4), 4),
-    ("deis", {}, 4), ("deis", dict(r=1), 2), ("lms", dict(order=3), 3), ("ipndm", {}, 4), ("hb", {}, 4), ("ghvb", dict(order=3), 3),
-    ("sa_solver", {}, 3), ("sa_solver", dict(predictor=1, corrector=2), 2)])
+@pytest.mark.parametrize(
+  "name, options, needs",
+  [
+    ("dpmpp_2m", {}, 2),
+    ("dpmpp_2m_sde", {}, 2),
+    ("dpmpp_3m", {}, 3),
+    ("dpmpp_3m_sde", {}, 3),
+    ("unipc", {}, 3),
+    ("unipc", dict(order=4), 4),
+    ("deis", {}, 4),
+    ("deis", dict(r=1), 2),
+    ("lms", dict(order=3), 3),
+    ("ipndm", {}, 4),
+    ("hb", {}, 4),
+    ("ghvb", dict(order=3), 3),
+    ("sa_solver", {}, 3),
+    ("sa_solver", dict(predictor=1, corrector=2), 2),
+  ],
+)
 def test_too_few_steps_for_an_order(name, options, needs):
   process = processes.vp_linear()
   assert solvers.build(name, process, needs, **options).num_steps == needs
-  with pytest.raises(ValueError, match=f"combines {needs} evaluations and needs at least as many steps, got {needs - 1}"):
+  with pytest.raises(
+    ValueError, match=f"combines {needs} evaluations and needs at least as many steps, got {needs - 1}"
+  ):
     solvers.build(name, process, needs - 1, **options)
 
 
@@ -263,7 +329,9 @@ def test_a_process_without_log_snr_is_named(name):
   class Bridge:
     t_min, t_max, name = 0.0, 1.0, "bridge"
 
-  with pytest.raises(TypeError, match="need a process with log-SNR, and Bridge has no marginal, log_snr, t_of_log_snr"):
+  with pytest.raises(
+    TypeError, match="need a process with log-SNR, and Bridge has no marginal, log_snr, t_of_log_snr"
+  ):
     if name in solvers.ADAPTIVE:
       solvers.build(name, Bridge())
     else:

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import pathlib
 import shutil
 import subprocess
 
@@ -17,14 +18,21 @@ from diffusion.training import checkpoints, digests, sharding, state as states
 
 
 def make_state(fill: float, size: int = 24):
-  params = {"model": {"dense": {"kernel": jnp.full((size, 8), fill), "bias": jnp.arange(8.0) * fill}}, "loss": {}}
-  return states.create(params, {"objective": (), "collections": {}}, optax.scale_by_adam(), ("100",)).replace(step=jnp.int32(fill))
+  params = {
+    "model": {"dense": {"kernel": jnp.full((size, 8), fill), "bias": jnp.arange(8.0) * fill}},
+    "loss": {},
+  }
+  return states.create(params, {"objective": (), "collections": {}}, optax.scale_by_adam(), ("100",)).replace(
+    step=jnp.int32(fill)
+  )
 
 
 def template_of(state, devices=None):
   mesh = sharding.make_mesh(devices=devices or jax.devices()[:1])
   places = sharding.state_sharding(mesh, state)
-  return jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places)
+  return jax.tree.map(
+    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), state, places
+  )
 
 
 def save(folder, *numbers, **options):
@@ -35,7 +43,10 @@ def save(folder, *numbers, **options):
 
 
 def same(a, b):
-  return all(bool((np.asarray(x) == np.asarray(y)).all()) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+  return all(
+    bool((np.asarray(x) == np.asarray(y)).all())
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+  )
 
 
 def test_round_trip_to_other_device_counts(tmp_path):
@@ -87,10 +98,10 @@ def test_any_flipped_truncated_missing_or_added_file_is_seen(tmp_path):
   files = [os.path.join(place, name) for place, _, names in os.walk(newest) for name in names]
   assert len(files) > 8
   for file in files:
-    content = open(file, "rb").read()
+    content = pathlib.Path(file).read_bytes()
     damages = [content[:-1], b"", None]
     for place in {0, len(content) // 2, len(content) - 1}:
-      damages.append(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1:])
+      damages.append(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
     for damage in damages if content else ():
       os.remove(file)
       if damage is not None:
@@ -147,7 +158,9 @@ def test_a_save_that_the_wall_clock_ends_is_left_out_and_said(tmp_path, monkeypa
   assert writer.wait()
   writer.close()
   assert checkpoints.steps(str(tmp_path)) == [1, 3] and len(os.listdir(tmp_path)) == 2
-  assert same(checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(3.0))
+  assert same(
+    checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(3.0)
+  )
 
 
 @pytest.mark.parametrize("where", ["digests", "orbax"])
@@ -165,23 +178,31 @@ def test_full_disk_keeps_what_is_saved(tmp_path, monkeypatch, where):
   monkeypatch.undo()
   writer.close()
   assert sorted(os.listdir(tmp_path)) == ["00000001"]
-  assert same(checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(1.0))
+  assert same(
+    checkpoints.read_state(checkpoints.choose(str(tmp_path)), template_of(make_state(0.0))), make_state(1.0)
+  )
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # writes that Orbax gave up on
 def test_a_really_full_disk(tmp_path):
   """A file system of one megabyte; skipped where mounting is not allowed."""
-  if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True).returncode:
+  if subprocess.run(
+    ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True
+  ).returncode:
     pytest.skip("mounting a file system needs more rights")
   try:
     save(tmp_path, 1)
     writer = checkpoints.Writer(str(tmp_path))
-    big = states.create({"model": {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}}, (), optax.identity(), ())
+    big = states.create(
+      {"model": {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}}, (), optax.identity(), ()
+    )
     with pytest.raises(UserError, match=r"disk is full.*step 2"):
       writer.save(big, {"step": 2}, "{}")
       writer.wait()
     writer.close()
-    assert checkpoints.choose(str(tmp_path)).endswith("00000001") and sorted(os.listdir(tmp_path)) == ["00000001"]
+    assert checkpoints.choose(str(tmp_path)).endswith("00000001") and sorted(os.listdir(tmp_path)) == [
+      "00000001"
+    ]
     del writer
     gc.collect()  # the failed writes complain when they are collected: let it be here
   finally:

@@ -38,7 +38,7 @@ def events(file):
   content, place = file.read_bytes(), 0
   while place < len(content):
     (length,) = struct.unpack_from("<Q", content, place)
-    yield event_pb2.Event.FromString(content[place + 12: place + 12 + length])
+    yield event_pb2.Event.FromString(content[place + 12 : place + 12 + length])
     place += length + 16
 
 
@@ -52,7 +52,13 @@ def test_tensorboard_has_every_number_at_once_though_the_clock_is_set_back(tmp_p
     found = [event for event in events(file) if event.HasField("summary")]
     assert found[-1].step == step  # nothing waits in a queue
   log.close()
-  loss = {event.step: event.summary.value[0].simple_value for event in found if event.summary.value[0].tag.endswith("loss")}
-  assert {step: round(value, 6) for step, value in loss.items()} == {step: round(1.0 / step, 6) for step in range(4, 34)}
+  loss = {
+    event.step: event.summary.value[0].simple_value
+    for event in found
+    if event.summary.value[0].tag.endswith("loss")
+  }
+  assert {step: round(value, 6) for step, value in loss.items()} == {
+    step: round(1.0 / step, 6) for step in range(4, 34)
+  }
   (start,) = [event for event in events(file) if event.HasField("session_log")]
   assert start.step == 4  # what an earlier part of the run wrote from here on is hidden

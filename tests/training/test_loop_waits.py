@@ -1,4 +1,5 @@
-"""What the loop waits for: the device at log lines and checkpoints alone, the data hardly, and a trace by one flag."""
+"""What the loop waits for: the device at log lines and checkpoints alone, the data hardly, and a trace by one
+flag."""
 
 import pathlib
 import sys
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.standard_promotion
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """(workdir, steps during which the loop read an array): 40 steps of the tiny model, logged every 10, saved at 24, recorded from 10 to 15."""
+  """(workdir, steps during which the loop read an array): 40 steps of the tiny model, logged every 10, saved
+  at 24, recorded from 10 to 15."""
   workdir, patch, done, read = tmp_path_factory.mktemp("run"), pytest.MonkeyPatch(), [0], []
   array = type(jax.numpy.zeros(()))
   value, ask = array._value, interruption.Watch.ask
@@ -35,7 +37,12 @@ def run(tmp_path_factory):
   patch.setattr(interruption.Watch, "ask", asked)
   flags = {"training.steps": "40", "training.log_every": "10", "training.checkpoint_every": "24"}
   try:
-    loop.train(configuration.load(f"{HERE / 'tiny.py'}:plain", list(flags.items())), str(workdir), quiet=True, profile=True)
+    loop.train(
+      configuration.load(f"{HERE / 'tiny.py'}:plain", list(flags.items())),
+      str(workdir),
+      quiet=True,
+      profile=True,
+    )
   finally:
     patch.undo()
     sys.modules.pop("tiny", None)

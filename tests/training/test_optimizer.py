@@ -23,9 +23,12 @@ def test_a_schedule_in_images_does_not_depend_on_the_batch(batch):
 
 
 def test_steps_and_images_say_the_same():
-  by_steps = optimizer.learning_rate(dict(learning_rate=1.0, schedule="linear", warmup_steps=10, final=0.1), 64, steps=100)
+  by_steps = optimizer.learning_rate(
+    dict(learning_rate=1.0, schedule="linear", warmup_steps=10, final=0.1), 64, steps=100
+  )
   by_images = optimizer.learning_rate(
-      dict(learning_rate=1.0, schedule="linear", warmup_images=640, decay_images=6400, final=0.1), 64, steps=7)
+    dict(learning_rate=1.0, schedule="linear", warmup_images=640, decay_images=6400, final=0.1), 64, steps=7
+  )
   for step in (0, 3, 10, 50, 100, 200):
     np.testing.assert_allclose(by_steps(step), by_images(step), rtol=1e-6)
   np.testing.assert_allclose(by_steps(100), 0.1, rtol=1e-5)
@@ -60,8 +63,10 @@ def test_another_optimiser_by_its_name():
   np.testing.assert_array_equal(updates["w"], gradient["w"])
 
 
-@pytest.mark.parametrize("section,words", [
-    (dict(schedule="cosinus"), "did you mean 'cosine'"), (dict(warmup_steps=1, warmup_images=1), "give one")])
+@pytest.mark.parametrize(
+  "section,words",
+  [(dict(schedule="cosinus"), "did you mean 'cosine'"), (dict(warmup_steps=1, warmup_images=1), "give one")],
+)
 def test_schedule_mistakes(section, words):
   with pytest.raises(UserError, match=words):
     optimizer.learning_rate(dict(learning_rate=1.0) | section, 1, 1)
@@ -73,7 +78,10 @@ def test_unknown_optimizer_key():
 
 
 def test_weight_decay_leaves_fixed_frequencies_alone():
-  params = {"model": {"noise": {"frequencies": jnp.ones(3)}, "dense": {"kernel": jnp.ones(3)}}, "loss": {"head": jnp.ones(3)}}
+  params = {
+    "model": {"noise": {"frequencies": jnp.ones(3)}, "dense": {"kernel": jnp.ones(3)}},
+    "loss": {"head": jnp.ones(3)},
+  }
   transform = optimizer.direction(dict(scale=dict(factory="optax.identity"), weight_decay=0.5))
   updates, _ = transform.update(jax.tree.map(jnp.zeros_like, params), transform.init(params), params)
   np.testing.assert_array_equal(updates["model"]["noise"]["frequencies"], 0)
@@ -81,7 +89,9 @@ def test_weight_decay_leaves_fixed_frequencies_alone():
   np.testing.assert_array_equal(updates["loss"]["head"], 0)
 
 
-@pytest.mark.parametrize("key, value", [("b1", 2.0), ("eps", 0.0), ("clip", -1.0), ("weight_decay", -0.1), ("learning_rate", -1e-3)])
+@pytest.mark.parametrize(
+  "key, value", [("b1", 2.0), ("eps", 0.0), ("clip", -1.0), ("weight_decay", -0.1), ("learning_rate", -1e-3)]
+)
 def test_numbers_out_of_range_are_refused(key, value):
   with pytest.raises(UserError, match=f"config.optimizer.{key}"):
     optimizer.direction({"learning_rate": 1e-3, key: value})

@@ -1,4 +1,5 @@
-"""A run that is killed, stopped and started again ends as one that was left alone: the same bits, the same log."""
+"""A run that is killed, stopped and started again ends as one that was left alone: the same bits, the same
+log."""
 
 import json
 import os
@@ -23,13 +24,27 @@ TRAIN = HERE.parent.parent / "train.py"
 def start(tmp_path_factory):
   """Starts train.py on the tiny model; the first process compiles for all of them."""
   cache = tmp_path_factory.mktemp("compiled")
-  env = os.environ | dict(JAX_PLATFORMS="cpu", JAX_COMPILATION_CACHE_DIR=str(cache),
-                          JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0", PYTHONPATH=str(TRAIN.parent))
+  env = os.environ | dict(
+    JAX_PLATFORMS="cpu",
+    JAX_COMPILATION_CACHE_DIR=str(cache),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0",
+    PYTHONPATH=str(TRAIN.parent),
+  )
 
   def begin(workdir):
-    command = [sys.executable, str(TRAIN), f"--config={HERE / 'tiny.py'}:everything", f"--workdir={workdir}", "--no-evaluate", "--quiet",
-               "--config.data.delay=0.01"]
-    return subprocess.Popen(command, cwd=HERE, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+      sys.executable,
+      str(TRAIN),
+      f"--config={HERE / 'tiny.py'}:everything",
+      f"--workdir={workdir}",
+      "--no-evaluate",
+      "--quiet",
+      "--config.data.delay=0.01",
+    ]
+    return subprocess.Popen(
+      command, cwd=HERE, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
   return begin
 
 
@@ -47,7 +62,10 @@ def reference(start, tmp_path_factory):
 
 
 def lines(workdir):
-  return [{key: value for key, value in line.items() if key not in logging.TIMED} for line in logging.read(str(workdir / "log.jsonl"))]
+  return [
+    {key: value for key, value in line.items() if key not in logging.TIMED}
+    for line in logging.read(str(workdir / "log.jsonl"))
+  ]
 
 
 def arrays(workdir, step=200):
@@ -65,10 +83,17 @@ def wait_for(process, workdir, count):
 def assert_same_run(workdir, reference):
   ours, theirs = arrays(workdir), arrays(reference)
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-  assert len(jax.tree.leaves(ours)) > 40  # parameters, moments, two averages, batch statistics, the loss's own
-  for (key, a), (_, b) in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs)):
+  assert (
+    len(jax.tree.leaves(ours)) > 40
+  )  # parameters, moments, two averages, batch statistics, the loss's own
+  for (key, a), (_, b) in zip(
+    jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs)
+  ):
     assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(key)
-  assert lines(workdir) == lines(reference) and [line["step"] for line in lines(workdir)] == [*range(7, 200, 7), 200]
+  assert lines(workdir) == lines(reference) and [line["step"] for line in lines(workdir)] == [
+    *range(7, 200, 7),
+    200,
+  ]
 
 
 def test_killed_stopped_and_resumed_bit_for_bit(start, reference, tmp_path):
@@ -93,7 +118,9 @@ def test_killed_stopped_and_resumed_bit_for_bit(start, reference, tmp_path):
   assert f"{stopped:08d}" in out
   assert_same_run(tmp_path, reference)
   config = json.loads((tmp_path / "config.json").read_text())
-  assert config == json.loads(pathlib.Path(checkpoints.path_of(str(tmp_path / "checkpoints"), 200), "config.json").read_text())
+  assert config == json.loads(
+    pathlib.Path(checkpoints.path_of(str(tmp_path / "checkpoints"), 200), "config.json").read_text()
+  )
 
 
 @pytest.mark.slow
@@ -114,6 +141,8 @@ def test_averages_and_parameters_are_different_things(reference):
   state = arrays(reference)
   for name in ("500", "2000"):
     kernel = state["emas"][name]["Dense_0"]["kernel"]
-    assert np.isfinite(kernel).all() and not np.array_equal(kernel, state["params"]["model"]["Dense_0"]["kernel"])
+    assert np.isfinite(kernel).all() and not np.array_equal(
+      kernel, state["params"]["model"]["Dense_0"]["kernel"]
+    )
   first, last = lines(reference)[0], lines(reference)[-1]
   assert last["eps_mse"] < 0.8 * first["eps_mse"]

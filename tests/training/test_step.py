@@ -5,10 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-
 import tiny
+
 from diffusion import data
 from diffusion.errors import UserError
 from diffusion.training import model, optimizer, sharding, state as states, step as steps
@@ -36,9 +35,19 @@ def program(devices, accumulate, variant):
   parts = parts._replace(config=config)
   shapes = model.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes)
-  step = steps.make_step(model.loss(parts), optimizer.direction(SGD), optimizer.learning_rate(SGD, 32, 200), AVERAGES,
-                         mesh=mesh, state_sharding=places, seed=1, accumulate=accumulate)
-  compiled = step.lower(shapes, model.example_batch(parts, 32)).compile(compiler_options={"xla_backend_optimization_level": 0})
+  step = steps.make_step(
+    model.loss(parts),
+    optimizer.direction(SGD),
+    optimizer.learning_rate(SGD, 32, 200),
+    AVERAGES,
+    mesh=mesh,
+    state_sharding=places,
+    seed=1,
+    accumulate=accumulate,
+  )
+  compiled = step.lower(shapes, model.example_batch(parts, 32)).compile(
+    compiler_options={"xla_backend_optimization_level": 0}
+  )
   return compiled, places, mesh
 
 
@@ -67,16 +76,31 @@ def simple(section, devices=1):
   """(state, step, next batch) of `pull`."""
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   transform = optimizer.direction(section)
-  state = states.create({"model": {"w": jnp.zeros(3)}, "loss": {}}, {"objective": {}, "collections": {}}, transform, AVERAGES)
+  state = states.create(
+    {"model": {"w": jnp.zeros(3)}, "loss": {}}, {"objective": {}, "collections": {}}, transform, AVERAGES
+  )
   places = sharding.state_sharding(mesh, state)
-  step = steps.make_step(pull, transform, optimizer.learning_rate(section, 32, 200), AVERAGES, mesh=mesh, state_sharding=places, seed=1)
+  step = steps.make_step(
+    pull,
+    transform,
+    optimizer.learning_rate(section, 32, 200),
+    AVERAGES,
+    mesh=mesh,
+    state_sharding=places,
+    seed=1,
+  )
   generator = np.random.default_rng(0)
-  return (jax.device_put(state, places), step,
-          lambda: sharding.put_batch({"x": generator.standard_normal((32, 3)).astype(np.float32) + 5}, mesh))
+  return (
+    jax.device_put(state, places),
+    step,
+    lambda: sharding.put_batch({"x": generator.standard_normal((32, 3)).astype(np.float32) + 5}, mesh),
+  )
 
 
 def relative(a, b):
-  a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64) for tree in (a, b))
+  a, b = (
+    np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]).astype(np.float64) for tree in (a, b)
+  )
   return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
@@ -86,7 +110,8 @@ def difference(a, b):
 
 @pytest.mark.parametrize("variant", ["plain", "everything"])
 def test_one_and_eight_devices_agree(variant):
-  """Losses and one step's gradient to 1e-5 relative, and parameters after ten steps of SGD; also with batch statistics."""
+  """Losses and one step's gradient to 1e-5 relative, and parameters after ten steps of SGD; also with batch
+  statistics."""
   one, losses_one, _ = run(10, devices=1, variant=variant)
   eight, losses_eight, state = run(10, devices=8, variant=variant)
   assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state))
@@ -104,7 +129,9 @@ def test_accumulation_keeps_the_draw_and_the_gradient(devices, accumulate):
   np.testing.assert_allclose(losses_whole, losses_parts, rtol=1e-5)
   assert relative(difference(parts[1], parts[0]), difference(whole[1], whole[0])) < 1e-5
   assert relative(parts[-1], whole[-1]) < 1e-5
-  assert int(jax.tree.leaves(state.loss_state["objective"])[0]) == 3 * accumulate  # the objective's state saw every part
+  assert (
+    int(jax.tree.leaves(state.loss_state["objective"])[0]) == 3 * accumulate
+  )  # the objective's state saw every part
 
 
 def test_parts_of_a_batch_have_dropout_masks_of_their_own():
@@ -113,7 +140,9 @@ def test_parts_of_a_batch_have_dropout_masks_of_their_own():
   batch = {"x": jnp.ones((4, 2)), "cond": {"label": jnp.zeros(4, jnp.int32)}, "index": jnp.arange(4)}
   t = jnp.ones(4)
   state = closed.objective.init(jax.random.key(0))[1]
-  draws = [steps._of_part(closed, number).objective.draw(jax.random.key(3), batch, t, state) for number in (0, 1)]
+  draws = [
+    steps._of_part(closed, number).objective.draw(jax.random.key(3), batch, t, state) for number in (0, 1)
+  ]
   np.testing.assert_array_equal(draws[0].x_t, draws[1].x_t)
   assert not np.array_equal(jax.random.key_data(draws[0].key), jax.random.key_data(draws[1].key))
 
@@ -125,7 +154,9 @@ def test_the_averages_follow_the_parameters_of_every_step():
     state, _ = step(state, batch())
     for name, half_life in AVERAGES.items():
       share = 1 - 0.5 ** (32 / half_life)
-      expected[name] = expected[name] + share * (np.asarray(state.params["model"]["w"], np.float64) - expected[name])
+      expected[name] = expected[name] + share * (
+        np.asarray(state.params["model"]["w"], np.float64) - expected[name]
+      )
   for name in AVERAGES:
     np.testing.assert_allclose(state.emas[name]["w"], expected[name], rtol=1e-5)
   assert int(state.step) == 4 and step._cache_size() == 1
@@ -142,7 +173,9 @@ def test_the_state_is_taken_over_not_copied():
 
 
 def test_rate_and_clipping_are_those_of_the_global_step():
-  section = dict(learning_rate=1.0, schedule="linear", warmup_steps=4, scale=dict(factory="optax.identity"), clip=1e-3)
+  section = dict(
+    learning_rate=1.0, schedule="linear", warmup_steps=4, scale=dict(factory="optax.identity"), clip=1e-3
+  )
   state, step, batch = simple(section)
   state, metrics = step(state, batch())
   assert float(metrics["learning_rate"]) == 0.0 and not np.any(np.asarray(state.params["model"]["w"]))

@@ -1,4 +1,5 @@
-"""What the compiled training step needs beside the state: less with recomputation, less in parts; and the state has no second copy."""
+"""What the compiled training step needs beside the state: less with recomputation, less in parts; and the
+state has no second copy."""
 
 import functools
 
@@ -13,7 +14,8 @@ from diffusion.training import optimizer, sharding, state as states, step as ste
 pytestmark = pytest.mark.standard_promotion
 
 SHAPE, BATCH = (8, 8, 1), 64
-# On a CPU, XLA removes the barriers that keep what is recomputed apart from what was computed, and so takes recomputation back.
+# On a CPU, XLA removes the barriers that keep what is recomputed apart from what was computed, and so takes
+# recomputation back.
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse"}
 SECTION = ml_collections.ConfigDict(dict(learning_rate=1e-3, schedule="constant"))
 
@@ -24,8 +26,11 @@ def memory(network, accumulate=1):
   process, mesh = processes.edm(), sharding.make_mesh(devices=jax.devices()[:1])
   transform = optimizer.direction(SECTION)
   fields = losses.fields(model=denoisers.from_flax(network, process, denoisers.edm(), None))
-  loss = losses.chain(losses.denoising_score_matching(process), losses.weight_by(losses.edm(0.5)),
-                      losses.at_times(losses.log_normal_sigma(process=process), fields=fields))
+  loss = losses.chain(
+    losses.denoising_score_matching(process),
+    losses.weight_by(losses.edm(0.5)),
+    losses.at_times(losses.log_normal_sigma(process=process), fields=fields),
+  )
 
   def initial():
     params = network.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1), None)["params"]
@@ -33,9 +38,19 @@ def memory(network, accumulate=1):
     return states.create({"model": params, "loss": loss_params}, loss_state, transform, {"500": 500.0})
 
   shapes = jax.eval_shape(initial)
-  step = steps.make_step(loss, transform, optimizer.learning_rate(SECTION, BATCH, 100), {"500": 500.0}, mesh=mesh,
-                         state_sharding=sharding.state_sharding(mesh, shapes), seed=0, accumulate=accumulate)
-  compiled = step.lower(shapes, {"x": jax.ShapeDtypeStruct((BATCH, *SHAPE), jnp.float32)}).compile(KEEP_BARRIERS)
+  step = steps.make_step(
+    loss,
+    transform,
+    optimizer.learning_rate(SECTION, BATCH, 100),
+    {"500": 500.0},
+    mesh=mesh,
+    state_sharding=sharding.state_sharding(mesh, shapes),
+    seed=0,
+    accumulate=accumulate,
+  )
+  compiled = step.lower(shapes, {"x": jax.ShapeDtypeStruct((BATCH, *SHAPE), jnp.float32)}).compile(
+    KEEP_BARRIERS
+  )
   return compiled.memory_analysis(), sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
@@ -58,5 +73,7 @@ def test_recomputation_and_parts_lower_the_peak(name):
   plain = memory(small(name))[0].temp_size_in_bytes
   recomputed = memory(small(name, remat=True))[0].temp_size_in_bytes
   in_parts = memory(small(name), accumulate=4)[0].temp_size_in_bytes
-  print(f"{name}: {plain / 1e6:.2f} MB, recomputed {recomputed / plain:.2f}, in four parts {in_parts / plain:.2f}")
+  print(
+    f"{name}: {plain / 1e6:.2f} MB, recomputed {recomputed / plain:.2f}, in four parts {in_parts / plain:.2f}"
+  )
   assert recomputed < 0.8 * plain and in_parts < 0.6 * plain

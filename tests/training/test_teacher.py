@@ -1,4 +1,5 @@
-"""A run that learns from another: what it starts from, what it keeps, what it is sampled with, and one sentence for each misfit."""
+"""A run that learns from another: what it starts from, what it keeps, what it is sampled with, and one
+sentence for each misfit."""
 
 import functools
 import json
@@ -9,13 +10,32 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
-
 import tiny
-from diffusion import configuration, data, denoisers, evaluation, guidance, losses, processes, sampling, saved_run, solvers
+
+from diffusion import (
+  configuration,
+  data,
+  denoisers,
+  evaluation,
+  guidance,
+  processes,
+  sampling,
+  saved_run,
+  solvers,
+)
 from diffusion.data import Arrays, Dataset, Standardize
 from diffusion.errors import UserError
 from diffusion.task_command import run as task_run
-from diffusion.training import checkpoints, logging, loop, model, sharding, student, teacher, workdir as workdirs
+from diffusion.training import (
+  checkpoints,
+  logging,
+  loop,
+  model,
+  sharding,
+  student,
+  teacher,
+  workdir as workdirs,
+)
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -27,9 +47,14 @@ SGD = dict(learning_rate=0.1, schedule="constant", scale=dict(factory="optax.ide
 def base(steps):
   """Denoising score matching with batch statistics and dropout: a teacher."""
   config = tiny.get_config("everything")
-  config.loss = ml_collections.ConfigDict(dict(
-      factory="losses.denoising_score_matching", times=dict(factory="losses.log_normal_sigma"), weight=dict(factory="losses.edm", data_std=1.0),
-      condition_dropout=0.1))
+  config.loss = ml_collections.ConfigDict(
+    dict(
+      factory="losses.denoising_score_matching",
+      times=dict(factory="losses.log_normal_sigma"),
+      weight=dict(factory="losses.edm", data_std=1.0),
+      condition_dropout=0.1,
+    )
+  )
   config.optimizer = ml_collections.ConfigDict(dict(learning_rate=1e-2, schedule="constant"))
   config.training.update(dict(steps=steps, checkpoint_every=3, log_every=1, ema_half_life_images=(64,)))
   return config
@@ -37,9 +62,15 @@ def base(steps):
 
 def stage_one(folder, **section):
   config = base(6)
-  config.network = ml_collections.ConfigDict(dict(factory="networks.MLP", width=32, depth=1, num_classes=3, guidance_size=4))
-  config.teacher = ml_collections.ConfigDict(dict(workdir=str(folder), ema=None, guided=True, interval=(), **section))
-  config.loss = ml_collections.ConfigDict(dict(factory="losses.distillation", times=dict(factory="losses.log_normal_sigma"), transforms=[WEIGHTS]))
+  config.network = ml_collections.ConfigDict(
+    dict(factory="networks.MLP", width=32, depth=1, num_classes=3, guidance_size=4)
+  )
+  config.teacher = ml_collections.ConfigDict(
+    dict(workdir=str(folder), ema=None, guided=True, interval=(), **section)
+  )
+  config.loss = ml_collections.ConfigDict(
+    dict(factory="losses.distillation", times=dict(factory="losses.log_normal_sigma"), transforms=[WEIGHTS])
+  )
   config.sampler = ml_collections.ConfigDict(dict(solver="ddim", steps=4, grid=GRID, guidance=1.0))
   return config
 
@@ -47,8 +78,15 @@ def stage_one(folder, **section):
 def stage_two(folder, steps=4):
   config = stage_one(folder)
   config.teacher.guided = False
-  config.loss = ml_collections.ConfigDict(dict(
-      factory="losses.progressive_distillation", teacher_steps=steps, teacher_grid=GRID, sampler="ddim", transforms=[WEIGHTS]))
+  config.loss = ml_collections.ConfigDict(
+    dict(
+      factory="losses.progressive_distillation",
+      teacher_steps=steps,
+      teacher_grid=GRID,
+      sampler="ddim",
+      transforms=[WEIGHTS],
+    )
+  )
   config.training.update(dict(steps=2, warm_start=str(folder)))
   config.sampler.steps = steps // 2
   return config
@@ -60,7 +98,9 @@ def arrays(folder, step=None):
 
 def same_bits(first, second):
   assert jax.tree.structure(first) == jax.tree.structure(second)
-  for (key, a), (_, b) in zip(jax.tree_util.tree_leaves_with_path(first), jax.tree_util.tree_leaves_with_path(second)):
+  for (key, a), (_, b) in zip(
+    jax.tree_util.tree_leaves_with_path(first), jax.tree_util.tree_leaves_with_path(second)
+  ):
     assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(key)
 
 
@@ -77,7 +117,9 @@ def compile_quickly():
 def saved(config, folder):
   """A finished run of that config whose every number is drawn at random, for none has to be any good."""
   shapes, generator = model.shape_state(model.assemble(config)), np.random.default_rng(0)
-  state = jax.tree.map(lambda leaf: jnp.asarray(0.5 + 0.1 * generator.standard_normal(leaf.shape), leaf.dtype), shapes)
+  state = jax.tree.map(
+    lambda leaf: jnp.asarray(0.5 + 0.1 * generator.standard_normal(leaf.shape), leaf.dtype), shapes
+  )
   workdirs.claim(str(folder), config)
   writer = checkpoints.Writer(str(folder / "checkpoints"))
   writer.save(state, dict(step=3, examples=96, seconds=1.0, unlogged=[]), configuration.to_json(config))
@@ -86,7 +128,8 @@ def saved(config, folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-  """Folders 'teacher', 'one' (which learns its guidance) and 'two' (which learns to make two of its four steps at once)."""
+  """Folders 'teacher', 'one' (which learns its guidance) and 'two' (which learns to make two of its four
+  steps at once)."""
   folder = tmp_path_factory.mktemp("chain")
   saved(base(3), folder / "teacher")
   for name, config in (("one", stage_one(folder / "teacher")), ("two", stage_two(folder / "one"))):
@@ -132,12 +175,19 @@ def test_who_can_be_the_teacher_learns_nothing_new(runs, tmp_path):
   loop.train(config, str(tmp_path), quiet=True)
   for found in logging.read(str(tmp_path / "log.jsonl")):
     assert found["loss"] < 1e-11 and found["grad_norm"] < 1e-5
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), arrays(tmp_path)["params"]["model"], arrays(runs / "one")["emas"]["64"])
-  assert logging.read(str(runs / "one" / "log.jsonl"))[0]["loss"] > 1e-3  # another teacher has something to say
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
+    arrays(tmp_path)["params"]["model"],
+    arrays(runs / "one")["emas"]["64"],
+  )
+  assert (
+    logging.read(str(runs / "one" / "log.jsonl"))[0]["loss"] > 1e-3
+  )  # another teacher has something to say
 
 
 def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
-  """The loss of a student is its distance from the x0 that leads, in one DDIM step, where two steps of the solver lead with the teacher's weights."""
+  """The loss of a student is its distance from the x0 that leads, in one DDIM step, where two steps of the
+  solver lead with the teacher's weights."""
   run, saved = saved_run.open_run(str(runs / "two")), saved_run.open_run(str(runs / "one"))
   loss, state, process = model.loss(run.parts), run.state, run.parts.process
   batch = next(data.stream(run.parts.dataset, 16, 0, num_threads=0))
@@ -154,11 +204,13 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   draw = jax.jit(loss.objective.draw)(jax.random.key(3), batch, t, state.loss_state["objective"])
   fixed = state.loss_state["fixed"]
   found = value({**state.params, **fixed}, draw)
-  model_x0 = jax.jit(lambda denoiser: denoiser(draw.x_t, draw.t, draw.cond, views=("x0",)).x0)(model.denoiser(run.parts, state.params["model"]))
+  model_x0 = jax.jit(lambda denoiser: denoiser(draw.x_t, draw.t, draw.cond, views=("x0",)).x0)(
+    model.denoiser(run.parts, state.params["model"])
+  )
   for i in (0, 1):
     rows = slice(8 * i, 8 * i + 8)
     x, cond = draw.x_t[rows], jax.tree.map(lambda leaf: leaf[rows], draw.cond)
-    end = solvers.sample(saved.denoiser, solvers.ddim(process, grid[2 * i:2 * i + 3]), x, cond=cond)
+    end = solvers.sample(saved.denoiser, solvers.ddim(process, grid[2 * i : 2 * i + 3]), x, cond=cond)
     ratio = grid[2 * i + 2] / grid[2 * i]  # alpha = 1 and sigma = t
     target = (end - ratio * x) / (1 - ratio)
     expected = np.sum(np.square(model_x0[rows] - target), axis=1) / grid[2 * i] ** 2
@@ -182,7 +234,10 @@ def test_a_learned_weight_costs_one_evaluation_a_step(runs):
   assert calls == [[1.5, 1.5]] * 3
   for name, steps in (("one", 4), ("two", 2)):
     denoiser, solver = saved_run.make_sampler(saved_run.open_run(str(runs / name)), guidance=0.5)
-    assert (solver.nfe, sampling.forward_passes(denoiser, solver)) == (steps, steps) and denoiser.weight == 0.5
+    assert (solver.nfe, sampling.forward_passes(denoiser, solver)) == (
+      steps,
+      steps,
+    ) and denoiser.weight == 0.5
   found = sampling.generate(denoiser, solver, (2,), 8, labels=lambda index: index % 3, batch=8)
   assert (found.nfe, found.forward_passes) == (2, 2) and np.isfinite(found.x).all()
   guided, _ = saved_run.make_sampler(saved_run.open_run(str(runs / "teacher")), guidance=0.5)
@@ -198,11 +253,13 @@ def test_evaluation_of_a_student(runs, monkeypatch):
   monkeypatch.setattr(evaluation.metrics, "evaluate_points", lambda *arrays: {})
   monkeypatch.setattr(evaluation, "draw_pictures", lambda *arguments: None)
   monkeypatch.setattr(evaluation, "held_out_loss", lambda *arguments: 0.0)
-  found = evaluation._of_samples(run, str(runs / "two"), dict(num_samples=8, batch=8), True, {})  # pylint: disable=protected-access
+  found = evaluation._of_samples(run, str(runs / "two"), dict(num_samples=8, batch=8), True, {})
   assert "nats_per_dim" not in found and (found["nfe"], found["forward_passes"]) == (2, 2)
 
 
-@pytest.mark.parametrize("name, changes, words", [
+@pytest.mark.parametrize(
+  "name, changes, words",
+  [
     ("one", dict(guidance=2.5), "guidance 2.5 is outside .* weights from 0 to 2: give --guidance"),
     ("one", dict(guidance=-1.0), "weights from 0 to 2"),
     ("one", dict(interval=(0.1, 1.0)), "learned guidance at the noise levels of its teacher, .*leave it out"),
@@ -211,7 +268,8 @@ def test_evaluation_of_a_student(runs, monkeypatch):
     ("two", dict(solver="heun"), "student of 2 ddim steps"),
     ("two", dict(options=dict(eta=0.5)), "student of 2 ddim steps"),
     ("two", dict(guidance=3.0), "weights from 0 to 2"),
-])
+  ],
+)
 def test_what_a_student_is_not_sampled_with(runs, name, changes, words):
   with pytest.raises(UserError, match=words):
     saved_run.make_sampler(saved_run.open_run(str(runs / name)), **changes)
@@ -220,18 +278,26 @@ def test_what_a_student_is_not_sampled_with(runs, name, changes, words):
 def test_tasks_need_a_denoiser_at_every_noise_level(runs):
   class Args:
     workdir, checkpoint, ema, batch, task = str(runs / "two"), None, None, 8, "inpaint"
-  with pytest.raises(UserError, match="--task=inpaint needs a denoiser at every noise level.* student of 2 ddim steps"):
+
+  with pytest.raises(
+    UserError, match="--task=inpaint needs a denoiser at every noise level.* student of 2 ddim steps"
+  ):
     task_run.run(Args, {})
 
 
 def line(classes=3):
   """Points on a line: data of another shape."""
-  arrays = Arrays(np.linspace(-1, 1, 60, dtype=np.float32)[:, None], np.arange(60, dtype=np.int32) % max(classes, 1))
-  return Dataset("line", arrays, arrays, (1,), classes, tuple("abc"[:classes]), Standardize(0.0, 1.0), "none held out")
+  arrays = Arrays(
+    np.linspace(-1, 1, 60, dtype=np.float32)[:, None], np.arange(60, dtype=np.int32) % max(classes, 1)
+  )
+  return Dataset(
+    "line", arrays, arrays, (1,), classes, tuple("abc"[:classes]), Standardize(0.0, 1.0), "none held out"
+  )
 
 
 def changed(**values):
   """A change of a config: dotted keys with __ for dots."""
+
   def change(config):
     for key, value in values.items():
       *path, last = key.split("__")
@@ -240,55 +306,166 @@ def changed(**values):
         section = section[name]
       with section.ignore_type(), section.unlocked():
         section[last] = ml_collections.ConfigDict(value) if isinstance(value, dict) else value
+
   return change
 
 
 def without(name):
   def change(config):
     del config[name]
+
   return change
 
 
-NO_CLASSES = dict(data=dict(factory="tiny.ring", classes=0), network=dict(factory="networks.MLP", width=8, depth=1, guidance_size=4))
+NO_CLASSES = dict(
+  data=dict(factory="tiny.ring", classes=0),
+  network=dict(factory="networks.MLP", width=8, depth=1, guidance_size=4),
+)
 MISFITS = [
-    # the teacher's run, the change of its config.json, the student's config, the change of it, the words
-    ("nowhere", None, stage_one, None, "config.teacher.workdir=.*nowhere: there is no run"),
-    ("teacher", "no checkpoint", stage_one, None, "no checkpoint yet"),
-    ("teacher", without("denoiser"), stage_one, None, "is no denoiser"),
-    ("teacher", None, stage_one, changed(teacher__workdri="x"), "config.teacher.workdri.*did you mean 'workdir'"),
-    ("teacher", None, stage_one, changed(teacher__workdir=None), "config.teacher.workdir is the folder"),
-    ("teacher", None, stage_one, changed(teacher__guided="yes"), "config.teacher.guided is True"),
-    ("teacher", None, stage_one, changed(teacher__ema=7), "config.teacher.ema=7: .*it has 64"),
-    ("teacher", None, stage_one, changed(teacher__interval=(2.0, 1.0)), "config.teacher: interval .* is empty"),
-    ("teacher", None, stage_one, changed(process=dict(factory="processes.vp_cosine")), "process is factory=processes.edm and config.process is factory=processes.vp_cosine"),
-    ("teacher", changed(process=dict(factory="processes.edm", sigma_max=20.0)), stage_one, None, "sigma_max=20.0 and config.process"),
-    ("teacher", None, stage_one, changed(data=dict(factory="test_teacher.line")), r"have shape \[2\] and config.data \[1\]"),
-    ("teacher", changed(data=dict(factory="tiny.ring", classes=2)), stage_one, None, "have 2 classes and config.data 3"),
-    ("teacher", changed(data=dict(factory="tiny.ring", classes=0)), stage_one, changed(loss__transforms=[], **NO_CLASSES), "guided=True needs a conditional teacher"),
-    ("teacher", changed(loss__condition_dropout=0.0), stage_one, None, "was trained with condition_dropout 0"),
-    ("one", None, stage_one, None, "has learned guidance already, weights from 0 to 2; set config.teacher.guided=False"),
-    ("teacher", None, stage_one, changed(loss__transforms=[]), "guided=True needs the weights of guidance.*random_guidance"),
-    ("teacher", None, stage_one, changed(network__guidance_size=0), "set config.network.guidance_size"),
-    ("teacher", None, stage_one, changed(**NO_CLASSES), "the data have no classes to guide towards"),
-    ("teacher", None, stage_one, without("teacher"), "losses.distillation learns from a teacher and the config has none"),
-    ("teacher", None, lambda folder: base(3), changed(teacher=dict(workdir="FOLDER", guided=False)), "names a teacher and losses.denoising_score_matching learns from none"),
-    ("teacher", None, stage_two, None, "learned no weight of guidance.*guided=True first"),
-    ("one", changed(network__guidance_size=0, loss__transforms=[]), stage_two, None, "its network has no guidance_size"),
-    ("one", None, stage_two, changed(loss__transforms=[{**WEIGHTS, "high": 4.0}]), "knows weights from 0 to 2 and config.loss.transforms draws from 0 to 4"),
-    ("one", None, stage_two, changed(teacher__interval=(0.1, 1.0)), "guided=False leaves out"),
-    ("one", None, stage_two, changed(loss__teacher_steps=3, loss__teacher_grid=""), "even number of steps, got 3"),
-    ("one", None, stage_two, changed(loss__teacher_steps=None), "config.loss.teacher_steps is the number"),
-    ("one", None, stage_two, changed(loss__teacher_grid="karas"), "config.loss.teacher_grid: unknown grid 'karas', did you mean 'karras'"),
-    ("one", None, stage_two, changed(loss__sampler="heun"), "one of the samplers ddim, double_step"),
-    ("one", None, stage_two, changed(sampler__steps=4), "config.sampler must be .* solver='ddim', steps=2 and a grid with the times 80, 0.8717, 0 "),
-    ("two", None, stage_one, changed(teacher__guided=False), "itself a student of 2 ddim steps .* learn its steps"),
-    ("two", None, stage_two, None, "makes 2 steps at 80, .*asks it for 4 at .*set teacher_steps=2"),
-    ("two", changed(loss__sampler="double_step"), stage_two, None, "only a student of ddim steps can be halved again"),
+  # the teacher's run, the change of its config.json, the student's config, the change of it, the words
+  ("nowhere", None, stage_one, None, "config.teacher.workdir=.*nowhere: there is no run"),
+  ("teacher", "no checkpoint", stage_one, None, "no checkpoint yet"),
+  ("teacher", without("denoiser"), stage_one, None, "is no denoiser"),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(teacher__workdri="x"),
+    "config.teacher.workdri.*did you mean 'workdir'",
+  ),
+  ("teacher", None, stage_one, changed(teacher__workdir=None), "config.teacher.workdir is the folder"),
+  ("teacher", None, stage_one, changed(teacher__guided="yes"), "config.teacher.guided is True"),
+  ("teacher", None, stage_one, changed(teacher__ema=7), "config.teacher.ema=7: .*it has 64"),
+  ("teacher", None, stage_one, changed(teacher__interval=(2.0, 1.0)), "config.teacher: interval .* is empty"),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(process=dict(factory="processes.vp_cosine")),
+    "process is factory=processes.edm and config.process is factory=processes.vp_cosine",
+  ),
+  (
+    "teacher",
+    changed(process=dict(factory="processes.edm", sigma_max=20.0)),
+    stage_one,
+    None,
+    "sigma_max=20.0 and config.process",
+  ),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(data=dict(factory="test_teacher.line")),
+    r"have shape \[2\] and config.data \[1\]",
+  ),
+  (
+    "teacher",
+    changed(data=dict(factory="tiny.ring", classes=2)),
+    stage_one,
+    None,
+    "have 2 classes and config.data 3",
+  ),
+  (
+    "teacher",
+    changed(data=dict(factory="tiny.ring", classes=0)),
+    stage_one,
+    changed(loss__transforms=[], **NO_CLASSES),
+    "guided=True needs a conditional teacher",
+  ),
+  ("teacher", changed(loss__condition_dropout=0.0), stage_one, None, "was trained with condition_dropout 0"),
+  (
+    "one",
+    None,
+    stage_one,
+    None,
+    "has learned guidance already, weights from 0 to 2; set config.teacher.guided=False",
+  ),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(loss__transforms=[]),
+    "guided=True needs the weights of guidance.*random_guidance",
+  ),
+  ("teacher", None, stage_one, changed(network__guidance_size=0), "set config.network.guidance_size"),
+  ("teacher", None, stage_one, changed(**NO_CLASSES), "the data have no classes to guide towards"),
+  (
+    "teacher",
+    None,
+    stage_one,
+    without("teacher"),
+    "losses.distillation learns from a teacher and the config has none",
+  ),
+  (
+    "teacher",
+    None,
+    lambda folder: base(3),
+    changed(teacher=dict(workdir="FOLDER", guided=False)),
+    "names a teacher and losses.denoising_score_matching learns from none",
+  ),
+  ("teacher", None, stage_two, None, "learned no weight of guidance.*guided=True first"),
+  (
+    "one",
+    changed(network__guidance_size=0, loss__transforms=[]),
+    stage_two,
+    None,
+    "its network has no guidance_size",
+  ),
+  (
+    "one",
+    None,
+    stage_two,
+    changed(loss__transforms=[{**WEIGHTS, "high": 4.0}]),
+    "knows weights from 0 to 2 and config.loss.transforms draws from 0 to 4",
+  ),
+  ("one", None, stage_two, changed(teacher__interval=(0.1, 1.0)), "guided=False leaves out"),
+  (
+    "one",
+    None,
+    stage_two,
+    changed(loss__teacher_steps=3, loss__teacher_grid=""),
+    "even number of steps, got 3",
+  ),
+  ("one", None, stage_two, changed(loss__teacher_steps=None), "config.loss.teacher_steps is the number"),
+  (
+    "one",
+    None,
+    stage_two,
+    changed(loss__teacher_grid="karas"),
+    "config.loss.teacher_grid: unknown grid 'karas', did you mean 'karras'",
+  ),
+  ("one", None, stage_two, changed(loss__sampler="heun"), "one of the samplers ddim, double_step"),
+  (
+    "one",
+    None,
+    stage_two,
+    changed(sampler__steps=4),
+    "config.sampler must be .* solver='ddim', steps=2 and a grid with the times 80, 0.8717, 0 ",
+  ),
+  (
+    "two",
+    None,
+    stage_one,
+    changed(teacher__guided=False),
+    "itself a student of 2 ddim steps .* learn its steps",
+  ),
+  ("two", None, stage_two, None, "makes 2 steps at 80, .*asks it for 4 at .*set teacher_steps=2"),
+  (
+    "two",
+    changed(loss__sampler="double_step"),
+    stage_two,
+    None,
+    "only a student of ddim steps can be halved again",
+  ),
 ]
 
 
-@pytest.mark.parametrize("name, there, config, here, words", MISFITS, ids=[words[:30] for *_, words in MISFITS])
-def test_misfits_are_one_sentence_before_anything_is_compiled(runs, tmp_path, monkeypatch, name, there, config, here, words):
+@pytest.mark.parametrize(
+  "name, there, config, here, words", MISFITS, ids=[words[:30] for *_, words in MISFITS]
+)
+def test_misfits_are_one_sentence_before_anything_is_compiled(
+  runs, tmp_path, monkeypatch, name, there, config, here, words
+):
   folder = runs / name
   if there is not None:
     folder = tmp_path / name
@@ -304,7 +481,9 @@ def test_misfits_are_one_sentence_before_anything_is_compiled(runs, tmp_path, mo
     here(config)
   if config.get("teacher", {}).get("workdir") == "FOLDER":
     config.teacher.workdir = str(folder)
-  monkeypatch.setattr(loop.steps, "make_step", lambda *arguments, **options: pytest.fail("nothing should be built"))
+  monkeypatch.setattr(
+    loop.steps, "make_step", lambda *arguments, **options: pytest.fail("nothing should be built")
+  )
   with pytest.raises(UserError, match=words) as error:
     loop.train(config, str(tmp_path / "run"), quiet=True)
   assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
@@ -315,24 +494,39 @@ def test_a_config_with_a_teacher_is_resolved_first(runs):
   with pytest.raises(UserError, match="config.teacher has no 'saved'"):
     model.assemble(config)
   resolved = teacher.resolve(config, "nowhere")
-  assert "saved" in resolved.teacher and "saved" not in config.teacher and (resolved.teacher.saved.step, resolved.teacher.saved.ema) == (3, "64")
+  assert (
+    "saved" in resolved.teacher
+    and "saved" not in config.teacher
+    and (resolved.teacher.saved.step, resolved.teacher.saved.ema) == (3, "64")
+  )
 
 
 def test_stages_of_the_digits_fit_each_other(monkeypatch):
   """Each stage learns the steps that the one before makes, and is sampled with its own."""
   from pathlib import Path
+
   root = Path(__file__).parents[2]
   monkeypatch.syspath_prepend(root)
-  stages = {name: configuration.load(f"{root / 'configs' / 'distill_digits.py'}:{name}") for name in ("stage_one", "32", "16", "8", "4", "2", "1")}
+  stages = {
+    name: configuration.load(f"{root / 'configs' / 'distill_digits.py'}:{name}")
+    for name in ("stage_one", "32", "16", "8", "4", "2", "1")
+  }
   process = processes.edm()
   before = model.solver(stages["stage_one"].sampler, process)
   assert student.own_solver(stages["stage_one"].loss, process) is None and stages["stage_one"].teacher.guided
   for name, config in list(stages.items())[1:]:
     grid, sampler = student.taught(config.loss, process)
-    assert student.same_solver(solvers.ddim(process, grid), before) and sampler == "ddim" and not config.teacher.guided
+    assert (
+      student.same_solver(solvers.ddim(process, grid), before)
+      and sampler == "ddim"
+      and not config.teacher.guided
+    )
     before = model.solver(config.sampler, process)
     assert student.same_solver(before, student.own_solver(config.loss, process)) and before.nfe == int(name)
-    assert student.guidance_range(config.loss) == (0.0, 4.0) and config.training.warm_start == config.teacher.workdir
+    assert (
+      student.guidance_range(config.loss) == (0.0, 4.0)
+      and config.training.warm_start == config.teacher.workdir
+    )
   with pytest.raises(UserError, match="there are stage_one, 32"):
     configuration.load(f"{root / 'configs' / 'distill_digits.py'}:64")
 
@@ -343,7 +537,9 @@ def test_an_unguided_model_without_classes(tmp_path, sampler, steps):
   """Progressive distillation alone: no weight, no condition, and the grid by name."""
   teachers, config = base(3), stage_two(tmp_path / "teacher")
   for one in (teachers, config):
-    changed(data=dict(factory="tiny.ring", classes=0), network=dict(factory="networks.MLP", width=8, depth=1))(one)
+    changed(
+      data=dict(factory="tiny.ring", classes=0), network=dict(factory="networks.MLP", width=8, depth=1)
+    )(one)
   del teachers.loss.condition_dropout
   saved(teachers, tmp_path / "teacher")
   changed(loss__transforms=[], loss__teacher_grid="log_snr", loss__sampler=sampler)(config)
@@ -352,13 +548,19 @@ def test_an_unguided_model_without_classes(tmp_path, sampler, steps):
   run = saved_run.open_run(str(tmp_path / "student"))
   denoiser, solver = saved_run.make_sampler(run)
   found = sampling.generate(denoiser, solver, (2,), 8, batch=8)
-  assert (found.nfe, found.forward_passes) == (steps, steps) and np.isfinite(found.x).all() and int(done.state.step) == 2
+  assert (
+    (found.nfe, found.forward_passes) == (steps, steps)
+    and np.isfinite(found.x).all()
+    and int(done.state.step) == 2
+  )
   with pytest.raises(UserError, match="guidance 1.0 needs a model with classes"):
     saved_run.make_sampler(run, guidance=1.0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [dict(layout="fsdp"), dict(accumulate=2), dict(layout="fsdp", accumulate=2)], ids=str)
+@pytest.mark.parametrize(
+  "changes", [dict(layout="fsdp"), dict(accumulate=2), dict(layout="fsdp", accumulate=2)], ids=str
+)
 def test_the_same_however_it_is_spread(runs, tmp_path, monkeypatch, changes):
   """The teacher is split like the model's own parameters, and in parts of a batch it says the same."""
   monkeypatch.setattr(sharding, "make_mesh", sharding.make_mesh.func)  # of all eight devices again
@@ -370,8 +572,15 @@ def test_the_same_however_it_is_spread(runs, tmp_path, monkeypatch, changes):
     config.training.update(dict(steps=3, **more))
     done = loop.train(config, str(tmp_path / name), quiet=True)
   fixed, params = done.state.loss_state["fixed"]["teacher"], done.state.params["model"]
-  assert jax.tree.map(lambda leaf: leaf.sharding.spec, fixed) == jax.tree.map(lambda leaf: leaf.sharding.spec, params)
+  assert jax.tree.map(lambda leaf: leaf.sharding.spec, fixed) == jax.tree.map(
+    lambda leaf: leaf.sharding.spec, params
+  )
   split = [leaf for leaf in jax.tree.leaves(fixed) if not leaf.sharding.is_fully_replicated]
   assert bool(split) == ("layout" in changes)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6), *(arrays(tmp_path / name)["params"] for name in ("plain", "spread")))
-  same_bits(arrays(tmp_path / "spread")["loss_state"]["fixed"], arrays(tmp_path / "plain")["loss_state"]["fixed"])
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-6),
+    *(arrays(tmp_path / name)["params"] for name in ("plain", "spread")),
+  )
+  same_bits(
+    arrays(tmp_path / "spread")["loss_state"]["fixed"], arrays(tmp_path / "plain")["loss_state"]["fixed"]
+  )

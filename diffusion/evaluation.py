@@ -46,7 +46,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   model.check_keys(section, EVALUATION_KEYS, "config.evaluation")
   found = (
     _of_samples(run, workdir, section, quiet, sampler)
-    if run.denoiser is not None
+    if run.parts.parameterization is not None
     else _of_estimator(run, workdir, section, sampler)
   )
   if section.get("own"):

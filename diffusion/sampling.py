@@ -46,16 +46,6 @@ def draw_noise(process, seed, indices, shape):
   return noise, solver_keys
 
 
-def forward_passes(denoiser, solver, nfe=None) -> int | float:
-  """Network evaluations for one sample: calls of the denoiser (the solver's own number by default) times what
-  one call costs."""
-  passes = solver.nfe if nfe is None else nfe
-  while hasattr(denoiser, "forward_passes"):
-    passes *= denoiser.forward_passes
-    denoiser = denoiser.denoiser
-  return passes
-
-
 def generate(
   denoiser,
   solver,
@@ -128,7 +118,7 @@ def generate(
     np.concatenate(kept)[:num],
     np.concatenate(kept_labels)[:num] if kept_labels else None,
     nfe,
-    forward_passes(denoiser, solver, nfe),
+    nfe * denoiser.cost,
     np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
     evaluations,
   )

@@ -16,8 +16,7 @@ class SavedRun(NamedTuple):
     parts: config, data set, process, network, parameterisation (`training.model.Parts`).
     state: the train state of the checkpoint.
     params: the averaged weights, or those that were asked for.
-    field: what the network computes with them (`losses.Field`).
-    denoiser: the network with them as a denoiser; None if the run's config makes none of it.
+    denoiser: the network with them as a denoiser, with every view that the network states.
     step: training steps of the checkpoint.
     mesh: the devices it was put on.
   """
@@ -25,7 +24,6 @@ class SavedRun(NamedTuple):
   parts: Any
   state: Any
   params: Any
-  field: Any
   denoiser: Any
   step: int
   mesh: Any
@@ -67,13 +65,11 @@ def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
   )
   state = checkpoints.read_state(path, template)
-  denoiser = None if parts.parameterization is None else model.trained_denoiser(parts, state, ema)
   return SavedRun(
     parts,
     state,
     model.trained_params(parts, state, ema),
-    model.trained_field(parts, state, ema),
-    denoiser,
+    model.trained_denoiser(parts, state, ema),
     checkpoints.read_meta(path)["step"],
     mesh,
   )
@@ -94,11 +90,11 @@ def make_sampler(run: SavedRun, **changes):
       interval of guidance that a distilled run did not learn, another solver than a student of steps was
       distilled for, or a run that learned no denoiser.
   """
-  if run.denoiser is None:
+  if run.parts.parameterization is None:
     raise UserError(
-      f"this run's network gives {', '.join(model.methods(run.parts.network))} and is no denoiser, so no "
+      f"this run's network gives {', '.join(model.own_views(run.parts.network))} and no posterior mean, so no "
       "solver samples from it: "
-      "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and use its field"
+      "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and ask its denoiser"
     )
   section = sampler_section(run, changes)
   name = section.get("solver", "dpmpp_2m")

@@ -44,7 +44,7 @@ def test_every_view_of_every_kind(kind, name, x64):
   t = jnp.asarray([0.002, 0.3, 5.0, 70.0]) if name == "edm" else jnp.asarray([0.002, 0.3, 0.7, 0.98])
   x0 = jax.random.normal(jax.random.key(0), (4, 3, 2), jnp.float64)
   eps = jax.random.normal(jax.random.key(1), (4, 3, 2), jnp.float64)
-  x = process.perturb(x0, eps, t)
+  x = process.corrupt(x0, eps, t)
   output = raw_output(kind, process, t, x, x0, eps)
   denoiser = denoisers.from_function(lambda params, x, t, cond: params, process, FACTORIES[kind](), output)
   prediction = denoiser(x, t, views=VIEWS)
@@ -98,7 +98,7 @@ def test_float32_keeps_its_digits_at_both_ends():
     t = jnp.asarray([low, high], jnp.float32)
     x0 = jax.random.normal(jax.random.key(0), (2, 500))
     eps = jax.random.normal(jax.random.key(1), (2, 500))
-    x = process.perturb(x0, eps, t)
+    x = process.corrupt(x0, eps, t)
     output = raw_output("edm", process, t, x, x0, eps)
     prediction = denoisers.from_function(lambda params, x, t, cond: params, process, denoisers.edm(), output)(
       x, t

@@ -1,7 +1,7 @@
 """What an autoregressive score is used for: its one-dimensional conditionals are tabulated, so that the
 density is known and sampled exactly.
 
-The model is a `losses.Field` with `context` and `head`, trained by `losses.autoregressive_score_matching` or
+The model is a denoiser with the views `context` and `head`, trained by `losses.autoregressive_score_matching` or
 its denoising form. Nothing here compiles by itself: put a call into `jax.jit`.
 """
 
@@ -10,4 +10,4 @@ from diffusion.autoregressive.likelihood import conditional_log_probs, log_prob
 from diffusion.autoregressive.order import check_order
 from diffusion.autoregressive.sampling import sample
 from diffusion.autoregressive.table import Table, check_grid, table
-from diffusion.losses.autoregressive import conditional_scores
+from diffusion.losses.autoregressive import conditional_scores, context_of, head_of

@@ -1,6 +1,5 @@
 """Samples of an autoregressive score by one-dimensional Langevin chains, with falling noise if wanted."""
 
-import functools
 import math
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import mcmc
+from diffusion.losses.autoregressive import context_of, head_of
 from diffusion.mcmc.base import fold
 
 START, NOISE, CHAIN = 0, 1, 2  # purposes of a coordinate's keys
@@ -36,7 +36,7 @@ def langevin_sample(
   they are at the last.
 
   Args:
-    model: a `losses.Field` with `context` and `head`.
+    model: a denoiser with the views `context` and `head`.
     key: a typed key; sample i depends on (key, i) alone.
     n, shape: number of samples, and the shape of one.
     step_size: of the last level, or the only one; a tenth of the smallest conditional variance is a start.
@@ -49,8 +49,9 @@ def langevin_sample(
   Raises ValueError for numbers that are not positive, times that do not fall, or several times without a
   process.
 
-  >>> from diffusion import losses
-  >>> model = losses.Field(context=lambda x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda context, x, t, cond: 3.0 - x)
+  >>> from diffusion import denoisers
+  >>> model = denoisers.from_functions(
+  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: 3.0 - x)
   >>> x = langevin_sample(model, jax.random.key(0), 1000, (2,), step_size=0.2, num_steps=60)
   >>> x.shape, bool(jnp.abs(x.mean() - 3.0) < 0.1)
   ((1000, 2), True)
@@ -85,9 +86,9 @@ def langevin_sample(
       noise = draw(fold(fold(own, NOISE), number), (size,))
       seen = at["ratio"] * x + at["spread"] * noise
       time = jnp.broadcast_to(at["t"], (n,))
-      context = model.context(seen.reshape(n, *shape), time, cond).reshape(n, size, -1)
+      context = context_of(model, seen.reshape(n, *shape), time, cond).reshape(n, size, -1)
       context = jax.lax.dynamic_slice_in_dim(context, d, 1, 1)
-      score = jax.tree_util.Partial(functools.partial(_score, model.head), context, time, cond)
+      score = jax.tree_util.Partial(_score, model, context, time, cond)
       chain = mcmc.run(
         mcmc.langevin(score, at["step_size"]),
         at["rescale"] * value,
@@ -104,9 +105,9 @@ def langevin_sample(
   return x.reshape(n, *shape)
 
 
-def _score(head, context, t, cond, x):
+def _score(model, context, t, cond, x):
   """The score [n] of one coordinate each at x [n], context [n, 1, C]."""
-  return head(context, x[:, None], t, cond)[:, 0]
+  return head_of(model, context, x[:, None], t, cond)[:, 0]
 
 
 def _levels(process, times, step_size):

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.autoregressive.table import check_grid, conditional_table
+from diffusion.losses.autoregressive import context_of
 
 
 def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256):
   """log p(x_d | x_<d) in nats, like x: [B, ...]; -inf where x_d is off the grid.
 
   Args:
-    model: a `losses.Field` with `context` and `head`.
+    model: a denoiser with the views `context` and `head`.
     x: [B, ...].
     grid: [G] for all coordinates, or [D, G]; it has to hold practically all the mass of every conditional,
       for it is all that is normalised over. The error is of the second order in its spacing.
@@ -22,15 +23,16 @@ def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256)
 
   Raises ValueError for a grid that does not fit or does not increase.
 
-  >>> from diffusion import losses
-  >>> model = losses.Field(context=lambda x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda context, x, t, cond: -x)
+  >>> from diffusion import denoisers
+  >>> model = denoisers.from_functions(
+  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: -x)
   >>> conditional_log_probs(model, jnp.zeros((1, 2)), jnp.linspace(-8.0, 8.0, 401)).round(3).tolist()      # -log sqrt(2 pi)
   [[-0.919..., -0.919...]]
   """
   size = math.prod(x.shape[1:])
   grid = check_grid(grid, size, "log_prob").astype(x.dtype)
   t = jnp.broadcast_to(jnp.asarray(t, jnp.result_type(float)), x.shape[:1])
-  context = model.context(x, t, cond)
+  context = context_of(model, x, t, cond)
   each = lambda leaf: jnp.repeat(leaf, size, axis=0)
   rows = (
     x.reshape(-1),

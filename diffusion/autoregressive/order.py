@@ -1,4 +1,4 @@
-"""Whether an autoregressive field keeps its order: by derivatives, coordinate by coordinate."""
+"""Whether an autoregressive model keeps its order: by derivatives, coordinate by coordinate."""
 
 import math
 
@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.losses.autoregressive import context_of, head_of
+
 
 def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
-  """Raises ValueError for a field whose context or head sees what it may not.
+  """Raises ValueError for a model whose context or head sees what it may not.
 
   A context that sees its own coordinate or a later one still trains, to a low loss that means nothing. What
   is checked, at these x: the context of coordinate d has derivatives of exactly zero in x_d and all after it;
@@ -17,29 +19,31 @@ def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
   values of one of them.
 
   Args:
-    model: a `losses.Field` with `context` and `head`, bound to parameters: take some away from their zeros,
+    model: a denoiser with the views `context` and `head`, with parameters: take some away from their zeros,
       or the check sees nothing.
     x: [B, ...] a few examples; the order is that of an example flattened row by row, channels last.
     t: a number, or [B].
     cond: None, or a dict of [B, ...].
     rtol: to which the head's scores in another order agree, relative to the largest.
 
-  >>> from diffusion import losses
-  >>> before = lambda x: jnp.cumsum(x, axis=1) - x
-  >>> check_order(losses.Field(context=lambda x, t, cond: before(x)[..., None], head=lambda c, x, t, cond: c[..., 0] - x), jnp.ones((1, 3)))
-  >>> check_order(losses.Field(context=lambda x, t, cond: x[..., None], head=lambda c, x, t, cond: c[..., 0] - x), jnp.ones((1, 3)))
+  >>> from diffusion import denoisers
+  >>> head = lambda params, x, t, cond: cond["context"][..., 0] - x
+  >>> before = lambda params, x, t, cond: (jnp.cumsum(x, axis=1) - x)[..., None]
+  >>> check_order(denoisers.from_functions(context=before, head=head), jnp.ones((1, 3)))
+  >>> same = lambda params, x, t, cond: x[..., None]
+  >>> check_order(denoisers.from_functions(context=same, head=head), jnp.ones((1, 3)))
   Traceback (most recent call last):
   ...
   ValueError: the context of coordinate 0 depends on coordinate 0, ...
   """
   t = jnp.broadcast_to(jnp.asarray(t, jnp.result_type(float)), x.shape[:1])
   size = math.prod(x.shape[1:])
-  context = model.context(x, t, cond)
+  context = context_of(model, x, t, cond)
   if context.shape[:-1] != x.shape:
     raise ValueError(
       f"the context of x {x.shape} is one vector a coordinate, {(*x.shape, 'C')}; got {context.shape}"
     )
-  seen = np.asarray(jax.jit(lambda: influence(lambda x: model.context(x, t, cond), x, size))())
+  seen = np.asarray(jax.jit(lambda: influence(lambda x: context_of(model, x, t, cond), x, size))())
   leak = np.argwhere(np.triu(seen != 0))  # [of, on] with on >= of
   if leak.size:
     of, on = leak[0]
@@ -50,8 +54,8 @@ def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
       "over coordinates"
     )
   for what, function, inputs in (
-    ("", lambda x: model.head(context, x, t, cond), x),
-    ("the context of ", lambda c: model.head(c, x, t, cond), context),
+    ("", lambda x: head_of(model, context, x, t, cond), x),
+    ("the context of ", lambda c: head_of(model, c, x, t, cond), context),
   ):
     met = np.asarray(jax.jit(lambda f=function, inputs=inputs: influence(f, inputs, size))())
     meeting = np.argwhere((met != 0) & ~np.eye(size, dtype=bool))
@@ -62,8 +66,8 @@ def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
         "own context alone"
       )
   flat, values = context.reshape(x.shape[0], size, -1), x.reshape(x.shape[0], size)
-  scores = model.head(context, x, t, cond).reshape(values.shape)
-  turned = model.head(flat[:, ::-1], values[:, ::-1], t, cond)
+  scores = head_of(model, context, x, t, cond).reshape(values.shape)
+  turned = head_of(model, flat[:, ::-1], values[:, ::-1], t, cond)
   if turned.shape != values.shape or float(jnp.max(jnp.abs(turned[:, ::-1] - scores))) > rtol * float(
     jnp.max(jnp.abs(scores))
   ):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.autoregressive.table import check_grid, conditional_table
+from diffusion.losses.autoregressive import context_of
 
 
 def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 256):
@@ -17,7 +18,7 @@ def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 25
   each.
 
   Args:
-    model: a `losses.Field` with `context` and `head`.
+    model: a denoiser with the views `context` and `head`.
     key: a typed key.
     n: number of samples.
     shape: of one of them.
@@ -28,8 +29,9 @@ def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 25
 
   Raises ValueError for n below one, or a grid that does not fit or does not increase.
 
-  >>> from diffusion import losses
-  >>> model = losses.Field(context=lambda x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda context, x, t, cond: 3.0 - x)
+  >>> from diffusion import denoisers
+  >>> model = denoisers.from_functions(
+  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: 3.0 - x)
   >>> x = sample(model, jax.random.key(0), 1000, (2,), jnp.linspace(-4.0, 10.0, 201))
   >>> x.shape, bool(jnp.abs(x.mean() - 3.0) < 0.1)
   ((1000, 2), True)
@@ -42,7 +44,7 @@ def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 25
   u = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), (size,), grid.dtype))(jnp.arange(n))
 
   def step(x, coordinate):
-    context = model.context(x.reshape(n, *shape), t, cond).reshape(n, size, -1)
+    context = context_of(model, x.reshape(n, *shape), t, cond).reshape(n, size, -1)
     rows = (
       jax.lax.dynamic_index_in_dim(u, coordinate, 1, False),
       jax.lax.dynamic_index_in_dim(context, coordinate, 1, False),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.losses.autoregressive import head_of
 from diffusion.precision import at_least_single
 
 
@@ -129,9 +130,9 @@ def check_grid(grid, size: int, who: str):
 
 
 def conditional_table(model, grid, context, t, cond) -> Table:
-  """The tables of N conditionals: grid [N, G], context [N, C], t [N], cond as the model's head takes it."""
+  """The tables of N conditionals: grid [N, G], context [N, C], t [N], cond as the model takes it."""
   context = jnp.broadcast_to(context[:, None, :], (*grid.shape, context.shape[-1]))
-  score, slope = jax.jvp(lambda x: model.head(context, x, t, cond), (grid,), (jnp.ones_like(grid),))
+  score, slope = jax.jvp(lambda x: head_of(model, context, x, t, cond), (grid,), (jnp.ones_like(grid),))
   if score.shape != grid.shape:
     raise ValueError(
       f"the head takes any number of values of a coordinate, context {context.shape} with x {grid.shape}, "

@@ -200,14 +200,13 @@ def trained(config, oracle, pool, labels, seed, width, steps):
   exact one, as in the paper."""
   process, network = oracle.process, networks.MLP(width=width, depth=config.blocks, num_classes=2)
   template = denoisers.from_flax(network, process, denoisers.edm(data_std=STD), None)
-  exact = denoisers.from_function(lambda own, x, t, cond: own(x, t, cond).x0, process, denoisers.x0())
   loss = losses.chain(
     losses.distillation(process),
     losses.condition_dropout(config.dropout),
     losses.weight_by(losses.edm(data_std=STD)),
     losses.at_times(
       losses.low_discrepancy(losses.log_normal_sigma(config.log_mean, config.log_std)),
-      fields=losses.fields(model=template, teacher=exact),
+      roles=losses.roles(model=template, teacher=oracle),
     ),
   )
   start = jax.jit(lambda key: network.init(key, pool[:1], jnp.zeros(1), {"label": labels[:1]})["params"])(
@@ -219,9 +218,7 @@ def trained(config, oracle, pool, labels, seed, width, steps):
     rows = jax.random.randint(key, (config.batch,), 0, len(pool))
     return {"x": pool[rows], "cond": {"label": labels[rows]}}
 
-  return template.with_params(
-    fit(loss, start, transform, batch, steps=steps, seed=seed, fixed={"teacher": oracle})[0]["model"]
-  )
+  return template.with_params(fit(loss, start, transform, batch, steps=steps, seed=seed)[0]["model"])
 
 
 def draw(path, truth, panels, most=3000):

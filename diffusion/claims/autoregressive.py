@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion import autoregressive, losses, networks, oracles, processes
+from diffusion import autoregressive, denoisers, losses, networks, oracles, processes
 from diffusion.claims.fitting import fit
 from diffusion.data import load
 from diffusion.pictures import scatter2d
@@ -76,16 +76,9 @@ def made(config, **changes):
   return networks.MADE(**(options | changes))
 
 
-def bound(network, clock=lambda t: t):
-  """Templates of `context` and `head` for `losses.fields`; the network is told clock(t)."""
-
-  def context(params, x, t, cond=None):
-    return network.apply({"params": params}, x, clock(t), cond, method="context")
-
-  def head(params, context, x, t, cond=None):
-    return network.apply({"params": params}, context, x, t, cond, method="head")
-
-  return {"context": context, "head": head}
+def bound(network):
+  """The network as a denoiser with the views `context` and `head`, a template for a loss."""
+  return denoisers.from_flax(network, None, None, None, methods=("context", "head"))
 
 
 def initial(network, shape, seed):
@@ -157,7 +150,7 @@ def without_background(config, x, log_mixture):
 
 
 def fitted(config, draw, steps, seed):
-  """The `losses.Field` of a MADE trained by score matching on points of the plane and of the background."""
+  """The denoiser of a MADE trained by score matching on points of the plane and of the background."""
   network, background = made(config), config.background
 
   def data(key):
@@ -169,12 +162,14 @@ def fitted(config, draw, steps, seed):
       )
     }
 
-  fields = losses.fields(model=bound(network))
-  loss = losses.chain(losses.autoregressive_score_matching(), losses.at_times(NO_TIME, fields=fields))
+  model = bound(network)
+  loss = losses.chain(
+    losses.autoregressive_score_matching(), losses.at_times(NO_TIME, roles=losses.roles(model=model))
+  )
   params, _, _ = fit(
     loss, initial(network, (2,), seed), optimiser(config, steps), data, steps=steps, seed=seed
   )
-  return fields(params)["model"]
+  return model.with_params(params["model"])
 
 
 def draw_samples(path, sets, reach):
@@ -214,12 +209,12 @@ def in_the_plane(run, workdir, *, points=301, reach=3.5) -> dict:
   process, dataset = run.parts.process, run.parts.dataset
   low = float(process.t_min)
   held = jnp.asarray(dataset.scaling.to_model(np.asarray(load(dataset.held_out, 2000)["x"])), jnp.float32)
-  held = process.perturb(held, jax.random.normal(jax.random.key(0), held.shape), jnp.full(len(held), low))
+  held = process.corrupt(held, jax.random.normal(jax.random.key(0), held.shape), jnp.full(len(held), low))
   grid = jnp.linspace(-reach, reach, points)
   nats, samples = jax.jit(
     lambda x: (
-      -jnp.mean(autoregressive.log_prob(run.field, x, grid, t=low)),
-      autoregressive.sample(run.field, jax.random.key(1), 2000, (2,), grid, t=low),
+      -jnp.mean(autoregressive.log_prob(run.denoiser, x, grid, t=low)),
+      autoregressive.sample(run.denoiser, jax.random.key(1), 2000, (2,), grid, t=low),
     )
   )(held)
   scatter2d(os.path.join(workdir, "samples.png"), np.asarray(samples), np.asarray(held))
@@ -235,16 +230,15 @@ def one_logistic(config, data, test, seed):
     z = (x - context[..., 0]) * jnp.exp(-context[..., 1])
     return jnp.sum(jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - context[..., 1], axis=1)
 
-  context = lambda params, x, t, cond=None: network.apply({"params": params}, x, t, cond, method="context")
   base = losses.score_matching()
   objective = base.replace(
     name="maximum_likelihood",
     needs={"model": {"context": "maximum_likelihood"}},
-    evaluate=lambda fields, draw, state: losses.terms(
-      -log_density(fields["model"].context(draw.x_t, draw.t), draw.x_t)
+    evaluate=lambda roles, placed, params, state, clock: losses.terms(
+      -log_density(autoregressive.context_of(roles["model"], placed.x_t, placed.t), placed.x_t)
     ),
   )
-  loss = losses.chain(objective, losses.at_times(NO_TIME, fields=losses.fields(model={"context": context})))
+  loss = losses.chain(objective, losses.at_times(NO_TIME, roles=losses.roles(model=bound(network))))
   params, _, _ = fit(
     loss,
     initial(network, (2,), seed),
@@ -253,8 +247,9 @@ def one_logistic(config, data, test, seed):
     steps=config.logistic_steps,
     seed=seed,
   )
+  model = bound(network).with_params(params["model"])
   return np.asarray(
-    jax.jit(lambda x: log_density(context(params["model"], x, jnp.full(x.shape[0], 0.5)), x))(test),
+    jax.jit(lambda x: log_density(autoregressive.context_of(model, x, jnp.full(x.shape[0], 0.5)), x))(test),
     np.float64,
   )
 
@@ -288,7 +283,9 @@ def digits():
 
 def free_score(network):
   """The score of a network whose coordinates all see each other, as a template."""
-  return lambda params, x, t, cond=None: network.apply({"params": params}, x, t, cond)
+  return denoisers.from_functions(
+    score=lambda params, x, t, cond=None: network.apply({"params": params}, x, t, cond)
+  )
 
 
 def contestants(config):
@@ -296,14 +293,14 @@ def contestants(config):
   one by projections of its own, and free score networks of the same size, number for number, by sliced score
   matching and by its variance-reduced form."""
   ordered, free = made(config), made(config, masked=False)
-  close = lambda objective, templates: losses.chain(
-    objective, losses.at_times(NO_TIME, fields=losses.fields(model=templates))
+  close = lambda objective, model: losses.chain(
+    objective, losses.at_times(NO_TIME, roles=losses.roles(model=model))
   )
-  score = {"score": free_score(free)}
+  score = free_score(free)
   return {
     "csm": (close(losses.autoregressive_score_matching(), bound(ordered)), ordered),
     "csm_by_projection": (
-      close(losses.sliced_score_matching(variance_reduced=False), {"score": free_score(ordered)}),
+      close(losses.sliced_score_matching(variance_reduced=False), free_score(ordered)),
       ordered,
     ),
     "ssm": (close(losses.sliced_score_matching(variance_reduced=False), score), free),
@@ -359,7 +356,7 @@ def exact_loss(name, config):
   else:
     loss = losses.chain(
       losses.score_matching(),
-      losses.at_times(NO_TIME, fields=losses.fields(model={"score": free_score(made(config, masked=False))})),
+      losses.at_times(NO_TIME, roles=losses.roles(model=free_score(made(config, masked=False)))),
     )
   return lambda params, batch: loss(
     {"model": params, "loss": {}}, {"objective": {}, "collections": {}}, 0, jax.random.key(0), batch
@@ -437,14 +434,14 @@ def denoising(config, seed):
   network = networks.PixelCNN(**dict(config.network))
   loss = losses.chain(
     losses.autoregressive_denoising_score_matching(process),
-    losses.at_times(losses.uniform_times(sigma, sigma * 1.0001), fields=losses.fields(model=bound(network))),
+    losses.at_times(losses.uniform_times(sigma, sigma * 1.0001), roles=losses.roles(model=bound(network))),
   )
   data = lambda key: {"x": train[jax.random.randint(key, (config.batch,), 0, len(train))]}
   params, _, _ = fit(
     loss, initial(network, (8, 8, 1), seed), optimiser(config), data, steps=config.steps, seed=seed
   )
   noisy = test + sigma * jax.random.normal(jax.random.key(900 + seed), test.shape)
-  model = losses.fields(model=bound(network))(params)["model"]
+  model = bound(network).with_params(params["model"])
   score, _ = jax.jit(lambda x: autoregressive.conditional_scores(model, x, jnp.full(x.shape[0], sigma)))(
     noisy
   )

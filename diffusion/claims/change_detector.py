@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import density_ratio, losses, processes
+from diffusion import denoisers, density_ratio, losses, processes
 from diffusion.claims.density_ratio import adam, inner_product_field
 from diffusion.claims.fitting import fit
 
@@ -27,7 +27,9 @@ def measure(config, seed):
   time_score, init = inner_product_field(config.components, config.width, config.depth)
   loss = losses.chain(
     losses.time_score_matching(path, weight=losses.both_ends()),
-    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+    losses.at_times(
+      losses.low_discrepancy(), roles=losses.roles(model=denoisers.from_functions(time_score=time_score))
+    ),
   )
 
   def batches(key):

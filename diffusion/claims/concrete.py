@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion import likelihood, losses, mcmc, networks, processes
+from diffusion import denoisers, likelihood, losses, mcmc, networks, processes
 from diffusion.claims.fitting import fit
 
 
@@ -79,7 +79,8 @@ def adam(rate, steps):
 def trained(config, objective, times, network, data, seed, shape, label=None):
   """concrete(x, t, cond=None) of the network after config.steps, as data of later programs."""
   closing = losses.at_times(
-    times, fields=losses.fields(model={"concrete": functools.partial(apply, network)})
+    times,
+    roles=losses.roles(model=denoisers.from_flax(network, None, None, None, methods=("concrete_score",))),
   )
   cond = None if label is None else {"label": jnp.zeros(1, jnp.int32)}
   start = network.init(jax.random.key(seed + 1), jnp.zeros((1, *shape), jnp.int32), jnp.zeros(1), cond)[
@@ -97,7 +98,7 @@ def trained(config, objective, times, network, data, seed, shape, label=None):
 
 
 def apply(network, params, x, t, cond=None):
-  """The field `concrete` of a network."""
+  """The concrete score of a network."""
   return network.apply({"params": params}, x, t, cond)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion import density_ratio, losses, networks, processes
+from diffusion import denoisers, density_ratio, losses, networks, processes
 from diffusion.claims.fitting import fit
 
 SAMPLES = 100_000
@@ -26,7 +26,7 @@ def correlated(dim):
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A closed loss whose fields take prepare(parameters), computed once a step and differentiated through."""
+  """A closed loss whose functions take prepare(parameters), computed once a step and differentiated through."""
 
   loss: losses.Loss
   prepare: Callable
@@ -81,7 +81,8 @@ def mutual_information(config, seed):
   loss = losses.chain(
     objective,
     losses.at_times(
-      losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score, "score": score})
+      losses.low_discrepancy(),
+      roles=losses.roles(model=denoisers.from_functions(time_score=time_score, score=score)),
     ),
   )
   params, _, _ = fit(
@@ -130,7 +131,9 @@ def mutual_information_network(config, seed):
   time_score, init = inner_product_field(config.dim, config.width, config.depth)
   loss = losses.chain(
     losses.time_score_matching(path),
-    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+    losses.at_times(
+      losses.low_discrepancy(), roles=losses.roles(model=denoisers.from_functions(time_score=time_score))
+    ),
   )
   params, _, _ = fit(
     loss,
@@ -166,7 +169,9 @@ def classifiers(config, seed):
 
   loss = losses.chain(
     losses.telescoping_ratio(path, num),
-    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+    losses.at_times(
+      losses.low_discrepancy(), roles=losses.roles(model=denoisers.from_functions(time_score=time_score))
+    ),
   )
   start = {"form": jnp.zeros((num, config.dim, config.dim)), "offset": jnp.zeros(num)}
   params, _, _ = fit(
@@ -208,7 +213,9 @@ def peaked(config, seed):
 
   loss = losses.chain(
     losses.time_score_matching(path, weight=losses.uniform(), t_min=config.t_min),
-    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model={"time_score": time_score})),
+    losses.at_times(
+      losses.low_discrepancy(), roles=losses.roles(model=denoisers.from_functions(time_score=time_score))
+    ),
   )
   start = {"mean": jnp.asarray(1.0), "log_deviation": jnp.asarray(-3.0)}
   sample = lambda key: {"x": deviation * jax.random.normal(key, (config.batch, 1))}

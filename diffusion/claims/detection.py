@@ -181,7 +181,7 @@ def hallucinations(config, seed):
     losses.weight_by(losses.edm(data_std=std)),
     losses.at_times(
       losses.low_discrepancy(losses.log_normal_sigma(config.log_mean, config.log_std)),
-      fields=losses.fields(model={"denoise": template}),
+      roles=losses.roles(model=template),
     ),
   )
   start = jax.jit(lambda key: network.init(key, jnp.zeros((1, 2)), jnp.zeros(1))["params"])(

@@ -79,7 +79,7 @@ def trained(config, process, data, seed, num_classes=CLASSES):
     losses.weight_by(losses.edm(data_std=std)),
     losses.at_times(
       losses.low_discrepancy(losses.log_normal_sigma(-1.2, 1.2)),
-      fields=losses.fields(model={"denoise": template}),
+      roles=losses.roles(model=template),
     ),
   )
   transform = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps), b2=0.99)

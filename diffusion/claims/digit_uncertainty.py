@@ -35,7 +35,7 @@ def measure(config, seed):
     losses.second_order(config.rank, variance_reduced=False, residual=True),
     losses.at_times(
       losses.uniform_times(config.level, config.level * 1.00001),
-      fields=losses.fields(model={"denoise": template, "hessian": hessian}),
+      roles=losses.roles(model=denoisers.extend(template, hessian=hessian)),
     ),
   )
   data = lambda key: {"x": train[jax.random.randint(key, (config.batch,), 0, len(train))]}
@@ -48,7 +48,7 @@ def measure(config, seed):
 
   x0 = test[: config.examples]
   t = jnp.full(len(x0), config.level)
-  x = process.perturb(x0, jax.random.normal(jax.random.key(seed + 1), x0.shape), t)
+  x = process.corrupt(x0, jax.random.normal(jax.random.key(seed + 1), x0.shape), t)
   exact = oracles.atoms(process, train)
 
   @jax.jit

@@ -38,7 +38,7 @@ def distilled(config, process, network, parameterization, batches, event, seed):
   rate = optax.warmup_cosine_decay_schedule(0.0, config.rate, min(100, config.updates // 2), config.updates)
   transform = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate, b2=0.99))
   params = fit(
-    losses.chain(objective, losses.at_times(losses.low_discrepancy(), fields=losses.fields(model=template))),
+    losses.chain(objective, losses.at_times(losses.low_discrepancy(), roles=losses.roles(model=template))),
     start,
     transform,
     batches,
@@ -51,7 +51,7 @@ def distilled(config, process, network, parameterization, batches, event, seed):
     losses.distillation(process),
     losses.random_guidance(min(WEIGHTS), max(WEIGHTS), config.power),
     weigh,
-    losses.at_times(losses.low_discrepancy(), fields=losses.fields(model=template, teacher=guided)),
+    losses.at_times(losses.low_discrepancy(), roles=losses.roles(model=template, teacher=guided)),
   )
   learn = learner(lambda steps: stage_one, config.student_rate, config.stage_one, batches)
   first, _ = learn(params, None, jax.random.key(seed + 1))
@@ -64,7 +64,7 @@ def distilled(config, process, network, parameterization, batches, event, seed):
       weigh,
       losses.at_times(
         losses.low_discrepancy(losses.step_times(steps)),
-        fields=losses.fields(model=template, teacher=template),
+        roles=losses.roles(model=template, teacher=template),
       ),
     )
 

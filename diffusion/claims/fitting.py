@@ -23,9 +23,9 @@ def fit(loss, params, transform, batches, *, steps: int, seed: int, fixed=None, 
     (params {'model', 'loss'}, the loss's state, what was observed [steps, ...]).
 
   >>> import optax
-  >>> from diffusion import losses
-  >>> loss = losses.chain(losses.score_matching(), losses.at_times(losses.uniform_times(0.0, 1.0), fields=losses.fields(
-  ...     model={"score": lambda mean, x, t, cond=None: mean - x})))
+  >>> from diffusion import denoisers, losses
+  >>> loss = losses.chain(losses.score_matching(), losses.at_times(losses.uniform_times(0.0, 1.0), roles=losses.roles(
+  ...     model=denoisers.from_functions(score=lambda mean, x, t, cond: mean - x))))
   >>> data = lambda key: {"x": 3.0 + jax.random.normal(key, (64, 1))}
   >>> params, _, _ = fit(loss, jnp.zeros(()), optax.sgd(0.1), data, steps=100, seed=0)
   >>> abs(float(params["model"]) - 3.0) < 0.2

@@ -78,7 +78,7 @@ def train(oracle, level, rank, activation, *, width, batch, steps, rate, seed, r
     losses.second_order(rank, variance_reduced=reduced, frozen_score=True, residual=residual),
     losses.at_times(
       losses.uniform_times(level, level * 1.00001),
-      fields=losses.fields(model={"denoise": template, "hessian": hessian}),
+      roles=losses.roles(model=denoisers.extend(template, hessian=hessian)),
     ),
   )
   pool = oracle.sample(jax.random.key(seed), 50_000)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import density_ratio
+from diffusion import denoisers, density_ratio
 from diffusion.data import load
 
 
@@ -27,7 +27,9 @@ def in_the_plane(run, workdir, *, nodes=32, points=81, reach=3.0) -> dict:
 
   @jax.jit
   def log_density(x):
-    ratio = density_ratio.log_ratio(run.field.time_score, run.parts.process, x, nodes=nodes)
+    ratio = density_ratio.log_ratio(
+      denoisers.function_of(run.denoiser, "time_score"), run.parts.process, x, nodes=nodes
+    )
     return ratio - 0.5 * jnp.sum(x**2, axis=1) - np.log(2.0 * np.pi).astype(np.float32)
 
   density = np.exp(np.asarray(log_density(jnp.asarray(grid, jnp.float32)), np.float64)).reshape(

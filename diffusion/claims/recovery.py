@@ -35,7 +35,9 @@ def trained(config, process, times, sample, dim, seed):
   loss = losses.chain(
     objective,
     *transforms,
-    losses.at_times(losses.level_times(times), fields=losses.fields(model={"energy": energy})),
+    losses.at_times(
+      losses.level_times(times), roles=losses.roles(model=denoisers.from_functions(energy=energy))
+    ),
   )
   rate = optax.warmup_cosine_decay_schedule(
     0.0, config.learning_rate, min(100, config.steps // 2), config.steps

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion import losses, oracles, processes
+from diffusion import denoisers, losses, oracles, processes
 from diffusion.claims.fitting import fit
 
 FORMS = ("SM", "SSM", "SSM-VR", "FD-SSM", "FD-SSM-VR", "DSM", "FD-DSM")
@@ -34,12 +34,10 @@ def denoising_of_energy(process):
   """Denoising score matching of a score, or of the gradient of an energy, in place of a denoiser."""
   base = losses.denoising_score_matching(process)
 
-  def evaluate(fields, draw, state):
-    del state
-    sigma = processes.expand(process.marginal(draw.t).sigma, draw.x_t)
-    return losses.terms(
-      losses.sum_rows(jnp.square(sigma * fields["model"].score(draw.x_t, draw.t, draw.cond) + draw.eps))
-    )
+  def evaluate(roles, placed, params, state, clock):
+    sigma = processes.expand(process.marginal(placed.t).sigma, placed.x_t)
+    score = roles["model"](placed.x_t, placed.t, placed.cond, views=("score",)).score
+    return losses.terms(losses.sum_rows(jnp.square(sigma * score + placed.noise)))
 
   return base.replace(evaluate=evaluate, needs={"model": {"score": base.name}})
 
@@ -72,7 +70,9 @@ def program(form, dimension, batch_size=128, width=512):
   process = processes.edm()
   loss = losses.chain(
     objective(form, process),
-    losses.at_times(losses.uniform_times(0.3, 0.30001), fields=losses.fields(model={"energy": energy})),
+    losses.at_times(
+      losses.uniform_times(0.3, 0.30001), roles=losses.roles(model=denoisers.from_functions(energy=energy))
+    ),
   )
   params = mlp((dimension, width, width))
   loss_params, state = loss.init(jax.random.key(0))
@@ -125,7 +125,7 @@ def agreement(config, seed) -> dict:
   step of the config, in float32; the bias alone and its order are taken in float64.
   """
   params = jax.tree.map(lambda p: 2.0 * p, mlp((config["dimension"], config["width"], config["width"]), seed))
-  fields = losses.fields(model={"energy": energy})({"model": params, "loss": {}}, {})
+  roles = {"model": denoisers.from_functions(params, energy=energy)}
   batch = {"x": jax.random.normal(jax.random.key(seed), (config["batch_size"], config["dimension"]))}
   t, key = jnp.zeros(config["batch_size"]), jax.random.key(seed + 1)
 
@@ -134,16 +134,14 @@ def agreement(config, seed) -> dict:
 
   def value(step):
     differences = objective("FD-SSM", None, step)
-    gap = lambda draw: (
-      differences.evaluate(fields, draw, {}).interior - exact.evaluate(fields, draw, {}).interior
-    )
+    gap = lambda draw: differences(roles, draw).interior - exact(roles, draw).interior
     return 0.5 * jnp.mean(jax.jit(gap)(draw))
 
   gap = abs(float(value(config["step"])))
   with jax.enable_x64(True):
     wide = lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
     params, draw = jax.tree.map(wide, (params, draw))
-    fields = losses.fields(model={"energy": energy})({"model": params, "loss": {}}, {})
+    roles = {"model": denoisers.from_functions(params, energy=energy)}
     coarse, fine = float(value(config["step"])), float(value(0.5 * config["step"]))
   return {"fd_ssm_minus_ssm": gap, "bias": abs(coarse), "order": float(np.log2(abs(coarse / fine)))}
 
@@ -174,7 +172,8 @@ def training(config, seed) -> dict:
     loss = losses.chain(
       chosen,
       losses.at_times(
-        losses.uniform_times(level, level * 1.00001), fields=losses.fields(model={"energy": energy})
+        losses.uniform_times(level, level * 1.00001),
+        roles=losses.roles(model=denoisers.from_functions(energy=energy)),
       ),
     )
     rate = optax.cosine_decay_schedule(config["learning_rate"], config["steps"])
@@ -187,7 +186,8 @@ def training(config, seed) -> dict:
       steps=config["steps"],
       seed=seed,
     )
-    score = losses.fields(model={"energy": energy})(params)["model"].score(test, times)
+    model = denoisers.from_functions(params["model"], energy=energy)
+    score = model(test, times, views=("score",)).score
     errors[form] = float(jnp.mean(jnp.sum(jnp.square(score - true), axis=1)))
   return {
     "fd_ssm_over_ssm_error": errors["FD-SSM"] / errors["SSM"],

@@ -72,7 +72,7 @@ def trained(config, process, seed):
     losses.weight_by(losses.edm(data_std=1.0)),
     losses.at_times(
       losses.low_discrepancy(losses.log_normal_sigma(config.log_mean, config.log_std)),
-      fields=losses.fields(model={"denoise": template}),
+      roles=losses.roles(model=template),
     ),
   )
   transform = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.steps), b2=0.99)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffusion import losses
+from diffusion import denoisers, losses
 from diffusion.claims.fitting import fit
 
 
@@ -19,7 +19,9 @@ def energy(mean, x, t, cond=None):
 def mean_errors(objective, true_mean, *, learning_rate, steps, batch_size, seed):
   """|mean - true mean| after each step [steps] of plain gradient descent from mean 0 on data N(true mean,
   1)."""
-  closing = losses.at_times(losses.uniform_times(0.0, 1.0), fields=losses.fields(model={"energy": energy}))
+  closing = losses.at_times(
+    losses.uniform_times(0.0, 1.0), roles=losses.roles(model=denoisers.from_functions(energy=energy))
+  )
   loss = losses.chain(objective, closing)
   data = lambda key: {"x": true_mean + jax.random.normal(key, (batch_size, 1))}
   means = fit(

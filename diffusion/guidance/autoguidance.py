@@ -1,37 +1,72 @@
 """Autoguidance: away from a worse version of the same model."""
 
-from typing import Any
+from typing import Any, Self
 
+import jax
 from flax import struct
 
+from diffusion.denoisers import Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.processes.comparison import apart
 
 
 @struct.dataclass
-class Autoguidance:
+class Autoguidance(Wrapper):
   """A denoiser that moves away from a worse one; see `autoguidance`."""
 
-  denoiser: Any
+  inner: Any
   worse: Any
   weight: Any
   low: Any
   high: Any
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 2
+  @property
+  def params(self) -> dict[str, Any]:
+    """{'good': parameters of the model, 'worse': of the worse one}."""
+    return {"good": self.inner.params, "worse": self.worse.params}
 
   @property
-  def process(self):
-    return self.denoiser.process
+  def collections(self) -> dict[str, Any]:
+    """Mutable collections of both, likewise; {} where neither has any."""
+    both = {"good": self.inner.collections, "worse": self.worse.collections}
+    return both if jax.tree.leaves(both) else {}
 
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
-    """As a denoiser: both models see the same x, t and condition."""
-    good, worse = (
-      model(x, t, cond, views=views, key=key, train=train) for model in (self.denoiser, self.worse)
+  @property
+  def cost(self) -> int:
+    """Network evaluations of one call: those of both."""
+    return self.inner.cost + self.worse.cost
+
+  @property
+  def needs_signal(self) -> bool:
+    """Whether one of them says nothing of x0 where alpha = 0."""
+    return self.inner.needs_signal or self.worse.needs_signal
+
+  def with_params(self, params: Any, collections: Any = None) -> Self:
+    """The same with other parameters of both."""
+    collections = collections or {}
+    inner, worse = (
+      one.with_params(params[name], collections.get(name))
+      for name, one in (("good", self.inner), ("worse", self.worse))
     )
+    return self.replace(inner=inner, worse=worse)  # pyright: ignore[reportAttributeAccessIssue] (of struct.dataclass)
+
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
+    """As a denoiser: both models see the same x, t and condition."""
+    good, worse = (model(x, t, cond, views=views, key=key, train=train) for model in (self.inner, self.worse))
     weight = active_weight(self.process, t, self.weight, self.low, self.high)
-    return extrapolated(good, worse.replace(collections=good.collections), weight)
+    guided = extrapolated(good, worse, weight)
+    return (
+      guided.replace(collections={"good": good.collections, "worse": worse.collections}) if train else guided
+    )
 
 
 def autoguidance(worse, weight, interval=None):

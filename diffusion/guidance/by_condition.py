@@ -6,35 +6,33 @@ from typing import Any
 import jax
 from flax import struct
 
-from diffusion.denoisers import null_condition
+from diffusion.denoisers import Prediction, Wrapper, null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 
 
 @struct.dataclass
-class ByCondition:
+class ByCondition(Wrapper):
   """A denoiser whose condition has a weight 'guidance' [B] beside the rest; see `by_condition`."""
 
-  denoiser: Any
+  inner: Any
   low: Any
   high: Any
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 2
-
   @property
-  def process(self):
-    return self.denoiser.process
+  def cost(self) -> int:
+    """Network evaluations of one call: the inner denoiser's, twice."""
+    return 2 * self.inner.cost
 
-  @property
-  def collections(self):
-    """The denoiser's mutable collections, None if it has none: so that a loss knows the role's."""
-    return getattr(self.denoiser, "collections", None)
-
-  def with_params(self, params, collections=None):
-    """The same guidance of a denoiser with other parameters: so it can be a role of `losses.fields`."""
-    return self.replace(denoiser=self.denoiser.with_params(params, collections))
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the
     views asked for.
 
@@ -55,7 +53,7 @@ class ByCondition:
         "[B], or give one weight for"
         " all with guidance.classifier_free(w)"
       )
-    call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
+    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
     return extrapolated(
       call(rest),
       call(null_condition(rest)),

@@ -7,44 +7,47 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.guidance.moving import moved
+from diffusion.denoisers import Prediction, Wrapper
+from diffusion.guidance.shift import shifted
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Classifier:
+class Classifier(Wrapper):
   """A denoiser of p_t(x) p(y | x, t)^scale: see `classifier`.
 
   Attributes:
-    denoiser: the denoiser, conditional or not.
-    params: first argument of log_prob.
+    inner: the denoiser, conditional or not.
+    log_prob_params: first argument of log_prob.
     scale: factor of the gradient; a scalar or one a sample, [B].
     log_prob: (params, x, t, cond) -> [B].
   """
 
-  denoiser: Any
-  params: Any
+  inner: Any
+  log_prob_params: Any
   scale: Any
   log_prob: Callable[..., Any] = struct.field(pytree_node=False)
 
   # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not
   # among them.
-  forward_passes = 1
+  # It changes the score, of which x0 knows nothing where there is no signal.
+  needs_signal = True
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
-  # there.
-  changes_score = True
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; the condition goes to the classifier and to the denoiser."""
-    prediction = self.denoiser(x, t, cond, views=views, key=key, train=train)
+    prediction = self.inner(x, t, cond, views=views, key=key, train=train)
 
     def total(x):
-      value = self.log_prob(self.params, x, t, cond)
+      value = self.log_prob(self.log_prob_params, x, t, cond)
       if jnp.shape(value) != t.shape:
         raise ValueError(
           f"log_prob returned shape {jnp.shape(value)} for {t.shape[0]} rows: it is one number per example"
@@ -52,7 +55,7 @@ class Classifier:
       return jnp.sum(value)
 
     scale = expand(jnp.broadcast_to(jnp.asarray(self.scale, x.dtype), t.shape), x)
-    return moved(self.process, prediction, t, "score", scale * jax.grad(total)(x))
+    return shifted(self.process, prediction, t, "score", scale * jax.grad(total)(x))
 
 
 def classifier(log_prob, params=None, scale=1.0):

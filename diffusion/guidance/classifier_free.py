@@ -5,36 +5,43 @@ from typing import Any
 import jax
 from flax import struct
 
-from diffusion.denoisers import null_condition
+from diffusion.denoisers import Prediction, Wrapper, null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.rows import as_rows
 
 
 @struct.dataclass
-class ClassifierFree:
+class ClassifierFree(Wrapper):
   """A denoiser that moves the conditional prediction away from the unconditional one.
 
   Attributes:
-    denoiser: the conditional denoiser; it must have seen null conditions in training.
+    inner: the conditional denoiser; it must have seen null conditions in training.
     weight: w in (1 + w) conditional - w unconditional; a scalar or one a sample, [B].
     low, high: noise levels sigma/alpha between which w acts; elsewhere it is 0.
     negative: the condition to move away from; None for no condition at all.
   """
 
-  denoiser: Any
+  inner: Any
   weight: Any
   low: Any
   high: Any
   negative: Any = None
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 2
-
   @property
-  def process(self):
-    return self.denoiser.process
+  def cost(self) -> int:
+    """Network evaluations of one call: the inner denoiser's, twice."""
+    return 2 * self.inner.cost
 
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser: x: [B, ...], t: [B] and a condition give a `Prediction` with the views asked for.
 
     Raises:
@@ -45,7 +52,7 @@ class ClassifierFree:
         "classifier-free guidance needs a condition and got none: pass cond={'label': labels} to a"
         " conditional model, or leave guidance out"
       )
-    call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
+    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
     away = null_condition(cond) if self.negative is None else as_rows(self.negative, t.shape[0])
     return extrapolated(
       call(cond), call(away), active_weight(self.process, t, self.weight, self.low, self.high)

@@ -7,43 +7,44 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import null_condition
+from diffusion.denoisers import Prediction, Wrapper, null_condition
 from diffusion.guidance.rows import as_rows
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Conjunction:
+class Conjunction(Wrapper):
   """A denoiser of p(x) prod_i (p(x | c_i) / p(x))^w_i at each noise level; see `conjunction`."""
 
-  denoiser: Any
+  inner: Any
   conditions: tuple
   weights: tuple
 
   @property
-  def process(self):
-    return self.denoiser.process
+  def cost(self) -> int:
+    """Network evaluations of one call: the inner denoiser's, once a condition and once without."""
+    return (len(self.conditions) + 1) * self.inner.cost
 
-  @property
-  def forward_passes(self):
-    """Network evaluations for one call: one a condition, and one without."""
-    return len(self.conditions) + 1
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; `cond` is not used, the conditions are the transform's own."""
     del cond
     rows = [as_rows(one, t.shape[0]) for one in self.conditions]
-    call = lambda cond: self.denoiser(x, t, cond, views=views, key=key, train=train)
+    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
     nothing = call(null_condition(rows[0]))
     total = nothing
     for condition, weight in zip(rows, self.weights):
       w = jnp.broadcast_to(jnp.asarray(weight, x.dtype), t.shape)
-      total = jax.tree.map(
-        lambda sum_, one, none: sum_ + expand(w, one).astype(one.dtype) * (one - none),
-        total,
-        call(condition),
-        nothing,
-      )
+      add = lambda sum_, one, none, w=w: sum_ + expand(w, one).astype(one.dtype) * (one - none)
+      total = total.replace(**jax.tree.map(add, total.views, call(condition).views, nothing.views))
     return total
 
 
@@ -82,26 +83,32 @@ def conjunction(conditions, weights=None):
 
 
 @struct.dataclass
-class Disjunction:
+class Disjunction(Wrapper):
   """A denoiser of the mixture of p(x | c_i) at each noise level; see `disjunction`."""
 
-  denoiser: Any
+  inner: Any
   conditions: tuple
-  params: Any
+  weight_params: Any
   log_weights: Callable[..., Any] = struct.field(pytree_node=False)
 
   @property
-  def process(self):
-    return self.denoiser.process
+  def cost(self) -> int:
+    """Network evaluations of one call: the inner denoiser's, once a condition; those of the weights are not among
+    them."""
+    return len(self.conditions) * self.inner.cost
 
-  @property
-  def forward_passes(self):
-    """Network evaluations for one call: one a condition; those of the weights are not among them."""
-    return len(self.conditions)
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; `cond` goes to the weights alone."""
-    logits = self.log_weights(self.params, x, t, cond)
+    logits = self.log_weights(self.weight_params, x, t, cond)
     if jnp.shape(logits) != (t.shape[0], len(self.conditions)):
       raise ValueError(
         f"log_weights returned shape {jnp.shape(logits)}: it is one number a row and condition, "
@@ -109,8 +116,7 @@ class Disjunction:
       )
     weights = jax.nn.softmax(logits, axis=1)
     parts = [
-      self.denoiser(x, t, as_rows(one, t.shape[0]), views=views, key=key, train=train)
-      for one in self.conditions
+      self.inner(x, t, as_rows(one, t.shape[0]), views=views, key=key, train=train) for one in self.conditions
     ]
     return jax.tree.map(
       lambda *views: sum(expand(w, view).astype(view.dtype) * view for w, view in zip(weights.T, views)),

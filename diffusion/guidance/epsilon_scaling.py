@@ -3,43 +3,46 @@ states."""
 
 from typing import Any
 
+import jax
 from flax import struct
 
-from diffusion.guidance.moving import moved, only, with_view
+from diffusion.denoisers import Prediction, Wrapper
+from diffusion.guidance.shift import shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class EpsilonScaling:
+class EpsilonScaling(Wrapper):
   """A denoiser whose noise prediction is divided by constant + slope t.
 
   Attributes:
-    denoiser: the denoiser.
+    inner: the denoiser.
     constant, slope: numbers.
   """
 
-  denoiser: Any
+  inner: Any
   constant: Any
   slope: Any
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 1
+  # It changes the score, of which x0 knows nothing where there is no signal.
+  needs_signal = True
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
-  # there.
-  changes_score = True
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser: x: [B, ...] and t: [B] give a `Prediction` with the views asked for."""
-    prediction = self.denoiser(x, t, cond, views=with_view(views, "eps"), key=key, train=train)
+    prediction = self.inner(x, t, cond, views=with_view(views, "eps"), key=key, train=train)
     eps = prediction.eps
     scale = self.constant + self.slope * t
     change = eps * expand((1 / scale - 1).astype(eps.dtype), eps)
-    return only(moved(self.process, prediction, t, "eps", change), views)
+    return shifted(self.process, prediction, t, "eps", change).only(views)
 
 
 def epsilon_scaling(constant, slope=0.0):

@@ -7,29 +7,38 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffusion.denoisers import Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
-from diffusion.guidance.moving import only, with_view
+from diffusion.guidance.shift import with_view
 
 
 @struct.dataclass
-class GradientFree:
+class GradientFree(Wrapper):
   """A denoiser that moves away from the most probable wrong class; see `gradient_free`."""
 
-  denoiser: Any
-  params: Any
+  inner: Any
+  classify_params: Any
   weight: Any
   low: Any
   high: Any
   classify: Callable[..., Any] = struct.field(pytree_node=False)
 
   # Network evaluations for one call; the classifier's forward pass is not among them.
-  forward_passes = 2
-
   @property
-  def process(self):
-    return self.denoiser.process
+  def cost(self) -> int:
+    """Network evaluations of one call: the inner denoiser's, twice."""
+    return 2 * self.inner.cost
 
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; needs cond={'label': [B]}."""
     if not cond or set(cond) != {"label"}:
       raise ValueError(
@@ -37,13 +46,13 @@ class GradientFree:
         "labels}"
       )
     target = jnp.asarray(cond["label"])
-    conditional = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
-    log_prob = jax.nn.log_softmax(self.classify(self.params, conditional.x0), axis=1)
+    conditional = self.inner(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
+    log_prob = jax.nn.log_softmax(self.classify(self.classify_params, conditional.x0), axis=1)
     rows = jnp.arange(t.shape[0])
     probability = jnp.exp(log_prob[rows, target])
     reference = jnp.argmax(log_prob.at[rows, target].set(-jnp.inf), axis=1).astype(target.dtype)
-    conditional = only(conditional, views)
-    away = self.denoiser(x, t, {"label": reference}, views=views, key=key, train=train)
+    conditional = conditional.only(views)
+    away = self.inner(x, t, {"label": reference}, views=views, key=key, train=train)
     weight = active_weight(self.process, t, self.weight, self.low, self.high)
     return extrapolated(conditional, away, weight * (1.0 - probability).astype(weight.dtype))
 

@@ -33,4 +33,4 @@ def extrapolated(towards, away, weight):
     w = expand(weight, towards).astype(towards.dtype)
     return towards + w * (towards - away)
 
-  return jax.tree.map(guide, towards, away)
+  return towards.replace(**jax.tree.map(guide, towards.views, away.views))

@@ -2,25 +2,30 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
+from diffusion.denoisers import Prediction, Wrapper
+
 
 @struct.dataclass
-class Learned:
+class Learned(Wrapper):
   """A denoiser that adds one weight 'guidance' to the condition of every row; see `learned`."""
 
-  denoiser: Any
+  inner: Any
   weight: Any
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 1
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser: x: [B, ...], t: [B] and a condition without 'guidance' give a `Prediction` with the
     views asked for.
 
@@ -32,7 +37,7 @@ class Learned:
         "guidance.learned, or leave it out"
       )
     weight = jnp.broadcast_to(jnp.asarray(self.weight, t.dtype), t.shape)
-    return self.denoiser(x, t, {**(cond or {}), "guidance": weight}, views=views, key=key, train=train)
+    return self.inner(x, t, {**(cond or {}), "guidance": weight}, views=views, key=key, train=train)
 
 
 def learned(weight):

@@ -36,7 +36,7 @@ def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance
     eps = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(
       keys
     )
-    return distance(x0, denoiser(denoiser.process.perturb(x0, eps, times), times, cond, views=("x0",)).x0)
+    return distance(x0, denoiser(denoiser.process.corrupt(x0, eps, times), times, cond, views=("x0",)).x0)
 
   return jnp.mean(jax.lax.map(one, jnp.arange(draws)), axis=0)
 

@@ -2,37 +2,41 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.guidance.moving import moved, only, with_view
+from diffusion.denoisers import Prediction, Wrapper
+from diffusion.guidance.shift import shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Threshold:
+class Threshold(Wrapper):
   """A denoiser whose x0 stays in [-bound, bound]; see `dynamic_threshold` and `static_threshold`.
 
   Attributes:
-    denoiser: the denoiser, guided or not.
+    inner: the denoiser, guided or not.
     bound: of the data in the units of the model.
     quantile: of |x0| that decides the scale of a sample, or None for plain clipping.
   """
 
-  denoiser: Any
+  inner: Any
   bound: Any
   quantile: Any = None
 
-  # Network evaluations for one call, for the count of forward passes.
-  forward_passes = 1
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; x0 is thresholded, and the other views follow from it and x."""
-    prediction = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
+    prediction = self.inner(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
     x0 = prediction.x0
     bound = jnp.asarray(self.bound, x0.dtype)
     if self.quantile is None:
@@ -41,7 +45,7 @@ class Threshold:
       reach = jnp.quantile(jnp.abs(x0).reshape(x0.shape[0], -1), jnp.asarray(self.quantile, x0.dtype), axis=1)
       reach = expand(jnp.maximum(reach, bound), x0)
       inside = jnp.clip(x0, -reach, reach) * (bound / reach)
-    return only(moved(self.process, prediction, t, "x0", inside - x0), views)
+    return shifted(self.process, prediction, t, "x0", inside - x0).only(views)
 
 
 def static_threshold(bound=1.0):

@@ -189,9 +189,8 @@ def _check_grid(denoiser, process, times):
       f"the grid starts at t={times[0]} without noise, where z_0 is x itself: start above it, for example at "
       f"{float(process.t_min)}"
     )
-  kind = getattr(getattr(denoiser, "parameterization", None), "kind", None)
-  if not np.isfinite(log_snr[-1]) and kind in ("eps", "score", "scaled_score"):
+  if not np.isfinite(log_snr[-1]) and denoiser.needs_signal:
     raise ValueError(
-      f"the grid ends at t={times[-1]} without signal, where a network that gives {kind} says nothing of x0: "
+      f"the grid ends at t={times[-1]} without signal, where a network of eps or score says nothing of x0: "
       "end it earlier"
     )

@@ -6,8 +6,11 @@ from diffusion.losses.autoregressive import (
   autoregressive_score_matching,
 )
 from diffusion.losses.base import (
+  START,
+  Clock,
   Draw,
   Objective,
+  Placed,
   Terms,
   batch_size,
   chain,
@@ -16,11 +19,12 @@ from diffusion.losses.base import (
   identity,
   layer,
   merge_needs,
+  noised_by,
+  placed_at,
   split_keys,
   terms,
   times_of,
 )
-from diffusion.losses.binding import Binder, Field, fields, select
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
@@ -44,6 +48,7 @@ from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
+from diffusion.losses.roles import Roles, roles
 from diffusion.losses.second_order import second_order, second_order_score_matching
 from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio

@@ -1,9 +1,12 @@
 """Autoregressive score matching: the scores of all one-dimensional conditionals, whose derivatives take one
 pass."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from diffusion.denoisers import Denoiser
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import check_process, noise_level, noised
 from diffusion.losses.exact import matching_terms
@@ -37,11 +40,10 @@ def autoregressive_score_matching(process=None) -> Objective:
   name = "autoregressive_score_matching"
   draw = noised(process, name)
 
-  def evaluate(fields, draw, state):
-    del state
-    sigma = expand(noise_level(process, draw), draw.x_t)
-    score, slope = conditional_scores(fields["model"], draw.x_t, draw.t, draw.cond, along=sigma)
-    return matching_terms(process, draw, sum_rows(jnp.square(sigma * score)), sum_rows(sigma * slope))
+  def evaluate(roles, placed, params, state, clock):
+    sigma = expand(noise_level(process, placed), placed.x_t)
+    score, slope = conditional_scores(roles["model"], placed.x_t, placed.t, placed.cond, along=sigma)
+    return matching_terms(process, placed, sum_rows(jnp.square(sigma * score)), sum_rows(sigma * slope))
 
   return Objective(
     name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"context": name, "head": name}}
@@ -70,13 +72,12 @@ def autoregressive_denoising_score_matching(process) -> Objective:
     )
   check_process(process, name)
 
-  def evaluate(fields, draw, state):
-    del state
-    score, _ = conditional_scores(fields["model"], draw.x_t, draw.t, draw.cond)
+  def evaluate(roles, placed, params, state, clock):
+    score, _ = conditional_scores(roles["model"], placed.x_t, placed.t, placed.cond)
     wide = at_least_single(score.dtype)
-    sigma = expand(noise_level(process, draw), draw.x_t).astype(wide)
-    square = sum_rows(jnp.square(sigma * score.astype(wide) + draw.eps.astype(wide)))
-    return terms(square, metrics={"eps_mse": square / draw.x_t[0].size})
+    sigma = expand(noise_level(process, placed), placed.x_t).astype(wide)
+    square = sum_rows(jnp.square(sigma * score.astype(wide) + placed.noise.astype(wide)))
+    return terms(square, metrics={"eps_mse": square / placed.x_t[0].size})
 
   return Objective(
     name=name,
@@ -87,24 +88,35 @@ def autoregressive_denoising_score_matching(process) -> Objective:
   )
 
 
+def context_of(model: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+  """The context of each coordinate, [B, ..., C]: one vector of what comes before it."""
+  return model(x, t, cond, views=("context",)).context
+
+
+def head_of(model: Denoiser, context: jax.Array, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+  """The score of each coordinate alone with its context, [B, ...]: the context is part of the condition."""
+  return model(x, t, {**(cond or {}), "context": context}, views=("head",)).head
+
+
 def conditional_scores(model, x, t, cond=None, *, along=None):
-  """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a `Field` with `context` and
-  `head`.
+  """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a denoiser with the
+  views `context` and `head`.
 
   Args:
-    model: the field.
+    model: the denoiser.
     x, t, cond: [B, ...], [B], None or a dict. The order of coordinates is that of x flattened row by row,
       channels last.
     along: broadcasts to x; the derivative of s_d in x_d alone, times along_d, is then returned too, [B, ...].
 
   Raises ValueError where the context is not [B, ..., C] or the head's output not like x.
 
-  >>> from diffusion import losses
-  >>> model = losses.Field(context=lambda x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda context, x, t, cond: -3.0 * x)
+  >>> from diffusion import denoisers
+  >>> model = denoisers.from_functions(
+  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: -3.0 * x)
   >>> conditional_scores(model, jnp.ones((1, 2)), jnp.zeros(1), along=1.0)[1].tolist()
   [[-3.0, -3.0]]
   """
-  context = model.context(x, t, cond)
+  context = context_of(model, x, t, cond)
   if context.ndim != x.ndim + 1 or context.shape[:-1] != x.shape:
     raise ValueError(
       f"the context of x {x.shape} is one vector a coordinate, {(*x.shape, 'C')}; got {context.shape}: give "
@@ -113,7 +125,7 @@ def conditional_scores(model, x, t, cond=None, *, along=None):
     )
 
   def head(x):
-    score = model.head(context, x, t, cond)
+    score = head_of(model, context, x, t, cond)
     if score.shape != x.shape:
       raise ValueError(
         f"the head of x {x.shape} returns one score a coordinate, {x.shape}; got {score.shape}: drop the "

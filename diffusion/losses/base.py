@@ -7,26 +7,75 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @flax.struct.dataclass
 class Draw:
   """Everything random about one evaluation, so that terms can share it and a test can fix it.
 
-  x_t: [B, ...] noised data; t: [B]; x0, eps: [B, ...] or None where the objective has no such thing;
-  cond: None or a dict of [B, ...]; keys: [B] typed keys, for randomness of one example that must meet
-  the model (MCMC negatives, slices); key: one typed key for the network itself (dropout masks of a
-  whole batch); targets: what else the objective regresses on, a dict of [B, ...].
+  It knows no parameters: x_t is made of it by `place`.
+
+  Attributes:
+    t: [B] times.
+    x0: [B, ...] data at the first end, or None where the objective has no such thing.
+    noise: what the process makes x_t with; on a Gaussian process eps, [B, ...] standard normal; None without.
+    x1: [B, ...] data at the second end of a process with two, or None.
+    cond: None or a dict of [B, ...].
+    keys: [B] typed keys, for randomness of one example that must meet the model (chains, slices).
+    key: one typed key for the network itself (dropout masks of a whole batch).
+    targets: what else the objective regresses on, a dict of [B, ...].
   """
 
-  x_t: Any
-  t: Any
+  t: jax.Array
   x0: Any = None
-  eps: Any = None
+  noise: Any = None
+  x1: Any = None
   cond: Any = None
   keys: Any = None
   key: Any = None
-  targets: Any = flax.struct.field(default_factory=dict)
+  targets: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+
+@flax.struct.dataclass
+class Placed:
+  """A draw with its x_t: [B, ...], the point where the model is asked."""
+
+  x_t: Any
+  t: jax.Array
+  x0: Any = None
+  noise: Any = None
+  x1: Any = None
+  cond: Any = None
+  keys: Any = None
+  key: Any = None
+  targets: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+
+def placed_at(draw: Draw, x_t: Any) -> Placed:
+  """The draw placed at x_t.
+
+  >>> placed_at(Draw(t=jnp.zeros(1), x0=jnp.ones((1, 2))), jnp.zeros((1, 2))).x0.tolist()
+  [[1.0, 1.0]]
+  """
+  return Placed(x_t=x_t, **{field.name: getattr(draw, field.name) for field in dataclasses.fields(draw)})
+
+
+@flax.struct.dataclass
+class Clock:
+  """How far a run is, for schedules of discretisations and weights.
+
+  Attributes:
+    step: [] int32, updates done.
+    images: [] float32, examples seen in them.
+  """
+
+  step: Any
+  images: Any
+
+
+START = Clock(np.int32(0), np.float32(0.0))
+"""The clock before the first step."""
 
 
 @flax.struct.dataclass
@@ -67,28 +116,53 @@ def no_update(state, t, terms):
   return state
 
 
+def at_data(roles: Mapping[str, Any], draw: Draw) -> Placed:
+  """The place of an objective on clean data: x_t is x0."""
+  del roles
+  return placed_at(draw, draw.x0)
+
+
+def noised_by(process: Any) -> Callable[..., Placed]:
+  """The place of an objective on a process: x_t = process.corrupt(x0, noise, t, x1), in the dtype of the data."""
+
+  def place(roles, draw):
+    del roles
+    like = draw.x1 if draw.x0 is None else draw.x0
+    return placed_at(draw, process.corrupt(draw.x0, draw.noise, draw.t, draw.x1).astype(like.dtype))
+
+  return place
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
-  """What is minimised: a draw and an evaluate, as pure functions.
+  """What is minimised, as pure functions: randomness, a place, and a value.
 
-  draw(key, batch, t, state) -> Draw          the randomness; times t [B] are sampled outside
-  evaluate(fields, draw, state) -> Terms      fields: {role: Field} and 'loss': this objective's loss_params
-  init(key) -> (loss_params, state)           pytrees; {} where there is nothing
-  update(state, t, terms) -> state            after each evaluation, outside of the gradient
+  draw(key, batch, t, state) -> Draw                         all randomness; times t [B] are sampled outside
+  place(roles, draw) -> Placed                               x_t: by default the process's `corrupt`; a teacher's
+                                                             step, a generator or a solver may make it
+  evaluate(roles, placed, params, state, clock) -> Terms     roles: {role: denoiser}; params: the loss's own
+  init(key) -> (params, state)                               pytrees; {} where there is nothing
+  update(state, t, terms) -> state                           after each evaluation, outside of the gradient
 
-  needs: {role: {name: who needs it}}; process: the forward process, or None; name: for error messages;
-  coupled: row i depends on other rows too (MMD, compositional); takes_weight: the derivation contains the
-  time weight, so the objective takes it as an argument and `weight_by` raises; bias_order: None if
-  unbiased, else the order of the bias in the objective's own small parameter; interval: the times (t_min,
-  t_max) that the derivation integrates over, where it does: the sampler must have the same; parts: the
-  objectives of a sum.
+  Attributes:
+    name: for messages.
+    needs: {role: {view: who needs it}}.
+    process: the forward process, or None.
+    coupled: row i depends on other rows too (MMD, compositional).
+    takes_weight: the derivation contains the time weight, so the objective takes it as an argument and
+      `weight_by` raises.
+    bias_order: None if unbiased, else the order of the bias in the objective's own small parameter.
+    interval: the times (t_min, t_max) that the derivation integrates over, where it does: the sampler must have
+      the same.
+    parts: the objectives of a sum.
   """
 
   name: str
-  draw: Callable
-  evaluate: Callable
-  init: Callable = no_init
-  update: Callable = no_update
+  draw: Callable[..., Any]
+  evaluate: Callable[..., Any]
+  place: Callable[..., Any] | None = None
+  init: Callable[..., Any] = no_init
+  update: Callable[..., Any] = no_update
   needs: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
   process: Any = None
   coupled: bool = False
@@ -97,8 +171,28 @@ class Objective:
   interval: tuple | None = None
   parts: tuple = ()
 
-  def replace(self, **changes) -> "Objective":
+  def __post_init__(self):
+    if self.place is None:
+      object.__setattr__(self, "place", at_data if self.process is None else noised_by(self.process))
+
+  def replace(self, **changes: Any) -> "Objective":
+    """The same objective with other attributes."""
     return dataclasses.replace(self, **changes)
+
+  def __call__(
+    self, roles: Mapping[str, Any], draw: Any, params: Any = None, state: Any = None, clock: Clock = START
+  ) -> Terms:
+    """The terms at one draw, placed and evaluated; parameters and state are {} by default.
+
+    >>> from diffusion import denoisers, losses, processes
+    >>> dsm = losses.denoising_score_matching(processes.edm())
+    >>> zero = denoisers.from_function(lambda params, x, t, cond: 0 * x, dsm.process, denoisers.eps())
+    >>> draw = losses.Draw(t=jnp.ones(1), x0=jnp.zeros((1, 2)), noise=jnp.full((1, 2), 2.0))
+    >>> dsm({"model": zero}, draw).interior.tolist()
+    [8.0]
+    """
+    params, state = ({} if given is None else given for given in (params, state))
+    return self.evaluate(roles, self.place(roles, draw), params, state, clock)
 
 
 def identity():
@@ -148,18 +242,30 @@ def _apply(transform, objective):
 
 
 def layer(
-  objective: Objective, change: Callable, *, name: str, init=None, update=None, needs=None, **metadata
-):
+  objective: Objective,
+  change: Callable[..., Terms],
+  *,
+  name: str,
+  init: Callable[..., Any] | None = None,
+  update: Callable[..., Any] | None = None,
+  needs: Mapping[str, Mapping[str, str]] | None = None,
+  **metadata: Any,
+) -> Objective:
   """An objective around another one on the same draw: the way to write most transforms.
 
-  change(terms, fields, draw, state) -> Terms gets the inner terms; with `init` (key -> (loss_params, state))
-  the layer has parameters and state of its own, found in fields['loss'] and `state`, kept apart from the
-  inner ones; `update(state, t, terms)` sees the layer's own terms. `needs` adds to what the inner objective
-  needs.
+  Args:
+    objective: the inner one.
+    change: (terms, roles, placed, params, state, clock) -> Terms, from the inner terms.
+    name: for messages.
+    init: key -> (params, state) of the layer's own, which `change` is given and which are kept apart from the inner
+      ones; without it `change` is given {} and {}.
+    update: (state, t, terms) -> state, of the layer's own.
+    needs: what it needs beyond the inner objective.
+    **metadata: other attributes of the `Objective`.
 
   >>> from diffusion import losses
   >>> def squared():
-  ...   def change(terms, fields, draw, state):
+  ...   def change(terms, roles, placed, params, state, clock):
   ...     return terms.replace(interior=terms.interior**2)
   ...   return lambda objective: losses.layer(objective, change, name="squared")
   """
@@ -177,11 +283,11 @@ def layer(
   def layer_draw(key, batch, t, state):
     return objective.draw(key, batch, t, split(state)[0])
 
-  def layer_evaluate(fields, draw, state):
-    inner_params, own_params = split(fields["loss"])
+  def layer_evaluate(roles, placed, params, state, clock):
+    inner_params, own_params = split(params)
     inner_state, own_state = split(state)
-    inner = objective.evaluate({**fields, "loss": inner_params}, draw, inner_state)
-    return change(inner, {**fields, "loss": own_params}, draw, own_state).replace(inner=inner)
+    inner = objective.evaluate(roles, placed, inner_params, inner_state, clock)
+    return change(inner, roles, placed, own_params, own_state, clock).replace(inner=inner)
 
   def layer_update(state, t, terms):
     inner_state, own_state = split(state)

@@ -1,14 +1,16 @@
 """Closing an objective into a loss by choosing how times are sampled."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion.losses import times
-from diffusion.losses.base import Objective, batch_size
-from diffusion.losses.binding import Binder, check_needs
+from diffusion.losses.base import Clock, Objective, batch_size
+from diffusion.losses.roles import Roles, check_needs
 from diffusion.precision import at_least_single
 
 
@@ -23,31 +25,44 @@ class Loss:
 
   objective: Objective
   sampler: Any
-  fields: Binder
+  roles: Roles
   reweight: bool = False
 
-  def init(self, key):
+  def init(self, key: jax.Array) -> tuple[Any, dict[str, Any]]:
     """(loss_params, state), to be kept as params['loss'] and in the train state."""
     loss_params, state = self.objective.init(key)
-    return loss_params, {"objective": state, "collections": self.fields.collections}
+    return loss_params, {"objective": state, "collections": self.roles.collections}
 
-  def sample_times(self, step, key, batch):
+  def sample_times(self, step: Any, key: jax.Array, batch: Any) -> jax.Array:
     """The times [B] that the loss takes at this step and key."""
     time_key, _ = self._keys(step, key)
     return self.sampler.sample(time_key, batch_size(batch), time_dtype(batch))
 
-  def per_example(self, params, state, step, key, batch, *, t=None, train=True):
+  def per_example(
+    self,
+    params: Mapping[str, Any],
+    state: Mapping[str, Any],
+    step: Any,
+    key: jax.Array,
+    batch: Any,
+    *,
+    t: jax.Array | None = None,
+    train: bool = True,
+    size: int | None = None,
+  ) -> tuple[jax.Array, Any]:
     """(values [B], Terms): the loss before the mean; `t` [B] replaces the sampled times.
 
-    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the
-    values that the whole batch takes outside.
+    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the values
+    that the whole batch takes outside. `size` is the number of examples of the whole batch, for the clock.
     """
     if t is None:
       t = self.sample_times(step, key, batch)
     _, draw_key = self._keys(step, key)
-    fields = self.fields(params, state["collections"], train)
-    draw = self.objective.draw(draw_key, batch, t, state["objective"])
-    terms = self.objective.evaluate(fields, draw, state["objective"])
+    roles = self.roles(params, state["collections"], train)
+    clock = Clock(step, jnp.asarray(step, jnp.float32) * np.float32(size or batch_size(batch)))
+    own = state["objective"]
+    placed = self.objective.place(roles, self.objective.draw(draw_key, batch, t, own))
+    terms = self.objective.evaluate(roles, placed, params.get("loss", {}), own, clock)
     for part, value in (("interior", terms.interior), ("boundary", terms.boundary)):
       if value.shape != t.shape:
         raise ValueError(
@@ -61,7 +76,16 @@ class Loss:
       interior = ratio.astype(interior.dtype) * interior
     return interior + terms.boundary, terms
 
-  def __call__(self, params, state, step, key, batch, *, train=True):
+  def __call__(
+    self,
+    params: Mapping[str, Any],
+    state: Mapping[str, Any],
+    step: Any,
+    key: jax.Array,
+    batch: Any,
+    *,
+    train: bool = True,
+  ) -> tuple[jax.Array, tuple[dict[str, Any], dict[str, jax.Array]]]:
     """(scalar, (state, metrics)); with `train=False` the network runs in evaluation mode."""
     t = self.sample_times(step, key, batch)
     values, terms = self.per_example(params, state, step, key, batch, t=t, train=train)
@@ -86,14 +110,14 @@ class Loss:
     return jax.random.split(jax.random.fold_in(key, step))
 
 
-def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = False):
-  """Closes an objective into a `Loss`: times from `sampler` (default: uniform), functions from `fields`.
+def at_times(sampler=None, *, roles: Roles | None = None, reweight: bool = False):
+  """Closes an objective into a `Loss`: times from `sampler` (default: uniform), denoisers from `roles`.
 
   A sampler left open (`low_discrepancy()`) takes its interval from the objective's process. With
   `reweight=True` the interior is multiplied by uniform density over sampling density, so that the expectation
   stays what it is under uniform times (importance sampling); without it, the sampler is itself a weighting.
 
-  Raises ValueError if `fields` is missing or lacks what the objective needs, or if reweighting makes no
+  Raises ValueError if `roles` is missing or lacks what the objective needs, or if reweighting makes no
   sense.
 
   >>> import jax, jax.numpy as jnp
@@ -103,7 +127,7 @@ def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = Fal
   >>> loss = losses.chain(
   ...     losses.denoising_score_matching(process),
   ...     losses.weight_by(losses.min_snr(5.0)),
-  ...     losses.at_times(losses.low_discrepancy(), fields=losses.fields(model=template)))
+  ...     losses.at_times(losses.low_discrepancy(), roles=losses.roles(model=template)))
   >>> loss_params, state = loss.init(jax.random.key(0))
   >>> params = {"model": jnp.ones(()), "loss": loss_params}
   >>> value, (state, metrics) = loss(params, state, 0, jax.random.key(1), {"x": jnp.zeros((16, 2))})
@@ -112,12 +136,11 @@ def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = Fal
   """
 
   def close(objective: Objective) -> Loss:
-    if not isinstance(fields, Binder):
+    if roles is None:
       raise ValueError(
-        f"at_times has to know the functions that {objective.name} calls: "
-        "pass fields=losses.fields(model=denoiser)"
+        f"at_times has to know the denoisers that {objective.name} calls: pass roles=losses.roles(model=denoiser)"
       )
-    check_needs(objective, fields)
+    check_needs(objective, roles)
     chosen = times.closed(times.uniform_times() if sampler is None else sampler, objective)
     check_interval(objective, chosen)
     if reweight and getattr(chosen, "discrete", False):
@@ -125,7 +148,7 @@ def at_times(sampler=None, *, fields: Binder | None = None, reweight: bool = Fal
         "reweight=True divides a uniform density on an interval by the sampler's, which a ladder of "
         "discrete times does not have: use a continuous sampler, or weight_by(...)"
       )
-    return Loss(objective, chosen, fields, reweight)
+    return Loss(objective, chosen, roles, reweight)
 
   return close
 

@@ -11,8 +11,7 @@ def scale(factor):
   'scale(denoising_score_matching)'
   """
 
-  def change(terms, fields, draw, state):
-    del fields, draw, state
+  def change(terms, roles, placed, params, state, clock):
     return terms.replace(interior=factor * terms.interior, boundary=factor * terms.boundary)
 
   return lambda objective: layer(objective, change, name="scale")
@@ -43,10 +42,13 @@ def add(*objectives: Objective) -> Objective:
   def draw(key, batch, t, state):
     return tuple(part.draw(key, batch, t, own) for part, own in zip(objectives, state))
 
-  def evaluate(fields, draw, state):
+  def place(roles, draw):
+    return tuple(part.place(roles, drawn) for part, drawn in zip(objectives, draw))
+
+  def evaluate(roles, placed, params, state, clock):
     inner = tuple(
-      part.evaluate({**fields, "loss": params}, drawn, own)
-      for part, params, drawn, own in zip(objectives, fields["loss"], draw, state)
+      part.evaluate(roles, where, loss_params, own, clock)
+      for part, where, loss_params, own in zip(objectives, placed, params, state)
     )
     metrics, collections = {}, {}
     for i, value in enumerate(inner):
@@ -70,6 +72,7 @@ def add(*objectives: Objective) -> Objective:
     name=f"add({', '.join(part.name for part in objectives)})",
     init=init,
     draw=draw,
+    place=place,
     evaluate=evaluate,
     update=update,
     needs=merge_needs(*(part.needs for part in objectives)),

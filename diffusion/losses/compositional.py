@@ -47,10 +47,12 @@ def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> 
     del key
     return {}, {"log_normalizer": jnp.zeros(()), "count": jnp.zeros((), jnp.int32)}
 
-  def evaluate(fields, draw, state):
-    alpha, sigma = levels(process, draw)
-    energy = lambda x: fields["model"].energy(x, draw.t, draw.cond).astype(at_least_single(x.dtype))
-    z = noise.sample({}, draw.targets["normal"][:, 0], alpha, sigma)
+  def evaluate(roles, placed, params, state, clock):
+    alpha, sigma = levels(process, placed)
+    energy = lambda x: roles["model"](x, placed.t, placed.cond, views=("energy",)).energy.astype(
+      at_least_single(x.dtype)
+    )
+    z = noise.sample({}, placed.targets["normal"][:, 0], alpha, sigma)
     log_weight = -energy(z) - noise.log_prob({}, z, alpha, sigma)
     still = jax.lax.stop_gradient(log_weight)
     log_mean = jax.nn.logsumexp(still) - float(np.log(still.size))
@@ -63,7 +65,7 @@ def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> 
     log_u = jax.lax.stop_gradient(jnp.where(state["count"] == 0, log_mean, moved))
     # Nought in value, and in gradient that of w / u.
     surrogate = jnp.exp(log_weight - log_u) - jnp.exp(still - log_u)
-    value = energy(draw.x_t) + log_u + surrogate
+    value = energy(placed.x_t) + log_u + surrogate
     return terms(
       value,
       metrics={

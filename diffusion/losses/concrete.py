@@ -58,15 +58,14 @@ def concrete_score_matching(
     pick = lambda key: jax.random.permutation(key, total)[:num_reverse]
     return drawn.replace(keys=keys, targets={"reverse": jax.vmap(pick)(own)})
 
-  def evaluate(fields, draw, state):
-    del state
-    x, picked = draw.x_t, draw.targets.get("reverse")
+  def evaluate(roles, placed, params, state, clock):
+    x, picked = placed.x_t, placed.targets.get("reverse")
     before, slot, exists = neighbourhood.reverse_neighbours(x, picked)
     # One call of the model for the state and its reverse neighbours: rows of an example stand together.
     rows = jnp.concatenate([x[:, None], before], axis=1)
     count = rows.shape[1]
-    t, cond = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (draw.t, draw.cond))
-    values = concrete_of(fields, rows.reshape(-1, *x.shape[1:]), t, cond, neighbourhood, name).reshape(
+    t, cond = jax.tree.map(lambda leaf: jnp.repeat(leaf, count, axis=0), (placed.t, placed.cond))
+    values = concrete_of(roles, rows.reshape(-1, *x.shape[1:]), t, cond, neighbourhood, name).reshape(
       *rows.shape[:2], -1
     )
     here = jnp.where(neighbourhood.values(x)[1], values[:, 0], 0.0)
@@ -83,7 +82,7 @@ def concrete_score_matching(
     return terms(square + 2.0 * (jnp.sum(here, axis=1) - incoming), metrics={"square": square})
 
   return Objective(
-    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"concrete": name}}
+    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"concrete_score": name}}
   )
 
 
@@ -120,10 +119,9 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
     )
   check(process, neighbourhood, name)
 
-  def evaluate(fields, draw, state):
-    del state
-    target, exists = kernel_concrete(process, neighbourhood, draw.x0, draw.x_t, draw.t)
-    predicted = concrete_of(fields, draw.x_t, draw.t, draw.cond, neighbourhood, name)
+  def evaluate(roles, placed, params, state, clock):
+    target, exists = kernel_concrete(process, neighbourhood, placed.x0, placed.x_t, placed.t)
+    predicted = concrete_of(roles, placed.x_t, placed.t, placed.cond, neighbourhood, name)
     square = jnp.sum(jnp.where(exists, jnp.square(predicted - target.astype(predicted.dtype)), 0.0), axis=1)
     return terms(square, metrics={"concrete_mse": square / neighbourhood.num_neighbours})
 
@@ -132,7 +130,7 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
     draw=corrupted(process, neighbourhood, name),
     evaluate=evaluate,
     process=process,
-    needs={"model": {"concrete": name}},
+    needs={"model": {"concrete_score": name}},
   )
 
 
@@ -159,7 +157,7 @@ def kernel_concrete(process, neighbourhood: Neighbourhood, x0, x_t, t):
 
 
 def corrupted(process, neighbourhood, who):
-  """draw(key, batch, t, state) of x_t, or of the data as they are for process None."""
+  """draw(key, batch, t, state) of the data and the noise of the process, if any."""
 
   def draw(key, batch, t, state):
     del state
@@ -172,15 +170,15 @@ def corrupted(process, neighbourhood, who):
     neighbourhood.flat(x0)  # whole numbers of the right shape, or an error
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
-    x_t = x0 if process is None else process.corrupt(noise_keys, x0, t)
-    return Draw(x_t=x_t, t=t, x0=x0, cond=batch.get("cond"), keys=keys, key=network_key)
+    noise = None if process is None else process.noise(noise_keys, x0)
+    return Draw(t=t, x0=x0, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key)
 
   return draw
 
 
-def concrete_of(fields, x, t, cond, neighbourhood, who):
+def concrete_of(roles, x, t, cond, neighbourhood, who):
   """The model's concrete score [B, N], in at least float32. Raises ValueError for another shape."""
-  value = fields["model"].concrete(x, t, cond)
+  value = roles["model"](x, t, cond, views=("concrete_score",)).concrete_score
   wanted = (x.shape[0], neighbourhood.num_neighbours)
   if value.shape != wanted:
     raise ValueError(

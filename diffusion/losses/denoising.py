@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
+from diffusion.losses.base import Draw, Objective, Placed, example_keys, split_keys, terms
 from diffusion.losses.weights import VIEWS, noise_scale
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
@@ -27,12 +27,12 @@ def denoising_score_matching(
   >>> from diffusion import losses, processes
   >>> dsm = losses.denoising_score_matching(processes.rectified_flow(), target="velocity")
   >>> sorted(dsm.needs["model"])
-  ['denoise']
+  ['velocity']
   """
   name = "denoising_score_matching"
   if target not in VIEWS:
     raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
-  if not callable(getattr(process, "perturb", None)):
+  if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
       f"{name} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
     )
@@ -47,41 +47,43 @@ def denoising_score_matching(
     x0 = batch["x"]
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
-    eps = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype))(noise_keys)
-    x_t = process.perturb(x0, eps, t).astype(x0.dtype)
-    return Draw(x_t=x_t, t=t, x0=x0, eps=eps, cond=batch.get("cond"), keys=keys, key=network_key)
+    noise = process.noise(noise_keys, x0)
+    return Draw(t=t, x0=x0, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key)
 
-  def evaluate(fields, draw, state):
-    del state
-    prediction = fields["model"].denoise(draw.x_t, draw.t, draw.cond, views=(target,), key=draw.key)
-    error = residual(process, target, getattr(prediction, target), draw)
+  def evaluate(roles, placed, params, state, clock):
+    prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=(target,), key=placed.key)
+    error = residual(process, target, getattr(prediction, target), placed)
     square = sum_rows(jnp.square(error))
     if variance_reduced:
-      square = square + control(process, fields, draw)
+      square = square + control(process, roles, placed)
     mean = square / error[0].size
     collections = None if prediction.collections is None else {"model": prediction.collections}
     return terms(mean if per_dimension else square, metrics={"eps_mse": mean}, collections=collections)
 
   return Objective(
-    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"denoise": name}}
+    name=name,
+    draw=draw,
+    evaluate=evaluate,
+    process=process,
+    needs={"model": dict.fromkeys((target, "eps") if variance_reduced else (target,), name)},
   )
 
 
-def control(process, fields, draw: Draw):
+def control(process, roles, placed: Placed):
   """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with
   where x_t is near alpha x0."""
-  still = process.perturb(draw.x0, jnp.zeros_like(draw.eps), draw.t).astype(draw.x_t.dtype)
-  predicted = fields["model"].denoise(still, draw.t, draw.cond, views=("eps",), key=draw.key).eps
+  still = process.corrupt(placed.x0, jnp.zeros_like(placed.noise), placed.t).astype(placed.x_t.dtype)
+  predicted = roles["model"](still, placed.t, placed.cond, views=("eps",), key=placed.key).eps
   wide = at_least_single(predicted.dtype)
-  predicted, eps = predicted.astype(wide), draw.eps.astype(wide)
+  predicted, eps = predicted.astype(wide), placed.noise.astype(wide)
   return sum_rows(2.0 * predicted * eps + 1.0 - jnp.square(eps))
 
 
-def residual(process, view: str, predicted, draw: Draw):
+def residual(process, view: str, predicted, draw: Placed):
   """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
   sign."""
   wide = at_least_single(predicted.dtype)
-  predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.eps))
+  predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.noise))
   factor = expand(noise_scale(process, draw.t, view).astype(wide), x0)
   if view == "eps":
     return predicted - eps

@@ -20,7 +20,7 @@ def check_kind(kind, who, num=1):
 
 def check_process(process, who):
   """Raises ValueError for what is neither a Gaussian process nor None."""
-  if process is not None and not callable(getattr(process, "perturb", None)):
+  if process is not None and getattr(process, "kind", None) != "gaussian":
     raise ValueError(
       f"{who} acts on x_t of a Gaussian process such as processes.vp_linear(), or on clean data with "
       f"process=None; got {type(process).__name__}"
@@ -43,7 +43,6 @@ def noised(process, who):
       )
     network_key, key = jax.random.split(key)
     return Draw(
-      x_t=batch["x"],
       t=t,
       x0=batch["x"],
       cond=batch.get("cond"),
@@ -62,7 +61,7 @@ def with_directions(process, who, kind, num):
   def draw(key, batch, t, state):
     drawn = inner(key, batch, t, state)
     own, keys = split_keys(drawn.keys, 2)
-    shape, dtype = (num, *drawn.x_t.shape[1:]), drawn.x_t.dtype
+    shape, dtype = (num, *drawn.x0.shape[1:]), drawn.x0.dtype
     v = jax.vmap(lambda k: random_directions(k, shape, kind, dtype))(own)
     return drawn.replace(keys=keys, targets={"direction": v})
 
@@ -82,16 +81,16 @@ def constant(process, draw) -> float:
   return 0.0 if process is None else float(np.prod(draw.x_t.shape[1:]))
 
 
-def predicted_noise(process, fields, draw):
-  """The function x -> (sigma times the score of the model at the draw's t and cond, updated collections)."""
-  model, sigma = fields["model"], noise_level(process, draw)
-  scale = sigma.reshape(-1, *[1] * (draw.x_t.ndim - 1))
+def predicted_noise(process, roles, placed):
+  """The function x -> (sigma times the score of the model at the t and cond of what is placed, updated collections)."""
+  model, sigma = roles["model"], noise_level(process, placed)
+  scale = sigma.reshape(-1, *[1] * (placed.x_t.ndim - 1))
 
   def function(x):
-    if model.denoise is None:
-      return scale * model.score(x, draw.t, draw.cond), None
-    view = "score" if process is None else "eps"
-    prediction = model.denoise(x, draw.t, draw.cond, views=(view,), key=draw.key)
-    return (prediction.score if process is None else -prediction.eps), prediction.collections
+    # Straight from the network where it can be: sigma times a score loses the digits of a large eps.
+    view = "eps" if process is not None and "eps" in model.views else "score"
+    prediction = model(x, placed.t, placed.cond, views=(view,), key=placed.key)
+    value = -prediction.eps if view == "eps" else scale * prediction.score
+    return value, prediction.collections
 
   return function

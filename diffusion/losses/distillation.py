@@ -41,13 +41,16 @@ def distillation(process, target: str = "x0") -> Objective:
   if target not in VIEWS:
     raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
 
-  def evaluate(fields, draw, state):
-    del state
-    said = getattr(_teacher(fields, draw.x_t, draw.t, draw.cond, target), target)
-    return _squared_error(process, target, said, fields, draw)
+  def evaluate(roles, placed, params, state, clock):
+    said = getattr(_teacher(roles, placed.x_t, placed.t, placed.cond, target), target)
+    return _squared_error(process, target, said, roles, placed)
 
   return Objective(
-    name=name, draw=_noised(process, name), evaluate=evaluate, process=process, needs=_needs(name)
+    name=name,
+    draw=_noised(process, name),
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {target: name}, "teacher": {target: name}},
   )
 
 
@@ -195,17 +198,23 @@ def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=
     at = step_of(steps, t)
     return inner(key, batch, jnp.asarray(steps.t, t.dtype)[at], state).replace(targets={"step": at})
 
-  def evaluate(fields, draw, state):
-    del state
-    x, at = draw.x_t, draw.targets["step"]
+  def evaluate(roles, placed, params, state, clock):
+    x, at = placed.x_t, placed.targets["step"]
     row = lambda leaf: jnp.asarray(leaf, x.dtype)[at]
     wide = lambda leaf: expand(row(leaf), x)
-    first = _teacher(fields, x, draw.t, draw.cond).x0
-    middle = jnp.asarray(steps.middle, draw.t.dtype)[at]
-    second = _teacher(fields, wide(steps.keep) * x + wide(steps.pull) * first, middle, draw.cond).x0
-    return _squared_error(process, "x0", first + wide(steps.share) * (second - first), fields, draw)
+    first = _teacher(roles, x, placed.t, placed.cond).x0
+    middle = jnp.asarray(steps.middle, placed.t.dtype)[at]
+    second = _teacher(roles, wide(steps.keep) * x + wide(steps.pull) * first, middle, placed.cond).x0
+    return _squared_error(process, "x0", first + wide(steps.share) * (second - first), roles, placed)
 
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs=_needs(name), bias_order=1)
+  return Objective(
+    name=name,
+    draw=draw,
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {"x0": name}, "teacher": {"x0": name}},
+    bias_order=1,
+  )
 
 
 def step_of(steps: StudentSteps, t):
@@ -219,28 +228,24 @@ def step_of(steps: StudentSteps, t):
 def _noised(process, name):
   """The draw of denoising score matching, or a ValueError of this objective's own for what is no Gaussian
   process."""
-  if not callable(getattr(process, "perturb", None)):
+  if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
       f"{name} needs a Gaussian process such as processes.vp_cosine(), got {type(process).__name__}"
     )
   return denoising_score_matching(process).draw
 
 
-def _needs(name):
-  return {"model": {"denoise": name}, "teacher": {"denoise": name}}
-
-
-def _teacher(fields, x, t, cond, view="x0"):
+def _teacher(roles, x, t, cond, view="x0"):
   """What the teacher says, as a constant."""
-  return jax.lax.stop_gradient(fields["teacher"].denoise(x, t, cond, views=(view,), train=False))
+  return jax.lax.stop_gradient(roles["teacher"](x, t, cond, views=(view,), train=False))
 
 
-def _squared_error(process, view, target, fields, draw):
+def _squared_error(process, view, target, roles, placed):
   """Terms of the model's error in a view [B, ...], scaled to eps."""
-  prediction = fields["model"].denoise(draw.x_t, draw.t, draw.cond, views=(view,), key=draw.key)
+  prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=(view,), key=placed.key)
   predicted = getattr(prediction, view)
   width = at_least_single(predicted.dtype)
-  factor = expand(noise_scale(process, draw.t, view).astype(width), predicted)
+  factor = expand(noise_scale(process, placed.t, view).astype(width), predicted)
   square = sum_rows(jnp.square(factor * (predicted.astype(width) - target.astype(width))))
   collections = None if prediction.collections is None else {"model": prediction.collections}
   return terms(square, metrics={"eps_mse": square / predicted[0].size}, collections=collections)

@@ -35,14 +35,13 @@ def score_matching(process=None, *, width: int = WIDTH) -> Objective:
   if not isinstance(width, int) or width < 1:
     raise ValueError(f"{name} holds width=1 or more directional derivatives at a time, got {width!r}")
 
-  def evaluate(fields, draw, state):
-    del state
-    x = draw.x_t
-    function = predicted_noise(process, fields, draw)
+  def evaluate(roles, placed, params, state, clock):
+    x = placed.x_t
+    function = predicted_noise(process, roles, placed)
     scaled, collections = function(x)
-    sigma = expand(noise_level(process, draw), x)
+    sigma = expand(noise_level(process, placed), x)
     slope = lambda v: jax.jvp(lambda x: function(x)[0], (x,), (sigma * v,))[1]
-    return matching_terms(process, draw, sum_rows(scaled**2), trace(slope, x, width=width), collections)
+    return matching_terms(process, placed, sum_rows(scaled**2), trace(slope, x, width=width), collections)
 
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
 

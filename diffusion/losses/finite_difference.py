@@ -50,23 +50,21 @@ def finite_difference_sliced_score_matching(
     raise ValueError(f"{name} has no field {field!r}: choose one of {', '.join(FIELDS)}")
   draw = with_directions(process, name, directions, num_slices)
 
-  def of_energy(fields, draw, state):
-    del state
-    _, slope, curvature = along_energy(process, fields, draw, 2, step)
-    return matching_terms(process, draw, jnp.mean(jnp.square(slope), axis=1), jnp.mean(curvature, axis=1))
+  def of_energy(roles, placed, params, state, clock):
+    _, slope, curvature = along_energy(process, roles, placed, 2, step)
+    return matching_terms(process, placed, jnp.mean(jnp.square(slope), axis=1), jnp.mean(curvature, axis=1))
 
-  def of_score(fields, draw, state):
-    del state
-    x, v = draw.x_t, draw.targets["direction"]
-    function = predicted_noise(process, fields, draw)
-    sigma = expand(noise_level(process, draw), x)
+  def of_score(roles, placed, params, state, clock):
+    x, v = placed.x_t, placed.targets["direction"]
+    function = predicted_noise(process, roles, placed)
+    sigma = expand(noise_level(process, placed), x)
     # One interval of two steps: the mean of its ends is the value, their difference the slope.
     along = lambda v: directional.differences(
       lambda x: function(x)[0], x, sigma * v, 1, step=2.0 * unit_step(step, x)
     )
     mean, slopes = jax.vmap(along, in_axes=1, out_axes=1)(v)
     square = jnp.mean(jax.vmap(sum_rows, in_axes=1, out_axes=1)(jnp.square(mean)), axis=1)
-    return matching_terms(process, draw, square, mean_projection(v, slopes))
+    return matching_terms(process, placed, square, mean_projection(v, slopes))
 
   return Objective(
     name=name,
@@ -105,26 +103,27 @@ def finite_difference_denoising_score_matching(
     )
   draw = with_directions(process, name, directions, num_slices)
 
-  def evaluate(fields, draw, state):
-    del state
-    v = draw.targets["direction"]
-    _, slope = along_energy(process, fields, draw, 1, step)
-    error = slope + projections(v, jnp.broadcast_to(jnp.expand_dims(draw.eps, 1), v.shape))
+  def evaluate(roles, placed, params, state, clock):
+    v = placed.targets["direction"]
+    _, slope = along_energy(process, roles, placed, 1, step)
+    error = slope + projections(v, jnp.broadcast_to(jnp.expand_dims(placed.noise, 1), v.shape))
     square = jnp.mean(jnp.square(error), axis=1)
-    return terms(square, metrics={"eps_mse": square / draw.eps[0].size})
+    return terms(square, metrics={"eps_mse": square / placed.noise[0].size})
 
   return Objective(
     name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"energy": name}}, bias_order=2
   )
 
 
-def along_energy(process, fields, draw, order, step):
+def along_energy(process, roles, placed, order, step):
   """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u
   from end to end."""
-  x, v = draw.x_t, draw.targets["direction"]
-  sigma = expand(noise_level(process, draw), x)
+  x, v = placed.x_t, placed.targets["direction"]
+  sigma = expand(noise_level(process, placed), x)
   size = unit_step(step, x) * (2 // order)
-  f = lambda x: -fields["model"].energy(x, draw.t, draw.cond).astype(at_least_single(x.dtype))
+  f = lambda x: (
+    -roles["model"](x, placed.t, placed.cond, views=("energy",)).energy.astype(at_least_single(x.dtype))
+  )
   along = lambda v: directional.differences(f, x, sigma * v, order, step=size)
   return jax.vmap(along, in_axes=1, out_axes=1)(v)
 

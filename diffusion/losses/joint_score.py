@@ -28,7 +28,7 @@ def joint_score_matching(
     data: 'sliced', 'denoising' or 'exact'.
     balance: factors of the time term and of the data term.
 
-  Fields needed: 'time_score' and 'score' of the model; `losses.select` binds two networks to them.
+  Fields needed: 'time_score' and 'score' of the model; `denoisers.together` joins two networks.
 
   Raises:
     ValueError: another data term, or 'denoising' on a path without Gaussian noise in x_t.
@@ -52,21 +52,21 @@ def joint_score_matching(
         "a standard normal end or a bridge"
       )
 
-  def evaluate(fields, draw, state):
-    terms = objective.evaluate(fields, draw, state)
-    factor = weighting(draw.t, state)[0]
-    score = lambda x: fields["model"].score(x, draw.t, draw.cond)
+  def evaluate(roles, placed, params, state, clock):
+    terms = objective.evaluate(roles, placed, params, state, clock)
+    factor = weighting(placed.t, state)[0]
+    score = lambda x: roles["model"](x, placed.t, placed.cond, views=("score",)).score
     if data == "denoising":
-      value = score(draw.x_t)
+      value = score(placed.x_t)
       value = value.astype(at_least_single(value.dtype))
-      sigma = jnp.sqrt(jnp.maximum(walk.blend(draw.t).variance, jnp.finfo(draw.t.dtype).tiny)).astype(
+      sigma = jnp.sqrt(jnp.maximum(walk.blend(placed.t).variance, jnp.finfo(placed.t.dtype).tiny)).astype(
         value.dtype
       )
       # w / sigma^2 times the square of sigma s + eps: nothing is divided by a small sigma but the weight.
-      error = expand(sigma, value) * value + draw.eps.astype(value.dtype)
+      error = expand(sigma, value) * value + placed.noise.astype(value.dtype)
       term = factor.astype(value.dtype) / jnp.square(sigma) * sum_rows(jnp.square(error))
     else:
-      square, divergence = _square_and_divergence(score, draw, exact=data == "exact")
+      square, divergence = _square_and_divergence(score, placed, exact=data == "exact")
       term = factor.astype(square.dtype) * (square + 2.0 * divergence)
     time, data_factor = balance
     return terms.replace(
@@ -78,7 +78,8 @@ def joint_score_matching(
   def draw_with_signs(key, batch, t, state):
     drawn = objective.draw(key, batch, t, state)
     own, keys = split_keys(drawn.keys, 2)
-    shape, dtype = (1, *drawn.x_t.shape[1:]), drawn.x_t.dtype
+    like = drawn.x1 if drawn.x0 is None else drawn.x0
+    shape, dtype = (1, *like.shape[1:]), like.dtype
     signs = jax.vmap(lambda k: random_directions(k, shape, "rademacher", dtype))(own)
     return drawn.replace(keys=keys, targets={**drawn.targets, "direction": signs})
 
@@ -90,18 +91,18 @@ def joint_score_matching(
   )
 
 
-def _square_and_divergence(score, draw, exact):
+def _square_and_divergence(score, placed, exact):
   """(||s||^2, its divergence or an estimate of it), both [B]."""
   if not exact:
-    signs = draw.targets["direction"][:, 0]
-    value, push = jax.jvp(score, (draw.x_t,), (signs,))
+    signs = placed.targets["direction"][:, 0]
+    value, push = jax.jvp(score, (placed.x_t,), (signs,))
     return sum_rows(jnp.square(value)), sum_rows(signs * push)
-  value, linear = jax.linearize(score, draw.x_t)
+  value, linear = jax.linearize(score, placed.x_t)
   flat = value[0].size
-  units = jnp.eye(flat, dtype=draw.x_t.dtype).reshape(flat, *draw.x_t.shape[1:])
+  units = jnp.eye(flat, dtype=placed.x_t.dtype).reshape(flat, *placed.x_t.shape[1:])
 
   def along(total, unit):
-    return total + sum_rows(unit[None] * linear(jnp.broadcast_to(unit[None], draw.x_t.shape))), None
+    return total + sum_rows(unit[None] * linear(jnp.broadcast_to(unit[None], placed.x_t.shape))), None
 
   divergence, _ = jax.lax.scan(along, jnp.zeros_like(sum_rows(value)), units)
   return sum_rows(jnp.square(value)), divergence

@@ -42,27 +42,28 @@ def noise_contrastive_estimation(
     params = {"noise": noise.init(key)}
     return (params | {"log_normalizer": jnp.zeros(())} if learn_normalizer else params), {}
 
-  def evaluate(fields, draw, state):
-    del state
-    own = fields["loss"]
-    alpha, sigma = levels(process, draw)
+  def evaluate(roles, placed, params, state, clock):
+    own = params
+    alpha, sigma = levels(process, placed)
     still = jax.lax.stop_gradient(own["noise"])
 
     def logit(x):
-      log_model = -fields["model"].energy(x, draw.t, draw.cond).astype(at_least_single(x.dtype))
+      log_model = -roles["model"](x, placed.t, placed.cond, views=("energy",)).energy.astype(
+        at_least_single(x.dtype)
+      )
       if learn_normalizer:
         log_model = log_model - own["log_normalizer"].astype(log_model.dtype)
       return log_model - noise.log_prob(still, x, alpha, sigma) - float(np.log(num_noise))
 
-    of_data = logit(draw.x_t)
+    of_data = logit(placed.x_t)
     of_noise = jax.vmap(lambda z: logit(noise.sample(still, z, alpha, sigma)), in_axes=1, out_axes=1)(
-      draw.targets["normal"]
+      placed.targets["normal"]
     )
     value = jax.nn.softplus(-of_data) + jnp.sum(jax.nn.softplus(of_noise), axis=1)
     right = 0.5 * (jnp.where(of_data > 0, 1.0, 0.0) + jnp.mean(jnp.where(of_noise < 0, 1.0, 0.0), axis=1))
     metrics = {"nce": value, "accuracy": right.astype(value.dtype)}
     if noise.learned:
-      metrics["noise_nll"] = -noise.log_prob(own["noise"], draw.x_t, alpha, sigma)
+      metrics["noise_nll"] = -noise.log_prob(own["noise"], placed.x_t, alpha, sigma)
       value = value + metrics["noise_nll"]
     return terms(value, metrics=metrics)
 

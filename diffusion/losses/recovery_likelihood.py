@@ -76,15 +76,16 @@ def recovery_likelihood(
     at = level_of(table, t)
     drawn = inner(key, batch, jnp.asarray(table.t, t.dtype)[at], state)
     own, keys = split_keys(drawn.keys, 2)
-    normal = jax.vmap(lambda k: jax.random.normal(k, drawn.x_t.shape[1:], drawn.x_t.dtype))(own)
+    normal = jax.vmap(lambda k: jax.random.normal(k, drawn.x0.shape[1:], drawn.x0.dtype))(own)
     return drawn.replace(keys=keys, targets={"level": at, "normal": normal})
 
-  def evaluate(fields, draw, state):
-    del state
-    x, at = draw.x_t, draw.targets["level"]
+  def evaluate(roles, placed, params, state, clock):
+    x, at = placed.x_t, placed.targets["level"]
     row = lambda leaf: expand(jnp.asarray(leaf, x.dtype)[at], x)
-    noisy = row(table.gain) * x + row(table.noise) * draw.targets["normal"]
-    energy = lambda x: fields["model"].energy(x, draw.t, draw.cond).astype(at_least_single(x.dtype))
+    noisy = row(table.gain) * x + row(table.noise) * placed.targets["normal"]
+    energy = lambda x: roles["model"](x, placed.t, placed.cond, views=("energy",)).energy.astype(
+      at_least_single(x.dtype)
+    )
     point = row(table.start) * noisy
     of_noise = lambda x: 0.5 * sum_rows(jnp.square((noisy - row(table.gain) * x) / row(table.noise)))
     size = row(table.step) if steps else None
@@ -95,7 +96,7 @@ def recovery_likelihood(
       energy,
       of_noise,
       point,
-      draw.keys,
+      placed.keys,
       size,
       steps=steps,
       adjusted=adjusted,

@@ -113,10 +113,10 @@ def with_normals(process, who, num):
   return draw
 
 
-def levels(process, draw):
+def levels(process, placed):
   """(alpha [B], sigma [B]); one and zero on clean data."""
   if process is None:
-    one = jnp.ones(draw.x_t.shape[0], draw.x_t.dtype)
+    one = jnp.ones(placed.x_t.shape[0], placed.x_t.dtype)
     return one, jnp.zeros_like(one)
-  m = process.marginal(draw.t)
+  m = process.marginal(placed.t)
   return m.alpha, m.sigma

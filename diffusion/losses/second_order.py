@@ -57,9 +57,8 @@ def second_order_score_matching(
   check_gaussian(process, name, f"a {kind_of(process)}")
   squared = squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, name)
 
-  def evaluate(fields, draw, state):
-    del state
-    value = squared(fields, draw)
+  def evaluate(roles, placed, params, state, clock):
+    value = squared(roles, placed)
     return terms(value, metrics={"second_order": value})
 
   return Objective(
@@ -106,21 +105,21 @@ def second_order(
 
 
 def squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, who):
-  """(fields, draw) -> [B]: the value above."""
+  """(roles, placed) -> [B]: the value above."""
   if rank is not None:
     check_rank(rank, np.inf, who)
 
-  def squared(fields, draw):
-    x0, z = noise_of(draw, who)
-    sigma = process.marginal(draw.t).sigma.astype(z.dtype)
+  def squared(roles, placed):
+    x0, z = noise_of(placed, who)
+    sigma = process.marginal(placed.t).sigma.astype(z.dtype)
     if rank is not None:
       check_rank(rank, z.shape[1], who)
-    scaled_score = score_of(process, fields, draw, score_role, frozen_score or residual)
+    scaled_score = score_of(process, roles, placed, score_role, frozen_score or residual)
 
     def at(x, noise):
       """(the squared error, what varies with the noise in it, the same with no model, its mean), each [B], at
       x with its noise."""
-      value = fields["model"].hessian(x, draw.t, draw.cond)
+      value = roles["model"](x, placed.t, placed.cond, views=("hessian",)).hessian
       hessian = as_symmetric(
         jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}"
       )
@@ -132,12 +131,12 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
       return error(model, noise), model.trace() - model.quadratic(z), error(model.rescaled(0.0), z), constant
 
     if not variance_reduced:
-      return at(draw.x_t, z)[0]
+      return at(placed.x_t, z)[0]
     mirrored, still = (
-      process.perturb(x0, noise, draw.t).astype(draw.x_t.dtype)
-      for noise in (-draw.eps, jnp.zeros_like(draw.eps))
+      process.corrupt(x0, noise, placed.t).astype(placed.x_t.dtype)
+      for noise in (-placed.noise, jnp.zeros_like(placed.noise))
     )
-    points, noises = jnp.stack([draw.x_t, mirrored, still]), jnp.stack([z, -z, jnp.zeros_like(z)])
+    points, noises = jnp.stack([placed.x_t, mirrored, still]), jnp.stack([z, -z, jnp.zeros_like(z)])
     square, product, target, constant = jax.vmap(at)(points, noises)
     # E(I - z z^T) = 0, so the still point changes no mean: it takes away what both mirrored ones have in
     # common.
@@ -147,24 +146,24 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
 
 
 def plus(objective, squared, weight, name, needs):
-  """The objective with weight times squared(fields, draw) [B] added to its interior, and as the metric
+  """The objective with weight times squared(roles, placed) [B] added to its interior, and as the metric
   `name`."""
   scheduled = callable(weight)
   if scheduled:
     check_weight(weight, objective.process, objective.name)
 
-  def change(terms, fields, draw, state):
+  def change(terms, roles, placed, params, state, clock):
     del state
-    value = squared(fields, draw).astype(terms.interior.dtype)
-    factor = weight(objective.process, draw.t).astype(value.dtype) if scheduled else weight
+    value = squared(roles, placed).astype(terms.interior.dtype)
+    factor = weight(objective.process, placed.t).astype(value.dtype) if scheduled else weight
     return terms.replace(interior=terms.interior + factor * value, metrics={**terms.metrics, name: value})
 
   return layer(objective, change, name=name, needs=needs)
 
 
-def score_of(process, fields, draw, role, frozen):
+def score_of(process, roles, placed, role, frozen):
   """The function x -> sigma times the role's score, flattened [B, D]."""
-  predicted = predicted_noise(process, {"model": fields[role]}, draw)
+  predicted = predicted_noise(process, {"model": roles[role]}, placed)
 
   def scaled_score(x):
     value = predicted(x)[0]
@@ -176,18 +175,17 @@ def score_of(process, fields, draw, role, frozen):
 
 def noise_of(draw, who):
   """(x0, noise flattened [B, D] in at least float32) of a draw. Raises ValueError where it has none."""
-  eps = getattr(draw, "eps", None)
-  if eps is None or draw.x0 is None:
+  if isinstance(draw, tuple) or draw.noise is None or draw.x0 is None:
     raise ValueError(
       f"{who} regresses on the noise of x_t, and the objective's draw has none: put it on "
       "denoising_score_matching(process), and sum objectives with add(...) afterwards"
     )
-  return draw.x0, eps.reshape(eps.shape[0], -1).astype(at_least_single(eps.dtype))
+  return draw.x0, draw.noise.reshape(draw.noise.shape[0], -1).astype(at_least_single(draw.noise.dtype))
 
 
 def check_gaussian(process, who, on):
   """Raises ValueError for what is no Gaussian process."""
-  if not callable(getattr(process, "perturb", None)):
+  if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
       f"{who} does not fit {on}, whose process is {kind_of(process)}: a Hessian is learned from Gaussian "
       "noise, "

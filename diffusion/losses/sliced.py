@@ -31,11 +31,10 @@ def sliced_score_matching(
   name = "sliced_score_matching"
   draw = with_directions(process, name, directions, num_slices)
 
-  def evaluate(fields, draw, state):
-    del state
-    x, v = draw.x_t, draw.targets["direction"]
-    function = predicted_noise(process, fields, draw)
-    sigma = expand(noise_level(process, draw), x)
+  def evaluate(roles, placed, params, state, clock):
+    x, v = placed.x_t, placed.targets["direction"]
+    function = predicted_noise(process, roles, placed)
+    sigma = expand(noise_level(process, placed), x)
 
     def along(v):
       return jax.jvp(function, (x,), (sigma * v,), has_aux=True)
@@ -47,7 +46,7 @@ def sliced_score_matching(
       square = sum_rows(jnp.square(first[0]))
     else:
       square = jnp.mean(jnp.square(projections(v, jnp.moveaxis(scaled, 0, 1))), axis=1)
-    return matching_terms(process, draw, square, trace, first[1])
+    return matching_terms(process, placed, square, trace, first[1])
 
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
 

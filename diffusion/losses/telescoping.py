@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, terms
+from diffusion.losses.base import Objective, noised_by, terms
 from diffusion.losses.time_score import checked, drawing, point
 from diffusion.precision import at_least_single
 from diffusion.processes.paths import as_path
@@ -43,16 +43,15 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
   low, high = float(walk.t_min), float(walk.t_max)
   marks = low + (high - low) * (np.arange(num_bridges + 1) / num_bridges) ** power
 
-  def evaluate(fields, draw, state):
-    del state
-    t = draw.t
+  def evaluate(roles, placed, params, state, clock):
+    t = placed.t
     edges = jnp.asarray(marks, t.dtype)
     k = jnp.clip(jnp.searchsorted(edges, t, side="right") - 1, 0, num_bridges - 1)
     start, stop = edges[k], edges[k + 1]
     middle, length = 0.5 * (start + stop), stop - start
 
     def logit(at):
-      value = fields["model"].time_score(point(walk, draw, at), middle, draw.cond)
+      value = roles["model"](point(walk, placed, at), middle, placed.cond, views=("time_score",)).time_score
       value = checked(value, t, name)
       return (length * value).astype(at_least_single(value.dtype))
 
@@ -65,6 +64,7 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
   return Objective(
     name=name,
     draw=drawing(walk, name),
+    place=noised_by(walk),
     evaluate=evaluate,
     process=path,
     bias_order=2,

@@ -33,9 +33,8 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   check_gaussian(process, name, f"a {kind_of(process)}")
   squared = squared_error(process, frozen_lower, name)
 
-  def evaluate(fields, draw, state):
-    del state
-    value = squared(fields, draw)
+  def evaluate(roles, placed, params, state, clock):
+    value = squared(roles, placed)
     return terms(value, metrics={"third_order": value})
 
   return Objective(
@@ -72,27 +71,29 @@ def needs(who):
 
 
 def squared_error(process, frozen_lower, who):
-  """(fields, draw) -> [B]: the value above."""
+  """(roles, placed) -> [B]: the value above."""
 
-  def squared(fields, draw):
-    _, z = noise_of(draw, who)
+  def squared(roles, placed):
+    _, z = noise_of(placed, who)
     size = z.shape[1]
     if size > LARGEST:
       raise ValueError(
         f"{who} holds D^3 numbers a row, and D = {size} is above {LARGEST}: take second_order, whose low "
         "rank goes further"
       )
-    sigma = process.marginal(draw.t).sigma.astype(z.dtype)
-    x, t, cond = draw.x_t, draw.t, draw.cond
-    first = score_of(process, fields, draw, "model", frozen_lower)(x)
+    sigma = process.marginal(placed.t).sigma.astype(z.dtype)
+    x, t, cond = placed.x_t, placed.t, placed.cond
+    first = score_of(process, roles, placed, "model", frozen_lower)(x)
     second = (
-      as_symmetric(fields["model"].hessian(x, t, cond), size, f"the field 'hessian' of {who}")
+      as_symmetric(
+        roles["model"](x, t, cond, views=("hessian",)).hessian, size, f"the field 'hessian' of {who}"
+      )
       .rescaled(sigma)
       .dense()
       .astype(z.dtype)
     )
     second = jax.lax.stop_gradient(second) if frozen_lower else second
-    third = fields["model"].third_derivative(x, t, cond).astype(z.dtype)
+    third = roles["model"](x, t, cond, views=("third_derivative",)).third_derivative.astype(z.dtype)
     if third.shape != (z.shape[0], size, size, size):
       raise ValueError(
         f"{who}: third_derivative returned shape {third.shape}; it is [B, D, D, D], here "

@@ -3,7 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, example_keys, no_init, no_update, split_keys, terms
+from diffusion.losses.base import (
+  Draw,
+  Objective,
+  Placed,
+  example_keys,
+  no_init,
+  no_update,
+  noised_by,
+  split_keys,
+  terms,
+)
 from diffusion.losses.time_weights import LossHistory, Weighting, noise_variance
 from diffusion.losses.weights import check_weight
 from diffusion.precision import at_least_single
@@ -50,10 +60,10 @@ def time_score_matching(
   weighting = make_weighting(path, weight, history, t_min, t_max, name)
   inner = weighting.path
 
-  def evaluate(fields, draw, state):
-    t, cond = draw.t, draw.cond
-    time_score = lambda x, t: checked(fields["model"].time_score(x, t, cond), t, name)
-    value, slope = jax.jvp(lambda t: time_score(draw.x_t, t), (t,), (jnp.ones_like(t),))
+  def evaluate(roles, placed, params, state, clock):
+    t, cond = placed.t, placed.cond
+    time_score = lambda x, t: checked(roles["model"](x, t, cond, views=("time_score",)).time_score, t, name)
+    value, slope = jax.jvp(lambda t: time_score(placed.x_t, t), (t,), (jnp.ones_like(t),))
     value, slope = (a.astype(at_least_single(a.dtype)) for a in (value, slope))
     objective = lambda w, d_w: w * jnp.square(value) + 2.0 * (w * slope + d_w * value)
     factor, d_factor = weighting(t, state)
@@ -63,7 +73,7 @@ def time_score_matching(
       factor = weighting.at_end(end, t, state)
       if factor is not None:
         at = jnp.full_like(t, end)
-        ended = time_score(point(path_of(path), draw, at), at).astype(value.dtype)
+        ended = time_score(point(path_of(path), placed, at), at).astype(value.dtype)
         boundary += sign * factor.astype(value.dtype) * ended / _length(inner, value.dtype)
     metrics = {"time_score": value}
     if history is not None:
@@ -80,6 +90,7 @@ def time_score_matching(
   return Objective(
     name=name,
     draw=drawing(path_of(path), name),
+    place=noised_by(path_of(path)),
     evaluate=evaluate,
     process=_on_interval(path, inner),
     takes_weight=True,
@@ -119,8 +130,7 @@ def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
 
 
 def drawing(path: Path, name):
-  """The draw of an objective on a path: x_t between paired examples; those of the second end are in
-  targets['x1']."""
+  """The draw of an objective on a path: paired examples of its ends, and noise."""
   pair = path.ends == ("data", "data")
 
   def draw(key, batch, t, state):
@@ -128,17 +138,14 @@ def drawing(path: Path, name):
     x0, x1, cond, rows = _ends_of(path, batch, pair, name)
     like = x1 if x0 is None else x0
     noise_keys, keys = split_keys(example_keys(key, rows), 2)
-    eps = jax.vmap(lambda k: jax.random.normal(k, like.shape[1:], like.dtype))(noise_keys)
-    targets = {} if x1 is None else {"x1": x1}
-    x_t = path.between(x0, x1, eps, t).astype(like.dtype)
-    return Draw(x_t=x_t, t=t, x0=x0, eps=eps, cond=cond, keys=keys, targets=targets)
+    return Draw(t=t, x0=x0, noise=path.noise(noise_keys, like), x1=x1, cond=cond, keys=keys)
 
   return draw
 
 
-def point(path: Path, draw: Draw, t):
-  """Where the draw's path is at times t: [B, ...], with the same ends and noise."""
-  return path.between(draw.x0, draw.targets.get("x1"), draw.eps, t).astype(draw.x_t.dtype)
+def point(path: Path, placed: Placed, t):
+  """Where the path is at times t: [B, ...], with the same ends and noise."""
+  return path.corrupt(placed.x0, placed.noise, t, placed.x1).astype(placed.x_t.dtype)
 
 
 def checked(value, t, name):

@@ -47,9 +47,8 @@ def uncertainty(num_features: int = 128, *, seed: int = 0):
         f"({type(process).__name__}) has none; put it on the terms of a sum, before add"
       )
 
-    def change(terms, fields, draw, state):
-      del state
-      u = log_expected_loss(fields["loss"], process, times_of(draw)).astype(terms.interior.dtype)
+    def change(terms, roles, placed, params, state, clock):
+      u = log_expected_loss(params, process, times_of(placed)).astype(terms.interior.dtype)
       return terms.replace(
         interior=jnp.exp(-u) * terms.interior + u,
         metrics={**terms.metrics, "uncertainty": u, "unweighted": terms.interior},

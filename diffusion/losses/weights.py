@@ -194,9 +194,8 @@ def weight_by(weight):
       )
     check_weight(weight, objective.process, objective.name)
 
-    def change(terms, fields, draw, state):
-      del fields, state
-      factor = weight(objective.process, times_of(draw))
+    def change(terms, roles, placed, params, state, clock):
+      factor = weight(objective.process, times_of(placed))
       return terms.replace(interior=factor.astype(terms.interior.dtype) * terms.interior)
 
     return layer(objective, change, name="weight_by")

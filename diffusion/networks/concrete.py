@@ -21,7 +21,7 @@ class ConcreteMLP(nn.Module):
   Each coordinate enters as a learned vector for each of its values beside sines and cosines of the value,
   which tell neighbours from the start; time and condition enter as one more vector. The output is exp(u) - 1
   with u = exp(a(t)) times the MLP's: ratios are positive, a new network says that all states are equally
-  likely, and a(t) follows how the ratios shrink as noise grows. The method `concrete` is the same.
+  likely, and a(t) follows how the ratios shrink as noise grows. The method `concrete_score` is the same.
 
   Attributes:
     num_values: K; coordinates with fewer take the first of them.
@@ -37,7 +37,7 @@ class ConcreteMLP(nn.Module):
 
   >>> net = ConcreteMLP(num_values=16, num_neighbours=1, width=8, depth=1)
   >>> x, t = jnp.zeros((4, 1), jnp.int32), jnp.zeros(4)
-  >>> net.apply(net.init(jax.random.key(0), x, t), x, t, method="concrete").tolist()
+  >>> net.apply(net.init(jax.random.key(0), x, t), x, t, method="concrete_score").tolist()
   [[0.0], [0.0], [0.0], [0.0]]
   """
 
@@ -53,6 +53,8 @@ class ConcreteMLP(nn.Module):
   num_classes: int = 0
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
+
+  views = ("concrete_score",)
 
   @nn.compact
   def __call__(
@@ -94,7 +96,7 @@ class ConcreteMLP(nn.Module):
     )(embedding)
     return ratio_less_one(jnp.exp(scale) * u, t, self.num_values if self.resampled else 0)
 
-  def concrete(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def concrete_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
     """[B, num_neighbours]: an estimate of p_t(neighbour) / p_t(x) - 1."""
     return self(x, t, cond, train)
 
@@ -117,7 +119,7 @@ class ConcreteFlips(nn.Module):
 
   The network sees -1 and 1, and its output is for each bit the log-odds g of a one, whatever the bit is now,
   which no product with the bit has to be learned for; the log ratio is then g for a bit that is zero and -g
-  for one that is one. See `ConcreteMLP` for the rest. The method `concrete` is the same.
+  for one that is one. See `ConcreteMLP` for the rest. The method `concrete_score` is the same.
 
   Attributes:
     network: a module `(x, t, cond, train) -> output like x`, such as `MLP` or `UNet`, without mutable
@@ -126,26 +128,28 @@ class ConcreteFlips(nn.Module):
 
   >>> from diffusion.networks.mlp import MLP
   >>> net, x, t = ConcreteFlips(MLP(width=8, depth=1)), jnp.zeros((2, 2, 3, 1), jnp.int32), jnp.full(2, 0.5)
-  >>> net.apply(net.init(jax.random.key(0), x, t), x, t, method="concrete").shape
+  >>> net.apply(net.init(jax.random.key(0), x, t), x, t, method="concrete_score").shape
   (2, 6)
   """
 
   network: nn.Module
   resampled: bool = True
 
+  views = ("concrete_score",)
+
   @property
   def num_classes(self):
     """Classes that the inner network takes."""
     return getattr(self.network, "num_classes", 0)
 
-  def concrete(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def concrete_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
     """[B, D]: an estimate of p_t(x with one bit turned over) / p_t(x) - 1."""
     sign = 2.0 * x.astype(jnp.float32) - 1.0
     u = (-sign * self.network(sign, t, cond, train)).reshape(x.shape[0], -1)
     return ratio_less_one(u, t, 2 if self.resampled else 0)
 
   def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
-    return self.concrete(x, t, cond, train)
+    return self.concrete_score(x, t, cond, train)
 
 
 def ratio_less_one(u, t, resampled: int):

@@ -30,6 +30,8 @@ class Energy(nn.Module):
   network: nn.Module
   width: int = 16
 
+  views = ("energy",)
+
   def setup(self):
     self.embedding = NoiseEmbedding(self.width, max(self.width // 4, 4), "fourier", 1.0, 0, 0)
     self.log_scale = nn.Dense(1, kernel_init=nn.initializers.zeros)

@@ -2,6 +2,7 @@
 before it."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,8 @@ class MADE(nn.Module):
   vector_size: int = 0
   masked: bool = True
 
+  views = ("context", "head")
+
   def setup(self):
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)
 
@@ -111,10 +114,10 @@ class MADE(nn.Module):
     own = nn.Dense(size * self.features, name="time_last")(embedding)
     return (MaskedDense(hidden, may_see, name="last")(nn.swish(h)) + own).reshape(*x.shape, self.features)
 
-  def head(self, context: jax.Array, x: jax.Array, t: jax.Array, cond=None) -> jax.Array:
-    """The conditional scores, like x; t and the condition are in the context."""
-    del t, cond
-    return self.scalar_head(context, x)
+  def head(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """The conditional scores, like x, given cond['context']; t and the rest of the condition are in the context."""
+    del t
+    return self.scalar_head(cond["context"], x)
 
   def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
-    return self.head(self.context(x, t, cond, train), x, t, cond)
+    return self.head(x, t, {"context": self.context(x, t, cond, train)})

@@ -2,6 +2,7 @@
 left, as a context."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +78,8 @@ class PixelCNN(nn.Module):
   num_classes: int = 0
   vector_size: int = 0
 
+  views = ("context", "head")
+
   def setup(self):
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)
 
@@ -108,10 +111,10 @@ class PixelCNN(nn.Module):
     inner = inner + nn.Dense(self.width, name=f"{name}_time")(embedding)[:, None, None, :]
     return conv(name=f"{name}_conv_1")(nn.swish(inner))
 
-  def head(self, context: jax.Array, x: jax.Array, t: jax.Array, cond=None) -> jax.Array:
-    """The conditional scores, like x; t and the condition are in the context."""
-    del t, cond
-    return self.scalar_head(context, x)
+  def head(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """The conditional scores, like x, given cond['context']; t and the rest of the condition are in the context."""
+    del t
+    return self.scalar_head(cond["context"], x)
 
   def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
-    return self.head(self.context(x, t, cond, train), x, t, cond)
+    return self.head(x, t, {"context": self.context(x, t, cond, train)})

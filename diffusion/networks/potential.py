@@ -36,6 +36,8 @@ class Potential(nn.Module):
   std: float = 1.0
   num_classes: int = 0
 
+  views = ("energy",)
+
   @nn.compact
   def energy(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
     """[B], with p(x | t) proportional to exp(-energy)."""

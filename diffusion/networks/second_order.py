@@ -48,6 +48,8 @@ class SecondOrder(nn.Module):
   width: int = 128
   depth: int = 2
 
+  views = ("score", "hessian")
+
   def setup(self):
     if self.form not in FORMS:
       raise ValueError(f"SecondOrder has no form {self.form!r}: choose one of {', '.join(FORMS)}")

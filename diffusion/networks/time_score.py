@@ -23,6 +23,8 @@ class TimeScore(nn.Module):
 
   network: nn.Module
 
+  views = ("time_score",)
+
   @property
   def num_classes(self):
     """Classes that the inner network takes."""

@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.denoisers import Prediction, check_views
+from diffusion.denoisers import Prediction
 from diffusion.oracles import spectral
 from diffusion.oracles.mixture import class_log_weights, draw_components, host_labels, host_log_weights
+from diffusion.oracles.oracle import Oracle
 from diffusion.processes.base import GaussianProcess
+from diffusion.processes.views import GAUSSIAN_VIEWS
 
 
 @struct.dataclass
-class Atoms:
+class Atoms(Oracle):
   """Data sum_k w_k delta(points_k) under a process; x: [B, *event], t: [B], D = number of entries of an
   event.
 
@@ -29,10 +31,10 @@ class Atoms:
   log_weights: Any  # [K], normalised
   labels: Any = None  # [K] int32 or None
 
-  def denoise(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False) -> Prediction:
-    """The exact posterior means at x_t; a denoiser call, `key` and `train` change nothing."""
-    del key, train
-    check_views(views)
+  posterior_views = GAUSSIAN_VIEWS
+  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+
+  def _posterior_views(self, x, t, cond, views):
     flat, m, _, weights = self._posterior(x, t, cond)
     x0 = self._mean(weights)
     m = jax.tree.map(lambda a: a[:, None], m)
@@ -51,11 +53,9 @@ class Atoms:
 
     return Prediction(**{name: view(name).reshape(x.shape) for name in views})
 
-  __call__ = denoise
-
   def score(self, x, t, cond=None):
     """Gradient of log p_t at x: [B, *event]."""
-    return self.denoise(x, t, cond, views=("score",)).score
+    return self(x, t, cond, views=("score",)).score
 
   def hessian(self, x, t, cond=None):
     """Hessian of log p_t at x: [B, D, D] = alpha^2/sigma^4 Cov[x_0 | x_t] - I/sigma^2."""

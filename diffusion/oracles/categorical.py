@@ -16,6 +16,8 @@ import numpy as np
 from flax import struct
 
 from diffusion.oracles import spectral
+from diffusion.oracles.oracle import Oracle
+from diffusion.processes.resample import UniformResample, uniform_resample
 
 
 def resample_probability(t):
@@ -24,7 +26,7 @@ def resample_probability(t):
 
 
 @struct.dataclass
-class UniformResampleCategorical:
+class UniformResampleCategorical(Oracle):
   """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in the range of
   the clock.
 
@@ -36,22 +38,29 @@ class UniformResampleCategorical:
   probs: Any  # [K_1, ..., K_D], sums to one
   clock: Callable[[Any], Any] = struct.field(pytree_node=False)  # t -> b
 
+  methods = ("energy", "logits", "time_score")
+
   @property
-  def sizes(self):
+  def sizes(self) -> tuple[int, ...]:
     """Number of values of each coordinate."""
     return self.probs.shape
+
+  @property
+  def process(self) -> UniformResample:
+    """The process of the same kernel and clock."""
+    return uniform_resample(np.array(self.sizes), clock=self.clock)
 
   def table(self, t):
     """p_t of every state: [B, K_1, ..., K_D]."""
     b = self.clock(jnp.asarray(t))
     return self._diffuse(self._start(b), b, range(len(self.sizes)))
 
-  def log_prob(self, x, t):
+  def log_prob(self, x, t, cond=None):
     """log p_t(x) in nats: [B]."""
     x, t = self._check(x, t)
     return jnp.log(self._look_up(self.table(t), x))
 
-  def time_score(self, x, t):
+  def time_score(self, x, t, cond=None):
     """d/dt log p_t(x), in nats per unit of t: [B].
 
     The slope of the kernel in b is "uniform minus stay" on one coordinate and the kernel on the others,
@@ -99,7 +108,7 @@ class UniformResampleCategorical:
     axes = tuple(range(1, log_joint.ndim))
     return log_joint - jax.scipy.special.logsumexp(log_joint, axis=axes, keepdims=True)
 
-  def denoise(self, x, t, cond=None):
+  def logits(self, x, t, cond=None):
     """Logits of p(x_0 = k | x_t = x) of each coordinate, normalised: [B, D, K]."""
     spectral.check_no_condition(cond)
     log_posterior = self.log_posterior(x, t)
@@ -109,8 +118,6 @@ class UniformResampleCategorical:
       for d in range(len(self.sizes))
     ]
     return jnp.stack([self._pad(value, -jnp.inf) for value in logits], axis=1)
-
-  __call__ = denoise
 
   def log_kernel(self, x, x0, t):
     """log q(x_t = x | x_0) in nats, summed over coordinates: [B]."""
@@ -199,7 +206,7 @@ def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) 
 
   >>> oracle = uniform_resample_categorical([0.7, 0.2, 0.1])
   >>> x, b = jnp.array([[0], [0]]), jnp.array([0.0, 1.0])
-  >>> print(np.exp(oracle.denoise(x, b))[:, 0].round(2))      # certain without noise, the data's own at b = 1
+  >>> print(np.exp(oracle.logits(x, b))[:, 0].round(2))      # certain without noise, the data's own at b = 1
   [[1.  0.  0. ]
    [0.7 0.2 0.1]]
   """

@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.denoisers import Prediction, check_views
+from diffusion.denoisers import Prediction
 from diffusion.oracles import spectral
+from diffusion.oracles.oracle import Oracle
 from diffusion.processes.base import GaussianProcess
+from diffusion.processes.views import GAUSSIAN_VIEWS
 
 
 @struct.dataclass
-class Gaussian:
+class Gaussian(Oracle):
   """Data N(mean, S) under a process; x: [B, *event], t: [B], D = number of entries of an event.
 
   Finite at every time, both ends included, for S positive definite (velocity and time score: wherever the
@@ -26,11 +28,11 @@ class Gaussian:
   basis: Any  # [D, D], eigenvectors as columns, or None: the axes
   eigenvalues: Any  # [D]
 
-  def denoise(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False) -> Prediction:
-    """The exact posterior means at x_t; a denoiser call, `key` and `train` change nothing."""
-    del key, train
+  posterior_views = GAUSSIAN_VIEWS
+  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+
+  def _posterior_views(self, x, t, cond, views):
     spectral.check_no_condition(cond)
-    check_views(views)
     m, y, c = self._coordinates(x, t)
     mean = self.mean.reshape(1, -1)
 
@@ -40,11 +42,9 @@ class Gaussian:
 
     return Prediction(**{name: view(name) for name in views})
 
-  __call__ = denoise
-
   def score(self, x, t, cond=None):
     """Gradient of log p_t at x: [B, *event]."""
-    return self.denoise(x, t, cond, views=("score",)).score
+    return self(x, t, cond, views=("score",)).score
 
   def hessian(self, x, t, cond=None):
     """Hessian of log p_t at x, the same for every x: [B, D, D]."""

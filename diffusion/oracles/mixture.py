@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.denoisers import Prediction, check_views
+from diffusion.denoisers import Prediction
 from diffusion.oracles import spectral
+from diffusion.oracles.oracle import Oracle
 from diffusion.processes.base import GaussianProcess
+from diffusion.processes.views import GAUSSIAN_VIEWS
 
 
 def class_log_weights(log_weights, labels, cond, rows):
@@ -61,7 +63,7 @@ def draw_components(log_weights, keys):
 
 
 @struct.dataclass
-class GaussianMixture:
+class GaussianMixture(Oracle):
   """Data sum_k w_k N(mean_k, S_k) under a process; x: [B, *event], t: [B], D = number of entries of an event.
 
   Every method takes `cond={'label': [B] int}`, which keeps the components of that class (-1: all), where
@@ -76,19 +78,17 @@ class GaussianMixture:
   eigenvalues: Any  # [K, D]
   labels: Any = None  # [K] int32 or None
 
-  def denoise(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False) -> Prediction:
-    """The exact posterior means at x_t; a denoiser call, `key` and `train` change nothing."""
-    del key, train
-    check_views(views)
+  posterior_views = GAUSSIAN_VIEWS
+  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+
+  def _posterior_views(self, x, t, cond, views):
     m, y, c, log_joint = self._components(x, t, cond)
     weights = jax.nn.softmax(log_joint, axis=-1)
     return Prediction(**{name: self._mean_view(name, m, y, c, weights).reshape(x.shape) for name in views})
 
-  __call__ = denoise
-
   def score(self, x, t, cond=None):
     """Gradient of log p_t at x: [B, *event]."""
-    return self.denoise(x, t, cond, views=("score",)).score
+    return self(x, t, cond, views=("score",)).score
 
   def hessian(self, x, t, cond=None):
     """Hessian of log p_t at x: [B, D, D].

@@ -14,6 +14,7 @@ import numpy as np
 from flax import struct
 
 from diffusion.oracles import spectral
+from diffusion.oracles.oracle import Oracle
 from diffusion.processes.paths import Path, as_path
 
 
@@ -28,12 +29,19 @@ class End:
 
 
 @struct.dataclass
-class PathMixture:
+class PathMixture(Oracle):
   """The oracle of a path between two mixtures; x: [B, D], t: [B]."""
 
   path: Path
   first: End
   second: End
+
+  methods = ("energy", "score", "time_score")
+
+  @property
+  def process(self) -> Path:
+    """The path."""
+    return self.path
 
   def log_prob(self, x, t, cond=None):
     """log p_t(x) in nats: [B]."""
@@ -63,7 +71,7 @@ class PathMixture:
     ends = [_draw(end, own) for end, own in zip((self.first, self.second), keys)]
     dim = self.first.means.shape[1]
     t = jnp.broadcast_to(jnp.asarray(t, ends[0].dtype), (n,))
-    return self.path.between(*ends, spectral.normal_rows(keys[2], dim, ends[0].dtype), t)
+    return self.path.corrupt(ends[0], spectral.normal_rows(keys[2], dim, ends[0].dtype), t, ends[1])
 
   def _pairs(self, first, second, variance):
     """first S_i + second S_j + variance I for every pair, factors [B]: [B, K, D, D]."""

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.processes.views import GAUSSIAN_VIEWS, KINDS, VIEWS, edm_views
+
 
 def array_namespace(t):
   """`jax.numpy` for a JAX array, else NumPy: a schedule is float64 on the host, float32 on the device."""
@@ -101,6 +103,9 @@ class GaussianProcess:
   prior_std: Any
   name: str = struct.field(pytree_node=False, default="")
 
+  kind = "gaussian"
+  views = GAUSSIAN_VIEWS
+
   def marginal(self, t) -> Marginal:
     """alpha, sigma and their time derivatives, each shaped like t."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -124,19 +129,96 @@ class GaussianProcess:
     f = m.d_alpha / m.alpha
     return f, m.d_variance - 2.0 * f * m.sigma**2
 
-  def perturb(self, x0, eps, t):
+  def noise(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
+    """Standard normal noise like x0: [B, ...], row i from keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(keys)
+
+  def corrupt(self, x0: jax.Array, noise: jax.Array, t: jax.Array, x1: None = None) -> jax.Array:
     """x_t = alpha x_0 + sigma eps.
 
     Args:
       x0: [B, ...] clean data.
-      eps: [B, ...] standard normal noise.
+      noise: [B, ...] standard normal noise eps.
       t: [B] times.
+      x1: None: there is no second end.
 
     Returns:
       [B, ...]
     """
+    del x1
     m = self.marginal(t)
-    return expand(m.alpha, x0) * x0 + expand(m.sigma, eps) * eps
+    return expand(m.alpha, x0) * x0 + expand(m.sigma, noise) * noise
+
+  def targets(self, x0: jax.Array, noise: jax.Array, t: jax.Array, x1: None = None) -> dict[str, jax.Array]:
+    """What a denoiser's views regress on, {view: [B, ...]}: their posterior means are the exact views.
+
+    >>> from diffusion import processes
+    >>> found = processes.edm().targets(jnp.ones((1, 1)), jnp.full((1, 1), 2.0), jnp.full(1, 0.5))
+    >>> {view: float(found[view][0, 0]) for view in ("x0", "eps", "score", "velocity")}
+    {'x0': 1.0, 'eps': 2.0, 'score': -4.0, 'velocity': 2.0}
+    """
+    del x1
+    m = jax.tree.map(lambda value: expand(value, x0), self.marginal(t))
+    return {
+      "x0": x0,
+      "eps": noise,
+      "score": -noise / m.sigma,
+      "v": m.alpha * noise - m.sigma * x0,
+      "velocity": m.d_alpha * x0 + m.d_sigma * noise,
+    }
+
+  def views_of(self, kind: str) -> tuple[str, ...]:
+    """The views that follow from a network's output of one kind: all, for each of `KINDS`.
+
+    Raises ValueError for a kind that the table does not have.
+    """
+    if kind not in KINDS:
+      raise ValueError(
+        f"'{self.name}' converts outputs of kind {', '.join(KINDS)}, got {kind!r}: choose a parameterisation of these"
+      )
+    return GAUSSIAN_VIEWS
+
+  def convert(
+    self,
+    kind: str,
+    output: jax.Array,
+    x_t: jax.Array,
+    t: jax.Array,
+    views: tuple[str, ...],
+    data_std: Any = 1.0,
+  ) -> dict[str, jax.Array]:
+    """Views of x_t from the raw output of a network, each straight from it by the table in `views.py`.
+
+    Args:
+      kind: what the output is, one of `KINDS`.
+      output, x_t: [B, ...] of one dtype.
+      t: [B] times.
+      views: which to give.
+      data_std: of the data, for kind 'edm' alone.
+
+    Returns:
+      {view: [B, ...]}.
+    """
+    m = self.marginal(t)
+    table = edm_views(data_std) if kind == "edm" else VIEWS[kind]
+    found = {}
+    for view in views:
+      if view == kind:
+        found[view] = output
+        continue
+      of_x, of_output = table[view](m.alpha, m.sigma, m.d_alpha, m.d_sigma, m.d_variance)
+      found[view] = expand(of_x, x_t) * x_t + expand(of_output, x_t) * output
+    return found
+
+  def level(self, t: Any) -> Any:
+    """The noise level sigma/alpha at times t, increasing in t."""
+    return self.marginal(t).noise_to_signal
+
+  def t_of_level(self, level: Any) -> Any:
+    """The time at which sigma/alpha has this value: the inverse of `level`."""
+    level = as_times(level)
+    with np.errstate(divide="ignore"):
+      return self.t_of_log_snr(-2.0 * array_namespace(level).log(level))
 
   def sample_prior(self, key, shape, dtype=jnp.float32):
     """Noise to start sampling from at t_max: N(0, prior_std^2 I) of the given shape."""

@@ -26,12 +26,20 @@ class DiscretisedGaussian:
   shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="discretised_gaussian")
 
+  kind = "discrete"
+  views = ("concrete_score",)
+
   def sigma(self, t):
     """The width of the noise in steps, like t: geometric from its lowest at t = 0 to its highest at t = 1."""
     return jnp.exp(self.log_low + self.log_range * t)
 
-  def corrupt(self, keys, x0, t):
-    """x_t [B, ...] int given x_0: keys [B], row i uses keys[i] alone; t [B]."""
+  def noise(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
+    """Uniform numbers in [0, 1) like x0: [B, ...], row i from keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.uniform(key, x0.shape[1:]))(keys)
+
+  def corrupt(self, x0: jax.Array, noise: jax.Array, t: jax.Array, x1: None = None) -> jax.Array:
+    """x_t [B, ...] int given x_0 and the noise; t [B]."""
+    del x1
     sizes = jnp.asarray(self.sizes, x0.dtype)
     flat = x0.reshape(x0.shape[0], len(self.sizes))
     values = jnp.arange(max(self.sizes), dtype=x0.dtype)
@@ -41,7 +49,7 @@ class DiscretisedGaussian:
     logits = jnp.where(values[None, None, :] < sizes[None, :, None], logits, -jnp.inf)
     # By the inverse of the distribution function, which takes one random number a coordinate.
     below = jnp.cumsum(jnp.exp(logits - jnp.max(logits, axis=2, keepdims=True)), axis=2)
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, flat.shape[1:], below.dtype))(keys)
+    uniform = noise.reshape(flat.shape).astype(below.dtype)
     drawn = jnp.sum(below <= (uniform * below[:, :, -1])[:, :, None], axis=2, dtype=x0.dtype)
     return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 

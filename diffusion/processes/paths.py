@@ -8,6 +8,7 @@ a variance and its slope, which stay finite where a standard deviation leaves ze
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -60,6 +61,9 @@ class Path:
   decode: Any = struct.field(pytree_node=False, default=None)
   name: str = struct.field(pytree_node=False, default="path")
 
+  kind = "two_ended"
+  views = ("score", "time_score")
+
   def blend(self, t) -> Blend:
     """The factors of the ends and the variance of the noise, with their slopes."""
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -83,20 +87,26 @@ class Path:
       )
     return blend
 
-  def between(self, x0, x1, eps, t):
+  def noise(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
+    """Standard normal noise like an end: [B, ...], row i from keys[i] alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(keys)
+
+  def corrupt(
+    self, x0: jax.Array | None, noise: jax.Array, t: jax.Array, x1: jax.Array | None = None
+  ) -> jax.Array:
     """x_t between paired draws of the ends.
 
     Args:
       x0: [B, ...] at t_min, or None where that end is a standard normal.
-      x1: [B, ...] at t_max, or None likewise.
-      eps: [B, ...] standard normal.
+      noise: [B, ...] standard normal.
       t: [B].
+      x1: [B, ...] at t_max, or None likewise.
 
     Returns:
       [B, ...]
     """
     blend = self.blend(t)
-    total = expand(jnp.sqrt(jnp.maximum(blend.variance, 0.0)), eps) * eps
+    total = expand(jnp.sqrt(jnp.maximum(blend.variance, 0.0)), noise) * noise
     for factor, end in ((blend.first, x0), (blend.second, x1)):
       if end is not None:
         end = end if self.encode is None else self.encode(end)

@@ -69,7 +69,7 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
   >>> levels.noise.round(5).tolist()
   [0.32368, 0.5165, 0.63221, 0.71324, 0.77337, 0.99974]
   """
-  if not callable(getattr(process, "perturb", None)):
+  if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
       f"recovery needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
     )

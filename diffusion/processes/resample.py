@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.processes.base import expand
 from diffusion.processes.neighbourhoods import as_sizes
 
 
@@ -35,16 +36,25 @@ class UniformResample:
   shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="uniform_resample")
 
-  def corrupt(self, keys, x0, t):
-    """x_t [B, ...] int given x_0: keys [B], row i uses keys[i] alone; t [B]."""
-    b, sizes = self.clock(t), jnp.asarray(np.reshape(self.sizes, self.shape), x0.dtype)
+  kind = "discrete"
+  views = ("concrete_score",)
 
-    def one(key, x0, b):
+  def noise(self, keys: jax.Array, x0: jax.Array) -> dict[str, jax.Array]:
+    """What decides x_t, row i from keys[i] alone: {'uniform': in [0, 1), 'value': a uniform draw}, each [B, ...]."""
+    sizes = jnp.asarray(np.reshape(self.sizes, self.shape), x0.dtype)
+
+    def one(key):
       again, value = jax.random.split(key)
       drawn = jax.random.randint(value, self.shape, 0, sizes, x0.dtype)
-      return jnp.where(jax.random.uniform(again, self.shape, b.dtype) < b, drawn, x0)
+      return {"uniform": jax.random.uniform(again, self.shape), "value": drawn}
 
-    return jax.vmap(one)(keys, x0, b)
+    return jax.vmap(one)(keys)
+
+  def corrupt(self, x0: jax.Array, noise: dict[str, jax.Array], t: jax.Array, x1: None = None) -> jax.Array:
+    """x_t [B, ...] int given x_0 and the noise; t [B]."""
+    del x1
+    again = noise["uniform"] < expand(self.clock(t), x0).astype(noise["uniform"].dtype)
+    return jnp.where(again, noise["value"], x0)
 
   def ratio(self, x0, old, new, size, t):
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score

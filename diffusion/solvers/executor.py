@@ -196,29 +196,16 @@ def _check_fits(denoiser, solver, x):
     )
   process = getattr(denoiser, "process", None)
   _check_process(table, denoiser)
-  network, through_score = denoiser, False
-  while not hasattr(network, "parameterization") and hasattr(network, "denoiser"):
-    through_score = through_score or getattr(network, "changes_score", False)
-    network = network.denoiser  # below guidance
-  kind = getattr(getattr(network, "parameterization", None), "kind", None)
-  if (through_score or kind in ("eps", "score", "scaled_score")) and getattr(table, "view", "x0") not in (
-    "eps",
-    "score",
-  ):
+  if denoiser.needs_signal and getattr(table, "view", "x0") not in ("eps", "score"):
     leaves = jax.tree.leaves((times, process))
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
       return
     alpha = process.marginal(np.asarray(times, np.float64)[..., :-1]).alpha
     if not np.all(np.asarray(alpha) > 0):
       raise ValueError(
-        "the grid starts where there is no signal (alpha = 0), where a score or a noise says nothing of the "
-        "data: start the grid"
-        + (
-          " at an earlier time, for this guidance changes the score"
-          if through_score
-          else " at an earlier time, or use an x0, v or velocity network in place of this one, which "
-          f"predicts {kind}"
-        )
+        "the grid starts where there is no signal (alpha = 0), where a score or a noise says nothing of the data, "
+        "and this denoiser predicts one or changes the score by guidance: start the grid at an earlier time, or use "
+        "an x0, v or velocity network and guidance that is linear"
       )
 
 

@@ -4,7 +4,7 @@ repeats."""
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import pictures, sampling, solvers, tasks
+from diffusion import pictures, solvers, tasks
 from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import make_sampler
@@ -80,7 +80,7 @@ def edit(args, sampler, opened) -> Found:
   words = (
     f"edit of {given.source} at strength {', '.join(f'{s:g}' for s in strengths)}: {draws} results each in "
     f"{seconds:.1f} s (compilation included); "
-    + counted(count * draws * len(strengths), nfe, repeats * sampling.forward_passes(denoiser, starts[0]))
+    + counted(count * draws * len(strengths), nfe, repeats * starts[0].nfe * denoiser.cost)
     + f"; moved from the guide by {', '.join(f'{c:.2g}' for c in change)} (root mean "
     f"square{' inside the mask' if mask is not None else ''}, in the data's values)"
   )

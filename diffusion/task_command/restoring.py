@@ -4,7 +4,7 @@ spread."""
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import pictures, sampling, solvers, tasks
+from diffusion import pictures, solvers, tasks
 from diffusion.data import load
 from diffusion.errors import UserError
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
@@ -68,7 +68,7 @@ def restore(args, sampler, opened) -> Found:
 
   (x,), seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
   transform, solve, _ = around(y[:1])
-  passes = sampling.forward_passes(transform(denoiser), solve)
+  passes = solve.nfe * transform(denoiser).cost
   gap = (
     np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(
       count, draws, *operator.measured

@@ -31,7 +31,7 @@ def run(args, sampler) -> str:
   """
   opened = open_run(args.workdir, args.checkpoint, args.ema)
   check_batch(args.batch, opened)
-  if opened.denoiser is None:
+  if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
   own = student.own_solver(opened.config.loss, opened.denoiser.process)
   if own is not None:

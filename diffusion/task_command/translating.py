@@ -80,7 +80,7 @@ def translate(args, sampler, opened) -> Found:
   )
   if to_label is not None:
     arrays["to_label"] = np.full(len(x), to_label, np.int32)
-  nfe, cost = 16 * steps, getattr(source, "forward_passes", 1)
+  nfe, cost = 16 * steps, source.cost
   both = (
     ""
     if other is opened

@@ -144,7 +144,7 @@ def _errors(denoiser, x, times, factor, keys, labels, numbers):
     number, time, w = row
     eps = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x.shape[1:], x.dtype))(keys)
     t = jnp.full(x.shape[0], time, x.dtype)
-    x_t = denoiser.process.perturb(x, eps, t)
+    x_t = denoiser.process.corrupt(x, eps, t)
 
     def error(label):
       found = denoiser(x_t, t, {"label": label}, views=("eps",)).eps

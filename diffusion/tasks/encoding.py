@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from diffusion import solvers
-from diffusion.denoisers import Prediction
+from diffusion.denoisers import Prediction, Wrapper
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace, expand
 
 SUFFIX = ", from data to noise"
@@ -55,21 +55,34 @@ class SwappedSchedule:
 
 
 @struct.dataclass
-class Swapped:
+class Swapped(Wrapper):
   """A denoiser whose x0 is the other's eps, on the swapped process; see `swapped`."""
 
-  denoiser: Any
-
-  forward_passes = 1
+  inner: Any
 
   @property
-  def process(self):
-    return swapped(self.denoiser.process)
+  def process(self) -> GaussianProcess:
+    """The swapped process."""
+    return swapped(self.inner.process)
 
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  @property
+  def views(self) -> tuple[str, ...]:
+    """Those of a Gaussian process."""
+    return tuple(OTHER)
+
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser, at times of the swapped process."""
     process = self.process
-    found = self.denoiser(
+    found = self.inner(
       x, process.schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train
     )
     m = process.marginal(t)

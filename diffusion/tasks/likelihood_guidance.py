@@ -7,18 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.guidance.moving import moved, only, with_view
+from diffusion.denoisers import Prediction, Wrapper
+from diffusion.guidance.shift import shifted, with_view
 from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
 from diffusion.tasks.measurement import Measurement
 
 
 @struct.dataclass
-class LikelihoodGuidance:
+class LikelihoodGuidance(Wrapper):
   """A denoiser of p(x | y) at each noise level, approximately; see `dps` and `pigdm`.
 
   Attributes:
-    denoiser: of the prior.
+    inner: of the prior.
     measurement, y: what was measured, [B, *measured].
     scale: factor of the likelihood's score.
     data_variance: variance of the data that decides the spread of x0 given x_t, or None: no spread.
@@ -27,7 +28,7 @@ class LikelihoodGuidance:
     normalized: whether the noise of y is at least the root mean square of what is left of it (DPS).
   """
 
-  denoiser: Any
+  inner: Any
   measurement: Measurement
   y: Any
   scale: Any
@@ -35,23 +36,25 @@ class LikelihoodGuidance:
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
-  # Of which a prediction of x0 knows nothing where there is no signal: `solvers.sample` refuses to start
-  # there.
-  changes_score = True
+  # It changes the score, of which x0 knows nothing where there is no signal.
+  needs_signal = True
 
   # Forward passes for one call; the pass back through the network costs about two more.
-  forward_passes = 1
-
-  @property
-  def process(self):
-    return self.denoiser.process
-
-  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
     """As a denoiser; row i sees y[i]."""
     self.measurement.check(x.shape, self.y.shape)
 
     def forward(x):
-      prediction = self.denoiser(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
+      prediction = self.inner(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
       return prediction.x0, prediction
 
     x0, back, prediction = jax.vjp(forward, x, has_aux=True)
@@ -71,7 +74,7 @@ class LikelihoodGuidance:
         )
       pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
     scale = jnp.asarray(self.scale, x.dtype)
-    return only(moved(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]), views)
+    return shifted(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]).only(views)
 
 
 def data_variance(data_std):

@@ -19,9 +19,6 @@ AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "
 TOP_LEVEL = (*SECTIONS, "denoiser", "seed", "sampler", "evaluation", "claim", "measure", "teacher")
 SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise", "tolerance")
 
-METHODS = tuple(name for name in losses.binding.NAMES if name != "denoise")
-"""Methods by which a network can compute more than its output."""
-
 _INIT = 0x696E6974  # a purpose, folded into the seed's key
 
 
@@ -69,12 +66,12 @@ def assemble(config) -> Parts:
     make("network"),
     make("denoiser") if config.get("denoiser") else None,
   )
-  if parts.parameterization is None and not methods(parts.network):
+  if parts.parameterization is None and not own_views(parts.network):
     raise UserError(
-      f"the config has no section 'denoiser', and {type(parts.network).__name__} has no method that a loss "
-      "could call: add "
-      "denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the network one of "
-      f"{', '.join(METHODS)}"
+      f"the config has no section 'denoiser', and {type(parts.network).__name__} states no view that a loss "
+      "could ask for: add denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the "
+      "network an attribute views=('energy',) with the names of its methods (energy, score, time_score, hessian, "
+      "concrete_score, context and head, or your own)"
     )
   classes = getattr(parts.network, "num_classes", None)
   if classes is not None and classes != parts.dataset.num_classes:
@@ -106,12 +103,47 @@ def example_batch(parts: Parts, size: int):
   return batch
 
 
-def denoiser(parts: Parts, params=None, collections=None):
-  """The network as a denoiser with these parameters; without any it is a template for a loss."""
-  return denoisers.from_flax(parts.network, parts.process, parts.parameterization, params, collections)
+def denoiser(parts: Parts, params: Any = None, collections: Any = None) -> denoisers.NetworkDenoiser:
+  """The network as a denoiser with these parameters; without any it is a template for a loss.
+
+  It answers the views of the process through the parameterisation, where the config has one, and those that the
+  network states (`own_views`), which see the time as the parameterisation tells it.
+
+  Raises UserError for a network with an energy or a score of which the parameterisation makes something else than
+  the score.
+  """
+  p, own = parts.parameterization, own_views(parts.network)
+  stated = [name for name in ("energy", "score") if name in own]
+  if p is not None and stated and p.kind != "score":
+    raise UserError(
+      f"config.denoiser makes '{p.kind}' of a network whose method {stated[0]} gives the score: set "
+      f"factory='denoisers.score'"
+    )
+  return denoisers.from_flax(parts.network, parts.process, p, params, collections, own)
 
 
-def teacher(parts: Parts, collections=None):
+def own_views(network: Any) -> tuple[str, ...]:
+  """The views that a network answers by methods of its own, as its attribute `views` states; () without one.
+
+  Each method takes (x, t, cond); initialising the network by calling it has to make the parameters of its methods too.
+
+  Raises UserError for a view without a method.
+
+  >>> from diffusion import networks
+  >>> own_views(networks.Energy(networks.MLP(width=8, depth=1))), own_views(networks.MLP(width=8, depth=1))
+  (('energy',), ())
+  """
+  stated = tuple(getattr(network, "views", ()))
+  for name in stated:
+    if not callable(getattr(network, name, None)):
+      raise UserError(
+        f"config.network: {type(network).__name__}.views names '{name}' and it has no such method (x, t, cond): add it, "
+        "or take the name out"
+      )
+  return stated
+
+
+def teacher(parts: Parts, collections: Any = None) -> Any:
   """The teacher as a template for a loss: its denoiser, with guidance around it where config.teacher is
   `guided`."""
   section, plainly = parts.config.teacher, denoiser(parts.teacher, collections=collections)
@@ -123,55 +155,6 @@ def teacher(parts: Parts, collections=None):
     )
   except ValueError as error:
     raise UserError(f"config.teacher: {error}") from error
-
-
-def methods(network) -> tuple[str, ...]:
-  """The methods of a network that are named like a field of `losses.Field`: what it computes besides its
-  output.
-
-  >>> from diffusion import networks
-  >>> methods(networks.Energy(networks.MLP(width=8, depth=1))), methods(networks.MLP(width=8, depth=1))
-  (('energy',), ())
-  """
-  return tuple(name for name in METHODS if callable(getattr(type(network), name, None)))
-
-
-def functions(parts: Parts, collections=None):
-  """What the network can compute, as templates for `losses.fields`.
-
-  With a parameterisation, its denoiser. Besides, each of its methods that is named like a field: `energy`,
-  `score`, `hessian`, `time_score`, `concrete` and `context` take (x, t, cond), `head` takes (context, x, t,
-  cond). Initialising the network by calling it has to make the parameters of its methods too. They see the
-  time that the parameterisation tells them; without one, t itself.
-
-  Raises UserError for a network with an energy or a score of which the parameterisation makes something else
-  than the score.
-  """
-  p = parts.parameterization
-  stated = [name for name in ("energy", "score") if name in methods(parts.network)]
-  if p is not None and stated and p.kind != "score":
-    raise UserError(
-      f"config.denoiser makes '{p.kind}' of a network whose method {stated[0]} gives the score: set "
-      "factory='denoisers.score'"
-    )
-  templates = {name: _method(parts, name) for name in methods(parts.network)}
-  if p is None:
-    return templates
-  return {"denoise": denoiser(parts, collections=collections), **templates}
-
-
-def _method(parts, name):
-  """A method of the network as a function of (params, x, t, cond), or (params, context, x, t, cond) of a
-  head."""
-  p, count = parts.parameterization, 2 if name == "head" else 1
-
-  def call(params, *inputs):
-    inputs, t, cond = inputs[:count], inputs[count], inputs[count + 1 :]
-    if p is not None:
-      t = p.clock(parts.process.marginal(t), t)
-    return parts.network.apply({"params": params}, *inputs, t, *cond, method=name)
-
-  return call
 
 
 def loss(parts: Parts, collections=None, teacher_collections=None):
@@ -224,12 +207,13 @@ def loss(parts: Parts, collections=None, teacher_collections=None):
     times = configuration.build(around["times"], where=f"{where}.times") if around.get("times") else None
     if steps and times is None:
       times = losses.low_discrepancy(losses.step_times(*steps))
-    roles = {"model": functions(parts, collections)}
+    roles = {"model": denoiser(parts, collections=collections)}
     if parts.teacher is not None:
       roles["teacher"] = teacher(parts, teacher_collections)
-    fields = losses.fields(**roles)
     return losses.chain(
-      objective, *transforms, losses.at_times(times, fields=fields, reweight=bool(around.get("reweight")))
+      objective,
+      *transforms,
+      losses.at_times(times, roles=losses.roles(**roles), reweight=bool(around.get("reweight"))),
     )
   except ValueError as error:
     raise UserError(f"{where}: {error}") from error
@@ -331,14 +315,8 @@ def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None 
   )
 
 
-def trained_denoiser(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """The denoiser of a train state, with the parameters of `trained_params`."""
+def trained_denoiser(
+  parts: Parts, state: states.TrainState, ema_name: str | None = None
+) -> denoisers.NetworkDenoiser:
+  """The denoiser of a train state, with the parameters of `trained_params`: all that its network can answer."""
   return denoiser(parts, trained_params(parts, state, ema_name), state.loss_state["collections"].get("model"))
-
-
-def trained_field(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """Everything that the network of a train state computes, as a `losses.Field` with the parameters of
-  `trained_params`."""
-  binder = losses.fields(model=functions(parts))
-  params = {"model": trained_params(parts, state, ema_name), "loss": state.params["loss"]}
-  return binder(params, state.loss_state["collections"])["model"]

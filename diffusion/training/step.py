@@ -117,7 +117,7 @@ def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
     own = _of_part(loss, number)
 
     def of(params):
-      values, terms = own.per_example(whole(params), loss_state, state.step, key, rows, t=t)
+      values, terms = own.per_example(whole(params), loss_state, state.step, key, rows, t=t, size=size)
       return jnp.mean(values), terms
 
     (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 
 SIZES = (3, 2)
 STATES = np.array(list(itertools.product(*map(range, SIZES))), np.int32)
@@ -73,13 +73,14 @@ def params(seed=None, dtype=jnp.float32):
   return {"table": jnp.asarray(values, dtype)}
 
 
-def binder(of):
-  return losses.fields(model={"concrete": concrete(of)})
+def roles(of):
+  """The family as the role 'model'."""
+  return losses.roles(model=denoisers.from_functions(concrete_score=concrete(of)))
 
 
-def fields(of, own):
-  """{role: Field} at the family's parameters."""
-  return binder(of)({"model": own, "loss": {}}, {})
+def bound(of, own):
+  """{role: denoiser} at the family's parameters."""
+  return roles(of)({"model": own}, {})
 
 
 def batch(size, seed=0):

@@ -128,10 +128,10 @@ def context(process):
   return function
 
 
-def head(own, context, x, t, cond=None):
+def head(own, x, t, cond=None):
   """The score that a context of `context` says."""
-  del own, t, cond
-  return context[..., 0] + context[..., 1] * x
+  del own, t
+  return cond["context"][..., 0] + cond["context"][..., 1] * x
 
 
 def visible(objective):
@@ -148,38 +148,34 @@ def visible(objective):
   )
 
 
-def binder(process, objective=None):
-  """The family as the role 'model', and its oracle as the 'teacher' of an objective that has one."""
-  others = {"teacher": denoiser(process)} if objective is not None and "teacher" in objective.needs else {}
-  return losses.fields(
-    model={
-      "denoise": denoiser(process),
-      "energy": energy(process),
-      "time_score": time_score(process),
-      "hessian": hessian(process),
-      "third_derivative": third_derivative(process),
-      "context": context(process),
-      "head": head,
-    },
-    **others,
+def model(process):
+  """The family as one denoiser with every view that an objective asks for."""
+  return denoisers.extend(
+    denoiser(process),
+    energy=energy(process),
+    time_score=time_score(process),
+    hessian=hessian(process),
+    third_derivative=third_derivative(process),
+    context=context(process),
+    head=head,
   )
 
 
-def roles(objective, own, loss_params=None):
-  """The parameters that `binder` wants: the model's own, and the oracle for a teacher."""
+def roles(process, objective=None):
+  """The family as the role 'model', and its oracle as the 'teacher' of an objective that has one."""
+  others = {"teacher": denoiser(process)} if objective is not None and "teacher" in objective.needs else {}
+  return losses.roles(model=model(process), **others)
+
+
+def parameters(objective, own, loss_params=None):
+  """The parameters that a loss takes: the model's own, and the oracle for a teacher."""
   others = {"teacher": params(dtype=own["offset"].dtype)} if "teacher" in objective.needs else {}
   return {"model": own, "loss": {} if loss_params is None else loss_params, **others}
 
 
-def fields(process, own, loss_params=None, objective=None):
-  """{role: Field} at the family's parameters."""
-  bound = binder(process, objective)
-  return bound(
-    {"model": own, "loss": {} if loss_params is None else loss_params}
-    if objective is None
-    else roles(objective, own, loss_params),
-    {},
-  )
+def bound(process, own, objective=None):
+  """{role: denoiser} at the family's parameters."""
+  return roles(process, objective)({"model": own} if objective is None else parameters(objective, own), {})
 
 
 def batch(size, dtype=jnp.float32, seed=0):
@@ -204,7 +200,7 @@ def quadrature(objective, process, t):
   state = objective.init(jax.random.key(0))[1]
   cond = {"label": jnp.zeros(len(signs), jnp.int32)}
   draw = objective.draw(jax.random.key(0), {"x": x0, "cond": cond}, times, state)
-  draw = draw.replace(eps=eps, x_t=process.perturb(x0, eps, times))
+  draw = draw.replace(noise=eps)
   if "direction" in draw.targets:
     corners = jnp.asarray(
       [[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]
@@ -228,7 +224,7 @@ def fine_quadrature(process, t):
   points, weights = grid(nodes), np.prod(grid(masses / masses.sum()), -1)
   x0 = np.asarray(MEAN) + points[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
   x0, eps, times = jnp.asarray(x0), jnp.asarray(points[:, 2:]), jnp.full(len(points), t)
-  return losses.Draw(x_t=process.perturb(x0, eps, times), t=times, x0=x0, eps=eps), jnp.asarray(weights)
+  return losses.Draw(t=times, x0=x0, noise=eps), jnp.asarray(weights)
 
 
 def expectations(objective, process, times):
@@ -266,10 +262,9 @@ def expectations(objective, process, times):
   x0 = np.asarray(MEAN) + points[:, :2] @ np.linalg.cholesky(np.asarray(COVARIANCE)).T
   x0, eps = jnp.asarray(x0), jnp.asarray(points[:, 2:])
   draw = losses.Draw(
-    x_t=process.perturb(x0, eps, t),
     t=t,
     x0=x0,
-    eps=eps,
+    noise=eps,
     targets={"direction": jnp.asarray(directions[rows[:, 2]])[:, None]},
   )
   return [(draw, weights)]

@@ -67,7 +67,7 @@ def antithetic(objective):
   """The mean of an objective at the draw and at its mirrored noise."""
 
   def evaluate(fields, draw, state):
-    mirrored = draw.replace(eps=-draw.eps, x_t=PROCESS.perturb(draw.x0, -draw.eps, draw.t))
+    mirrored = draw.replace(eps=-draw.eps, x_t=PROCESS.corrupt(draw.x0, -draw.eps, draw.t))
     pair = [objective.evaluate(fields, d, state) for d in (draw, mirrored)]
     return jax.tree.map(lambda a, b: 0.5 * (a + b), *pair)
 

@@ -104,7 +104,7 @@ def over_noise(t=0.3):
   """A draw of one example whose rows are the nodes of the noise, and their weights."""
   eps, weights = standard_normal()
   eps, x0, t = jnp.asarray(eps), jnp.tile(jnp.array([[0.4, -0.9]]), (len(eps), 1)), jnp.full(len(eps), t)
-  return losses.Draw(x_t=PROCESS.perturb(x0, eps, t), t=t, x0=x0, eps=eps), jnp.asarray(weights)
+  return losses.Draw(x_t=PROCESS.corrupt(x0, eps, t), t=t, x0=x0, eps=eps), jnp.asarray(weights)
 
 
 def test_an_error_of_the_score_biases_the_hessian_as_stated(x64):
@@ -197,7 +197,7 @@ def test_the_noise_of_the_gradient_falls_by_the_order_that_is_stated(x64):
     """The standard deviation over the noise of d value / d own, over sigma^k, the scale of the k-th order's
     derivative."""
     t = jnp.full(len(eps), level)
-    draw = losses.Draw(x_t=process.perturb(x0, eps, t), t=t, x0=x0, eps=eps)
+    draw = losses.Draw(x_t=process.corrupt(x0, eps, t), t=t, x0=x0, eps=eps)
     fields = lambda own: losses.fields(model={"denoise": template, "hessian": FORMS["low rank"]})(
       {"model": own, "loss": {}}, {}
     )

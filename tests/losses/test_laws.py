@@ -325,7 +325,7 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
   values = []
   for drawn, dtype in ((draw, jnp.float32), (jax.tree.map(widen, draw), jnp.float64)):
     # x_t again in this precision: its rounding is the data's, not the loss's.
-    drawn = drawn.replace(x_t=process.perturb(drawn.x0, drawn.eps, drawn.t))
+    drawn = drawn.replace(x_t=process.corrupt(drawn.x0, drawn.eps, drawn.t))
     fields = family.fields(process, family.params(family.ELSEWHERE, dtype), loss_params, objective)
     terms = jax.jit(lambda drawn, fields=fields: objective.evaluate(fields, drawn, state))(drawn)
     values.append(np.asarray(terms.interior, np.float64))

@@ -45,7 +45,7 @@ def test_a_process_and_its_path_are_the_same():
   process = processes.subvp()
   x0, eps, t = jnp.ones((3, 2)), jnp.full((3, 2), 0.5), jnp.array([0.1, 0.5, 1.0])
   np.testing.assert_allclose(
-    processes.from_process(process).between(x0, None, eps, t), process.perturb(x0, eps, t), rtol=1e-6
+    processes.from_process(process).between(x0, None, eps, t), process.corrupt(x0, eps, t), rtol=1e-6
   )
 
 

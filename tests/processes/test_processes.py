@@ -166,7 +166,7 @@ def test_perturb_and_prior(process):
   eps = jax.random.normal(jax.random.key(1), (5, 4, 3))
   t = jnp.asarray(times(process), jnp.float32)
   m = process.marginal(t)
-  x = process.perturb(x0, eps, t)
+  x = process.corrupt(x0, eps, t)
   for i in range(5):
     np.testing.assert_allclose(x[i], m.alpha[i] * x0[i] + m.sigma[i] * eps[i], rtol=1e-6, atol=1e-6)
   sample = process.sample_prior(key, (20000, 2))

@@ -264,7 +264,7 @@ def test_ddrm_keeps_the_noise_level_of_every_component(make):
   for high, low in ((0.9, 0.6), (0.3, 0.1)):  # noise levels above and below that of y
     solver = tasks.ddrm(process, [high, low], measurement, y, eta=0.6, eta_b=0.8)
     t = jnp.full(count, high)
-    x = process.perturb(truth, jax.random.normal(jax.random.key(1), truth.shape), t)
+    x = process.corrupt(truth, jax.random.normal(jax.random.key(1), truth.shape), t)
     out = solvers.sample(point, solver, x, keys=jax.random.split(jax.random.key(2), count))
     m = process.marginal(np.float64(low))
     unit = (np.asarray(out, np.float64) - m.alpha * x0) / m.sigma

@@ -1,5 +1,7 @@
 """The conversion table: how each view of a prediction follows from the raw output of each kind of network."""
 
+GAUSSIAN_VIEWS = ("x0", "eps", "score", "v", "velocity")
+
 # kind of output -> view -> (factor of x_t, factor of the output), from x_t = a x0 + s eps.
 # a, s, da, ds: alpha, sigma and their time derivatives; dv: d sigma^2/dt (so that s ds stays finite at s =
 # 0).

@@ -48,7 +48,7 @@ from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
-from diffusion.losses.roles import Roles, roles
+from diffusion.losses.role_binding import Roles, roles
 from diffusion.losses.second_order import second_order, second_order_score_matching
 from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio

@@ -10,7 +10,7 @@ import numpy as np
 
 from diffusion.losses import times
 from diffusion.losses.base import Clock, Objective, batch_size
-from diffusion.losses.roles import Roles, check_needs
+from diffusion.losses.role_binding import Roles, check_needs
 from diffusion.precision import at_least_single
 
 

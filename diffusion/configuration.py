@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -224,3 +225,16 @@ def differences(old, new, ignore=()) -> list[tuple[str, Any, Any]]:
     for key in keys
     if old.get(key, absent) != new.get(key, absent)
   ]
+
+
+def check_keys(section: Mapping, allowed: Sequence[str], where: str) -> None:
+  """Raises UserError for a key that a section does not have, with the closest one.
+
+  >>> check_keys(dict(stesp=3), ("steps", "seed"), "config.training")
+  Traceback (most recent call last):
+  ...
+  diffusion.errors.UserError: unknown key config.training.stesp (did you mean 'steps'?); it has steps, seed
+  """
+  for key in section:
+    if key not in allowed:
+      raise UserError(f"unknown key {where}.{key}{closest(key, allowed)}; it has {', '.join(allowed)}")

@@ -13,7 +13,7 @@ from diffusion import configuration, mcmc, metrics
 from diffusion.claims.concrete import apply
 from diffusion.data import load
 from diffusion.pictures import image_grid
-from diffusion.training import loop, model
+from diffusion.training import assembly, loop
 
 EACH = 6
 """Real images, and samples, of each class in the picture."""
@@ -48,7 +48,7 @@ def measure(config, seed):
   with tempfile.TemporaryDirectory() as workdir:
     done = loop.train(config, workdir, quiet=True)
   options = {key: value for key, value in config.evaluation.own.items() if key not in ("factory", "picture")}
-  return quality(done.parts, model.trained_params(done.parts, done.state), **{**options, "seed": seed})[2]
+  return quality(done.parts, assembly.trained_params(done.parts, done.state), **{**options, "seed": seed})[2]
 
 
 def quality(parts, params, *, samples=300, levels=16, lowest=0.01, sweeps=1, seed=0):

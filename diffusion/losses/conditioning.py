@@ -42,7 +42,11 @@ def condition_dropout(rate: float):
       # The rest is drawn with the same key, so that dropout leaves the noise as it was.
       return objective.draw(key, {**batch, "cond": cond}, t, state)
 
-    return objective.replace(name=f"condition_dropout({objective.name})", draw=draw)
+    return objective.replace(
+      name=f"condition_dropout({objective.name})",
+      draw=draw,
+      drops_condition=objective.drops_condition or rate > 0,
+    )
 
   return transform
 
@@ -84,7 +88,8 @@ def random_guidance(low: float = 0.0, high: float = 4.0, power: float = 1.0):
       # The rest is drawn with the same key, so that the weight leaves the noise as it was.
       return objective.draw(key, {**batch, "cond": {**batch["cond"], "guidance": weight}}, t, state)
 
-    return objective.replace(name=f"random_guidance({objective.name})", draw=draw)
+    conditions = {**objective.conditions, "guidance": (float(low), float(high))}
+    return objective.replace(name=f"random_guidance({objective.name})", draw=draw, conditions=conditions)
 
   return transform
 

@@ -11,7 +11,7 @@ from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
 from diffusion.task_command.translating import translate
-from diffusion.training import student
+from diffusion.training import teacher
 
 DO = dict(
   inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify
@@ -33,7 +33,7 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
-  own = student.own_solver(opened.config.loss, opened.denoiser.process)
+  own = teacher.own_solver(opened.objective, opened.denoiser.process)
   if own is not None:
     raise UserError(
       f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "

@@ -116,7 +116,7 @@ def _of_samples(run, workdir, section, quiet, sampler) -> dict:
     found["held_out_loss"] = held_out_loss(run, held, most)
     # The probability flow needs a denoiser at all times and without guidance: a student of steps is none, nor
     # is what starts at some weight.
-    if run.objective.steps is None and not run.objective.conditions.get("guidance", (0.0,))[0]:
+    if run.objective.denoises and not run.objective.conditions.get("guidance", (0.0,))[0]:
       found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   return found

@@ -67,7 +67,9 @@ def consistency(
 
   needs = {"model": {"x0": name}, "target": {"x0": name}}
   draw = denoising_score_matching(process).draw
-  return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs=needs, bias_order=1)
+  return Objective(
+    name=name, draw=draw, evaluate=evaluate, process=process, needs=needs, bias_order=1, denoises=False
+  )
 
 
 def to_the_data(process: Any, x0: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:

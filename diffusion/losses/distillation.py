@@ -211,6 +211,7 @@ def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=
     process=process,
     needs={"model": {"x0": name}, "teacher": {"x0": name}},
     bias_order=1,
+    denoises=False,
     steps=None if given else (tuple(float(t) for t in np.asarray(teacher_grid)), sampler),
   )
 

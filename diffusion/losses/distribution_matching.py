@@ -54,6 +54,7 @@ def distribution_matching(process: Any, *, normalized: bool = True) -> Objective
     evaluate=evaluate,
     process=process,
     needs=needs,
+    denoises=False,
   )
 
 

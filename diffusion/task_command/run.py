@@ -11,7 +11,6 @@ from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
 from diffusion.task_command.translating import translate
-from diffusion.training import teacher
 
 DO = dict(
   inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify
@@ -33,12 +32,10 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
-  own = teacher.own_solver(opened.objective, opened.denoiser.process)
-  if own is not None:
+  if not opened.objective.denoises:
     raise UserError(
-      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "
-      f"{own.name} steps: use the run that its "
-      "chain of teachers began with"
+      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of few steps "
+      f"({opened.objective.name}): use the run that it learned from"
     )
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):

@@ -126,7 +126,8 @@ class RunLog:
     starved = record.get("data_wait", 0.0)
     slow = f", waiting for data {starved:.0%} of the time" if starved > STARVED else ""
     self._bar.set_postfix_str(
-      f"loss {record.get('loss', float('nan')):.4g}, {record['images_per_second']:.0f} images/s{slow}", refresh=False
+      f"loss {record.get('loss', float('nan')):.4g}, {record['images_per_second']:.0f} images/s{slow}",
+      refresh=False,
     )
     self._bar.update(record["step"] - self._bar.n)
     self._bar.refresh()

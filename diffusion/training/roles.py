@@ -67,7 +67,11 @@ def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> An
   A config without such a role is returned as it is; the one given is never changed. Raises UserError for a role that is
   no role, a folder without a run, and a run without a checkpoint or a denoiser.
   """
-  runs = [name for name, section in (config.get("roles") or {}).items() if name != "model" and kind_of(name, section) == "run"]
+  runs = [
+    name
+    for name, section in (config.get("roles") or {}).items()
+    if name != "model" and kind_of(name, section) == "run"
+  ]
   if not runs:
     return config
   kept = {}

@@ -9,7 +9,7 @@ import optax
 
 from diffusion import activations
 from diffusion.errors import UserError
-from diffusion.training import ema, sharding
+from diffusion.training import ema, sharding, update
 from diffusion.training.state import TrainState, run_key
 
 
@@ -47,7 +47,7 @@ def make_step(
 
   def step(state: TrainState, batch):
     key = run_key(seed)
-    value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
+    value = update.gradient if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
     # What learns nothing is a role's parameters for the loss, and goes from one state to the next as it is.
     kept = {name: part for name, part in state.loss_state.items() if name == "fixed"}
     changing = state.replace(
@@ -62,20 +62,11 @@ def make_step(
         batch,
         lambda params: {**sharding.whole(params, state_sharding.params, mesh), **fixed},
       )
-    updates, opt_state = transform.update(gradient, state.opt_state, state.params)
     learning_rate = rate(state.step)
-    params = jax.tree.map(
-      lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype),
-      state.params,
-      updates,
-    )
     size = jax.tree.leaves(batch)[0].shape[0]
-    emas = {
-      name: ema.update(state.emas[name], params["model"], ema.rate(half_life, state.step, size, ramp))
-      for name, half_life in averages.items()
-    }
+    shares = {name: ema.rate(half_life, state.step, size, ramp) for name, half_life in averages.items()}
     metrics = metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": learning_rate}
-    return TrainState(state.step + 1, params, opt_state, emas, {**loss_state, **kept}), metrics
+    return update.advance(state, gradient, {**loss_state, **kept}, transform, learning_rate, shares), metrics
 
   return jax.jit(
     step,
@@ -83,16 +74,6 @@ def make_step(
     in_shardings=(state_sharding, sharding.batch_sharding(mesh)),
     out_shardings=(state_sharding, sharding.replicated(mesh)),
   )
-
-
-def _value(loss, state, key, batch, whole):
-  """(gradient, loss state, metrics) of the whole batch at once."""
-
-  def of(params):
-    return loss(whole(params), state.loss_state, state.step, key, batch)
-
-  gradient, (loss_state, metrics) = jax.grad(of, has_aux=True)(state.params)
-  return gradient, loss_state, metrics
 
 
 def _accumulated(loss, state, key, batch, whole, accumulate, mesh):

@@ -11,6 +11,7 @@ from experiments.drl import checkerboard, mixture, recovery
 
 
 @pytest.mark.slow
+@pytest.mark.standard_promotion
 def test_the_mixture_is_learned():
   """The claim of experiments/drl/mixture.py with another seed."""
   found = recovery.mixture(mixture.get_config(), 7)

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import denoisers, losses, oracles, processes
-from diffusion.training import halving
+from diffusion import oracles, processes
 from experiments.distillation import digits, mixture, students
 
 SMALL = dict(width=8, depth=1, batch=8, updates=2, stage_one=2, stage_two=1, samples=8, fine=2)
@@ -44,39 +43,3 @@ def test_blurred_images_have_the_denoiser_of_their_mixture(x64):
   assert np.abs(drawn.mean(0)).max() < 5 * 0.3 / np.sqrt(4000) and np.abs(
     drawn.var(0) / 0.09 - 1
   ).max() < 5 * np.sqrt(2 / 4000)
-
-
-@pytest.mark.slow
-@pytest.mark.standard_promotion
-def test_halving_learns_the_flow_of_a_point():
-  """For data at one point every step's target is that point: students of any number of steps stay at a
-  network that says it."""
-  process = processes.vp_cosine()
-  template = denoisers.from_function(
-    lambda own, x, t, cond: jnp.broadcast_to(own[None], x.shape), process, denoisers.x0()
-  )
-  close = lambda steps: losses.chain(
-    losses.progressive_distillation(process, steps),
-    losses.at_times(losses.step_times(steps), fields=losses.fields(model=template, teacher=template)),
-  )
-  traces = []
-
-  def batches(key):
-    traces.append(1)
-    return {"x": jnp.full((4, 2), 0.5)}
-
-  learn = halving.learner(close, 0.1, 20, batches)
-  students = halving.halve(
-    learn, jnp.asarray([0.5, -0.5]), process, np.linspace(1.0, 0.0, 9), jax.random.key(0), stochastic=(2,)
-  )
-  assert sorted(students.ddim) == [1, 2, 4] and sorted(students.double_step) == [2]
-  for params in (*students.ddim.values(), *students.double_step.values()):
-    np.testing.assert_allclose(params, [0.5, -0.5], atol=1e-6)
-  assert len(traces) == 1  # one program for all stages
-  moved, errors = learn(
-    jnp.asarray([0.3, 0.0]),
-    halving.repeated(losses.student_steps(process, [1.0, 0.5, 0.0]), 8),
-    jax.random.key(1),
-  )
-  np.testing.assert_allclose(moved, [0.3, 0.0], atol=1e-6)
-  assert float(errors.max()) < 1e-10 and len(traces) == 1

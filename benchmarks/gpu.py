@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import configuration, data, solvers
-from diffusion.training import ema, assembly, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, optimizer, sharding, step as steps
 
 # Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
 PEAKS = {
@@ -39,7 +39,7 @@ def parts_of(config):
     "noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0
   )
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  return model.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
+  return assembly.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
 
 
 def flops(compiled):

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import configuration, solvers
-from diffusion.training import ema, assembly, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, optimizer, sharding, step as steps
 
 BATCH, STEPS = 64, 50
 TABLE_STEPS, TABLE_REPEATS = 16, 5  # of each table of the catalogue

@@ -23,7 +23,7 @@ import gpu
 import timing
 
 from diffusion import configuration, evaluation
-from diffusion.training import ema, loop, assembly, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, loop, optimizer, sharding, step as steps
 
 OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse", "xla_backend_optimization_level": 0}
 METRICS = (

@@ -17,7 +17,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import timing
 
-from diffusion.claims import score_matching
+from experiments.finite_difference import score_matching
 
 FORMS = ("SM", "SSM", "FD-SSM", "DSM", "FD-DSM")
 

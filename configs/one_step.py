@@ -25,9 +25,13 @@ def get_config(variant="matching"):
   times = dict(factory="losses.log_normal_sigma", mean=-0.5, std=1.6)
   critic = dict(config.optimizer.to_dict(), learning_rate=5e-4, schedule="constant", warmup_steps=0, b1=0.0)
   if variant.startswith("matching"):
-    config.roles = ConfigDict(dict(teacher=dict(run=teacher, ema=None, guidance=()), fake=dict(copy_of="teacher")))
+    config.roles = ConfigDict(
+      dict(teacher=dict(run=teacher, ema=None, guidance=()), fake=dict(copy_of="teacher"))
+    )
     config.players = [
-      dict(trains=("fake",), loss=dict(factory="losses.fake_matching", times=times), optimizer=critic, every=1),
+      dict(
+        trains=("fake",), loss=dict(factory="losses.fake_matching", times=times), optimizer=critic, every=1
+      ),
       dict(
         trains=("model",),
         loss=dict(factory="losses.distribution_matching", times=times),

@@ -20,6 +20,9 @@ def get_config(name="moons"):
       times=dict(factory="losses.low_discrepancy"),
     )
     config.evaluation = dict(
-      held_out=2000, own=dict(factory="claims.learned_density.in_the_plane", nodes=32, points=81, reach=3.0)
+      held_out=2000,
+      own=dict(
+        factory="experiments.dre_infinity.learned_density.in_the_plane", nodes=32, points=81, reach=3.0
+      ),
     )
   return ConfigDict(config)

@@ -1,6 +1,6 @@
 """How data becomes noise: x_t = alpha_t x_0 + sigma_t eps, one schedule a file."""
 
-from diffusion.processes import neighbourhoods
+from diffusion.processes import ncsnv2, neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
 from diffusion.processes.comparison import apart
 from diffusion.processes.discretised_gaussian import discretised_gaussian

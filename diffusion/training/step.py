@@ -11,7 +11,7 @@ import optax
 from diffusion import activations
 from diffusion.errors import UserError
 from diffusion.losses import batch_size
-from diffusion.training import ema, sharding
+from diffusion.training import ema, sharding, update
 from diffusion.training.players import Player
 from diffusion.training.roles import Role
 from diffusion.training.state import TrainState, run_key
@@ -104,13 +104,10 @@ def _turn(player, state, key, batch, places, mesh, accumulate):
     own, step = player.own(state.params), state.step // player.every
     arguments = (player.loss, own, loss_state, step, key, batch, whole)
     gradient, loss_state, metrics = (
-      _value(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)
+      update.gradient(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)
     )
-  updates, opt_state = player.transform.update(gradient, state.opt_state[player.name], own)
   rate = player.rate(step)
-  new = jax.tree.map(
-    lambda old, update: old - rate.astype(old.dtype) * update.astype(old.dtype), own, updates
-  )
+  new, opt_state = update.descend(own, gradient, state.opt_state[player.name], player.transform, rate)
   loss_params = {**state.params["loss"], player.name: new.pop("loss")}
   kept = state.loss_state
   state = state.replace(
@@ -128,16 +125,6 @@ def _turn(player, state, key, batch, places, mesh, accumulate):
 def _place(places, role):
   """Where a role's parameters lie, whatever part of the state holds them."""
   return next(part[role] for part in (places.params, places.emas, places.loss_state["fixed"]) if role in part)
-
-
-def _value(loss, own, loss_state, step, key, batch, whole):
-  """(gradient, loss state, metrics) of the whole batch at once."""
-
-  def of(own):
-    return loss(whole(own), loss_state, step, key, batch)
-
-  gradient, (loss_state, metrics) = jax.grad(of, has_aux=True)(own)
-  return gradient, loss_state, metrics
 
 
 def _accumulated(loss, own, loss_state, step, key, batch, whole, accumulate, mesh):

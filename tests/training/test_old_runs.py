@@ -35,7 +35,9 @@ def test_a_student_keeps_its_teacher(folder):
   """Its config.teacher is the role that it is today, and its weights those of the run it learned from."""
   run = saved_run.open_run(str(folder / "student"))
   role = run.parts.roles["teacher"]
-  assert role.kind == "run" and role.source == "plain" and assembly.template(role).own_conditions == ("guidance",)
+  assert (
+    role.kind == "run" and role.source == "plain" and assembly.template(role).own_conditions == ("guidance",)
+  )
   taught = checkpoints.read_arrays(checkpoints.choose(str(folder / "plain" / "checkpoints")))["emas"]["64"]
   jax.tree.map(np.testing.assert_array_equal, run.state.loss_state["fixed"]["teacher"], taught)
   assert run.objective.conditions == {"guidance": (0.0, 2.0)}

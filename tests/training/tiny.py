@@ -78,7 +78,10 @@ def failing(process, at=None):
 def at_the_centre(run, workdir, *, scale):
   """An evaluation of one's own: the time score at x = 0 and t = 1/2, times scale."""
   del workdir
-  return {"centre": scale * float(run.denoiser(jnp.zeros((1, 2)), jnp.full(1, 0.5), views=("time_score",)).time_score[0])}
+  return {
+    "centre": scale
+    * float(run.denoiser(jnp.zeros((1, 2)), jnp.full(1, 0.5), views=("time_score",)).time_score[0])
+  }
 
 
 def time_score():

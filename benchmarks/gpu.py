@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import configuration, data, solvers
-from diffusion.training import assembly, ema, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, sharding, step as steps
 
 # Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
 PEAKS = {
@@ -38,8 +38,7 @@ def parts_of(config):
   dataset = data.describe(
     "noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0
   )
-  make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  return assembly.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
+  return assembly.assemble(config, dataset)
 
 
 def flops(compiled):
@@ -60,9 +59,8 @@ def training(parts, batch_size, rounds):
   state = jax.jit(lambda: assembly.init_state(parts))()
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   step = steps.make_step(
-    assembly.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    assembly.players_of(parts),
+    parts.roles,
     ema.half_lives(config.training.ema_half_life_images),
     mesh=mesh,
     state_sharding=places,

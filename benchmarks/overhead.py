@@ -90,15 +90,13 @@ def every_table(parts, params, batch, quick):
 def step_pair(parts, state, batch):
   """(ours, by hand): training steps that take the state's buffers over."""
   config = parts.config
-  transform = optimizer.direction(config.optimizer)
   rate = optimizer.learning_rate(config.optimizer, BATCH, config.training.steps)
   averages = ema.half_lives(config.training.ema_half_life_images)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   ours = lambda: steps.make_step(
-    assembly.loss(parts),
-    transform,
-    rate,
+    assembly.players_of(parts),
+    parts.roles,
     averages,
     mesh=mesh,
     state_sharding=places,

@@ -23,7 +23,7 @@ import gpu
 import timing
 
 from diffusion import configuration, evaluation
-from diffusion.training import assembly, ema, loop, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, loop, sharding, step as steps
 
 OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse", "xla_backend_optimization_level": 0}
 METRICS = (
@@ -67,9 +67,8 @@ def memory(parts, batch_size, remat=False, accumulate=1):
   config, mesh = parts.config, sharding.make_mesh(devices=jax.devices()[:1])
   shapes = assembly.shape_state(parts)
   step = steps.make_step(
-    assembly.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    assembly.players_of(parts),
+    parts.roles,
     ema.half_lives(config.training.ema_half_life_images),
     mesh=mesh,
     state_sharding=sharding.state_sharding(mesh, shapes),

@@ -18,7 +18,7 @@ import pytest
 from diffusion import configuration, evaluation, processes, sampling, shards, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
-from diffusion.training import command, loop, model
+from diffusion.training import assembly, command, loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -162,7 +162,7 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   ]
   run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
   held = load(run.parts.dataset.held_out)
-  loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
+  loss, batch = assembly.loss(run.parts), evaluation._model_batch(run, held, 64)
   params = {**run.state.params, "model": run.denoiser.params}
 
   def mean(train):

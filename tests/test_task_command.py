@@ -21,7 +21,7 @@ from diffusion.data import load
 from diffusion.saved_run import open_run
 from diffusion.task_command import classifying, flags as task_flags, inputs, rows, run, translating
 from diffusion.task_command.restoring import data_std, energy_score
-from diffusion.training import checkpoints, command, model, workdir as workdirs
+from diffusion.training import assembly, checkpoints, command, workdir as workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -46,7 +46,7 @@ def sample(*flags):
 def untrained(folder, config):
   """A run of random weights: what a task does with a network does not depend on how good it is."""
   workdirs.claim(str(folder), config)
-  state = jax.jit(lambda: model.init_state(model.assemble(config)))()
+  state = jax.jit(lambda: assembly.init_state(assembly.assemble(config)))()
   leaves, tree = jax.tree.flatten(state)
   floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim > 0
   leaves = [

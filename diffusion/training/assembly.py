@@ -56,8 +56,11 @@ class Parts(NamedTuple):
   roles: Mapping[str, Role]
 
 
-def assemble(config: Any) -> Parts:
-  """The parts that a config describes. Raises UserError naming the section for whatever does not fit."""
+def assemble(config: Any, dataset: Any = None) -> Parts:
+  """The parts that a config describes, around another data set if one is given.
+
+  Raises UserError naming the section for whatever does not fit.
+  """
   if "teacher" in config:
     raise UserError(
       "config.teacher is config.roles.teacher now: write roles=dict(teacher=dict(run=FOLDER, ema=None, guidance=[...])), "
@@ -69,7 +72,8 @@ def assemble(config: Any) -> Parts:
     if section not in config:
       raise UserError(f"the config has no section '{section}'; it needs {', '.join(needed)}")
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  dataset, process, network = make("data"), make("process"), make("network")
+  dataset = make("data") if dataset is None else dataset
+  process, network = make("process"), make("network")
   parameterization = make("denoiser") if config.get("denoiser") else None
   if parameterization is None and not own_views(network):
     raise UserError(

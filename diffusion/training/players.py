@@ -31,7 +31,8 @@ class Player:
   Attributes:
     name: the roles that it trains, joined by '+'; also its place in the train state.
     trains: these roles.
-    loss: the closed loss, over all the roles that it asks.
+    loss: the closed loss, or anything that is called as one (`update.ClosedLoss`).
+    asks: the roles that the loss asks, those that it trains among them.
     transform: the optax chain without the learning rate.
     rate: its own updates done -> learning rate.
     every: steps of the run for one of its updates.
@@ -39,7 +40,8 @@ class Player:
 
   name: str
   trains: tuple[str, ...]
-  loss: losses.Loss
+  loss: Any
+  asks: tuple[str, ...]
   transform: optax.GradientTransformation
   rate: Callable[[jax.Array], jax.Array]
   every: int = 1
@@ -51,12 +53,22 @@ class Player:
   def inputs(self, state: Any, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, state) for its loss out of a train state: every role's parameters, some of them changed."""
     roles = {**state.loss_state["fixed"], **state.emas, **state.params, **changes}
-    params = {role: roles[role] for role in self.loss.roles.denoisers if role in roles}
+    params = {role: roles[role] for role in self.asks if role in roles}
     own = {
       "objective": state.loss_state["objective"][self.name],
       "collections": state.loss_state["collections"],
     }
     return {**params, "loss": state.params["loss"][self.name]}, own
+
+
+def one(
+  loss: Any,
+  transform: optax.GradientTransformation,
+  rate: Callable[[jax.Array], jax.Array],
+  asks: tuple[str, ...] = ("model",),
+) -> list[Player]:
+  """A single player that trains the role 'model'; see `Player` for the arguments."""
+  return [Player("model", ("model",), loss, asks, transform, rate)]
 
 
 def sections(config: Any) -> list[dict[str, Any]]:
@@ -135,11 +147,8 @@ def build(
     used |= {*loss.objective.needs, *trains}
     steps = max(1, training.steps // section["every"])
     rate = optimizer.learning_rate(section["optimizer"], training.batch_size, steps)
-    found.append(
-      Player(
-        "+".join(trains), trains, loss, optimizer.direction(section["optimizer"]), rate, section["every"]
-      )
-    )
+    asks, transform = tuple(loss.roles.denoisers), optimizer.direction(section["optimizer"])
+    found.append(Player("+".join(trains), trains, loss, asks, transform, rate, section["every"]))
   sources = {role.source for role in roles.values() if role.kind in ("copy_of", "average_of")}
   trained = {role for player in found for role in player.trains}
   if "model" not in trained:

@@ -1,8 +1,11 @@
 """The whole of a training run at one step, as one pytree."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import optax
 from flax import struct
 
 
@@ -28,6 +31,33 @@ class TrainState:
   opt_state: Any
   emas: dict[str, Any]
   loss_state: Any
+
+
+def create(
+  params: dict[str, Any],
+  loss_state: dict[str, Any],
+  transform: optax.GradientTransformation,
+  averages: Iterable[str],
+) -> TrainState:
+  """The state of one player, 'model', before the first step: every average starts at the parameters.
+
+  Args:
+    params: {'model': parameters, 'loss': those of its loss}.
+    loss_state: {'objective': ..., 'collections': ...} as the loss's init gives it.
+    transform: the optax chain.
+    averages: names of the model's averages.
+  """
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params={"model": params["model"], "loss": {"model": params["loss"]}},
+    opt_state={"model": transform.init(params)},
+    emas={name: jax.tree.map(jnp.copy, params["model"]) for name in averages},
+    loss_state={
+      "objective": {"model": loss_state["objective"]},
+      "collections": loss_state["collections"],
+      "fixed": {},
+    },
+  )
 
 
 def run_key(seed: int, player: int = 0) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion.training import fit as fits, optimizer, sharding, state as states, step as steps
+from diffusion.training import fit as fits, optimizer, players, sharding, state as states, step as steps
 
 pytestmark = pytest.mark.standard_promotion
 GOAL = np.array([3.0, -1.0, 0.5], np.float32)
@@ -85,10 +85,17 @@ def test_a_training_run_makes_the_same_updates():
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   places = sharding.state_sharding(mesh, state)
   step = steps.make_step(
-    loss, direction, optimizer.learning_rate(section, 3, number), {}, mesh=mesh, state_sharding=places, seed=0
+    players.one(loss, direction, optimizer.learning_rate(section, 3, number)),
+    {},
+    {},
+    mesh=mesh,
+    state_sharding=places,
+    seed=0,
   )
   state = jax.device_put(state, places)
   for _ in range(number):
     state, _ = step(state, {"x": jnp.asarray(GOAL)})
   np.testing.assert_allclose(state.params["model"], found.params["model"], rtol=1e-6)
-  np.testing.assert_allclose(state.params["loss"]["offset"], found.params["loss"]["offset"], rtol=1e-6)
+  np.testing.assert_allclose(
+    state.params["loss"]["model"]["offset"], found.params["loss"]["offset"], rtol=1e-6
+  )

@@ -27,10 +27,10 @@ from diffusion.data import Arrays, Dataset, Standardize
 from diffusion.errors import UserError
 from diffusion.task_command import run as task_run
 from diffusion.training import (
+  assembly,
   checkpoints,
   logging,
   loop,
-  model,
   sharding,
   student,
   teacher,
@@ -116,7 +116,7 @@ def compile_quickly():
 
 def saved(config, folder):
   """A finished run of that config whose every number is drawn at random, for none has to be any good."""
-  shapes, generator = model.shape_state(model.assemble(config)), np.random.default_rng(0)
+  shapes, generator = assembly.shape_state(assembly.assemble(config)), np.random.default_rng(0)
   state = jax.tree.map(
     lambda leaf: jnp.asarray(0.5 + 0.1 * generator.standard_normal(leaf.shape), leaf.dtype), shapes
   )
@@ -189,7 +189,7 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   """The loss of a student is its distance from the x0 that leads, in one DDIM step, where two steps of the
   solver lead with the teacher's weights."""
   run, saved = saved_run.open_run(str(runs / "two")), saved_run.open_run(str(runs / "one"))
-  loss, state, process = model.loss(run.parts), run.state, run.parts.process
+  loss, state, process = assembly.loss(run.parts), run.state, run.parts.process
   batch = next(data.stream(run.parts.dataset, 16, 0, num_threads=0))
   grid = solvers.grids.thinned(process, 4, 4, "vp_time", t_min=0.0)
   t = np.repeat(grid[[0, 2]], 8).astype(np.float32)
@@ -205,7 +205,7 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   fixed = state.loss_state["fixed"]
   found = value({**state.params, **fixed}, draw)
   model_x0 = jax.jit(lambda denoiser: denoiser(draw.x_t, draw.t, draw.cond, views=("x0",)).x0)(
-    model.denoiser(run.parts, state.params["model"])
+    assembly.denoiser(run.parts, state.params["model"])
   )
   for i in (0, 1):
     rows = slice(8 * i, 8 * i + 8)
@@ -492,7 +492,7 @@ def test_misfits_are_one_sentence_before_anything_is_compiled(
 def test_a_config_with_a_teacher_is_resolved_first(runs):
   config = stage_one(runs / "teacher")
   with pytest.raises(UserError, match="config.teacher has no 'saved'"):
-    model.assemble(config)
+    assembly.assemble(config)
   resolved = teacher.resolve(config, "nowhere")
   assert (
     "saved" in resolved.teacher
@@ -512,7 +512,7 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
     for name in ("stage_one", "32", "16", "8", "4", "2", "1")
   }
   process = processes.edm()
-  before = model.solver(stages["stage_one"].sampler, process)
+  before = assembly.solver(stages["stage_one"].sampler, process)
   assert student.own_solver(stages["stage_one"].loss, process) is None and stages["stage_one"].teacher.guided
   for name, config in list(stages.items())[1:]:
     grid, sampler = student.taught(config.loss, process)
@@ -521,7 +521,7 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
       and sampler == "ddim"
       and not config.teacher.guided
     )
-    before = model.solver(config.sampler, process)
+    before = assembly.solver(config.sampler, process)
     assert student.same_solver(before, student.own_solver(config.loss, process)) and before.nfe == int(name)
     assert (
       student.guidance_range(config.loss) == (0.0, 4.0)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import denoisers, processes, views
+from diffusion import denoisers, processes
+from diffusion.processes import views
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
 FACTORIES = {kind: getattr(denoisers, kind) for kind in views.KINDS}

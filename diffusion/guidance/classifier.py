@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted
+from diffusion.denoisers import Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Classifier(Wrapper):
+class Classifier(GaussianWrapper):
   """A denoiser of p_t(x) p(y | x, t)^scale: see `classifier`.
 
   Attributes:
@@ -28,8 +28,6 @@ class Classifier(Wrapper):
   scale: Any
   log_prob: Callable[..., Any] = struct.field(pytree_node=False)
 
-  # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not
-  # among them.
   # It changes the score, of which x0 knows nothing where there is no signal.
   needs_signal = True
 
@@ -44,6 +42,7 @@ class Classifier(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; the condition goes to the classifier and to the denoiser."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=views, key=key, train=train)
 
     def total(x):

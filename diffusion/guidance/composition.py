@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper, null_condition
+from diffusion.denoisers import Prediction, Wrapper, check_views, null_condition
 from diffusion.guidance.rows import as_rows
+from diffusion.guidance.shift import GaussianWrapper
 from diffusion.processes.base import expand
 
 
@@ -83,7 +84,7 @@ def conjunction(conditions, weights=None):
 
 
 @struct.dataclass
-class Disjunction(Wrapper):
+class Disjunction(GaussianWrapper):
   """A denoiser of the mixture of p(x | c_i) at each noise level; see `disjunction`."""
 
   inner: Any
@@ -108,6 +109,7 @@ class Disjunction(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; `cond` goes to the weights alone."""
+    check_views(views, self.views)
     logits = self.log_weights(self.weight_params, x, t, cond)
     if jnp.shape(logits) != (t.shape[0], len(self.conditions)):
       raise ValueError(

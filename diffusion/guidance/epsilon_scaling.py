@@ -6,13 +6,13 @@ from typing import Any
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted, with_view
+from diffusion.denoisers import Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class EpsilonScaling(Wrapper):
+class EpsilonScaling(GaussianWrapper):
   """A denoiser whose noise prediction is divided by constant + slope t.
 
   Attributes:
@@ -38,6 +38,7 @@ class EpsilonScaling(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser: x: [B, ...] and t: [B] give a `Prediction` with the views asked for."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=with_view(views, "eps"), key=key, train=train)
     eps = prediction.eps
     scale = self.constant + self.slope * t

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted, with_view
+from diffusion.denoisers import Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Threshold(Wrapper):
+class Threshold(GaussianWrapper):
   """A denoiser whose x0 stays in [-bound, bound]; see `dynamic_threshold` and `static_threshold`.
 
   Attributes:
@@ -36,6 +36,7 @@ class Threshold(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; x0 is thresholded, and the other views follow from it and x."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
     x0 = prediction.x0
     bound = jnp.asarray(self.bound, x0.dtype)

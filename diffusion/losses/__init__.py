@@ -28,7 +28,7 @@ from diffusion.losses.base import (
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
-from diffusion.losses.concrete import balanced, concrete_score_matching, denoising_concrete_score_matching
+from diffusion.losses.concrete_score import balanced, concrete_score_matching, denoising_concrete_score_matching
 from diffusion.losses.conditioning import condition_dropout, random_guidance
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.distillation import (

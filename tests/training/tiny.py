@@ -60,7 +60,7 @@ class Net(nn.Module):
 def failing(process, at=None):
   """Denoising score matching that counts its steps and is NaN from step `at` on."""
 
-  def change(terms, fields, draw, state):
+  def change(terms, roles, placed, params, state, clock):
     bad = jnp.where(state["count"] >= (10**9 if at is None else at), jnp.nan, 1.0)
     return terms.replace(
       interior=terms.interior * bad, metrics={**terms.metrics, "own_term": terms.interior * bad}
@@ -78,11 +78,12 @@ def failing(process, at=None):
 def at_the_centre(run, workdir, *, scale):
   """An evaluation of one's own: the time score at x = 0 and t = 1/2, times scale."""
   del workdir
-  return {"centre": scale * float(run.field.time_score(jnp.zeros((1, 2)), jnp.full(1, 0.5))[0])}
+  found = run.denoiser(jnp.zeros((1, 2)), jnp.full(1, 0.5), views=("time_score",))
+  return {"centre": scale * float(found.time_score[0])}
 
 
 def time_score():
-  """A run whose network is no denoiser, and whose weight is an argument of the objective."""
+  """A run whose network has no posterior mean, and whose weight is an argument of the objective."""
   config = get_config()
   del config.denoiser, config.sampler
   config.data = dict(factory="tiny.ring", classes=0)

@@ -32,8 +32,7 @@ def concrete_score_matching(
     neighbourhood: from `processes.neighbourhoods`.
     num_reverse: m, from 1 to R; all of them where None.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
-  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. View needed: 'concrete_score', [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
 
   >>> from diffusion import losses, processes
   >>> objective = losses.concrete_score_matching(None, processes.neighbourhoods.cycle(16))
@@ -102,8 +101,7 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
       with their methods.
     neighbourhood: from `processes.neighbourhoods`; a missing neighbour asks nothing of the model's output.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
-  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. View needed: 'concrete_score', [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
 
   >>> from diffusion import losses, processes
   >>> neighbourhood = processes.neighbourhoods.bit_flips((8, 8, 1))
@@ -182,7 +180,7 @@ def concrete_of(roles, x, t, cond, neighbourhood, who):
   wanted = (x.shape[0], neighbourhood.num_neighbours)
   if value.shape != wanted:
     raise ValueError(
-      f"{who}: concrete returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, so it "
+      f"{who}: concrete_score returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, so it "
       f"is {wanted}"
     )
   return value.astype(at_least_single(value.dtype))

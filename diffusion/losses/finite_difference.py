@@ -13,11 +13,11 @@ from diffusion.losses.sliced import mean_projection, projections
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
-FIELDS = ("energy", "score")
+SOURCES = ("energy", "score")
 
 
 def finite_difference_sliced_score_matching(
-  process=None, *, step: float = 0.1, field: str = "energy", directions: str = "sphere", num_slices: int = 1
+  process=None, *, step: float = 0.1, view: str = "energy", directions: str = "sphere", num_slices: int = 1
 ) -> Objective:
   """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x
   (arXiv:2007.03317).
@@ -28,7 +28,7 @@ def finite_difference_sliced_score_matching(
       D / step^2 [ (f(x+u) - f(x-u))^2 / 8 + f(x+u) + f(x-u) - 2 f(x) ]   (u in units of sigma),
 
   plus D, so it is comparable with every other form of score matching here; on clean data (process=None) u has
-  length `step` itself, and D is left out. field='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square
+  length `step` itself, and D is left out. view='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square
   (FD-SSM-VR).
 
   The bias is O(step^2), and it is nought where f is quadratic. In float32 the rounding of f leaves an error
@@ -37,7 +37,7 @@ def finite_difference_sliced_score_matching(
   no second derivative.
 
   batch: a dict with 'x' [B, ...]; needs `energy` or `score`. Raises ValueError for a step that is not
-  positive, another field, other directions, or what is no process.
+  positive, another `view`, other directions, or what is no process.
 
   >>> from diffusion import losses, processes
   >>> fd = losses.finite_difference_sliced_score_matching(processes.edm())
@@ -46,8 +46,8 @@ def finite_difference_sliced_score_matching(
   """
   name = "finite_difference_sliced_score_matching"
   check_step(step, name)
-  if field not in FIELDS:
-    raise ValueError(f"{name} has no field {field!r}: choose one of {', '.join(FIELDS)}")
+  if view not in SOURCES:
+    raise ValueError(f"{name} takes no differences of the view {view!r}: choose one of {', '.join(SOURCES)}")
   draw = with_directions(process, name, directions, num_slices)
 
   def of_energy(roles, placed, params, state, clock):
@@ -69,9 +69,9 @@ def finite_difference_sliced_score_matching(
   return Objective(
     name=name,
     draw=draw,
-    evaluate=of_energy if field == "energy" else of_score,
+    evaluate=of_energy if view == "energy" else of_score,
     process=process,
-    needs={"model": {field: name}},
+    needs={"model": {view: name}},
     bias_order=2,
   )
 

@@ -28,13 +28,13 @@ def second_order_score_matching(
   paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2
   times the squared error of the score.
 
-  The field 'hessian', (x, t, cond) -> [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
+  The view 'hessian', [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
   full, the diagonal alone (then against the diagonal of the target alone), or a diagonal plus signed low
   rank, which costs O(D rank^2) and forms no D x D matrix.
 
   Args:
     process: a Gaussian process.
-    rank: how many factors the field must have: 0 for a diagonal, None for whatever it returns.
+    rank: how many factors it must have: 0 for a diagonal, None for whatever it returns.
     variance_reduced: evaluate at mirrored noise and at the point without noise (D2SM-VR): the same
       expectation, three evaluations, and a gradient whose noise is smaller by a factor of order (sigma /
       alpha)^2 where the noise is small.
@@ -47,7 +47,7 @@ def second_order_score_matching(
     score_role: whose score is s1: 'model', or 'teacher' for one that was trained before.
 
   batch: a dict with 'x' [B, ...]. Raises ValueError for what is no Gaussian process, a rank above the
-  dimension (as soon as the dimension is known, before anything is compiled), and a field of another form.
+  dimension (as soon as the dimension is known, before anything is compiled), and a Hessian of another form.
 
   >>> from diffusion import losses, processes
   >>> sorted(losses.second_order_score_matching(processes.edm(), rank=2).needs["model"])
@@ -121,7 +121,7 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
       x with its noise."""
       value = roles["model"](x, placed.t, placed.cond, views=("hessian",)).hessian
       hessian = as_symmetric(
-        jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}"
+        jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the view 'hessian' of {who}"
       )
       check_form(hessian, rank, who)
       model, score = hessian.rescaled(sigma), scaled_score(x)
@@ -199,20 +199,20 @@ def kind_of(process) -> str:
 
 
 def check_form(hessian, rank, who):
-  """Raises ValueError unless the field returned what the rank says."""
+  """Raises ValueError unless the Hessian is what the rank says."""
   if rank is None:
     return
   found = 0 if isinstance(hessian, Diagonal) else hessian.rank if isinstance(hessian, LowRank) else "full"
   if found != rank:
     raise ValueError(
-      f"{who} was built with rank={rank}, and the field 'hessian' returned rank {found} "
+      f"{who} was built with rank={rank}, and the view 'hessian' returned rank {found} "
       f"({type(hessian).__name__}): "
       "build both with one rank, or leave the rank out of the loss"
     )
 
 
-def needs_of(score_role, field, who):
-  """What a term of this order needs: the field from the model, the score from its role."""
+def needs_of(score_role: str, view: str, who: str) -> dict[str, dict[str, str]]:
+  """What a term of this order needs: the view from the model, the score from its role."""
   if score_role == "model":
-    return {"model": {"score": who, field: who}}
-  return {"model": {field: who}, score_role: {"score": who}}
+    return {"model": {"score": who, view: who}}
+  return {"model": {view: who}, score_role: {"score": who}}

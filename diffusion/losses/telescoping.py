@@ -14,13 +14,13 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
   """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks
   (arXiv:2006.12204, eq. 4-6).
 
-  It trains the same field as time score matching, so that the baseline has the same interface: the logit
+  It trains the same view as time score matching, so that the baseline has the same interface: the logit
   between the waymarks t_k and t_k+1 is (t_k+1 - t_k) time_score(x, middle), so the log-ratio is the sum over
   `density_ratio.bridges(path, num)`, and as the bridges grow in number the logit over the length becomes the
   time score (arXiv:2111.11010, section 3).
 
   The sampled time chooses the bridge that it lies in; all bridges weigh alike. The value is the cross-entropy
-  in nats of both ends of the bridge, made from the same examples and noise (2 log 2 for a field of zero).
+  in nats of both ends of the bridge, made from the same examples and noise (2 log 2 for a time score of zero).
 
   Args:
     path: a path or a Gaussian process.

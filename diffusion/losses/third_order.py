@@ -21,7 +21,7 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   derivative of log p_t where s1 and s2 are the lower ones; sigma^6 s3 / alpha^3 is the third cumulant of x0
   given x_t.
 
-  Fields: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D],
+  Views needed: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D],
   symmetric. `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
   process, and above 32 dimensions.
 
@@ -66,7 +66,7 @@ def third_order(weight=1.0, *, frozen_lower: bool = True):
 
 
 def needs(who):
-  """The three fields."""
+  """The three views."""
   return {"model": {**needs_of("model", "hessian", who)["model"], "third_derivative": who}}
 
 
@@ -86,7 +86,7 @@ def squared_error(process, frozen_lower, who):
     first = score_of(process, roles, placed, "model", frozen_lower)(x)
     second = (
       as_symmetric(
-        roles["model"](x, t, cond, views=("hessian",)).hessian, size, f"the field 'hessian' of {who}"
+        roles["model"](x, t, cond, views=("hessian",)).hessian, size, f"the view 'hessian' of {who}"
       )
       .rescaled(sigma)
       .dense()

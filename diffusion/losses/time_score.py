@@ -44,8 +44,8 @@ def time_score_matching(
     t_min, t_max: the interval, inside of the path's; the time sampler must have the same.
 
   The batch is a dict with 'x' [B, ...] where one end of the path is data, and a pair of such dicts, that of
-  p_0 and that of p_1, where both are. Field needed: 'time_score', (x, t, cond) -> [B], whose derivative in t
-  is taken in forward mode.
+  p_0 and that of p_1, where both are. View needed: 'time_score', [B], whose derivative in t is
+  taken in forward mode.
 
   Raises:
     ValueError: something without a path, an interval outside of it, a weight that does not fit, a batch of

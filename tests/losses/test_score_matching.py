@@ -16,7 +16,7 @@ FORMS = {
   "sliced, variance reduced": losses.sliced_score_matching,
   "finite differences of the energy": losses.finite_difference_sliced_score_matching,
   "finite differences of the score": lambda process: losses.finite_difference_sliced_score_matching(
-    process, field="score"
+    process, view="score"
   ),
 }
 NOISY_FORMS = FORMS | {"denoising by finite differences": losses.finite_difference_denoising_score_matching}
@@ -126,7 +126,7 @@ def test_finite_differences_are_of_the_order_they_declare(form, x64):
   factory = {
     "finite differences of the energy": losses.finite_difference_sliced_score_matching,
     "finite differences of the score": lambda process, step: losses.finite_difference_sliced_score_matching(
-      process, step=step, field="score"
+      process, step=step, view="score"
     ),
     "denoising by finite differences": losses.finite_difference_denoising_score_matching,
   }[form]
@@ -199,7 +199,7 @@ def test_the_derivative_of_a_denoiser_keeps_its_updated_collections():
     (lambda: losses.sliced_score_matching(PROCESS, num_slices=0), "num_slices=1 or more"),
     (lambda: losses.finite_difference_sliced_score_matching(PROCESS, step=0.0), "positive length"),
     (
-      lambda: losses.finite_difference_sliced_score_matching(PROCESS, field="eps"),
+      lambda: losses.finite_difference_sliced_score_matching(PROCESS, view="eps"),
       "choose one of energy, score",
     ),
     (lambda: losses.finite_difference_denoising_score_matching(None), "regresses on the noise"),

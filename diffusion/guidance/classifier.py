@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, check_views
+from diffusion.denoisers import Denoiser, Prediction, check_views
 from diffusion.guidance.shift import GaussianWrapper, shifted
 from diffusion.processes.base import expand
 
@@ -57,7 +57,9 @@ class Classifier(GaussianWrapper):
     return shifted(self.process, prediction, t, "score", scale * jax.grad(total)(x))
 
 
-def classifier(log_prob, params=None, scale=1.0):
+def classifier(
+  log_prob: Callable[..., jax.Array], params: Any = None, scale: Any = 1.0
+) -> Callable[[Denoiser], Classifier]:
   """score + scale grad_x log p(y | x_t, t), and all other views with it (arXiv:2011.13456, eq. 14; scale:
   arXiv:2105.05233).
 

@@ -1,13 +1,13 @@
 """Several conditions at once: all of them, none of some (negative weights), or any of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper, check_views, null_condition
+from diffusion.denoisers import Denoiser, Prediction, Wrapper, check_views, null_condition
 from diffusion.guidance.rows import as_rows
 from diffusion.guidance.shift import GaussianWrapper
 from diffusion.processes.base import expand
@@ -49,7 +49,9 @@ class Conjunction(Wrapper):
     return total
 
 
-def conjunction(conditions, weights=None):
+def conjunction(
+  conditions: Iterable[Any], weights: Iterable[Any] | None = None
+) -> Callable[[Denoiser], Conjunction]:
   """AND, with weights, and NOT: unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714,
   eqs. 11 and 13).
 
@@ -94,8 +96,7 @@ class Disjunction(GaussianWrapper):
 
   @property
   def cost(self) -> int:
-    """Network evaluations of one call: the inner denoiser's, once a condition; those of the weights are not among
-    them."""
+    """Network evaluations of one call: the inner denoiser's, once a condition; not those of the weights."""
     return len(self.conditions) * self.inner.cost
 
   def __call__(
@@ -126,7 +127,9 @@ class Disjunction(GaussianWrapper):
     )
 
 
-def disjunction(conditions, log_weights, params=None):
+def disjunction(
+  conditions: Iterable[Any], log_weights: Callable[..., jax.Array], params: Any = None
+) -> Callable[[Denoiser], Disjunction]:
   """OR: the conditional predictions weighted by the posterior of their conditions at x_t, which is exact for
   a mixture.
 

@@ -1,12 +1,13 @@
 """Epsilon scaling: the predicted noise divided by a constant a little above one, against the drift of sampled
 states."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, check_views
+from diffusion.denoisers import Denoiser, Prediction, check_views
 from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.processes.base import expand
 
@@ -46,7 +47,7 @@ class EpsilonScaling(GaussianWrapper):
     return shifted(self.process, prediction, t, "eps", change).only(views)
 
 
-def epsilon_scaling(constant, slope=0.0):
+def epsilon_scaling(constant: Any, slope: Any = 0.0) -> Callable[[Denoiser], EpsilonScaling]:
   """eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
 
   A network that was trained on true noisy data sees sampled states with a little more noise than their time
@@ -64,7 +65,8 @@ def epsilon_scaling(constant, slope=0.0):
 
   >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, guidance, processes
-  >>> denoiser = denoisers.from_function(lambda params, x, t, cond: 1.02 * x, processes.vp_linear(), denoisers.eps())
+  >>> larger = lambda params, x, t, cond: 1.02 * x
+  >>> denoiser = denoisers.from_function(larger, processes.vp_linear(), denoisers.eps())
   >>> scaled = guidance.epsilon_scaling(1.02)(denoiser)
   >>> float(scaled(jnp.ones((1, 1)), jnp.full(1, 0.5), views=("eps",)).eps[0, 0].round(6))
   1.0

@@ -2,6 +2,8 @@
 arXiv:2212.05973)."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,7 @@ class Experts:
   boundaries: object  # [N - 1] ascending noise levels
   fn: object = struct.field(pytree_node=False)
 
-  def __call__(self, params, x, t, cond=None):
+  def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """(params, x [B, ...], t [B], cond) -> [B, ...], params with a leading axis of N experts."""
     count = self.boundaries.shape[0] + 1
     leading = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
@@ -46,7 +48,7 @@ class Experts:
     return total
 
 
-def experts(process, boundaries, fn) -> Experts:
+def experts(process: Any, boundaries: Any, fn: Callable[..., jax.Array]) -> Experts:
   """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels
   sigma/alpha.
 

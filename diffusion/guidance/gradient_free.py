@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
+from diffusion.denoisers import Denoiser, Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.shift import with_view
 
@@ -57,7 +57,12 @@ class GradientFree(Wrapper):
     return extrapolated(conditional, away, weight * (1.0 - probability).astype(weight.dtype))
 
 
-def gradient_free(classify, weight, params=None, interval=None):
+def gradient_free(
+  classify: Callable[..., jax.Array],
+  weight: Any,
+  params: Any = None,
+  interval: tuple[float, float] | None = None,
+) -> Callable[[Denoiser], GradientFree]:
   """conditional + w (1 - p) (conditional - reference): GFCG (arXiv:2411.15393), with a classifier of clean
   data run forward only.
 

@@ -11,9 +11,10 @@ from diffusion.processes.views import GAUSSIAN_VIEWS, VIEWS
 
 
 class GaussianWrapper(Wrapper):
-  """A wrapper that answers the views of a Gaussian process alone: what it does to an energy or a Hessian is not known.
+  """A wrapper that answers the views of a Gaussian process alone.
 
-  A subclass is a struct.dataclass with `inner`, as of `Wrapper`, and checks the views that it is asked for.
+  What it does to an energy or a Hessian is not known. A subclass is a struct.dataclass with `inner`, as of
+  `Wrapper`, and checks the views that it is asked for.
   """
 
   @property

@@ -1,9 +1,12 @@
 """Linear combination of objectives."""
 
+from collections.abc import Callable
+from typing import Any
+
 from diffusion.losses.base import Objective, Terms, layer, merge_needs
 
 
-def scale(factor):
+def scale(factor: Any) -> Callable[[Objective], Objective]:
   """The transform that multiplies an objective, boundary terms included, by a constant.
 
   >>> from diffusion import losses, processes

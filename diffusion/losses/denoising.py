@@ -1,5 +1,8 @@
 """Denoising score matching."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -10,7 +13,7 @@ from diffusion.processes.base import expand
 
 
 def denoising_score_matching(
-  process, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
+  process: Any, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
 ) -> Objective:
   """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456,
   eq. 7).
@@ -69,7 +72,7 @@ def denoising_score_matching(
   )
 
 
-def control(process, roles, placed: Placed):
+def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array:
   """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with
   where x_t is near alpha x0."""
   still = process.corrupt(placed.x0, jnp.zeros_like(placed.noise), placed.t).astype(placed.x_t.dtype)
@@ -79,7 +82,7 @@ def control(process, roles, placed: Placed):
   return sum_rows(2.0 * predicted * eps + 1.0 - jnp.square(eps))
 
 
-def residual(process, view: str, predicted, draw: Placed):
+def residual(process: Any, view: str, predicted: jax.Array, draw: Placed) -> jax.Array:
   """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
   sign."""
   wide = at_least_single(predicted.dtype)

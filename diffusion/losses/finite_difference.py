@@ -1,12 +1,15 @@
 """Score matching from values of the energy alone: sliced and denoising score matching by finite
 differences."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import directional
-from diffusion.losses.base import Objective, terms
+from diffusion.losses.base import Objective, Placed, terms
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.losses.sliced import mean_projection, projections
@@ -17,7 +20,12 @@ SOURCES = ("energy", "score")
 
 
 def finite_difference_sliced_score_matching(
-  process=None, *, step: float = 0.1, view: str = "energy", directions: str = "sphere", num_slices: int = 1
+  process: Any = None,
+  *,
+  step: float = 0.1,
+  view: str = "energy",
+  directions: str = "sphere",
+  num_slices: int = 1,
 ) -> Objective:
   """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x
   (arXiv:2007.03317).
@@ -77,7 +85,7 @@ def finite_difference_sliced_score_matching(
 
 
 def finite_difference_denoising_score_matching(
-  process, *, step: float = 0.1, directions: str = "sphere", num_slices: int = 1
+  process: Any, *, step: float = 0.1, directions: str = "sphere", num_slices: int = 1
 ) -> Objective:
   """FD-DSM: `denoising_score_matching` along random directions, from two energies (arXiv:2007.03317).
 
@@ -115,7 +123,9 @@ def finite_difference_denoising_score_matching(
   )
 
 
-def along_energy(process, roles, placed, order, step):
+def along_energy(
+  process: Any, roles: Mapping[str, Any], placed: Placed, order: int, step: float
+) -> tuple[jax.Array, ...]:
   """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u
   from end to end."""
   x, v = placed.x_t, placed.targets["direction"]
@@ -128,12 +138,12 @@ def along_energy(process, roles, placed, order, step):
   return jax.vmap(along, in_axes=1, out_axes=1)(v)
 
 
-def unit_step(step, x) -> float:
+def unit_step(step: float, x: jax.Array) -> float:
   """The step along v of norm sqrt(D) that moves by `step`."""
   return float(step / np.sqrt(np.prod(x.shape[1:])))
 
 
-def check_step(step, who):
+def check_step(step: Any, who: str) -> None:
   """Raises ValueError unless the step is positive."""
   if not step > 0:
     raise ValueError(f"{who} takes a step of positive length, in units of sigma (0.1 is a start), got {step}")

@@ -1,11 +1,14 @@
 """Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone, with
 antithetic variance reduction."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, layer, terms
+from diffusion.losses.base import Objective, Placed, layer, terms
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.directions import predicted_noise
 from diffusion.losses.weights import check_weight
@@ -14,7 +17,7 @@ from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
 def second_order_score_matching(
-  process,
+  process: Any,
   rank: int | None = None,
   *,
   variance_reduced: bool = True,
@@ -72,13 +75,13 @@ def second_order_score_matching(
 
 def second_order(
   rank: int | None = None,
-  weight=1.0,
+  weight: Any = 1.0,
   *,
   variance_reduced: bool = True,
   frozen_score: bool = False,
   residual: bool = False,
   score_role: str = "model",
-):
+) -> Callable[[Objective], Objective]:
   """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same
   x_t and noise.
 
@@ -89,7 +92,8 @@ def second_order(
   Raises ValueError on an objective whose noise is not Gaussian, where the weight does not fit, and as there.
 
   >>> from diffusion import losses, processes
-  >>> losses.chain(losses.denoising_score_matching(processes.edm()), losses.second_order(rank=2, weight=0.5)).name
+  >>> dsm = losses.denoising_score_matching(processes.edm())
+  >>> losses.chain(dsm, losses.second_order(rank=2, weight=0.5)).name
   'second_order(denoising_score_matching)'
   """
   name = "second_order"
@@ -104,7 +108,15 @@ def second_order(
   return transform
 
 
-def squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, who):
+def squared_error(
+  process: Any,
+  rank: int | None,
+  variance_reduced: bool,
+  frozen_score: bool,
+  residual: bool,
+  score_role: str,
+  who: str,
+) -> Callable[..., jax.Array]:
   """(roles, placed) -> [B]: the value above."""
   if rank is not None:
     check_rank(rank, np.inf, who)
@@ -145,7 +157,13 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
   return squared
 
 
-def plus(objective, squared, weight, name, needs):
+def plus(
+  objective: Objective,
+  squared: Callable[..., jax.Array],
+  weight: Any,
+  name: str,
+  needs: Mapping[str, Mapping[str, str]],
+) -> Objective:
   """The objective with weight times squared(roles, placed) [B] added to its interior, and as the metric
   `name`."""
   scheduled = callable(weight)
@@ -161,7 +179,9 @@ def plus(objective, squared, weight, name, needs):
   return layer(objective, change, name=name, needs=needs)
 
 
-def score_of(process, roles, placed, role, frozen):
+def score_of(
+  process: Any, roles: Mapping[str, Any], placed: Placed, role: str, frozen: bool
+) -> Callable[[jax.Array], jax.Array]:
   """The function x -> sigma times the role's score, flattened [B, D]."""
   predicted = predicted_noise(process, {"model": roles[role]}, placed)
 
@@ -173,7 +193,7 @@ def score_of(process, roles, placed, role, frozen):
   return scaled_score
 
 
-def noise_of(draw, who):
+def noise_of(draw: Placed, who: str) -> tuple[jax.Array, jax.Array]:
   """(x0, noise flattened [B, D] in at least float32) of a draw. Raises ValueError where it has none."""
   if isinstance(draw, tuple) or draw.noise is None or draw.x0 is None:
     raise ValueError(
@@ -183,7 +203,7 @@ def noise_of(draw, who):
   return draw.x0, draw.noise.reshape(draw.noise.shape[0], -1).astype(at_least_single(draw.noise.dtype))
 
 
-def check_gaussian(process, who, on):
+def check_gaussian(process: Any, who: str, on: str) -> None:
   """Raises ValueError for what is no Gaussian process."""
   if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
@@ -193,12 +213,12 @@ def check_gaussian(process, who, on):
     )
 
 
-def kind_of(process) -> str:
+def kind_of(process: Any) -> str:
   """What to call a process in a message."""
   return "none" if process is None else getattr(process, "name", "") or type(process).__name__
 
 
-def check_form(hessian, rank, who):
+def check_form(hessian: Any, rank: int | None, who: str) -> None:
   """Raises ValueError unless the Hessian is what the rank says."""
   if rank is None:
     return

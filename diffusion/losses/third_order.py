@@ -1,6 +1,9 @@
 """Third-order denoising score matching, for few dimensions: the third derivative of log p_t from the
 noise."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +16,7 @@ LARGEST = 32
 """Dimensions above which D^3 numbers a row are no longer small."""
 
 
-def third_order_score_matching(process, *, frozen_lower: bool = False) -> Objective:
+def third_order_score_matching(process: Any, *, frozen_lower: bool = False) -> Objective:
   """|| sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3 sym(I x z) ||^2 over all D^3 entries.
 
   By the recursion of arXiv:2111.04726, in its centred form: with H_n the n-th derivative of p_t over p_t,
@@ -21,8 +24,8 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   derivative of log p_t where s1 and s2 are the lower ones; sigma^6 s3 / alpha^3 is the third cumulant of x0
   given x_t.
 
-  Views needed: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D],
-  symmetric. `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
+  Views needed: 'score', 'hessian' (any form, taken dense) and 'third_derivative', [B, D, D, D], symmetric.
+  `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
   process, and above 32 dimensions.
 
   >>> from diffusion import losses, processes
@@ -46,14 +49,15 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   )
 
 
-def third_order(weight=1.0, *, frozen_lower: bool = True):
+def third_order(weight: Any = 1.0, *, frozen_lower: bool = True) -> Callable[[Objective], Objective]:
   """The transform that adds weight times `third_order_score_matching` on the objective's own draw.
 
   It goes after `second_order`, which learns s2; by default the lower orders learn nothing from it. Raises as
   there.
 
   >>> from diffusion import losses, processes
-  >>> losses.chain(losses.denoising_score_matching(processes.edm()), losses.second_order(), losses.third_order(0.1)).name
+  >>> dsm = losses.denoising_score_matching(processes.edm())
+  >>> losses.chain(dsm, losses.second_order(), losses.third_order(0.1)).name
   'third_order(second_order(denoising_score_matching))'
   """
   name = "third_order"
@@ -65,12 +69,12 @@ def third_order(weight=1.0, *, frozen_lower: bool = True):
   return transform
 
 
-def needs(who):
+def needs(who: str) -> dict[str, dict[str, str]]:
   """The three views."""
   return {"model": {**needs_of("model", "hessian", who)["model"], "third_derivative": who}}
 
 
-def squared_error(process, frozen_lower, who):
+def squared_error(process: Any, frozen_lower: bool, who: str) -> Callable[..., jax.Array]:
   """(roles, placed) -> [B]: the value above."""
 
   def squared(roles, placed):
@@ -107,12 +111,12 @@ def squared_error(process, frozen_lower, who):
   return squared
 
 
-def cube(v):
+def cube(v: jax.Array) -> jax.Array:
   """v x v x v: [B, D] -> [B, D, D, D]."""
   return v[:, :, None, None] * v[:, None, :, None] * v[:, None, None, :]
 
 
-def three(matrix, v):
+def three(matrix: jax.Array, v: jax.Array) -> jax.Array:
   """M_ij v_k + M_ik v_j + M_jk v_i: [B, D, D] and [B, D] -> [B, D, D, D]."""
   return (
     matrix[:, :, :, None] * v[:, None, None, :]

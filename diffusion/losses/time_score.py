@@ -1,5 +1,8 @@
 """Time score matching: the slope of log p_t(x) in t, learned without knowing it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -21,7 +24,12 @@ from diffusion.processes.paths import Path, as_path
 
 
 def time_score_matching(
-  path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None
+  path: Any,
+  *,
+  weight: Callable[[Any, Any], Any] | None = None,
+  history: LossHistory | None = None,
+  t_min: Any = None,
+  t_max: Any = None,
 ) -> Objective:
   """The squared error of the time score d/dt log p_t(x), up to a constant free of the model
   (arXiv:2111.11010, eq. 11).
@@ -101,12 +109,14 @@ def time_score_matching(
   )
 
 
-def path_of(path) -> Path:
+def path_of(path: Any) -> Path:
   """The path itself, or that of a process."""
   return as_path(path, "time_score_matching")
 
 
-def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
+def make_weighting(
+  path: Any, weight: Callable[[Any, Any], Any] | None, history: Any, t_min: Any, t_max: Any, name: str
+) -> Weighting:
   """The weight on the interval, checked. Raises ValueError."""
   inner = as_path(path, name)
   low, high = (end if given is None else given for end, given in ((inner.t_min, t_min), (inner.t_max, t_max)))
@@ -129,7 +139,7 @@ def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
   return Weighting(inner, weight, history)
 
 
-def drawing(path: Path, name):
+def drawing(path: Path, name: str) -> Callable[..., Draw]:
   """The draw of an objective on a path: paired examples of its ends, and noise."""
   pair = path.ends == ("data", "data")
 
@@ -143,12 +153,12 @@ def drawing(path: Path, name):
   return draw
 
 
-def point(path: Path, placed: Placed, t):
+def point(path: Path, placed: Placed, t: jax.Array) -> jax.Array:
   """Where the path is at times t: [B, ...], with the same ends and noise."""
   return path.corrupt(placed.x0, placed.noise, t, placed.x1).astype(placed.x_t.dtype)
 
 
-def checked(value, t, name):
+def checked(value: jax.Array, t: jax.Array, name: str) -> jax.Array:
   """The time score, which is one number an example."""
   if value.shape != t.shape:
     raise ValueError(

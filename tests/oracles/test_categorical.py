@@ -175,7 +175,7 @@ def test_independent_coordinates_are_a_product(x64):
     ),
     (
       lambda: oracles.uniform_resample_categorical(np.ones(3))(
-        jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}
+        jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}, views=("logits",)
       ),
       "no classes",
     ),

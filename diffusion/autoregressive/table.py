@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import head_of
@@ -124,7 +125,7 @@ def check_grid(grid: Any, size: int, who: str) -> jax.Array:
       f"{shape}: "
       "jnp.linspace(-4.0, 4.0, 401) is a start"
     )
-  if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(np.asarray(grid), axis=-1) > 0):
+  if not isinstance(grid, Tracer) and not np.all(np.diff(np.asarray(grid, np.float64), axis=-1) > 0):
     raise ValueError(
       f"the grid of {who} increases from each value to the next, and this one does not: sort it and drop "
       "what repeats"

@@ -189,7 +189,7 @@ class NetworkDenoiser:
     if asked and p is None:  # a score that follows from an energy
       energy = functions["energy"]
       found["score"] = -jax.grad(lambda x: jnp.sum(energy(self.params, x, t, cond)))(x)
-    elif asked:
+    elif asked and p is not None and self.fn is not None:
       output, updated = self.fn(self.params, self.collections, fed, clock, cond, key, train)
       floats = jnp.issubdtype(x.dtype, jnp.floating)
       output = output.astype(x.dtype if floats else at_least_single(output.dtype))

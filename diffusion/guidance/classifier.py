@@ -28,8 +28,10 @@ class Classifier(GaussianWrapper):
   scale: Any
   log_prob: Callable[..., Any] = struct.field(pytree_node=False)
 
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
   def __call__(
     self,

@@ -25,8 +25,10 @@ class EpsilonScaling(GaussianWrapper):
   constant: Any
   slope: Any
 
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
   def __call__(
     self,

@@ -17,9 +17,9 @@ from flax import struct
 class Experts:
   """fn with the parameters of the expert whose range the noise level of each row lies in; see `experts`."""
 
-  process: object
-  boundaries: object  # [N - 1] ascending noise levels
-  fn: object = struct.field(pytree_node=False)
+  process: Any
+  boundaries: Any  # [N - 1] ascending noise levels
+  fn: Callable[..., jax.Array] = struct.field(pytree_node=False)
 
   def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """(params, x [B, ...], t [B], cond) -> [B, ...], params with a leading axis of N experts."""
@@ -74,4 +74,4 @@ def experts(process: Any, boundaries: Any, fn: Callable[..., jax.Array]) -> Expe
   boundaries = np.asarray(boundaries, np.float32)
   if boundaries.ndim != 1 or not np.all(boundaries > 0) or not np.all(np.diff(boundaries) > 0):
     raise ValueError(f"boundaries are ascending noise levels sigma/alpha above 0, got {boundaries.tolist()}")
-  return Experts(process, boundaries, fn)
+  return Experts(process, boundaries, fn)  # pyright: ignore[reportCallIssue] (a partial dataclass)

@@ -100,7 +100,7 @@ def head_of(model: Denoiser, context: jax.Array, x: jax.Array, t: jax.Array, con
 
 def conditional_scores(
   model: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None, *, along: Any = None
-) -> tuple[jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, Any]:
   """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a denoiser with the
   views `context` and `head`.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.struct
 import jax
@@ -36,6 +36,10 @@ class Draw:
   key: Any = None
   targets: dict[str, Any] = flax.struct.field(default_factory=dict)
 
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
+
 
 @flax.struct.dataclass
 class Placed:
@@ -50,6 +54,10 @@ class Placed:
   keys: Any = None
   key: Any = None
   targets: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
 
 
 def placed_at(draw: Draw, x_t: Any) -> Placed:
@@ -92,6 +100,10 @@ class Terms:
   metrics: dict
   collections: Any = None
   inner: Any = None
+
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
 
 
 def terms(
@@ -166,7 +178,7 @@ class Objective:
   name: str
   draw: Callable[..., Any]
   evaluate: Callable[..., Any]
-  place: Callable[..., Any] | None = None
+  place: Callable[..., Any] = None  # pyright: ignore[reportAssignmentType] (the process's own takes its place)
   init: Callable[..., Any] = no_init
   update: Callable[..., Any] = no_update
   needs: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
@@ -283,7 +295,7 @@ def layer(
   def layer_init(key):
     inner_key, own_key = jax.random.split(key)
     inner_params, inner_state = objective.init(inner_key)
-    own_params, own_state = init(own_key)
+    own_params, own_state = (init or no_init)(own_key)
     return {"inner": inner_params, "own": own_params}, {"inner": inner_state, "own": own_state}
 
   def layer_draw(key, batch, t, state):
@@ -332,11 +344,12 @@ def merge_needs(*needs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, 
 def batch_size(batch: Any) -> int:
   """The common leading size of every array of a batch (a dict, or a pair of data sets)."""
   sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
-  if len(sizes) != 1 or None in sizes:
+  size = next(iter(sizes), None)
+  if len(sizes) != 1 or size is None:
     raise ValueError(
       f"every array of a batch has the same leading size [B, ...], got sizes {sorted(sizes, key=str)}"
     )
-  return sizes.pop()
+  return int(size)
 
 
 def example_keys(key: jax.Array, batch: Any) -> jax.Array:

@@ -42,7 +42,7 @@ def concrete_score_matching(
   >>> from diffusion import losses, processes
   >>> objective = losses.concrete_score_matching(None, processes.neighbourhoods.cycle(16))
   >>> sorted(objective.needs["model"])
-  ['concrete']
+  ['concrete_score']
   """
   name = "concrete_score_matching"
   check(process, neighbourhood, name)
@@ -81,7 +81,7 @@ def concrete_score_matching(
       control = lambda slot, exists: jnp.where(exists, jnp.take_along_axis(here, slot, axis=1), 0.0)
       every = jnp.broadcast_to(jnp.asarray(neighbourhood.slot, slot.dtype)[None], (x.shape[0], total))
       known = jnp.sum(control(every, neighbourhood.reverse_values(x)[1]), axis=1)
-      incoming = known + (total / num_reverse) * jnp.sum(there - control(slot, exists), axis=1)
+      incoming = known + (total / picked.shape[1]) * jnp.sum(there - control(slot, exists), axis=1)
     square = jnp.sum(jnp.square(here), axis=1)
     return terms(square + 2.0 * (jnp.sum(here, axis=1) - incoming), metrics={"square": square})
 

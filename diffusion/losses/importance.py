@@ -55,7 +55,7 @@ def importance(
   t_max: Any = None,
   *,
   num_nodes: int = 1024,
-) -> times.TimeSampler:
+) -> times.TimeSampler | times.Open:
   """Times with density proportional to weight(process, t) (arXiv:2101.09258, section 4 for likelihood
   weighting).
 

@@ -119,7 +119,7 @@ def squared_error(
 ) -> Callable[..., jax.Array]:
   """(roles, placed) -> [B]: the value above."""
   if rank is not None:
-    check_rank(rank, np.inf, who)
+    check_rank(rank, np.inf, who)  # pyright: ignore[reportArgumentType] (no dimension is known yet)
 
   def squared(roles, placed):
     x0, z = noise_of(placed, who)

@@ -88,13 +88,7 @@ def time_score_matching(
       metrics["without_history"] = objective(*(a.astype(value.dtype) for a in weighting.base(t)))
     return terms(interior, boundary, metrics)
 
-  def init(key):
-    del key
-    return {}, history.init()
-
-  def update(state, t, terms):
-    return history.update(state, weighting.place(t), terms.metrics["without_history"])
-
+  init, update = (no_init, no_update) if history is None else _kept(history, weighting)
   return Objective(
     name=name,
     draw=drawing(path_of(path), name),
@@ -102,11 +96,18 @@ def time_score_matching(
     evaluate=evaluate,
     process=_on_interval(path, inner),
     takes_weight=True,
-    init=no_init if history is None else init,
-    update=no_update if history is None else update,
+    init=init,
+    update=update,
     needs={"model": {"time_score": name}},
     interval=(inner.t_min, inner.t_max),
   )
+
+
+def _kept(history: LossHistory, weighting: Weighting) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """The init and update of an objective whose state is a history of its losses."""
+  init = lambda key: ({}, history.init())
+  update = lambda state, t, terms: history.update(state, weighting.place(t), terms.metrics["without_history"])
+  return init, update
 
 
 def path_of(path: Any) -> Path:
@@ -134,7 +135,7 @@ def make_weighting(
   weight = noise_variance() if weight is None else weight
   if not callable(weight):
     raise ValueError(f"weight is a function (path, t) such as losses.both_ends(), got {weight!r}")
-  inner = inner.replace(t_min=low, t_max=high)
+  inner = inner.replace(t_min=low, t_max=high)  # pyright: ignore[reportAttributeAccessIssue] (of struct.dataclass)
   check_weight(weight, inner, name)
   return Weighting(inner, weight, history)
 
@@ -167,7 +168,7 @@ def checked(value: jax.Array, t: jax.Array, name: str) -> jax.Array:
   return value
 
 
-def _ends_of(path, batch, pair, name):
+def _ends_of(path, batch, pair, name) -> tuple[Any, Any, Any, Any]:
   """(x0, x1, cond, the dict with the rows) of a batch. Raises ValueError for another form."""
   if pair:
     if (

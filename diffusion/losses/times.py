@@ -22,9 +22,11 @@ class TimeSampler(Protocol):
 
   def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
     """Times [n]."""
+    ...
 
   def log_density(self, t: jax.Array) -> jax.Array:
     """Log of the density of one time with respect to dt (of the mass, for a ladder)."""
+    ...
 
 
 def by_inverse_cdf(sampler: Any, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
@@ -231,7 +233,7 @@ def _on(process, t_min, t_max):
   return _interval(process.t_min if t_min is None else t_min, process.t_max if t_max is None else t_max)
 
 
-def uniform_times(t_min: Any = None, t_max: Any = None) -> TimeSampler:
+def uniform_times(t_min: Any = None, t_max: Any = None) -> TimeSampler | Open:
   """Uniform on [t_min, t_max]; an end that is None is taken from the objective's process.
 
   >>> float(uniform_times(0.0, 2.0).log_density(jnp.ones(1))[0])
@@ -242,7 +244,7 @@ def uniform_times(t_min: Any = None, t_max: Any = None) -> TimeSampler:
   return Uniform(*_interval(t_min, t_max))
 
 
-def low_discrepancy(base: TimeSampler | None = None) -> TimeSampler:
+def low_discrepancy(base: TimeSampler | Open | None = None) -> TimeSampler | Open:
   """Stratified times: (u_0 + i/n) mod 1 through the inverse CDF of `base` (arXiv:2107.00630, appendix I.1).
 
   Each time alone has the density of `base` (default: uniform), the n of a batch spread evenly over it.
@@ -259,7 +261,7 @@ def low_discrepancy(base: TimeSampler | None = None) -> TimeSampler:
 
 def log_normal_sigma(
   mean: float = -1.2, std: float = 1.2, process: Any = None, t_min: Any = None, t_max: Any = None
-) -> TimeSampler:
+) -> TimeSampler | Open:
   """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not
   truncated).
 
@@ -272,7 +274,9 @@ def log_normal_sigma(
   return LogNormalSigma(mean, std, process, *_on(process, t_min, t_max))
 
 
-def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: Any = None, t_max: Any = None) -> TimeSampler:
+def logit_normal(
+  mean: float = 0.0, std: float = 1.0, t_min: Any = None, t_max: Any = None
+) -> TimeSampler | Open:
   """t = t_min + (t_max - t_min) sigmoid(mean + std z), z normal (arXiv:2403.03206, eq. 19; t = 1 is noise).
 
   Raises ValueError unless std > 0.
@@ -284,7 +288,7 @@ def logit_normal(mean: float = 0.0, std: float = 1.0, t_min: Any = None, t_max: 
   return LogitNormal(mean, std, *_interval(t_min, t_max))
 
 
-def ladder_times(num_steps: int, t_max: Any = None) -> TimeSampler:
+def ladder_times(num_steps: int, t_max: Any = None) -> TimeSampler | Open:
   """Uniform on the discrete times t_max (i+1)/N, i = 0..N-1; `log_density` is the log of the mass, -log N.
 
   Raises ValueError unless num_steps >= 1.
@@ -299,7 +303,7 @@ def ladder_times(num_steps: int, t_max: Any = None) -> TimeSampler:
   return Ladder(num_steps, t_max)
 
 
-def level_times(levels: Any = 10, process: Any = None) -> TimeSampler:
+def level_times(levels: Any = 10, process: Any = None) -> TimeSampler | Open:
   """Uniform on the levels that `recovery_likelihood` recovers: all but the noisiest; `levels` as there.
 
   >>> from diffusion import processes
@@ -311,7 +315,7 @@ def level_times(levels: Any = 10, process: Any = None) -> TimeSampler:
   return Listed(recovery_levels(process, levels).t[:-1])
 
 
-def step_times(grid: Any) -> TimeSampler:
+def step_times(grid: Any) -> TimeSampler | Open:
   """Uniform on the times at which a sampler with this grid calls its denoiser: all nodes but the last.
 
   Args:

@@ -122,7 +122,8 @@ class UniformResampleCategorical(Oracle):
   def log_kernel(self, x: jax.Array, x0: jax.Array, t: jax.Array) -> jax.Array:
     """log q(x_t = x | x_0) in nats, summed over coordinates: [B]."""
     x, t = self._check(x, t)
-    b, log_q = self.clock(t), 0.0
+    b = self.clock(t)
+    log_q = jnp.zeros_like(b)
     for d, size in enumerate(self.sizes):
       log_q = log_q + jnp.take_along_axis(self._log_kernel(x0[:, d], b, size), x[:, d : d + 1], axis=1)[:, 0]
     return log_q

@@ -29,6 +29,7 @@ def class_log_weights(log_weights: jax.Array, labels: Any, cond: Any, rows: int)
     return log_weights
   if labels is None:
     spectral.check_no_condition(cond)
+    return log_weights
   if set(cond) != {"label"}:
     raise ValueError(f"an oracle with classes is conditioned on 'label', got {', '.join(cond)}")
   label = jnp.asarray(cond["label"]).astype(labels.dtype)[:, None]

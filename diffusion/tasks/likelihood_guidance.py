@@ -36,10 +36,11 @@ class LikelihoodGuidance(GaussianWrapper):
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
-  # Forward passes for one call; the pass back through the network costs about two more.
   def __call__(
     self,
     x: Any,

@@ -63,8 +63,8 @@ class ByCondition(Wrapper):
 
 
 def by_condition(interval: tuple[float, float] | None = None) -> Callable[[Denoiser], ByCondition]:
-  """(1 + w) conditional - w unconditional with w = cond['guidance'] [B], each sample's own (arXiv:2210.03142,
-  eq. 3).
+  """Classifier-free guidance with each sample's own weight: (1 + w) conditional - w unconditional with w =
+  cond['guidance'] [B] (arXiv:2210.03142, eq. 3).
 
   The same call as a network that was distilled from guidance, at two evaluations in place of one: such a
   network's teacher in `losses.distillation`, and its measure afterwards.

@@ -50,7 +50,7 @@ class EpsilonScaling(GaussianWrapper):
 
 
 def epsilon_scaling(constant: Any, slope: Any = 0.0) -> Callable[[Denoiser], EpsilonScaling]:
-  """eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
+  """Epsilon scaling: eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
 
   A network that was trained on true noisy data sees sampled states with a little more noise than their time
   says and predicts too much; a constant of 1.004 to 1.02 is what the authors use, found by a search. x0

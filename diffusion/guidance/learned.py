@@ -42,7 +42,7 @@ class Learned(Wrapper):
 
 
 def learned(weight: Any) -> Callable[[Denoiser], Learned]:
-  """(1 + w) conditional - w unconditional as a distilled network knows it, at one evaluation
+  """Guidance by a distilled network: (1 + w) conditional - w unconditional at one evaluation
   (arXiv:2210.03142, section 3.1).
 
   Args:

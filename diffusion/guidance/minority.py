@@ -20,8 +20,8 @@ def minority_score(
   cond: Any = None,
   distance: Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
-  """E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger where the model expects
-  something else.
+  """The minority score: E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger
+  where the model expects something else.
 
   A denoiser pulls what is rare towards what is common, so the distance grows with rarity. Classified into
   bins by `minority_bins` and learned by a noise-conditional classifier, it is what `guidance.classifier`
@@ -57,8 +57,8 @@ def minority_score(
 
 
 def minority_bins(scores: Any, count: int = 100) -> np.ndarray:
-  """Bins 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores [N]: int32 [N],
-  on the host.
+  """Minority bins, 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores
+  [N]: int32 [N], on the host.
 
   Raises:
     ValueError: more bins than scores, or fewer than two.

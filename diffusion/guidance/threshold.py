@@ -51,7 +51,7 @@ class Threshold(GaussianWrapper):
 
 
 def static_threshold(bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
-  """x0 clipped to [-bound, bound], all other views recomputed from it and x_t.
+  """Static thresholding: x0 clipped to [-bound, bound], all other views recomputed from it and x_t.
 
   Put it after guidance in a chain: guidance is linear in every view, thresholding is not.
 
@@ -73,8 +73,8 @@ def static_threshold(bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
 
 
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
-  """x0 clipped at the quantile q of its own absolute values where that exceeds the bound, and scaled by bound
-  / q (arXiv:2205.11487, section 2.3).
+  """Dynamic thresholding: x0 clipped at the quantile q of its own absolute values where that exceeds the
+  bound, and scaled by bound / q (arXiv:2205.11487, section 2.3).
 
   Each sample by itself. Samples whose quantile lies within the bound are clipped at the bound and not scaled.
 

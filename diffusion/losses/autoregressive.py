@@ -15,8 +15,8 @@ from diffusion.processes.base import expand
 
 
 def autoregressive_score_matching(process: Any = None) -> Objective:
-  """Composite score matching: the Fisher divergence of every p(x_d | x_<d), summed over d (arXiv:2010.12810,
-  section 3).
+  """Autoregressive score matching: the Fisher divergence of every p(x_d | x_<d), summed over d
+  (arXiv:2010.12810, section 3).
 
   The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone. On x_t of a
   process, in units of eps,
@@ -51,7 +51,8 @@ def autoregressive_score_matching(process: Any = None) -> Objective:
 
 
 def autoregressive_denoising_score_matching(process: Any) -> Objective:
-  """The same without a derivative: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section 3.3).
+  """Autoregressive denoising score matching: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section
+  3.3).
 
   Noise is independent from coordinate to coordinate, so that given the noised x_<d the noise of x_d is
   regressed on x_d alone, and the minimiser is the conditional score of p_t. In units of eps, as

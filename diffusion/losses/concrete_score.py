@@ -16,8 +16,8 @@ from diffusion.processes.neighbourhoods import Neighbourhood
 def concrete_score_matching(
   process: Any, neighbourhood: Neighbourhood, *, num_reverse: int | None = None
 ) -> Objective:
-  """The squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up to a constant
-  (arXiv:2211.00802, section 4).
+  """Concrete score matching: the squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up
+  to a constant (arXiv:2211.00802, section 4).
 
   Summed by parts over neighbours, the sums over the states y of which x is a neighbour, the i-th:
 
@@ -91,8 +91,8 @@ def concrete_score_matching(
 
 
 def denoising_concrete_score_matching(process: Any, neighbourhood: Neighbourhood) -> Objective:
-  """The squared error of the concrete score of x_t against the ratio of its kernel (arXiv:2211.00802, section
-  4.3).
+  """Denoising concrete score matching: the squared error of the concrete score of x_t against the ratio of
+  its kernel (arXiv:2211.00802, section 4.3).
 
       sum_i (c(x_t)_i - [q(x_{t, n_i} | x_0) / q(x_t | x_0) - 1])^2
 

@@ -17,8 +17,8 @@ SAMPLERS = ("ddim", "double_step")
 
 
 def distillation(process: Any, target: str = "x0") -> Objective:
-  """The squared error of the model against the teacher at noised data, in units of eps (arXiv:2210.03142, eq.
-  3, weight aside).
+  """Distillation: the squared error of the model against the teacher at noised data, in units of eps
+  (arXiv:2210.03142, eq. 3, weight aside).
 
   The teacher is a role of its own, and any denoiser that takes the same condition: with
   `guidance.by_condition()` around it and `random_guidance(...)` in the chain, this is stage one of guided
@@ -158,8 +158,8 @@ def student_steps(process: Any, teacher_grid: Any, sampler: str = "ddim", grid: 
 def progressive_distillation(
   process: Any, teacher_grid: Any, sampler: str = "ddim", grid: Any = None
 ) -> Objective:
-  """One step of the student for two DDIM steps of the teacher (arXiv:2202.00512, algorithm 2; with a weight
-  in the condition, 2210.03142).
+  """Progressive distillation: one step of the student for two DDIM steps of the teacher (arXiv:2202.00512,
+  algorithm 2; with a weight in the condition, 2210.03142).
 
   Two steps t -> t' -> t'' from x_t, with the predictions x0_1 at t and x0_2 at t', end where one step with
 

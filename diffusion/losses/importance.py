@@ -23,16 +23,19 @@ class Tabulated:
 
   @property
   def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.nodes[0]
 
   @property
   def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.nodes[-1]
 
   def _tables(self, like):
     return tuple(jnp.asarray(table).astype(like.dtype) for table in (self.nodes, self.density, self.cdf))
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     nodes, density, cdf = self._tables(u)
     k = jnp.clip(jnp.searchsorted(cdf, u, side="right") - 1, 0, nodes.size - 2)
     width = nodes[k + 1] - nodes[k]
@@ -44,6 +47,7 @@ class Tabulated:
     return nodes[k] + jnp.clip(step, 0.0, width)
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     nodes, density, _ = self._tables(t)
     return jnp.where((t >= nodes[0]) & (t <= nodes[-1]), jnp.log(jnp.interp(t, nodes, density)), -jnp.inf)
 

@@ -27,8 +27,8 @@ def recovery_likelihood(
   adjusted: bool = False,
   data_std: float = 1.0,
 ) -> Objective:
-  """The likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps (arXiv:2012.08125, eq. 7-9), as a
-  contrast of energies.
+  """Diffusion recovery likelihood: the likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps
+  (arXiv:2012.08125, eq. 7-9), as a contrast of energies.
 
     p(x_i | x_{i+1}) ~ exp(-energy(x_i, t_i) - |x_{i+1} - gain x_i|^2 / (2 noise^2))
 

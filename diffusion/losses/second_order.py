@@ -25,7 +25,8 @@ def second_order_score_matching(
   residual: bool = False,
   score_role: str = "model",
 ) -> Objective:
-  """D2SM alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t = alpha x0 + sigma z (arXiv:2111.04726).
+  """Second-order denoising score matching alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t =
+  alpha x0 + sigma z (arXiv:2111.04726).
 
   Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the
   paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2

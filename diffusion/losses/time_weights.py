@@ -89,6 +89,7 @@ class LossHistory:
   fit: str = struct.field(pytree_node=False)
 
   def init(self) -> History:
+    """The history before the first loss."""
     return History(jnp.zeros((self.slots, self.length)), jnp.zeros(self.slots, jnp.int32))
 
   def at_slots(self, history: History) -> jax.Array:

@@ -49,9 +49,11 @@ class Uniform:
   sample = by_inverse_cdf
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     return self.t_min + (self.t_max - self.t_min) * u
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     return inside(self, t, -jnp.log(jnp.full_like(t, self.t_max - self.t_min)))
 
 
@@ -63,22 +65,27 @@ class LowDiscrepancy:
 
   @property
   def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.base.t_min
 
   @property
   def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.base.t_max
 
   @property
   def discrete(self) -> bool:
+    """Whether the times are those of a ladder."""
     return getattr(self.base, "discrete", False)
 
   def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
+    """Times [n]."""
     start = jax.random.uniform(key, (), dtype)
     u = jnp.mod(start + jnp.arange(n, dtype=dtype) / n, 1.0)
     return self.base.quantile(u)
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     return self.base.log_density(t)
 
 
@@ -103,12 +110,14 @@ class LogNormalSigma:
     return low, high, ndtr(low), ndtr(high)
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     low, high, below, above = self._ends(u)
     z = jnp.clip(ndtri(below + u * (above - below)), low, high)
     t = self.process.t_of_log_snr(-2.0 * (self.mean + self.std * z))
     return jnp.clip(t, self.t_min, self.t_max)
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     _, _, below, above = self._ends(t)
     slope = 0.5 * likelihood()(self.process, t)  # d log(sigma/alpha) / dt
     z = self._standard(t)
@@ -128,11 +137,13 @@ class LogitNormal:
   sample = by_inverse_cdf
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     tiny = jnp.finfo(u.dtype).tiny
     s = jax.nn.sigmoid(self.mean + self.std * ndtri(jnp.clip(u, tiny, 1.0)))
     return self.t_min + (self.t_max - self.t_min) * s
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     width = jnp.full_like(t, self.t_max - self.t_min)
     s = (t - self.t_min) / width
     z = (jnp.log(s) - jnp.log1p(-s) - self.mean) / self.std
@@ -152,13 +163,16 @@ class Ladder:
 
   @property
   def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.t_max / self.num_steps
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     rung = jnp.minimum(jnp.floor(u * self.num_steps), self.num_steps - 1)
     return (rung + 1.0) / self.num_steps * self.t_max
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     rung = t / self.t_max * self.num_steps
     on = (
       (jnp.abs(rung - jnp.round(rung)) < 1e-3) & (jnp.round(rung) >= 1) & (jnp.round(rung) <= self.num_steps)
@@ -177,17 +191,21 @@ class Listed:
 
   @property
   def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.times[0]
 
   @property
   def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.times[-1]
 
   def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     times = jnp.asarray(self.times, u.dtype)
     return times[jnp.minimum(jnp.floor(u * len(times)).astype(jnp.int32), len(times) - 1)]
 
   def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     on = jnp.any(t[:, None] == jnp.asarray(self.times, t.dtype)[None, :], axis=1)
     return jnp.where(on, -jnp.log(jnp.full_like(t, len(self.times))), -jnp.inf)
 
@@ -199,6 +217,7 @@ class Open:
   close: Any = struct.field(pytree_node=False)
 
   def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Any:
+    """Times [n]."""
     raise ValueError(
       "this sampler has no interval yet: at_times(...) takes it from the objective's process, "
       "or give t_min and t_max (or the process) to its factory"

@@ -64,7 +64,7 @@ def uniform() -> Callable[[Any, Any], Any]:
 
 
 def likelihood() -> Callable[[Any, Any], Any]:
-  """g(t)^2 / sigma^2 = -d lambda / dt: likelihood weighting (arXiv:2101.09258, eq. 8; g^2 in units of the
+  """Likelihood weighting, g(t)^2 / sigma^2 = -d lambda / dt (arXiv:2101.09258, eq. 8; g^2 in units of the
   score).
 
   Half its integral over t of the expected squared eps error bounds the negative log-likelihood in nats, up to
@@ -94,12 +94,14 @@ def snr(power: float) -> Callable[[Any, Any], Any]:
 
 
 def truncated_snr() -> Callable[[Any, Any], Any]:
-  """max(SNR, 1) on x0, that is max(1, 1/SNR) on eps (arXiv:2202.00512, section 4, "truncated SNR")."""
+  """Truncated SNR: max(SNR, 1) on x0, that is max(1, 1/SNR) on eps (arXiv:2202.00512, section 4, "truncated
+  SNR")."""
   return lambda process, t: namespace(t).exp(namespace(t).maximum(-bounded_log_snr(process, t), 0.0))
 
 
 def min_snr(gamma: float = 5.0) -> Callable[[Any, Any], Any]:
-  """min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps (arXiv:2303.09556, section 3.4).
+  """Min-SNR weighting: min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps (arXiv:2303.09556, section
+  3.4).
 
   Raises ValueError unless gamma > 0.
 
@@ -116,8 +118,8 @@ def min_snr(gamma: float = 5.0) -> Callable[[Any, Any], Any]:
 
 
 def edm(data_std: float = 0.5) -> Callable[[Any, Any], Any]:
-  """(s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps (arXiv:2206.00364,
-  eq. 8).
+  """EDM's weighting: (s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps
+  (arXiv:2206.00364, eq. 8).
 
   d is the standard deviation of the data. Raises ValueError unless it is positive.
   """
@@ -132,8 +134,8 @@ def edm(data_std: float = 0.5) -> Callable[[Any, Any], Any]:
 
 
 def sigmoid(bias: float = 2.0) -> Callable[[Any, Any], Any]:
-  """sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2; bias -1 in
-  arXiv:2410.19324).
+  """Sigmoid weighting, sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2;
+  bias -1 in arXiv:2410.19324).
 
   The papers' integral is over lambda: under uniform times chain it with `weight_by(likelihood())` too.
   """

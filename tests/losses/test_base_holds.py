@@ -244,3 +244,73 @@ def test_a_teacher_is_an_argument_without_gradient():
   assert any(np.any(np.asarray(leaf) != 0.0) for leaf in jax.tree.leaves(gradient["model"]))
   with pytest.raises(ValueError, match="needs 'eps' of the role 'teacher'"):
     losses.chain(distillation(), losses.at_times(roles=family.roles(PROCESS)))
+
+
+def test_a_role_keeps_its_own_parameters_where_none_are_given():
+  oracle = family.denoiser(PROCESS)
+  roles = losses.roles(model=oracle, teacher=oracle)
+  bound = roles({"model": family.params(family.ELSEWHERE)})
+  np.testing.assert_array_equal(bound["teacher"].params["offset"], 0.0)
+  np.testing.assert_array_equal(bound["model"].params["offset"], family.ELSEWHERE["offset"])
+
+
+def scheduled():
+  """A weight that grows with the run: the step, and the examples seen."""
+
+  def change(terms, roles, placed, params, state, clock):
+    grown = clock.images + clock.step.astype(jnp.float32)
+    return terms.replace(interior=grown * jnp.ones_like(terms.interior))
+
+  return lambda objective: losses.layer(objective, change, name="scheduled")
+
+
+def test_the_clock_is_the_step_and_the_examples_seen():
+  objective = losses.chain(losses.denoising_score_matching(PROCESS), scheduled())
+  loss = losses.chain(objective, losses.at_times(losses.uniform_times(0.1, 0.9), roles=family.roles(PROCESS)))
+  loss_params, state = loss.init(jax.random.key(0))
+  params = {"model": family.params(), "loss": loss_params}
+  value = jax.jit(lambda step: loss(params, state, step, jax.random.key(1), family.batch(16))[0])
+  assert [float(value(jnp.int32(step))) for step in (0, 3)] == [0.0, 3.0 + 3 * 16]
+  # A part of a batch is told how large the whole is.
+  part = jax.tree.map(lambda leaf: leaf[:4], family.batch(16)) | {"index": jnp.arange(4)}
+  values, _ = loss.per_example(params, state, jnp.int32(3), jax.random.key(1), part, t=jnp.ones(4), size=16)
+  np.testing.assert_array_equal(values, 51.0)
+
+
+def at_the_teachers_step(objective):
+  """The objective with x_t moved by one Euler step of the teacher, as in consistency training."""
+
+  def place(roles, draw):
+    placed = objective.place(roles, draw)
+    later = 0.9 * draw.t
+    slope = roles["teacher"](placed.x_t, draw.t, draw.cond, views=("velocity",)).velocity
+    return placed.replace(x_t=placed.x_t + (later - draw.t)[:, None] * slope, t=later)
+
+  needs = losses.merge_needs(objective.needs, {"teacher": {"velocity": "at_the_teachers_step"}})
+  return objective.replace(name="at_the_teachers_step", place=place, needs=needs)
+
+
+def seen(found):
+  """A layer that says where it was placed."""
+
+  def change(terms, roles, placed, params, state, clock):
+    found.append((placed.x_t, placed.t))
+    return terms
+
+  return lambda objective: losses.layer(objective, change, name="seen")
+
+
+def test_a_role_may_place_x_and_later_layers_see_where():
+  found = []
+  dsm = losses.denoising_score_matching(PROCESS)
+  objective = losses.chain(dsm, at_the_teachers_step, losses.weight_by(losses.snr(-1.0)), seen(found))
+  roles = {"model": family.denoiser(PROCESS), "teacher": family.denoiser(PROCESS)}
+  t = jnp.linspace(0.2, 0.8, 16)
+  draw = objective.draw(jax.random.key(0), family.batch(16), t, {})
+  objective(roles, draw)
+  x = PROCESS.corrupt(draw.x0, draw.noise, t)
+  moved = x - 0.1 * t[:, None] * roles["teacher"](x, t, views=("velocity",)).velocity
+  np.testing.assert_allclose(found[0][0], moved, rtol=1e-6)
+  np.testing.assert_allclose(found[0][1], 0.9 * t)
+  with pytest.raises(ValueError, match="at_the_teachers_step needs 'velocity' of the role 'teacher'"):
+    losses.chain(objective, losses.at_times(roles=family.roles(PROCESS)))

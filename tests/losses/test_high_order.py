@@ -144,7 +144,7 @@ def test_an_error_of_the_score_biases_the_hessian_as_stated(x64):
 )
 def test_variance_reduction_leaves_the_expectation(form, residual, x64):
   """For every x0, over the noise: value and gradient, by a quadrature that is exact to 1e-10 on these
-  roles."""
+  fields."""
   draw, weights = over_noise()
   values = []
   for reduced in (False, True):

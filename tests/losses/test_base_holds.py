@@ -251,7 +251,7 @@ def test_a_role_keeps_its_own_parameters_where_none_are_given():
   roles = losses.roles(model=oracle, teacher=oracle)
   bound = roles({"model": family.params(family.ELSEWHERE)})
   np.testing.assert_array_equal(bound["teacher"].params["offset"], 0.0)
-  np.testing.assert_array_equal(bound["model"].params["offset"], family.ELSEWHERE["offset"])
+  np.testing.assert_array_equal(bound["model"].params["offset"], family.params(family.ELSEWHERE)["offset"])
 
 
 def scheduled():

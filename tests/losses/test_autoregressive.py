@@ -73,7 +73,8 @@ def test_of_one_dimension_it_is_score_matching_row_by_row():
   values = jax.jit(lambda draw: [objective(roles, draw).interior for objective in (one, joint)])(draw)
   np.testing.assert_allclose(*values, rtol=1e-5)
   sigma = process.marginal(t).sigma[:, None]
-  expected = jnp.sum((sigma * score(1.7, draw.x_t, t) + draw.noise) ** 2, 1)
+  x_t = process.corrupt(draw.x0, draw.noise, t)
+  expected = jnp.sum((sigma * score(1.7, x_t, t) + draw.noise) ** 2, 1)
   found = losses.autoregressive_denoising_score_matching(process)(roles, draw).interior
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 

@@ -12,13 +12,13 @@ import numpy as np
 from flax import struct
 
 from diffusion import processes, solvers
-from diffusion.denoisers import Prediction
+from diffusion.denoisers import Prediction, WithoutParameters
 
 NOISES = {"vp": processes.vp_linear, "edm": processes.edm}
 
 
 @struct.dataclass
-class Mixture:
+class Mixture(WithoutParameters):
   """Data sum_k w_k N(m_k, U_k diag(v_k) U_k^T); a denoiser of the given process that answers with x0 and eps.
 
   Unlike `diffusion.oracles`, which differences before it squares, this expands the squares into matrix
@@ -31,6 +31,8 @@ class Mixture:
   means: Any  # [K, D]
   variances: Any  # one number for all, or [K, D] along the columns of basis
   basis: Any = None  # None, or [K, D, D]
+
+  views = ("x0", "eps")
 
   def clean(self, y, rho):
     """E[x0 | x0 + rho eps = y]: y [B, D], rho [B] -> [B, D]."""

@@ -1,12 +1,16 @@
 """The conversion table against its definition, for every kind of network, every view and every process."""
 
+import copy
+import pickle
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import denoisers, processes, views
+from diffusion import denoisers, processes
+from diffusion.processes import views
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
 FACTORIES = {kind: getattr(denoisers, kind) for kind in views.KINDS}
@@ -187,3 +191,79 @@ def test_errors_name_what_is_allowed():
     denoisers.eps(time_input="sigma")
   with pytest.raises(ValueError, match="positive"):
     denoisers.edm(data_std=0.0)
+
+
+def test_a_prediction_is_an_open_record():
+  prediction = denoisers.Prediction(x0=jnp.ones(2), logits=jnp.zeros(3), collections={"counts": jnp.ones(())})
+  assert set(prediction) == {"x0", "logits"} and "eps" not in prediction
+  leaves, tree = jax.tree.flatten(prediction)
+  again = jax.tree.unflatten(tree, leaves)
+  for other in (again, copy.deepcopy(prediction), pickle.loads(pickle.dumps(prediction))):
+    np.testing.assert_array_equal(other.logits, prediction["logits"])
+    assert set(other.collections) == {"counts"}
+  assert set(prediction.only(("x0",))) == {"x0"} and set(prediction.replace(eps=1.0)) == {
+    "x0",
+    "logits",
+    "eps",
+  }
+  with pytest.raises(AttributeError, match=r"holds logits, x0 and no 'eps'.*views=\('eps',\)"):
+    _ = prediction.eps
+  # The order in which views were asked for is no part of the structure.
+  assert jax.tree.structure(denoisers.Prediction(a=1, b=2)) == jax.tree.structure(
+    denoisers.Prediction(b=2, a=1)
+  )
+
+
+def test_further_views_come_from_functions_of_the_same_parameters():
+  process = processes.edm()
+  plain = denoisers.from_function(lambda a, x, t, cond: a * x, process, denoisers.x0(), jnp.float32(0.5))
+  energy = lambda a, x, t, cond: a * jnp.sum(x**2, axis=1)
+  both = denoisers.extend(plain, energy=energy)
+  x, t = jnp.ones((2, 3)), jnp.ones(2)
+  moved = both.with_params(jnp.float32(2.0))(x, t, views=("energy", "x0"))
+  np.testing.assert_allclose([moved.energy[0], moved.x0[0, 0]], [6.0, 2.0])
+  # A function takes the place of the denoiser's own view, and the network is not asked at all.
+  assert float(denoisers.extend(plain, x0=lambda a, x, t, cond: 7.0 * x)(x, t, views=("x0",)).x0[0, 0]) == 7.0
+
+
+def test_several_networks_answer_as_one():
+  line = lambda a, x, t, cond: a * x
+  members = dict(
+    first=denoisers.from_functions(jnp.float32(2.0), score=line, energy=line),
+    second=denoisers.from_functions(jnp.float32(3.0), energy=line, hessian=line),
+  )
+  both, x, t = denoisers.together(**members), jnp.ones((1, 1)), jnp.ones(1)
+  found = both(x, t, views=("hessian", "energy", "score"))
+  assert [float(found[view][0, 0]) for view in ("score", "energy", "hessian")] == [2.0, 2.0, 3.0]
+  gradient = jax.grad(lambda params: jnp.sum(both.with_params(params)(x, t, views=("hessian",)).hessian))
+  assert jax.tree.map(float, gradient(both.params)) == {"first": 0.0, "second": 1.0}
+  with pytest.raises(ValueError, match="'second' is missing"):
+    both.with_params({"first": jnp.ones(())})
+  with pytest.raises(ValueError, match="at least one denoiser"):
+    denoisers.together()
+
+
+def test_functions_alone_are_a_denoiser_and_an_energy_has_a_score():
+  bowl = denoisers.from_functions(
+    jnp.float32(3.0), energy=lambda k, x, t, cond: 0.5 * k * jnp.sum(x**2, axis=1)
+  )
+  x, t = jnp.asarray([[1.0, -2.0]]), jnp.zeros(1)
+  assert bowl.views == ("energy", "score") and bowl.process is None
+  np.testing.assert_allclose(bowl(x, t, views=("score",)).score, -3.0 * x)
+  ask = denoisers.function_of(bowl, "energy")
+  traces = []
+
+  @jax.jit
+  def value(function):
+    traces.append(1)
+    return function(x, t)
+
+  values = [value(denoisers.function_of(one, "energy")) for one in (bowl, bowl.with_params(jnp.float32(6.0)))]
+  np.testing.assert_allclose([float(v[0]) for v in values], [7.5, 15.0])
+  assert len(traces) == 1 and float(ask(x, t)[0]) == 7.5
+  with pytest.raises(ValueError, match="unknown view 'hessian': ask for some of energy, score"):
+    denoisers.function_of(bowl, "hessian")
+  with pytest.raises(ValueError, match="at least one view"):
+    denoisers.from_functions()
+  with pytest.raises(TypeError, match="'energy' is a function"):
+    denoisers.from_functions(energy=3.0)

@@ -32,7 +32,6 @@ LEVEL = {
   "precision": 0,
   "factories": 1,
   "configuration": 2,
-  "views": 1,
   "directional": 1,
   "processes": 1,
   "networks": 1,

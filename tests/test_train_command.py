@@ -304,14 +304,14 @@ def test_every_toy_set_has_a_variant():
     assert configuration.load(f"{ROOT / 'configs' / 'toy2d.py'}:{name}").data.name == name
 
 
-def test_a_network_that_is_no_denoiser_is_trained_saved_and_measured(train, tmp_path, capsys):
+def test_a_network_without_a_posterior_mean_is_trained_saved_and_measured(train, tmp_path, capsys):
   workdir = tmp_path / "run"
   assert (
     command.run(train, [f"--config={TINY / 'tiny.py'}:time_score", f"--workdir={workdir}", "--quiet"]) == 0
   )
   found = json.loads((workdir / "metrics.json").read_text())
   run = saved_run.open_run(str(workdir))
-  # The field is that of the averaged weights, called with t itself.
+  # The time score is that of the averaged weights, called with t itself.
   params = run.state.emas["500"]
   expected = run.parts.network.apply(
     {"params": params}, np.zeros((1, 2), np.float32), np.full(1, 0.5, np.float32), method="time_score"
@@ -325,7 +325,7 @@ def test_a_network_that_is_no_denoiser_is_trained_saved_and_measured(train, tmp_
   # The objective got the weight: both ends have a boundary term less.
   weighted = assembly.loss(run.parts).objective
   assert weighted.takes_weight and weighted.name == "time_score_matching"
-  with pytest.raises(UserError, match="gives time_score and is no denoiser"):
+  with pytest.raises(UserError, match="gives time_score and no posterior mean"):
     saved_run.make_sampler(run)
 
 

@@ -1,8 +1,9 @@
 """What an autoregressive score is used for: its one-dimensional conditionals are tabulated, so that the
 density is known and sampled exactly.
 
-The model is a denoiser with the views `context` and `head`, trained by `losses.autoregressive_score_matching` or
-its denoising form. Nothing here compiles by itself: put a call into `jax.jit`.
+The model is a denoiser with the views `context` and `head`, trained by
+`losses.autoregressive_score_matching` or its denoising form. Nothing here compiles by itself: put a call into
+`jax.jit`.
 """
 
 from diffusion.autoregressive.langevin import langevin_sample

@@ -1,12 +1,14 @@
 """Samples of an autoregressive score by one-dimensional Langevin chains, with falling noise if wanted."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import mcmc
+from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import context_of, head_of
 from diffusion.mcmc.base import fold
 
@@ -14,18 +16,18 @@ START, NOISE, CHAIN = 0, 1, 2  # purposes of a coordinate's keys
 
 
 def langevin_sample(
-  model,
-  key,
+  model: Denoiser,
+  key: jax.Array,
   n: int,
-  shape,
+  shape: tuple[int, ...],
   *,
   step_size: float,
   num_steps: int,
-  t=0.0,
-  cond=None,
-  process=None,
+  t: Any = 0.0,
+  cond: Any = None,
+  process: Any = None,
   start: float = 1.0,
-):
+) -> jax.Array:
   """Draws [n, *shape]: coordinate by coordinate, a chain x_d <- x_d + step_size / 2 s_d + sqrt(step_size) z
   (arXiv:2010.12810, section 4).
 
@@ -51,7 +53,9 @@ def langevin_sample(
 
   >>> from diffusion import denoisers
   >>> model = denoisers.from_functions(
-  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: 3.0 - x)
+  ...   context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)),
+  ...   head=lambda params, x, t, cond: 3.0 - x,
+  ... )
   >>> x = langevin_sample(model, jax.random.key(0), 1000, (2,), step_size=0.2, num_steps=60)
   >>> x.shape, bool(jnp.abs(x.mean() - 3.0) < 0.1)
   ((1000, 2), True)

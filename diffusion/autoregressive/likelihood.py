@@ -1,15 +1,19 @@
 """The density of an autoregressive score, each conditional normalised on a grid."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffusion.autoregressive.table import check_grid, conditional_table
+from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import context_of
 
 
-def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256):
+def conditional_log_probs(
+  model: Denoiser, x: jax.Array, grid: Any, *, t: Any = 0.0, cond: Any = None, width: int = 256
+) -> jax.Array:
   """log p(x_d | x_<d) in nats, like x: [B, ...]; -inf where x_d is off the grid.
 
   Args:
@@ -25,8 +29,11 @@ def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256)
 
   >>> from diffusion import denoisers
   >>> model = denoisers.from_functions(
-  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: -x)
-  >>> conditional_log_probs(model, jnp.zeros((1, 2)), jnp.linspace(-8.0, 8.0, 401)).round(3).tolist()      # -log sqrt(2 pi)
+  ...   context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)),
+  ...   head=lambda params, x, t, cond: -x,
+  ... )
+  >>> grid = jnp.linspace(-8.0, 8.0, 401)
+  >>> conditional_log_probs(model, jnp.zeros((1, 2)), grid).round(3).tolist()  # -log sqrt(2 pi)
   [[-0.919..., -0.919...]]
   """
   size = math.prod(x.shape[1:])
@@ -48,7 +55,9 @@ def conditional_log_probs(model, x, grid, *, t=0.0, cond=None, width: int = 256)
   return jax.lax.map(one, rows, batch_size=width).reshape(x.shape)
 
 
-def log_prob(model, x, grid, *, t=0.0, cond=None, width: int = 256):
+def log_prob(
+  model: Denoiser, x: jax.Array, grid: Any, *, t: Any = 0.0, cond: Any = None, width: int = 256
+) -> jax.Array:
   """log p(x) in nats, [B]: the sum of `conditional_log_probs`, with the same arguments."""
   return jnp.sum(
     conditional_log_probs(model, x, grid, t=t, cond=cond, width=width).reshape(x.shape[0], -1), axis=1

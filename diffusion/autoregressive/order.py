@@ -1,15 +1,18 @@
 """Whether an autoregressive model keeps its order: by derivatives, coordinate by coordinate."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import context_of, head_of
 
 
-def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
+def check_order(model: Denoiser, x: jax.Array, t: Any = 0.0, cond: Any = None, *, rtol: float = 1e-4) -> None:
   """Raises ValueError for a model whose context or head sees what it may not.
 
   A context that sees its own coordinate or a later one still trains, to a low loss that means nothing. What
@@ -78,7 +81,7 @@ def check_order(model, x, t=0.0, cond=None, *, rtol: float = 1e-4) -> None:
     )
 
 
-def influence(function, x, size: int):
+def influence(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int) -> jax.Array:
   """[D, D]: the largest derivative, over examples and features, of entry `of` (first axis) of a function in
   entry `on` of its input.
 

@@ -2,15 +2,27 @@
 distribution function."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from diffusion.autoregressive.table import check_grid, conditional_table
+from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import context_of
 
 
-def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 256):
+def sample(
+  model: Denoiser,
+  key: jax.Array,
+  n: int,
+  shape: tuple[int, ...],
+  grid: Any,
+  *,
+  t: Any = 0.0,
+  cond: Any = None,
+  width: int = 256,
+) -> jax.Array:
   """Draws [n, *shape] from the density that `log_prob` gives on the same grid; sample i depends on (key, i)
   alone.
 
@@ -31,7 +43,9 @@ def sample(model, key, n: int, shape, grid, *, t=0.0, cond=None, width: int = 25
 
   >>> from diffusion import denoisers
   >>> model = denoisers.from_functions(
-  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: 3.0 - x)
+  ...   context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)),
+  ...   head=lambda params, x, t, cond: 3.0 - x,
+  ... )
   >>> x = sample(model, jax.random.key(0), 1000, (2,), jnp.linspace(-4.0, 10.0, 201))
   >>> x.shape, bool(jnp.abs(x.mean() - 3.0) < 0.1)
   ((1000, 2), True)

@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
+from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import head_of
 from diffusion.precision import at_least_single
 
@@ -23,14 +25,14 @@ class Table:
   log_density: Any
   log_mass: Any
 
-  def log_prob(self, x):
+  def log_prob(self, x: jax.Array) -> jax.Array:
     """Log-density at x [N]: [N], -inf off the grid."""
     cell = jnp.clip(jnp.sum(self.grid <= x[:, None], axis=1) - 1, 0, self.grid.shape[1] - 2)
     low, high, below, above = self._ends(cell)
     share = (x - low) / (high - low)
     return jnp.where((share >= 0) & (share <= 1), below + share * (above - below), -jnp.inf)
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
     """The inverse of the distribution function at u [N] in [0, 1]: [N]."""
     mass = jnp.exp(self.log_mass)
     reached = jnp.cumsum(mass, axis=1)
@@ -47,7 +49,7 @@ class Table:
     return take(self.grid, 0), take(self.grid, 1), take(self.log_density, 0), take(self.log_density, 1)
 
 
-def table(grid, score, slope=None) -> Table:
+def table(grid: jax.Array, score: jax.Array, slope: jax.Array | None = None) -> Table:
   """The table of densities with this score on the grid.
 
   Between two nodes the score is integrated by Hermite's rule, h (s_0 + s_1) / 2 + h^2 (s_0' - s_1') / 12, of
@@ -61,7 +63,8 @@ def table(grid, score, slope=None) -> Table:
 
   >>> grid = jnp.linspace(-6.0, 8.0, 1401)[None]
   >>> normal = table(grid, 1.0 - grid, -jnp.ones_like(grid))
-  >>> round(float(normal.log_prob(jnp.array([1.0]))[0]), 3), round(float(normal.quantile(jnp.array([0.5]))[0]), 4)
+  >>> found = normal.log_prob(jnp.array([1.0]))[0], normal.quantile(jnp.array([0.5]))[0]
+  >>> round(float(found[0]), 3), round(float(found[1]), 4)
   (-0.919, 1.0)
   """
   wide = at_least_single(score.dtype)
@@ -81,7 +84,7 @@ def table(grid, score, slope=None) -> Table:
   return Table(grid, height - total, log_mass - total)
 
 
-def log_mean_exp(a):
+def log_mean_exp(a: jax.Array) -> jax.Array:
   """log of the mean of exp(a w) over w in [0, 1], (e^a - 1) / a, for any a.
 
   >>> np.asarray(log_mean_exp(jnp.array([0.0, 1.0, -1000.0])), np.float64).round(2).tolist()
@@ -95,10 +98,11 @@ def log_mean_exp(a):
   )
 
 
-def within(v, a):
+def within(v: jax.Array, a: jax.Array) -> jax.Array:
   """w in [0, 1] up to which a density proportional to exp(a w) on [0, 1] has the mass v.
 
-  >>> np.asarray(within(jnp.array([0.5, 0.5, 0.0]), jnp.array([0.0, 2.0, -500.0])), np.float64).round(2).tolist()
+  >>> found = within(jnp.array([0.5, 0.5, 0.0]), jnp.array([0.0, 2.0, -500.0]))
+  >>> np.asarray(found, np.float64).round(2).tolist()
   [0.5, 0.72, 0.0]
   """
   # Mirrored, so that the density falls and nothing overflows.
@@ -111,7 +115,7 @@ def within(v, a):
   return jnp.where(rising, 1.0 - w, w)
 
 
-def check_grid(grid, size: int, who: str):
+def check_grid(grid: Any, size: int, who: str) -> jax.Array:
   """The grid of each of `size` coordinates, [size, G], from [G] or [size, G]. Raises ValueError for one that
   does not increase."""
   shape = jnp.shape(grid)
@@ -121,7 +125,7 @@ def check_grid(grid, size: int, who: str):
       f"{shape}: "
       "jnp.linspace(-4.0, 4.0, 401) is a start"
     )
-  if not isinstance(grid, jax.core.Tracer) and not np.all(np.diff(np.asarray(grid), axis=-1) > 0):
+  if not isinstance(grid, Tracer) and not np.all(np.diff(np.asarray(grid, np.float64), axis=-1) > 0):
     raise ValueError(
       f"the grid of {who} increases from each value to the next, and this one does not: sort it and drop "
       "what repeats"
@@ -129,7 +133,7 @@ def check_grid(grid, size: int, who: str):
   return jnp.broadcast_to(jnp.asarray(grid), (size, shape[-1]))
 
 
-def conditional_table(model, grid, context, t, cond) -> Table:
+def conditional_table(model: Denoiser, grid: jax.Array, context: jax.Array, t: jax.Array, cond: Any) -> Table:
   """The tables of N conditionals: grid [N, G], context [N, C], t [N], cond as the model takes it."""
   context = jnp.broadcast_to(context[:, None, :], (*grid.shape, context.shape[-1]))
   score, slope = jax.jvp(lambda x: head_of(model, context, x, t, cond), (grid,), (jnp.ones_like(grid),))

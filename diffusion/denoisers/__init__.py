@@ -1,6 +1,7 @@
 """Denoisers: whatever answers questions about x_t, each a pytree with one contract.
 
-A network is made one by `from_flax`, `from_function` or `from_functions`; oracles, guidance and compositions are others.
+A network is made one by `from_flax`, `from_function` or `from_functions`; oracles, guidance and compositions
+are others.
 """
 
 from diffusion.denoisers.combined import Extended, InTraining, Together, extend, function_of, together

@@ -46,11 +46,13 @@ def extend(denoiser: Denoiser, **functions: Callable[..., Any]) -> Extended:
 
   Args:
     denoiser: any denoiser.
-    **functions: view -> (params, x [B, ...], t [B], cond) -> value; one of the denoiser's own names takes its place.
+    **functions: view -> (params, x [B, ...], t [B], cond) -> value; one of the denoiser's own names takes its
+      place.
 
   >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, processes
-  >>> plain = denoisers.from_function(lambda a, x, t, cond: a * x, processes.edm(), denoisers.x0(), jnp.float32(0.5))
+  >>> line = lambda a, x, t, cond: a * x
+  >>> plain = denoisers.from_function(line, processes.edm(), denoisers.x0(), jnp.float32(0.5))
   >>> both = denoisers.extend(plain, slope=lambda a, x, t, cond: a + 0 * x)
   >>> both(jnp.ones((1, 2)), jnp.ones(1), views=("x0", "slope")).slope.tolist()
   [[0.5, 0.5]]
@@ -133,7 +135,8 @@ class Together:
     missing = [name for name in self.members if name not in params]
     if missing:
       raise ValueError(
-        f"the parameters of denoisers together are {{name: ...}} of {sorted(self.members)}; '{missing[0]}' is missing"
+        f"the parameters of denoisers together are {{name: ...}} of {sorted(self.members)}; '{missing[0]}' "
+        "is missing"
       )
     collections = collections or {}
     members = {
@@ -151,7 +154,9 @@ def together(**members: Denoiser) -> Together:
   >>> import jax.numpy as jnp
   >>> from diffusion import denoisers
   >>> line = lambda a, x, t, cond: a * x
-  >>> both = denoisers.together(first=denoisers.from_functions(2.0, score=line), second=denoisers.from_functions(3.0, hessian=line))
+  >>> both = denoisers.together(
+  ...   first=denoisers.from_functions(2.0, score=line), second=denoisers.from_functions(3.0, hessian=line)
+  ... )
   >>> both.params, both.views
   ({'first': 2.0, 'second': 3.0}, ('score', 'hessian'))
   """
@@ -161,7 +166,9 @@ def together(**members: Denoiser) -> Together:
 
 
 def function_of(denoiser: Denoiser, view: str) -> Callable[..., Any]:
-  """One view of a denoiser as a function (x [B, ...], t [B], cond=None) -> value: a pytree, whose parameters are data.
+  """One view of a denoiser as a function (x [B, ...], t [B], cond=None) -> value.
+
+  It is a pytree: the denoiser's parameters are data.
 
   >>> import jax.numpy as jnp
   >>> from diffusion import oracles, processes
@@ -179,13 +186,13 @@ class _Ask:
 
   view: str
 
-  def __call__(self, denoiser, x, t, cond=None):
+  def __call__(self, denoiser: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None) -> Any:
     return denoiser(x, t, cond, views=(self.view,))[self.view]
 
 
 @struct.dataclass
 class InTraining(Wrapper):
-  """A denoiser whose calls are in training mode unless they say otherwise: what a role that is trained is to a loss."""
+  """A denoiser in training mode, unless a call says otherwise: what a role that is trained is to a loss."""
 
   inner: Any
 
@@ -199,5 +206,8 @@ class InTraining(Wrapper):
     key: jax.Array | None = None,
     train: bool | None = None,
   ) -> Prediction:
-    """The prediction at x: [B, ...], t: [B], with dropout and updated collections; solvers ask for train=False."""
+    """The prediction at x: [B, ...], t: [B], with dropout and updated collections.
+
+    Solvers ask for train=False.
+    """
     return self.inner(x, t, cond, views=views, key=key, train=True if train is None else train)

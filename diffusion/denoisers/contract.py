@@ -27,7 +27,7 @@ class Prediction:
 
   __slots__ = ("collections", "views")
 
-  def __init__(self, *, collections: Any = None, **views: Any):
+  def __init__(self, *, collections: Any = None, **views: Any) -> None:
     self.collections = collections
     self.views = views
 
@@ -37,8 +37,8 @@ class Prediction:
       raise AttributeError(name)
     if name not in self.views:
       raise AttributeError(
-        f"the prediction holds {', '.join(sorted(self.views)) or 'nothing'} and no '{name}': ask the denoiser for it "
-        f"with views=('{name}',)"
+        f"the prediction holds {', '.join(sorted(self.views)) or 'nothing'} and no '{name}': ask the "
+        f"denoiser for it with views=('{name}',)"
       )
     return self.views[name]
 
@@ -157,10 +157,11 @@ class WithoutParameters:
 
 
 class Wrapper:
-  """What a denoiser around another one, `inner`, takes over from it; a subclass is a struct.dataclass with it.
+  """What a denoiser around another one, `inner`, takes over from it.
 
-  A transform that evaluates its network more than once says so by its own `cost`, and one that changes the score
-  (of which x0 knows nothing where alpha = 0) by its own `needs_signal`.
+  A subclass is a struct.dataclass with that attribute. A transform that evaluates its network more than once
+  says so by its own `cost`, and one that changes the score (of which x0 knows nothing where alpha = 0) by its
+  own `needs_signal`.
   """
 
   inner: Any
@@ -214,7 +215,8 @@ def check_no_parameters(denoiser: Any, params: Any, collections: Any = None) -> 
   """Raises ValueError where a denoiser without parameters is given some."""
   if jax.tree.leaves((params, collections)):
     raise ValueError(
-      f"{type(denoiser).__name__} has no parameters and was given some: give {{}}, or leave its role out of params"
+      f"{type(denoiser).__name__} has no parameters and was given some: give {{}}, or leave its role out of "
+      "params"
     )
 
 

@@ -1,7 +1,8 @@
 """A network seen through a parameterisation and a process: (x, t, cond) -> x0, eps and other views.
 
-Every view is computed straight from the network's own output by the process's table (`process.convert`); none goes
-through another view, which would divide by a vanishing alpha or sigma and lose the digits that the network has.
+Every view is computed straight from the network's own output by the process's table (`process.convert`); none
+goes through another view, which would divide by a vanishing alpha or sigma and lose the digits that the
+network has.
 """
 
 import dataclasses
@@ -24,8 +25,8 @@ class Parameterization:
   Attributes:
     data_std: standard deviation of the data, used by 'edm'.
     time_scale, time_shift: the network receives time_scale * clock + time_shift.
-    kind: 'x0', 'eps', 'score', 'scaled_score', 'v', 'velocity' or 'edm' on a Gaussian process; another name that
-      the process converts, such as 'logits' on a discrete one.
+    kind: 'x0', 'eps', 'score', 'scaled_score', 'v', 'velocity' or 'edm' on a Gaussian process; another name
+      that the process converts, such as 'logits' on a discrete one.
     time_input: the clock: 't', 'log_sigma' (log of the noise-to-signal ratio sigma/alpha) or 'log_snr'.
   """
 
@@ -37,7 +38,7 @@ class Parameterization:
 
   @property
   def needs_signal(self) -> bool:
-    """Whether its x0 does not exist where alpha = 0: an output of eps or score says nothing of the data there."""
+    """Whether its x0 does not exist where alpha = 0: an output of eps or score says nothing there."""
     return self.kind in ("eps", "score", "scaled_score")
 
   def inputs(self, process: Any, x: Any, t: jax.Array) -> tuple[Any, jax.Array]:
@@ -129,8 +130,8 @@ def edm(
 class NetworkDenoiser:
   """A network, its parameters, its parameterisation and its process, as one pytree.
 
-  The parameters are leaves, so new parameters do not recompile anything. Made by `from_flax`, `from_function` and
-  `from_functions`.
+  The parameters are leaves, so new parameters do not recompile anything. Made by `from_flax`, `from_function`
+  and `from_functions`.
 
   Attributes:
     process: the process; None for functions on clean data.
@@ -138,8 +139,8 @@ class NetworkDenoiser:
     params: parameters of the network.
     collections: its mutable collections, {} without.
     fn: (params, collections, x, clock, cond, key, train) -> (output, collections), or None.
-    functions: pairs of a view's name and its function (params, x, time, cond) -> value; the time is the clock of the
-      parameterisation where there is one, as the network's own.
+    functions: pairs of a view's name and its function (params, x, time, cond) -> value; the time is the clock
+      of the parameterisation where there is one, as the network's own.
   """
 
   process: Any
@@ -190,7 +191,7 @@ class NetworkDenoiser:
     if asked and p is None:  # a score that follows from an energy
       energy = functions["energy"]
       found["score"] = -jax.grad(lambda x: jnp.sum(energy(self.params, x, t, cond)))(x)
-    elif asked:
+    elif asked and p is not None and self.fn is not None:
       output, updated = self.fn(self.params, self.collections, fed, clock, cond, key, train)
       floats = jnp.issubdtype(x.dtype, jnp.floating)
       output = output.astype(x.dtype if floats else at_least_single(output.dtype))
@@ -237,13 +238,15 @@ def from_functions(
   Args:
     params: the first argument of every function.
     process: the process of x_t, or None for clean data.
-    **functions: view -> (params, x [B, ...], t [B], cond) -> value. An energy gives a score too: minus its gradient.
+    **functions: view -> (params, x [B, ...], t [B], cond) -> value. An energy gives a score too: minus its
+      gradient.
 
   Raises:
     TypeError: a view that is no function; ValueError: none at all.
 
   >>> from diffusion import denoisers
-  >>> bowl = denoisers.from_functions(jnp.float32(3.0), energy=lambda k, x, t, cond: 0.5 * k * jnp.sum(x**2, axis=1))
+  >>> energy = lambda k, x, t, cond: 0.5 * k * jnp.sum(x**2, axis=1)
+  >>> bowl = denoisers.from_functions(jnp.float32(3.0), energy=energy)
   >>> bowl(jnp.ones((1, 2)), jnp.zeros(1), views=("score",)).score.tolist()
   [[-3.0, -3.0]]
   """
@@ -280,11 +283,13 @@ def from_flax(
 
 @dataclasses.dataclass(frozen=True)
 class _Plain:
-  """Adapts (params, x, t, cond) -> output; equal functions compare equal, so rebuilding the wrapper is free."""
+  """Adapts (params, x, t, cond) -> output; equal functions compare equal, so rebuilding it is free."""
 
   fn: Callable[..., Any]
 
-  def __call__(self, params, collections, x, t, cond, key, train):
+  def __call__(
+    self, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any, key: Any, train: bool
+  ) -> tuple[Any, Any]:
     del key, train
     return self.fn(params, x, t, cond), collections
 
@@ -295,7 +300,9 @@ class _Linen:
 
   module: Any
 
-  def __call__(self, params, collections, x, t, cond, key, train):
+  def __call__(
+    self, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any, key: Any, train: bool
+  ) -> tuple[Any, Any]:
     variables = {"params": params, **(collections or {})}
     rngs = {"dropout": key} if train and key is not None else None
     if train and collections:
@@ -313,5 +320,5 @@ class _Method:
   module: Any
   name: str
 
-  def __call__(self, params, x, t, cond=None):
+  def __call__(self, params: Any, x: Any, t: jax.Array, cond: Any = None) -> Any:
     return self.module.apply({"params": params}, x, t, cond, method=self.name)

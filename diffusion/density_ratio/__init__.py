@@ -3,7 +3,7 @@ bridges.
 
 One convention: a path runs from p_0 at `t_min` to p_1 at `t_max`, and every function here returns log p_1(x)
 - log p_0(x) in nats, for a `time_score` (x [B, ...], t [B], cond) -> [B] such as that of an oracle or of a
-  trained field.
+  trained time score.
 """
 
 from diffusion.density_ratio.divergence import Estimate, kl_divergence

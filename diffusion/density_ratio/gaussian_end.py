@@ -13,8 +13,7 @@ from diffusion.processes.paths import as_path
 
 
 def prepare(root):
-  """What the fields of `gaussian_end` take as parameters, from a root [D, D] of M: once a step, for all times
-  and terms.
+  """The parameters of `gaussian_end`'s functions from a root [D, D] of M: once a step, for all times and terms.
 
   >>> sorted(prepare(jnp.eye(3)))
   ['basis', 'matrix']
@@ -25,8 +24,7 @@ def prepare(root):
 
 
 def gaussian_end(path):
-  """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for
-  `losses.fields(model={...})`.
+  """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for `denoisers.from_functions`.
 
   Raises ValueError for a path that does not lead from a standard normal to data.
 
@@ -43,7 +41,7 @@ def gaussian_end(path):
     )
 
   def solved(prepared, x, t):
-    """C^-1 x in the eigenbasis, with what else the fields need."""
+    """C^-1 x in the eigenbasis, with what else the functions need."""
     matrix, blend = prepared["matrix"], path.blend(t)
     square, variance = blend.second[:, None] ** 2, blend.variance[:, None]
     diagonal = jnp.diagonal(matrix)[None]

@@ -82,7 +82,7 @@ def log_ratio_along(
   at t_max.
 
   The fixed-x integral asks for time scores far from where the data of most times are; on a curve that follows
-  them the fields are asked where they were trained.
+  them the time score and the score are asked where they were trained.
 
   Args:
     time_score, score, path, nodes, curve, cond: those of `log_difference`; the curve leads from x to z.

@@ -1,11 +1,12 @@
 """Autoguidance: away from a worse version of the same model."""
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
+from diffusion.denoisers import Denoiser, Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.processes.comparison import apart
 
@@ -69,8 +70,11 @@ class Autoguidance(Wrapper):
     )
 
 
-def autoguidance(worse, weight, interval=None):
-  """(1 + w) good - w worse, with the same condition for both (arXiv:2406.02507, eq. 4 with its w one larger).
+def autoguidance(
+  worse: Denoiser, weight: Any, interval: tuple[float, float] | None = None
+) -> Callable[[Denoiser], Autoguidance]:
+  """Autoguidance: (1 + w) good - w worse, with the same condition for both (arXiv:2406.02507, eq. 4 with
+  its w one larger).
 
   The worse model is smaller or less trained: what both do wrong in the same direction is undone, and the
   class does not lose its variety as it does under classifier-free guidance. Each call costs one evaluation of

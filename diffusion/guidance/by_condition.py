@@ -1,12 +1,13 @@
 """Classifier-free guidance whose weight comes with each sample's condition: what a network distilled from
 guidance has learned."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper, null_condition
+from diffusion.denoisers import Denoiser, Prediction, Wrapper, null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 
 
@@ -64,9 +65,9 @@ class ByCondition(Wrapper):
     )
 
 
-def by_condition(interval=None):
-  """(1 + w) conditional - w unconditional with w = cond['guidance'] [B], each sample's own (arXiv:2210.03142,
-  eq. 3).
+def by_condition(interval: tuple[float, float] | None = None) -> Callable[[Denoiser], ByCondition]:
+  """Classifier-free guidance with each sample's own weight: (1 + w) conditional - w unconditional with w =
+  cond['guidance'] [B] (arXiv:2210.03142, eq. 3).
 
   The same call as a network that was distilled from guidance, at two evaluations in place of one: such a
   network's teacher in `losses.distillation`, and its measure afterwards.

@@ -1,7 +1,10 @@
 """Composition of denoiser transforms."""
 
+from collections.abc import Callable
+from typing import Any
 
-def chain(*transforms):
+
+def chain(*transforms: Callable[[Any], Any]) -> Callable[[Any], Any]:
   """Applies denoiser transforms in order: the first is closest to the network.
 
   Args:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted
+from diffusion.denoisers import Denoiser, Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Classifier(Wrapper):
+class Classifier(GaussianWrapper):
   """A denoiser of p_t(x) p(y | x, t)^scale: see `classifier`.
 
   Attributes:
@@ -28,10 +28,10 @@ class Classifier(Wrapper):
   scale: Any
   log_prob: Callable[..., Any] = struct.field(pytree_node=False)
 
-  # Evaluations of the denoiser's network for one call; the classifier's forward and backward pass are not
-  # among them.
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
   def __call__(
     self,
@@ -44,6 +44,7 @@ class Classifier(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; the condition goes to the classifier and to the denoiser."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=views, key=key, train=train)
 
     def total(x):
@@ -58,9 +59,11 @@ class Classifier(Wrapper):
     return shifted(self.process, prediction, t, "score", scale * jax.grad(total)(x))
 
 
-def classifier(log_prob, params=None, scale=1.0):
-  """score + scale grad_x log p(y | x_t, t), and all other views with it (arXiv:2011.13456, eq. 14; scale:
-  arXiv:2105.05233).
+def classifier(
+  log_prob: Callable[..., jax.Array], params: Any = None, scale: Any = 1.0
+) -> Callable[[Denoiser], Classifier]:
+  """Classifier guidance: score + scale grad_x log p(y | x_t, t), and all other views with it
+  (arXiv:2011.13456, eq. 14; scale: arXiv:2105.05233).
 
   With an unconditional denoiser and the exact log-probability, scale 1 gives the conditional denoiser. A
   classifier that was not trained on noised data says little at high noise levels.

@@ -1,11 +1,12 @@
 """Classifier-free guidance, optionally in an interval of noise levels."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper, null_condition
+from diffusion.denoisers import Denoiser, Prediction, Wrapper, null_condition
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.rows import as_rows
 
@@ -61,7 +62,9 @@ class ClassifierFree(Wrapper):
     )
 
 
-def classifier_free(weight, interval=None, negative=None):
+def classifier_free(
+  weight: Any, interval: tuple[float, float] | None = None, negative: Any = None
+) -> Callable[[Denoiser], ClassifierFree]:
   """Classifier-free guidance: (1 + w) conditional - w unconditional (arXiv:2207.12598, eq. 6).
 
   w = 0 is the conditional model and w = -1 the unconditional one; the other convention in use,
@@ -84,7 +87,8 @@ def classifier_free(weight, interval=None, negative=None):
   >>> model = lambda params, x, t, cond: cond['label'][:, None].astype(x.dtype)
   >>> denoiser = denoisers.from_function(model, processes.edm(), denoisers.x0())
   >>> guided = guidance.classifier_free(0.5)(denoiser)
-  >>> float(guided(jnp.zeros((1, 1)), jnp.ones(1), {'label': jnp.array([3])}).x0[0, 0])   # 1.5 * 3 - 0.5 * (-1)
+  >>> found = guided(jnp.zeros((1, 1)), jnp.ones(1), {'label': jnp.array([3])})
+  >>> float(found.x0[0, 0])  # 1.5 * 3 - 0.5 * (-1)
   5.0
   """
   low, high = check_interval(interval)

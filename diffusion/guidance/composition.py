@@ -1,14 +1,15 @@
 """Several conditions at once: all of them, none of some (negative weights), or any of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper, null_condition
+from diffusion.denoisers import Denoiser, Prediction, Wrapper, check_views, null_condition
 from diffusion.guidance.rows import as_rows
+from diffusion.guidance.shift import GaussianWrapper
 from diffusion.processes.base import expand
 
 
@@ -50,9 +51,11 @@ class Conjunction(Wrapper):
     return total
 
 
-def conjunction(conditions, weights=None):
-  """AND, with weights, and NOT: unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714,
-  eqs. 11 and 13).
+def conjunction(
+  conditions: Iterable[Any], weights: Iterable[Any] | None = None
+) -> Callable[[Denoiser], Conjunction]:
+  """Several conditions at once, AND with weights and NOT: unconditional + sum_i w_i (conditional_i -
+  unconditional) (arXiv:2206.01714, eqs. 11 and 13).
 
   This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or
   an ancestral sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of
@@ -85,7 +88,7 @@ def conjunction(conditions, weights=None):
 
 
 @struct.dataclass
-class Disjunction(Wrapper):
+class Disjunction(GaussianWrapper):
   """A denoiser of the mixture of p(x | c_i) at each noise level; see `disjunction`."""
 
   inner: Any
@@ -95,8 +98,7 @@ class Disjunction(Wrapper):
 
   @property
   def cost(self) -> int:
-    """Network evaluations of one call: the inner denoiser's, once a condition; those of the weights are not among
-    them."""
+    """Network evaluations of one call: the inner denoiser's, once a condition; not those of the weights."""
     return len(self.conditions) * self.inner.cost
 
   def __call__(
@@ -110,6 +112,7 @@ class Disjunction(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; `cond` goes to the weights alone."""
+    check_views(views, self.views)
     logits = self.log_weights(self.weight_params, x, t, cond)
     if jnp.shape(logits) != (t.shape[0], len(self.conditions)):
       raise ValueError(
@@ -126,9 +129,11 @@ class Disjunction(Wrapper):
     )
 
 
-def disjunction(conditions, log_weights, params=None):
-  """OR: the conditional predictions weighted by the posterior of their conditions at x_t, which is exact for
-  a mixture.
+def disjunction(
+  conditions: Iterable[Any], log_weights: Callable[..., jax.Array], params: Any = None
+) -> Callable[[Denoiser], Disjunction]:
+  """Any of several conditions, OR: the conditional predictions weighted by the posterior of their
+  conditions at x_t, which is exact for a mixture.
 
   A score alone can not tell how probable a condition is at x_t, so this needs log pi_i + log p_t(x | c_i), up
   to a number that is the same for all i: from densities, from energies, or as the logits of a

@@ -1,18 +1,19 @@
 """Epsilon scaling: the predicted noise divided by a constant a little above one, against the drift of sampled
 states."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted, with_view
+from diffusion.denoisers import Denoiser, Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class EpsilonScaling(Wrapper):
+class EpsilonScaling(GaussianWrapper):
   """A denoiser whose noise prediction is divided by constant + slope t.
 
   Attributes:
@@ -24,8 +25,10 @@ class EpsilonScaling(Wrapper):
   constant: Any
   slope: Any
 
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
   def __call__(
     self,
@@ -38,6 +41,7 @@ class EpsilonScaling(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser: x: [B, ...] and t: [B] give a `Prediction` with the views asked for."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=with_view(views, "eps"), key=key, train=train)
     eps = prediction.eps
     scale = self.constant + self.slope * t
@@ -45,8 +49,8 @@ class EpsilonScaling(Wrapper):
     return shifted(self.process, prediction, t, "eps", change).only(views)
 
 
-def epsilon_scaling(constant, slope=0.0):
-  """eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
+def epsilon_scaling(constant: Any, slope: Any = 0.0) -> Callable[[Denoiser], EpsilonScaling]:
+  """Epsilon scaling: eps / (constant + slope t), and all other views with it (arXiv:2308.15321, section 4).
 
   A network that was trained on true noisy data sees sampled states with a little more noise than their time
   says and predicts too much; a constant of 1.004 to 1.02 is what the authors use, found by a search. x0
@@ -63,7 +67,8 @@ def epsilon_scaling(constant, slope=0.0):
 
   >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, guidance, processes
-  >>> denoiser = denoisers.from_function(lambda params, x, t, cond: 1.02 * x, processes.vp_linear(), denoisers.eps())
+  >>> larger = lambda params, x, t, cond: 1.02 * x
+  >>> denoiser = denoisers.from_function(larger, processes.vp_linear(), denoisers.eps())
   >>> scaled = guidance.epsilon_scaling(1.02)(denoiser)
   >>> float(scaled(jnp.ones((1, 1)), jnp.full(1, 0.5), views=("eps",)).eps[0, 0].round(6))
   1.0

@@ -2,6 +2,8 @@
 arXiv:2212.05973)."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +17,11 @@ from flax import struct
 class Experts:
   """fn with the parameters of the expert whose range the noise level of each row lies in; see `experts`."""
 
-  process: object
-  boundaries: object  # [N - 1] ascending noise levels
-  fn: object = struct.field(pytree_node=False)
+  process: Any
+  boundaries: Any  # [N - 1] ascending noise levels
+  fn: Callable[..., jax.Array] = struct.field(pytree_node=False)
 
-  def __call__(self, params, x, t, cond=None):
+  def __call__(self, params: Any, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """(params, x [B, ...], t [B], cond) -> [B, ...], params with a leading axis of N experts."""
     count = self.boundaries.shape[0] + 1
     leading = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
@@ -46,7 +48,7 @@ class Experts:
     return total
 
 
-def experts(process, boundaries, fn) -> Experts:
+def experts(process: Any, boundaries: Any, fn: Callable[..., jax.Array]) -> Experts:
   """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels
   sigma/alpha.
 
@@ -72,4 +74,4 @@ def experts(process, boundaries, fn) -> Experts:
   boundaries = np.asarray(boundaries, np.float32)
   if boundaries.ndim != 1 or not np.all(boundaries > 0) or not np.all(np.diff(boundaries) > 0):
     raise ValueError(f"boundaries are ascending noise levels sigma/alpha above 0, got {boundaries.tolist()}")
-  return Experts(process, boundaries, fn)
+  return Experts(process, boundaries, fn)  # pyright: ignore[reportCallIssue] (a partial dataclass)

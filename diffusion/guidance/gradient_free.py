@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
+from diffusion.denoisers import Denoiser, Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.shift import with_view
 
@@ -57,9 +57,14 @@ class GradientFree(Wrapper):
     return extrapolated(conditional, away, weight * (1.0 - probability).astype(weight.dtype))
 
 
-def gradient_free(classify, weight, params=None, interval=None):
-  """conditional + w (1 - p) (conditional - reference): GFCG (arXiv:2411.15393), with a classifier of clean
-  data run forward only.
+def gradient_free(
+  classify: Callable[..., jax.Array],
+  weight: Any,
+  params: Any = None,
+  interval: tuple[float, float] | None = None,
+) -> Callable[[Denoiser], GradientFree]:
+  """Gradient-free classifier guidance: conditional + w (1 - p) (conditional - reference): GFCG
+  (arXiv:2411.15393), with a classifier of clean data run forward only.
 
   p is the probability of the target class at the predicted x0, and the reference the most probable other
   class. The paper's own schedule of the weight was not available; that it fades as p goes to 1 is ours.

@@ -1,12 +1,15 @@
 """A guidance weight that acts between two noise levels, and the extrapolation that it is the weight of."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from diffusion.denoisers import Prediction
 from diffusion.processes.base import expand
 
 
-def check_interval(interval):
+def check_interval(interval: tuple[float, float] | None) -> tuple[float, float]:
   """(low, high) noise levels sigma/alpha of an interval, or of all for None. Raises ValueError for an empty
   one."""
   low, high = (0.0, float("inf")) if interval is None else interval
@@ -17,13 +20,13 @@ def check_interval(interval):
   return low, high
 
 
-def active_weight(process, t, weight, low, high):
+def active_weight(process: Any, t: jax.Array, weight: Any, low: Any, high: Any) -> jax.Array:
   """The weight [B] where the noise level of t [B] lies between low and high, else 0."""
   level = process.marginal(t).noise_to_signal
   return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
 
 
-def extrapolated(towards, away, weight):
+def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Prediction:
   """towards + weight (towards - away) of two predictions, for a weight [B].
 
   Every view is linear in x0 at fixed x_t with factors that add to one, so the rule is the same for all.

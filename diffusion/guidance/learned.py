@@ -1,12 +1,13 @@
 """Guidance that a network has learned: one weight for all samples, put into their condition."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
+from diffusion.denoisers import Denoiser, Prediction, Wrapper
 
 
 @struct.dataclass
@@ -40,8 +41,8 @@ class Learned(Wrapper):
     return self.inner(x, t, {**(cond or {}), "guidance": weight}, views=views, key=key, train=train)
 
 
-def learned(weight):
-  """(1 + w) conditional - w unconditional as a distilled network knows it, at one evaluation
+def learned(weight: Any) -> Callable[[Denoiser], Learned]:
+  """Guidance by a distilled network: (1 + w) conditional - w unconditional at one evaluation
   (arXiv:2210.03142, section 3.1).
 
   Args:

@@ -1,13 +1,27 @@
 """How rare a sample is to a model: the minority score, and the target of minority guidance."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.denoisers import Denoiser
 
-def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance=None):
-  """E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger where the model expects
-  something else.
+
+def minority_score(
+  denoiser: Denoiser,
+  x0: jax.Array,
+  t: Any,
+  keys: jax.Array,
+  *,
+  draws: int = 5,
+  cond: Any = None,
+  distance: Callable[..., jax.Array] | None = None,
+) -> jax.Array:
+  """The minority score: E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger
+  where the model expects something else.
 
   A denoiser pulls what is rare towards what is common, so the distance grows with rarity. Classified into
   bins by `minority_bins` and learned by a noise-conditional classifier, it is what `guidance.classifier`
@@ -24,7 +38,8 @@ def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian_mixture(processes.edm(), [0.9, 0.1], [[-1.0], [1.0]], 0.01)
-  >>> common, rare = minority_score(data, jnp.array([[-1.0], [1.0]]), 2.0, jax.random.split(jax.random.key(0), 2), draws=64)
+  >>> x0, keys = jnp.array([[-1.0], [1.0]]), jax.random.split(jax.random.key(0), 2)
+  >>> common, rare = minority_score(data, x0, 2.0, keys, draws=64)
   >>> bool(rare > 10 * common)
   True
   """
@@ -41,9 +56,9 @@ def minority_score(denoiser, x0, t, keys, *, draws: int = 5, cond=None, distance
   return jnp.mean(jax.lax.map(one, jnp.arange(draws)), axis=0)
 
 
-def minority_bins(scores, count: int = 100):
-  """Bins 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores [N]: int32 [N],
-  on the host.
+def minority_bins(scores: Any, count: int = 100) -> np.ndarray:
+  """Minority bins, 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores
+  [N]: int32 [N], on the host.
 
   Raises:
     ValueError: more bins than scores, or fewer than two.

@@ -1,10 +1,12 @@
 """Conditions that a transform holds by itself, for a whole batch."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 
-def as_rows(cond, rows: int):
+def as_rows(cond: Any, rows: int) -> Any:
   """A condition with one entry a row: numbers are repeated, arrays must have that many rows already.
 
   >>> as_rows({"label": 3}, 2)["label"].tolist()

@@ -5,9 +5,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.denoisers import Prediction
+from diffusion.denoisers import Prediction, Wrapper
 from diffusion.processes.base import expand
-from diffusion.processes.views import VIEWS
+from diffusion.processes.views import GAUSSIAN_VIEWS, VIEWS
+
+
+class GaussianWrapper(Wrapper):
+  """A wrapper that answers the views of a Gaussian process alone.
+
+  What it does to an energy or a Hessian is not known. A subclass is a struct.dataclass with `inner`, as of
+  `Wrapper`, and checks the views that it is asked for.
+  """
+
+  @property
+  def views(self) -> tuple[str, ...]:
+    """Those of x0, eps, score, v and velocity that the inner denoiser can answer."""
+    return tuple(view for view in self.inner.views if view in GAUSSIAN_VIEWS)
 
 
 def shifted(process: Any, prediction: Prediction, t: jax.Array, kind: str, change: jax.Array) -> Prediction:

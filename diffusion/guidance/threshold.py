@@ -1,18 +1,19 @@
 """Thresholding of the predicted clean data: static, and dynamic by a quantile of each sample."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted, with_view
+from diffusion.denoisers import Denoiser, Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.processes.base import expand
 
 
 @struct.dataclass
-class Threshold(Wrapper):
+class Threshold(GaussianWrapper):
   """A denoiser whose x0 stays in [-bound, bound]; see `dynamic_threshold` and `static_threshold`.
 
   Attributes:
@@ -36,6 +37,7 @@ class Threshold(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; x0 is thresholded, and the other views follow from it and x."""
+    check_views(views, self.views)
     prediction = self.inner(x, t, cond, views=with_view(views, "x0"), key=key, train=train)
     x0 = prediction.x0
     bound = jnp.asarray(self.bound, x0.dtype)
@@ -48,8 +50,8 @@ class Threshold(Wrapper):
     return shifted(self.process, prediction, t, "x0", inside - x0).only(views)
 
 
-def static_threshold(bound=1.0):
-  """x0 clipped to [-bound, bound], all other views recomputed from it and x_t.
+def static_threshold(bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
+  """Static thresholding: x0 clipped to [-bound, bound], all other views recomputed from it and x_t.
 
   Put it after guidance in a chain: guidance is linear in every view, thresholding is not.
 
@@ -60,7 +62,8 @@ def static_threshold(bound=1.0):
     ValueError: a bound that is not positive.
 
   >>> from diffusion import denoisers, guidance, processes
-  >>> denoiser = denoisers.from_function(lambda params, x, t, cond: 3.0 + 0.0 * x, processes.edm(), denoisers.x0())
+  >>> three = lambda params, x, t, cond: 3.0 + 0.0 * x
+  >>> denoiser = denoisers.from_function(three, processes.edm(), denoisers.x0())
   >>> clipped = guidance.static_threshold()(denoiser)(jnp.ones((1, 1)), jnp.full(1, 2.0))
   >>> float(clipped.x0[0, 0]), float(clipped.eps[0, 0])
   (1.0, 0.0)
@@ -69,9 +72,9 @@ def static_threshold(bound=1.0):
   return lambda denoiser: Threshold(denoiser, bound)
 
 
-def dynamic_threshold(quantile=0.995, bound=1.0):
-  """x0 clipped at the quantile q of its own absolute values where that exceeds the bound, and scaled by bound
-  / q (arXiv:2205.11487, section 2.3).
+def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
+  """Dynamic thresholding: x0 clipped at the quantile q of its own absolute values where that exceeds the
+  bound, and scaled by bound / q (arXiv:2205.11487, section 2.3).
 
   Each sample by itself. Samples whose quantile lies within the bound are clipped at the bound and not scaled.
 
@@ -85,7 +88,8 @@ def dynamic_threshold(quantile=0.995, bound=1.0):
   >>> from diffusion import denoisers, guidance, processes
   >>> model = lambda params, x, t, cond: jnp.array([[4.0, 2.0, -1.0]]) + 0.0 * x
   >>> denoiser = denoisers.from_function(model, processes.edm(), denoisers.x0())
-  >>> guidance.dynamic_threshold(0.5)(denoiser)(jnp.ones((1, 3)), jnp.full(1, 2.0)).x0.tolist()   # the median is 2
+  >>> inside = guidance.dynamic_threshold(0.5)(denoiser)  # the median is 2
+  >>> inside(jnp.ones((1, 3)), jnp.full(1, 2.0)).x0.tolist()
   [[1.0, 1.0, -0.5]]
   """
   if not 0 < quantile <= 1:

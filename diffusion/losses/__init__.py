@@ -28,7 +28,11 @@ from diffusion.losses.base import (
 from diffusion.losses.closing import Loss, at_times
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
-from diffusion.losses.concrete import balanced, concrete_score_matching, denoising_concrete_score_matching
+from diffusion.losses.concrete_score import (
+  balanced,
+  concrete_score_matching,
+  denoising_concrete_score_matching,
+)
 from diffusion.losses.conditioning import condition_dropout, random_guidance
 from diffusion.losses.consistency import consistency
 from diffusion.losses.denoising import denoising_score_matching
@@ -102,7 +106,7 @@ OBJECTIVES = {
     process, step=0.5
   ),
   "finite_difference_sliced_score_matching_of_score": lambda process: finite_difference_sliced_score_matching(
-    process, step=0.5, field="score"
+    process, step=0.5, view="score"
   ),
   "finite_difference_denoising_score_matching": lambda process: finite_difference_denoising_score_matching(
     process, step=0.5

@@ -14,9 +14,9 @@ from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 
-def autoregressive_score_matching(process=None) -> Objective:
-  """Composite score matching: the Fisher divergence of every p(x_d | x_<d), summed over d (arXiv:2010.12810,
-  section 3).
+def autoregressive_score_matching(process: Any = None) -> Objective:
+  """Autoregressive score matching: the Fisher divergence of every p(x_d | x_<d), summed over d
+  (arXiv:2010.12810, section 3).
 
   The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone. On x_t of a
   process, in units of eps,
@@ -50,8 +50,9 @@ def autoregressive_score_matching(process=None) -> Objective:
   )
 
 
-def autoregressive_denoising_score_matching(process) -> Objective:
-  """The same without a derivative: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section 3.3).
+def autoregressive_denoising_score_matching(process: Any) -> Objective:
+  """Autoregressive denoising score matching: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section
+  3.3).
 
   Noise is independent from coordinate to coordinate, so that given the noised x_<d the noise of x_d is
   regressed on x_d alone, and the minimiser is the conditional score of p_t. In units of eps, as
@@ -98,7 +99,9 @@ def head_of(model: Denoiser, context: jax.Array, x: jax.Array, t: jax.Array, con
   return model(x, t, {**(cond or {}), "context": context}, views=("head",)).head
 
 
-def conditional_scores(model, x, t, cond=None, *, along=None):
+def conditional_scores(
+  model: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None, *, along: Any = None
+) -> tuple[jax.Array, Any]:
   """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a denoiser with the
   views `context` and `head`.
 
@@ -112,7 +115,9 @@ def conditional_scores(model, x, t, cond=None, *, along=None):
 
   >>> from diffusion import denoisers
   >>> model = denoisers.from_functions(
-  ...     context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)), head=lambda params, x, t, cond: -3.0 * x)
+  ...   context=lambda params, x, t, cond: jnp.zeros((*x.shape, 1)),
+  ...   head=lambda params, x, t, cond: -3.0 * x,
+  ... )
   >>> conditional_scores(model, jnp.ones((1, 2)), jnp.zeros(1), along=1.0)[1].tolist()
   [[-3.0, -3.0]]
   """

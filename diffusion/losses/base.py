@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import flax.struct
 import jax
@@ -36,6 +36,10 @@ class Draw:
   key: Any = None
   targets: dict[str, Any] = flax.struct.field(default_factory=dict)
 
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
+
 
 @flax.struct.dataclass
 class Placed:
@@ -50,6 +54,10 @@ class Placed:
   keys: Any = None
   key: Any = None
   targets: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
 
 
 def placed_at(draw: Draw, x_t: Any) -> Placed:
@@ -93,8 +101,17 @@ class Terms:
   collections: Any = None
   inner: Any = None
 
+  if TYPE_CHECKING:  # of struct.dataclass
 
-def terms(interior, boundary=None, metrics=None, collections=None) -> Terms:
+    def replace(self, **changes: Any) -> Self: ...
+
+
+def terms(
+  interior: jax.Array,
+  boundary: jax.Array | None = None,
+  metrics: Mapping[str, jax.Array] | None = None,
+  collections: Any = None,
+) -> Terms:
   """Terms with the parts that most objectives lack filled in.
 
   >>> terms(jnp.ones(3)).boundary
@@ -104,13 +121,13 @@ def terms(interior, boundary=None, metrics=None, collections=None) -> Terms:
   return Terms(interior, boundary, dict(metrics or {}), collections)
 
 
-def no_init(key):
+def no_init(key: jax.Array) -> tuple[dict, dict]:
   """The init of an objective without parameters or state."""
   del key
   return {}, {}
 
 
-def no_update(state, t, terms):
+def no_update(state: Any, t: jax.Array, terms: Terms) -> Any:
   """The update of an objective whose state never changes."""
   del t, terms
   return state
@@ -123,7 +140,7 @@ def at_data(roles: Mapping[str, Any], draw: Draw) -> Placed:
 
 
 def noised_by(process: Any) -> Callable[..., Placed]:
-  """The place of an objective on a process: x_t = process.corrupt(x0, noise, t, x1), in the dtype of the data."""
+  """The place of an objective on a process: process.corrupt(x0, noise, t, x1), in the dtype of the data."""
 
   def place(roles, draw):
     del roles
@@ -138,8 +155,9 @@ class Objective:
   """What is minimised, as pure functions: randomness, a place, and a value.
 
   draw(key, batch, t, state) -> Draw                         all randomness; times t [B] are sampled outside
-  place(roles, draw) -> Placed                               x_t: by default the process's `corrupt`; a teacher's
-                                                             step, a generator or a solver may make it
+  place(roles, draw) -> Placed                               x_t: by default the process's `corrupt`; a
+                                                             teacher's step, a generator or a solver may
+                                                             make it
   evaluate(roles, placed, params, state, clock) -> Terms     roles: {role: denoiser}; params: the loss's own
   init(key) -> (params, state)                               pytrees; {} where there is nothing
   update(state, t, terms) -> state                           after each evaluation, outside of the gradient
@@ -152,8 +170,8 @@ class Objective:
     takes_weight: the derivation contains the time weight, so the objective takes it as an argument and
       `weight_by` raises.
     bias_order: None if unbiased, else the order of the bias in the objective's own small parameter.
-    interval: the times (t_min, t_max) that the derivation integrates over, where it does: the sampler must have
-      the same.
+    interval: the times (t_min, t_max) that the derivation integrates over, where it does: the sampler must
+      have the same.
     parts: the objectives of a sum.
     conditions: {name: (low, high)} of the conditions that it draws itself, such as a weight of guidance.
     drops_condition: whether conditions are dropped now and then, so that the model knows the data without too.
@@ -165,7 +183,7 @@ class Objective:
   name: str
   draw: Callable[..., Any]
   evaluate: Callable[..., Any]
-  place: Callable[..., Any] | None = None
+  place: Callable[..., Any] = None  # pyright: ignore[reportAssignmentType] (the process's own takes its place)
   init: Callable[..., Any] = no_init
   update: Callable[..., Any] = no_update
   needs: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
@@ -204,12 +222,12 @@ class Objective:
     return self.evaluate(roles, self.place(roles, draw), params, state, clock)
 
 
-def identity():
+def identity() -> Callable[[Objective], Objective]:
   """The transform that changes nothing."""
   return lambda objective: objective
 
 
-def compose(*transforms):
+def compose(*transforms: Callable[[Objective], Any]) -> Callable[[Objective], Any]:
   """One transform out of several, applied from left to right; `compose()` is `identity()`.
 
   >>> from diffusion import losses
@@ -224,7 +242,7 @@ def compose(*transforms):
   return transform
 
 
-def chain(objective: Objective, *transforms):
+def chain(objective: Objective, *transforms: Callable[[Objective], Any]) -> Any:
   """The objective after every transform, from left to right; the last may be `at_times`, which closes it.
 
   Raises TypeError where a part is not what it should be, ValueError from the transform that does not fit.
@@ -266,8 +284,8 @@ def layer(
     objective: the inner one.
     change: (terms, roles, placed, params, state, clock) -> Terms, from the inner terms.
     name: for messages.
-    init: key -> (params, state) of the layer's own, which `change` is given and which are kept apart from the inner
-      ones; without it `change` is given {} and {}.
+    init: key -> (params, state) of the layer's own, which `change` is given and which are kept apart from the
+      inner ones; without it `change` is given {} and {}.
     update: (state, t, terms) -> state, of the layer's own.
     needs: what it needs beyond the inner objective.
     **metadata: other attributes of the `Objective`.
@@ -286,7 +304,7 @@ def layer(
   def layer_init(key):
     inner_key, own_key = jax.random.split(key)
     inner_params, inner_state = objective.init(inner_key)
-    own_params, own_state = init(own_key)
+    own_params, own_state = (init or no_init)(own_key)
     return {"inner": inner_params, "own": own_params}, {"inner": inner_state, "own": own_state}
 
   def layer_draw(key, batch, t, state):
@@ -316,14 +334,14 @@ def layer(
   )
 
 
-def times_of(draw):
+def times_of(draw: Any) -> jax.Array:
   """The times [B] of a draw; those of the first part for a sum, whose parts share them."""
   while isinstance(draw, tuple):
     draw = draw[0]
   return draw.t
 
 
-def merge_needs(*needs):
+def merge_needs(*needs: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
   """The union of several {role: {name: who}}."""
   merged = {}
   for need in needs:
@@ -332,17 +350,18 @@ def merge_needs(*needs):
   return merged
 
 
-def batch_size(batch) -> int:
+def batch_size(batch: Any) -> int:
   """The common leading size of every array of a batch (a dict, or a pair of data sets)."""
   sizes = {leaf.shape[0] if leaf.ndim else None for leaf in jax.tree.leaves(batch)}
-  if len(sizes) != 1 or None in sizes:
+  size = next(iter(sizes), None)
+  if len(sizes) != 1 or size is None:
     raise ValueError(
       f"every array of a batch has the same leading size [B, ...], got sizes {sorted(sizes, key=str)}"
     )
-  return sizes.pop()
+  return int(size)
 
 
-def example_keys(key, batch):
+def example_keys(key: jax.Array, batch: Any) -> jax.Array:
   """Typed keys [B], each a function of `key` and the example's index alone.
 
   The index is the row, or batch['index'] [B] where a user's own pmap or shard_map holds a part of the batch.
@@ -353,6 +372,6 @@ def example_keys(key, batch):
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
 
 
-def split_keys(keys, num: int):
+def split_keys(keys: jax.Array, num: int) -> jax.Array:
   """`num` independent arrays of keys [B] out of one."""
   return jnp.moveaxis(jax.vmap(lambda k: jax.random.split(k, num))(keys), 1, 0)

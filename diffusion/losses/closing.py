@@ -1,7 +1,7 @@
 """Closing an objective into a loss by choosing how times are sampled."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -52,8 +52,9 @@ class Loss:
   ) -> tuple[jax.Array, Any]:
     """(values [B], Terms): the loss before the mean; `t` [B] replaces the sampled times.
 
-    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the values
-    that the whole batch takes outside. `size` is the number of examples of the whole batch, for the clock.
+    With `t` and batch['index'] given, a part of a batch inside a user's own shard_map or pmap takes the
+    values that the whole batch takes outside. `size` is the number of examples of the whole batch, for
+    the clock.
     """
     if t is None:
       t = self.sample_times(step, key, batch)
@@ -110,7 +111,9 @@ class Loss:
     return jax.random.split(jax.random.fold_in(key, step))
 
 
-def at_times(sampler=None, *, roles: Roles | None = None, reweight: bool = False):
+def at_times(
+  sampler: Any = None, *, roles: Roles | None = None, reweight: bool = False
+) -> Callable[[Objective], Loss]:
   """Closes an objective into a `Loss`: times from `sampler` (default: uniform), denoisers from `roles`.
 
   A sampler left open (`low_discrepancy()`) takes its interval from the objective's process. With
@@ -123,7 +126,8 @@ def at_times(sampler=None, *, roles: Roles | None = None, reweight: bool = False
   >>> import jax, jax.numpy as jnp
   >>> from diffusion import denoisers, losses, processes
   >>> process = processes.vp_linear()
-  >>> template = denoisers.from_function(lambda params, x, t, cond: params * x, process, denoisers.eps(), jnp.ones(()))
+  >>> linear = lambda params, x, t, cond: params * x
+  >>> template = denoisers.from_function(linear, process, denoisers.eps(), jnp.ones(()))
   >>> loss = losses.chain(
   ...     losses.denoising_score_matching(process),
   ...     losses.weight_by(losses.min_snr(5.0)),
@@ -138,7 +142,8 @@ def at_times(sampler=None, *, roles: Roles | None = None, reweight: bool = False
   def close(objective: Objective) -> Loss:
     if roles is None:
       raise ValueError(
-        f"at_times has to know the denoisers that {objective.name} calls: pass roles=losses.roles(model=denoiser)"
+        f"at_times has to know the denoisers that {objective.name} calls: pass "
+        "roles=losses.roles(model=denoiser)"
       )
     check_needs(objective, roles)
     chosen = times.closed(times.uniform_times() if sampler is None else sampler, objective)
@@ -153,7 +158,7 @@ def at_times(sampler=None, *, roles: Roles | None = None, reweight: bool = False
   return close
 
 
-def check_interval(objective: Objective, sampler) -> None:
+def check_interval(objective: Objective, sampler: Any) -> None:
   """Raises ValueError where an objective, or a part of a sum, integrates over other times than are
   sampled."""
   for part in objective.parts:
@@ -170,7 +175,7 @@ def check_interval(objective: Objective, sampler) -> None:
       )
 
 
-def time_dtype(batch):
+def time_dtype(batch: Any) -> Any:
   """The dtype of times: that of the data, at least float32."""
   for leaf in jax.tree.leaves(batch):
     if jnp.issubdtype(leaf.dtype, jnp.floating):

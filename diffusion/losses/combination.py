@@ -1,9 +1,14 @@
 """Linear combination of objectives."""
 
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
 from diffusion.losses.base import Objective, Terms, layer, merge_needs
 
 
-def scale(factor):
+def scale(factor: Any) -> Callable[[Objective], Objective]:
   """The transform that multiplies an objective, boundary terms included, by a constant.
 
   >>> from diffusion import losses, processes
@@ -56,8 +61,8 @@ def add(*objectives: Objective) -> Objective:
       metrics[f"{i}/value"] = value.interior + value.boundary
       collections.update(value.collections or {})
     return Terms(
-      interior=sum((value.interior for value in inner[1:]), inner[0].interior),
-      boundary=sum((value.boundary for value in inner[1:]), inner[0].boundary),
+      interior=functools.reduce(operator.add, (value.interior for value in inner)),
+      boundary=functools.reduce(operator.add, (value.boundary for value in inner)),
       metrics=metrics,
       collections=collections or None,
       inner=inner,

@@ -1,18 +1,22 @@
 """Maximum likelihood of an unnormalised density by compositional optimisation: the normaliser as a running
 estimate."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion.losses.base import Objective, terms
-from diffusion.losses.reference_noise import check_noise, gaussian_noise, levels, with_normals
+from diffusion.losses.reference_noise import Noise, check_noise, gaussian_noise, levels, with_normals
 from diffusion.precision import at_least_single
 
 
-def compositional_likelihood(process=None, noise=None, *, rate: float = 0.1) -> Objective:
-  """energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)], the negative log-likelihood, with MECO's gradient
-  (arXiv:2306.07485).
+def compositional_likelihood(
+  process: Any = None, noise: Noise | None = None, *, rate: float = 0.1
+) -> Objective:
+  """The compositional likelihood: energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)], the negative
+  log-likelihood, with MECO's gradient (arXiv:2306.07485).
 
   The logarithm of a mean has no unbiased gradient from a batch, so the mean u is followed as state,
   u <- (1 - rate) u + rate mean(w) with w = exp(-energy(z)) / q(z) (in logarithms; the first batch starts it),

@@ -1,15 +1,17 @@
 """Conditions that the draw changes: dropped, so that one network learns both scores of guidance, or given a
 random guidance weight."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from diffusion.denoisers import null_condition
-from diffusion.losses.base import example_keys
+from diffusion.losses.base import Objective, example_keys
 from diffusion.processes.base import expand
 
 
-def condition_dropout(rate: float):
+def condition_dropout(rate: float) -> Callable[[Objective], Objective]:
   """Replaces batch['cond'] by the null condition with probability `rate`, per example (arXiv:2207.12598,
   algorithm 1).
 
@@ -51,7 +53,9 @@ def condition_dropout(rate: float):
   return transform
 
 
-def random_guidance(low: float = 0.0, high: float = 4.0, power: float = 1.0):
+def random_guidance(
+  low: float = 0.0, high: float = 4.0, power: float = 1.0
+) -> Callable[[Objective], Objective]:
   """Adds a guidance weight w = low + (high - low) u^power to the condition of each example, as 'guidance' [B]
   (arXiv:2210.03142, section 3.1).
 

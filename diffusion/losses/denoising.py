@@ -1,5 +1,6 @@
 """Denoising score matching."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,10 +13,10 @@ from diffusion.processes.base import expand
 
 
 def denoising_score_matching(
-  process, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
+  process: Any, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
 ) -> Objective:
-  """The squared error of the denoiser, summed over dimensions, in units of eps (arXiv:1907.05600; 2011.13456,
-  eq. 7).
+  """Denoising score matching: the squared error of the denoiser, summed over dimensions, in units of eps
+  (arXiv:1907.05600; 2011.13456, eq. 7).
 
   The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the
   view in which the residual is taken (the network's own view loses no digits), and the residual is then
@@ -76,9 +77,9 @@ def check_gaussian(process: Any, who: str) -> None:
     )
 
 
-def control(process, roles, placed: Placed):
-  """2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared error varies with
-  where x_t is near alpha x0."""
+def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array:
+  """The control variate 2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared
+  error varies with where x_t is near alpha x0."""
   still = process.corrupt(placed.x0, jnp.zeros_like(placed.noise), placed.t).astype(placed.x_t.dtype)
   predicted = roles["model"](still, placed.t, placed.cond, views=("eps",), key=placed.key).eps
   wide = at_least_single(predicted.dtype)
@@ -86,7 +87,7 @@ def control(process, roles, placed: Placed):
   return sum_rows(2.0 * predicted * eps + 1.0 - jnp.square(eps))
 
 
-def residual(process, view: str, predicted, draw: Placed):
+def residual(process: Any, view: str, predicted: jax.Array, draw: Placed) -> jax.Array:
   """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
   sign."""
   wide = at_least_single(predicted.dtype)

@@ -1,16 +1,19 @@
 """Random directions with E v v^T = I, drawn with the noise: what sliced and finite-difference objectives
 project on."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion.directional import KINDS, random_directions
-from diffusion.losses.base import Draw, example_keys, split_keys
+from diffusion.losses.base import Draw, Placed, example_keys, split_keys
 from diffusion.losses.denoising import denoising_score_matching
 
 
-def check_kind(kind, who, num=1):
+def check_kind(kind: str, who: str, num: int = 1) -> None:
   """Raises ValueError for a kind or a number of directions that does not exist."""
   if kind not in KINDS:
     raise ValueError(f"{who} has no directions {kind!r}: choose one of {', '.join(KINDS)}")
@@ -18,7 +21,7 @@ def check_kind(kind, who, num=1):
     raise ValueError(f"{who} projects on num_slices=1 or more directions an example, got {num!r}")
 
 
-def check_process(process, who):
+def check_process(process: Any, who: str) -> None:
   """Raises ValueError for what is neither a Gaussian process nor None."""
   if process is not None and getattr(process, "kind", None) != "gaussian":
     raise ValueError(
@@ -27,7 +30,7 @@ def check_process(process, who):
     )
 
 
-def noised(process, who):
+def noised(process: Any, who: str) -> Callable[..., Draw]:
   """draw(key, batch, t, state) of x_t: the noise of `denoising_score_matching`, or clean data for process
   None."""
   check_process(process, who)
@@ -53,7 +56,7 @@ def noised(process, who):
   return draw
 
 
-def with_directions(process, who, kind, num):
+def with_directions(process: Any, who: str, kind: str, num: int) -> Callable[..., Draw]:
   """The draw of x_t with targets['direction'] [B, num, ...], row i from key i alone."""
   check_kind(kind, who, num)
   inner = noised(process, who)
@@ -68,21 +71,23 @@ def with_directions(process, who, kind, num):
   return draw
 
 
-def noise_level(process, draw):
+def noise_level(process: Any, draw: Placed) -> jax.Array:
   """sigma(t) [B] in the dtype of x_t, and one for clean data: the unit in which a direction is measured."""
   if process is None:
     return jnp.ones(draw.x_t.shape[0], draw.x_t.dtype)
   return process.marginal(draw.t).sigma.astype(draw.x_t.dtype)
 
 
-def constant(process, draw) -> float:
+def constant(process: Any, draw: Placed) -> float:
   """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for
   clean data."""
   return 0.0 if process is None else float(np.prod(draw.x_t.shape[1:]))
 
 
-def predicted_noise(process, roles, placed):
-  """The function x -> (sigma times the score of the model at the t and cond of what is placed, updated collections)."""
+def predicted_noise(
+  process: Any, roles: Mapping[str, Any], placed: Placed
+) -> Callable[[jax.Array], tuple[jax.Array, Any]]:
+  """The function x -> (sigma times the model's score at the placed t and cond, updated collections)."""
   model, sigma = roles["model"], noise_level(process, placed)
   scale = sigma.reshape(-1, *[1] * (placed.x_t.ndim - 1))
 

@@ -16,9 +16,9 @@ from diffusion.processes.base import expand
 SAMPLERS = ("ddim", "double_step")
 
 
-def distillation(process, target: str = "x0") -> Objective:
-  """The squared error of the model against the teacher at noised data, in units of eps (arXiv:2210.03142, eq.
-  3, weight aside).
+def distillation(process: Any, target: str = "x0") -> Objective:
+  """Distillation: the squared error of the model against the teacher at noised data, in units of eps
+  (arXiv:2210.03142, eq. 3, weight aside).
 
   The teacher is a role of its own, and any denoiser that takes the same condition: with
   `guidance.by_condition()` around it and `random_guidance(...)` in the chain, this is stage one of guided
@@ -74,7 +74,7 @@ class StudentSteps:
   share: Any
 
 
-def halved(grid):
+def halved(grid: Any) -> np.ndarray:
   """Every other node of a grid: the student's, of half as many steps [n+1] -> [n/2+1].
 
   Raises ValueError where the number of steps is odd.
@@ -92,7 +92,7 @@ def halved(grid):
   return grid[::2]
 
 
-def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> StudentSteps:
+def student_steps(process: Any, teacher_grid: Any, sampler: str = "ddim", grid: Any = None) -> StudentSteps:
   """The steps of a student, in float64 on the host.
 
   Args:
@@ -112,7 +112,7 @@ def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> St
   >>> student_steps(processes.edm(), [4.0, 2.0, 1.0, 0.0]).share
   Traceback (most recent call last):
   ...
-  ValueError: progressive distillation makes one step of two, so the teacher's grid has an even number of steps, got 3: ...
+  ValueError: progressive distillation makes one step of two, so the teacher's grid has an even number of ...
   >>> student_steps(processes.edm(), [4.0, 2.0, 1.0, 0.5, 0.0]).share.round(3).tolist()
   [0.667, 1.0]
   """
@@ -155,9 +155,11 @@ def student_steps(process, teacher_grid, sampler: str = "ddim", grid=None) -> St
   )
 
 
-def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=None) -> Objective:
-  """One step of the student for two DDIM steps of the teacher (arXiv:2202.00512, algorithm 2; with a weight
-  in the condition, 2210.03142).
+def progressive_distillation(
+  process: Any, teacher_grid: Any, sampler: str = "ddim", grid: Any = None
+) -> Objective:
+  """Progressive distillation: one step of the student for two DDIM steps of the teacher (arXiv:2202.00512,
+  algorithm 2; with a weight in the condition, 2210.03142).
 
   Two steps t -> t' -> t'' from x_t, with the predictions x0_1 at t and x0_2 at t', end where one step with
 
@@ -216,7 +218,7 @@ def progressive_distillation(process, teacher_grid, sampler: str = "ddim", grid=
   )
 
 
-def step_of(steps: StudentSteps, t):
+def step_of(steps: StudentSteps, t: jax.Array) -> jax.Array:
   """The step [B] that each time belongs to: the last whose start is at or above it, the first for times above
   all."""
   ascending = jnp.asarray(steps.t, t.dtype)[::-1]

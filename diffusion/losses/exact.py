@@ -1,17 +1,19 @@
 """Score matching with the exact trace: the reference for every estimate of it."""
 
+from typing import Any
+
 import jax
 
 from diffusion.directional import WIDTH, trace
-from diffusion.losses.base import Objective, terms
+from diffusion.losses.base import Objective, Placed, Terms, terms
 from diffusion.losses.directions import constant, noise_level, noised, predicted_noise
 from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
 
 
-def score_matching(process=None, *, width: int = WIDTH) -> Objective:
-  """Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives (JMLR 6, 2005,
-  theorem 1).
+def score_matching(process: Any = None, *, width: int = WIDTH) -> Objective:
+  """Score matching: Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives
+  (JMLR 6, 2005, theorem 1).
 
   On x_t of a process it matches the score of p_t and is stated in units of eps,
 
@@ -19,7 +21,7 @@ def score_matching(process=None, *, width: int = WIDTH) -> Objective:
 
   whose expectation is that of `denoising_score_matching`, value and gradient. On clean data (process=None) it
   is
-  ||s||^2 + 2 tr ds/dx, twice the paper's; the time is passed on to the model and means what the model makes of it.
+  ||s||^2 + 2 tr ds/dx, twice the paper's; the time is passed on to the model and means what it makes of it.
   Clean data must have a density that vanishes at the border of its support: a trace of discrete or bounded
   data diverges, and noise is the cure.
 
@@ -46,7 +48,9 @@ def score_matching(process=None, *, width: int = WIDTH) -> Objective:
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
 
 
-def matching_terms(process, draw, square, trace, collections=None):
+def matching_terms(
+  process: Any, draw: Placed, square: jax.Array, trace: jax.Array, collections: Any = None
+) -> Terms:
   """The terms of every form of score matching, from its square [B] and its trace [B]."""
   return terms(
     square + 2.0 * trace + constant(process, draw),

@@ -1,23 +1,31 @@
 """Score matching from values of the energy alone: sliced and denoising score matching by finite
 differences."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import directional
-from diffusion.losses.base import Objective, terms
+from diffusion.losses.base import Objective, Placed, terms
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.losses.sliced import mean_projection, projections
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
-FIELDS = ("energy", "score")
+SOURCES = ("energy", "score")
 
 
 def finite_difference_sliced_score_matching(
-  process=None, *, step: float = 0.1, field: str = "energy", directions: str = "sphere", num_slices: int = 1
+  process: Any = None,
+  *,
+  step: float = 0.1,
+  view: str = "energy",
+  directions: str = "sphere",
+  num_slices: int = 1,
 ) -> Objective:
   """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x
   (arXiv:2007.03317).
@@ -28,7 +36,7 @@ def finite_difference_sliced_score_matching(
       D / step^2 [ (f(x+u) - f(x-u))^2 / 8 + f(x+u) + f(x-u) - 2 f(x) ]   (u in units of sigma),
 
   plus D, so it is comparable with every other form of score matching here; on clean data (process=None) u has
-  length `step` itself, and D is left out. field='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square
+  length `step` itself, and D is left out. view='score' takes ||(s(x+u) + s(x-u)) / 2||^2 for the square
   (FD-SSM-VR).
 
   The bias is O(step^2), and it is nought where f is quadratic. In float32 the rounding of f leaves an error
@@ -37,7 +45,7 @@ def finite_difference_sliced_score_matching(
   no second derivative.
 
   batch: a dict with 'x' [B, ...]; needs `energy` or `score`. Raises ValueError for a step that is not
-  positive, another field, other directions, or what is no process.
+  positive, another `view`, other directions, or what is no process.
 
   >>> from diffusion import losses, processes
   >>> fd = losses.finite_difference_sliced_score_matching(processes.edm())
@@ -46,8 +54,8 @@ def finite_difference_sliced_score_matching(
   """
   name = "finite_difference_sliced_score_matching"
   check_step(step, name)
-  if field not in FIELDS:
-    raise ValueError(f"{name} has no field {field!r}: choose one of {', '.join(FIELDS)}")
+  if view not in SOURCES:
+    raise ValueError(f"{name} takes no differences of the view {view!r}: choose one of {', '.join(SOURCES)}")
   draw = with_directions(process, name, directions, num_slices)
 
   def of_energy(roles, placed, params, state, clock):
@@ -69,15 +77,15 @@ def finite_difference_sliced_score_matching(
   return Objective(
     name=name,
     draw=draw,
-    evaluate=of_energy if field == "energy" else of_score,
+    evaluate=of_energy if view == "energy" else of_score,
     process=process,
-    needs={"model": {field: name}},
+    needs={"model": {view: name}},
     bias_order=2,
   )
 
 
 def finite_difference_denoising_score_matching(
-  process, *, step: float = 0.1, directions: str = "sphere", num_slices: int = 1
+  process: Any, *, step: float = 0.1, directions: str = "sphere", num_slices: int = 1
 ) -> Objective:
   """FD-DSM: `denoising_score_matching` along random directions, from two energies (arXiv:2007.03317).
 
@@ -115,7 +123,9 @@ def finite_difference_denoising_score_matching(
   )
 
 
-def along_energy(process, roles, placed, order, step):
+def along_energy(
+  process: Any, roles: Mapping[str, Any], placed: Placed, order: int, step: float
+) -> tuple[jax.Array, ...]:
   """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u
   from end to end."""
   x, v = placed.x_t, placed.targets["direction"]
@@ -128,12 +138,12 @@ def along_energy(process, roles, placed, order, step):
   return jax.vmap(along, in_axes=1, out_axes=1)(v)
 
 
-def unit_step(step, x) -> float:
+def unit_step(step: float, x: jax.Array) -> float:
   """The step along v of norm sqrt(D) that moves by `step`."""
   return float(step / np.sqrt(np.prod(x.shape[1:])))
 
 
-def check_step(step, who):
+def check_step(step: Any, who: str) -> None:
   """Raises ValueError unless the step is positive."""
   if not step > 0:
     raise ValueError(f"{who} takes a step of positive length, in units of sigma (0.1 is a start), got {step}")

@@ -1,7 +1,9 @@
 """Times drawn in proportion to a weight, by a table of its integral."""
 
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -20,17 +22,20 @@ class Tabulated:
   sample = times.by_inverse_cdf
 
   @property
-  def t_min(self):
+  def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.nodes[0]
 
   @property
-  def t_max(self):
+  def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.nodes[-1]
 
   def _tables(self, like):
     return tuple(jnp.asarray(table).astype(like.dtype) for table in (self.nodes, self.density, self.cdf))
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     nodes, density, cdf = self._tables(u)
     k = jnp.clip(jnp.searchsorted(cdf, u, side="right") - 1, 0, nodes.size - 2)
     width = nodes[k + 1] - nodes[k]
@@ -41,12 +46,20 @@ class Tabulated:
     step = 2.0 * rest / jnp.maximum(density[k] + root, jnp.finfo(u.dtype).tiny)
     return nodes[k] + jnp.clip(step, 0.0, width)
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     nodes, density, _ = self._tables(t)
     return jnp.where((t >= nodes[0]) & (t <= nodes[-1]), jnp.log(jnp.interp(t, nodes, density)), -jnp.inf)
 
 
-def importance(weight, process=None, t_min=None, t_max=None, *, num_nodes: int = 1024) -> times.TimeSampler:
+def importance(
+  weight: Callable[[Any, Any], Any],
+  process: Any = None,
+  t_min: Any = None,
+  t_max: Any = None,
+  *,
+  num_nodes: int = 1024,
+) -> times.TimeSampler | times.Open:
   """Times with density proportional to weight(process, t) (arXiv:2101.09258, section 4 for likelihood
   weighting).
 

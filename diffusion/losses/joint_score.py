@@ -1,11 +1,15 @@
 """The time score and the data score learned together, on one draw and with one weight."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import split_keys
+from diffusion.losses.base import Objective, split_keys
 from diffusion.losses.directions import random_directions
 from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
+from diffusion.losses.time_weights import LossHistory
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
@@ -13,13 +17,21 @@ DATA_TERMS = ("sliced", "denoising", "exact")
 
 
 def joint_score_matching(
-  path, data="sliced", *, balance=(1.0, 1.0), weight=None, history=None, t_min=None, t_max=None
-):
-  """Time score matching plus score matching of x, both times the same weight w (arXiv:2111.11010, eq. 13).
+  path: Any,
+  data: str = "sliced",
+  *,
+  balance: tuple[float, float] = (1.0, 1.0),
+  weight: Callable[[Any, Any], Any] | None = None,
+  history: LossHistory | None = None,
+  t_min: Any = None,
+  t_max: Any = None,
+) -> Objective:
+  """Joint score matching: time score matching plus score matching of x, both times the same weight w
+  (arXiv:2111.11010, eq. 13).
 
   The data term is, in expectation and up to a constant, w ||score - grad log p_t||^2:
 
-    sliced     w (||s||^2 + 2 v^T (ds/dx) v), v of random signs (arXiv:1905.07088, eq. 8, with the exact square)
+    sliced     w (||s||^2 + 2 v^T (ds/dx) v), v of random signs (arXiv:1905.07088, eq. 8, the square exact)
     exact      w (||s||^2 + 2 tr ds/dx), D forward passes
     denoising  w ||s + eps/sigma||^2, of a path with noise; minus nothing, so it is never below zero
 

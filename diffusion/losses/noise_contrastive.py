@@ -1,19 +1,21 @@
 """Noise-contrastive estimation: an unnormalised density by telling data from noise."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion.losses.base import Objective, terms
-from diffusion.losses.reference_noise import check_noise, gaussian_noise, levels, with_normals
+from diffusion.losses.reference_noise import Noise, check_noise, gaussian_noise, levels, with_normals
 from diffusion.precision import at_least_single
 
 
 def noise_contrastive_estimation(
-  process=None, noise=None, *, num_noise: int = 1, learn_normalizer: bool = True
+  process: Any = None, noise: Noise | None = None, *, num_noise: int = 1, learn_normalizer: bool = True
 ) -> Objective:
-  """The logistic loss of data against noise, with logit -energy - log Z - log q - log num_noise (Gutmann and
-  Hyvarinen, JMLR 13, 2012).
+  """Noise-contrastive estimation: the logistic loss of data against noise, with logit -energy - log Z - log
+  q - log num_noise (Gutmann and Hyvarinen, JMLR 13, 2012).
 
   -log sigmoid(logit(x)) - sum over `num_noise` noise points z of log sigmoid(-logit(z)); least where
   exp(-energy) / Z is the density of the data. log Z is a number in params['loss'] that starts at 0 (on x_t of

@@ -1,6 +1,8 @@
 """Diffusion recovery likelihood: an energy for each noise level, fitted by recovering a point from a noisier
 one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,17 +18,17 @@ STARTS = ("noisy", "gaussian")
 
 
 def recovery_likelihood(
-  process,
-  levels=10,
+  process: Any,
+  levels: Any = 10,
   *,
   steps: int = 30,
-  step=0.3,
+  step: Any = 0.3,
   start: str = "noisy",
   adjusted: bool = False,
   data_std: float = 1.0,
 ) -> Objective:
-  """The likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps (arXiv:2012.08125, eq. 7-9), as a
-  contrast of energies.
+  """Diffusion recovery likelihood: the likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps
+  (arXiv:2012.08125, eq. 7-9), as a contrast of energies.
 
     p(x_i | x_{i+1}) ~ exp(-energy(x_i, t_i) - |x_{i+1} - gain x_i|^2 / (2 noise^2))
 
@@ -117,7 +119,7 @@ def recovery_likelihood(
   )
 
 
-def level_of(table, t):
+def level_of(table: Any, t: jax.Array) -> jax.Array:
   """The level [B] that each time lies at or above; the lowest for times below it."""
   edges = jnp.asarray(table.t, t.dtype)
   return jnp.clip(jnp.searchsorted(edges, t, side="right") - 1, 0, table.count - 1)

@@ -3,10 +3,13 @@ likelihood."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion.losses.base import Draw, Placed
 from diffusion.losses.directions import with_directions
 from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
@@ -29,7 +32,7 @@ class Noise:
   learned: bool = False
 
 
-def gaussian_noise(mean=0.0, std=1.0) -> Noise:
+def gaussian_noise(mean: Any = 0.0, std: Any = 1.0) -> Noise:
   """N(mean, std^2 I) as a guess of the data, noised by the process: N(alpha mean, (alpha^2 std^2 + sigma^2)
   I).
 
@@ -45,7 +48,7 @@ def gaussian_noise(mean=0.0, std=1.0) -> Noise:
   return _gaussian(lambda key: {}, lambda params: given, learned=False)
 
 
-def fitted_gaussian_noise(mean=0.0, std=1.0) -> Noise:
+def fitted_gaussian_noise(mean: Any = 0.0, std: Any = 1.0) -> Noise:
   """A Gaussian with a mean and a standard deviation for every dimension, learned by maximum likelihood in the
   loss.
 
@@ -87,13 +90,13 @@ def _gaussian(init, values, *, learned):
   return Noise(init, sample, log_prob, learned)
 
 
-def check_std(std):
+def check_std(std: Any) -> None:
   """Raises ValueError unless every standard deviation is positive."""
   if not np.all(np.asarray(std) > 0):
     raise ValueError(f"the standard deviation of the noise is positive, got {std}")
 
 
-def check_noise(noise, who):
+def check_noise(noise: Any, who: str) -> None:
   """Raises TypeError unless it is a `Noise`."""
   if not isinstance(noise, Noise):
     raise TypeError(
@@ -101,7 +104,7 @@ def check_noise(noise, who):
     )
 
 
-def with_normals(process, who, num):
+def with_normals(process: Any, who: str, num: int) -> Callable[..., Draw]:
   """The draw of x_t with targets['normal'] [B, num, ...], which the noise turns into its samples in
   `evaluate`."""
   inner = with_directions(process, who, "gaussian", num)
@@ -113,7 +116,7 @@ def with_normals(process, who, num):
   return draw
 
 
-def levels(process, placed):
+def levels(process: Any, placed: Placed) -> tuple[jax.Array, jax.Array]:
   """(alpha [B], sigma [B]); one and zero on clean data."""
   if process is None:
     one = jnp.ones(placed.x_t.shape[0], placed.x_t.dtype)

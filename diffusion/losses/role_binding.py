@@ -32,8 +32,8 @@ class Roles:
   ) -> dict[str, Any]:
     """{role: denoiser} with these parameters. `train` reaches the trainable roles only.
 
-    A role without an entry in `params` keeps the parameters of its own denoiser: an oracle has none, and published
-    weights bring theirs. Raises ValueError for one whose denoiser is a template without any.
+    A role without an entry in `params` keeps the parameters of its own denoiser: an oracle has none, and
+    published weights bring theirs. Raises ValueError for one whose denoiser is a template without any.
     """
     collections = collections or {}
     bound = {}
@@ -55,10 +55,10 @@ class Roles:
 def roles(*, trainable: tuple[str, ...] = ("model",), **denoisers: Denoiser) -> Roles:
   """The roles of a loss: which denoiser plays which part.
 
-  Each role (model, teacher, fake, target, ...) is any denoiser: a network, an oracle, a guided model, a composition, or
-  functions (`denoisers.from_functions(energy=f)`). Parameters are arguments: the loss is called with
-  params = {role: parameters, 'loss': loss parameters}. Only trainable roles pass gradients to their parameters and run
-  in training mode; gradients with respect to inputs pass through all.
+  Each role (model, teacher, fake, target, ...) is any denoiser: a network, an oracle, a guided model, a
+  composition, or functions (`denoisers.from_functions(energy=f)`). Parameters are arguments: the loss is
+  called with params = {role: parameters, 'loss': loss parameters}. Only trainable roles pass gradients to
+  their parameters and run in training mode; gradients with respect to inputs pass through all.
 
   Raises ValueError for a role that does not exist, TypeError for what is no denoiser.
 
@@ -88,12 +88,12 @@ def check_needs(objective: Any, given: Roles) -> None:
     for name, who in names.items():
       if role not in given.denoisers:
         raise ValueError(
-          f"{who} needs '{name}' of the role '{role}', but losses.roles(...) has the roles {sorted(given.denoisers)}: "
-          f"pass losses.roles({role}=...) too"
+          f"{who} needs '{name}' of the role '{role}', but losses.roles(...) has the roles "
+          f"{sorted(given.denoisers)}: pass losses.roles({role}=...) too"
         )
       answered = given.denoisers[role].views
       if name not in answered:
         raise ValueError(
-          f"{who} needs '{name}' of the role '{role}', which answers only {sorted(answered)}: pass a denoiser "
-          f"with that view, such as denoisers.from_functions({name}=f)"
+          f"{who} needs '{name}' of the role '{role}', which answers only {sorted(answered)}: pass a "
+          f"denoiser with that view, such as denoisers.from_functions({name}=f)"
         )

@@ -1,11 +1,14 @@
 """Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone, with
 antithetic variance reduction."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import Objective, layer, terms
+from diffusion.losses.base import Objective, Placed, layer, terms
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.directions import predicted_noise
 from diffusion.losses.weights import check_weight
@@ -14,7 +17,7 @@ from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
 def second_order_score_matching(
-  process,
+  process: Any,
   rank: int | None = None,
   *,
   variance_reduced: bool = True,
@@ -22,19 +25,20 @@ def second_order_score_matching(
   residual: bool = False,
   score_role: str = "model",
 ) -> Objective:
-  """D2SM alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t = alpha x0 + sigma z (arXiv:2111.04726).
+  """Second-order denoising score matching alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t =
+  alpha x0 + sigma z (arXiv:2111.04726).
 
   Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the
   paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2
   times the squared error of the score.
 
-  The field 'hessian', (x, t, cond) -> [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
+  The view 'hessian', [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
   full, the diagonal alone (then against the diagonal of the target alone), or a diagonal plus signed low
   rank, which costs O(D rank^2) and forms no D x D matrix.
 
   Args:
     process: a Gaussian process.
-    rank: how many factors the field must have: 0 for a diagonal, None for whatever it returns.
+    rank: how many factors it must have: 0 for a diagonal, None for whatever it returns.
     variance_reduced: evaluate at mirrored noise and at the point without noise (D2SM-VR): the same
       expectation, three evaluations, and a gradient whose noise is smaller by a factor of order (sigma /
       alpha)^2 where the noise is small.
@@ -47,7 +51,7 @@ def second_order_score_matching(
     score_role: whose score is s1: 'model', or 'teacher' for one that was trained before.
 
   batch: a dict with 'x' [B, ...]. Raises ValueError for what is no Gaussian process, a rank above the
-  dimension (as soon as the dimension is known, before anything is compiled), and a field of another form.
+  dimension (as soon as the dimension is known, before anything is compiled), and a Hessian of another form.
 
   >>> from diffusion import losses, processes
   >>> sorted(losses.second_order_score_matching(processes.edm(), rank=2).needs["model"])
@@ -72,13 +76,13 @@ def second_order_score_matching(
 
 def second_order(
   rank: int | None = None,
-  weight=1.0,
+  weight: Any = 1.0,
   *,
   variance_reduced: bool = True,
   frozen_score: bool = False,
   residual: bool = False,
   score_role: str = "model",
-):
+) -> Callable[[Objective], Objective]:
   """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same
   x_t and noise.
 
@@ -89,7 +93,8 @@ def second_order(
   Raises ValueError on an objective whose noise is not Gaussian, where the weight does not fit, and as there.
 
   >>> from diffusion import losses, processes
-  >>> losses.chain(losses.denoising_score_matching(processes.edm()), losses.second_order(rank=2, weight=0.5)).name
+  >>> dsm = losses.denoising_score_matching(processes.edm())
+  >>> losses.chain(dsm, losses.second_order(rank=2, weight=0.5)).name
   'second_order(denoising_score_matching)'
   """
   name = "second_order"
@@ -104,10 +109,18 @@ def second_order(
   return transform
 
 
-def squared_error(process, rank, variance_reduced, frozen_score, residual, score_role, who):
+def squared_error(
+  process: Any,
+  rank: int | None,
+  variance_reduced: bool,
+  frozen_score: bool,
+  residual: bool,
+  score_role: str,
+  who: str,
+) -> Callable[..., jax.Array]:
   """(roles, placed) -> [B]: the value above."""
   if rank is not None:
-    check_rank(rank, np.inf, who)
+    check_rank(rank, np.inf, who)  # pyright: ignore[reportArgumentType] (no dimension is known yet)
 
   def squared(roles, placed):
     x0, z = noise_of(placed, who)
@@ -121,7 +134,7 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
       x with its noise."""
       value = roles["model"](x, placed.t, placed.cond, views=("hessian",)).hessian
       hessian = as_symmetric(
-        jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the field 'hessian' of {who}"
+        jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the view 'hessian' of {who}"
       )
       check_form(hessian, rank, who)
       model, score = hessian.rescaled(sigma), scaled_score(x)
@@ -145,7 +158,13 @@ def squared_error(process, rank, variance_reduced, frozen_score, residual, score
   return squared
 
 
-def plus(objective, squared, weight, name, needs):
+def plus(
+  objective: Objective,
+  squared: Callable[..., jax.Array],
+  weight: Any,
+  name: str,
+  needs: Mapping[str, Mapping[str, str]],
+) -> Objective:
   """The objective with weight times squared(roles, placed) [B] added to its interior, and as the metric
   `name`."""
   scheduled = callable(weight)
@@ -161,7 +180,9 @@ def plus(objective, squared, weight, name, needs):
   return layer(objective, change, name=name, needs=needs)
 
 
-def score_of(process, roles, placed, role, frozen):
+def score_of(
+  process: Any, roles: Mapping[str, Any], placed: Placed, role: str, frozen: bool
+) -> Callable[[jax.Array], jax.Array]:
   """The function x -> sigma times the role's score, flattened [B, D]."""
   predicted = predicted_noise(process, {"model": roles[role]}, placed)
 
@@ -173,7 +194,7 @@ def score_of(process, roles, placed, role, frozen):
   return scaled_score
 
 
-def noise_of(draw, who):
+def noise_of(draw: Placed, who: str) -> tuple[jax.Array, jax.Array]:
   """(x0, noise flattened [B, D] in at least float32) of a draw. Raises ValueError where it has none."""
   if isinstance(draw, tuple) or draw.noise is None or draw.x0 is None:
     raise ValueError(
@@ -183,7 +204,7 @@ def noise_of(draw, who):
   return draw.x0, draw.noise.reshape(draw.noise.shape[0], -1).astype(at_least_single(draw.noise.dtype))
 
 
-def check_gaussian(process, who, on):
+def check_gaussian(process: Any, who: str, on: str) -> None:
   """Raises ValueError for what is no Gaussian process."""
   if getattr(process, "kind", None) != "gaussian":
     raise ValueError(
@@ -193,26 +214,26 @@ def check_gaussian(process, who, on):
     )
 
 
-def kind_of(process) -> str:
+def kind_of(process: Any) -> str:
   """What to call a process in a message."""
   return "none" if process is None else getattr(process, "name", "") or type(process).__name__
 
 
-def check_form(hessian, rank, who):
-  """Raises ValueError unless the field returned what the rank says."""
+def check_form(hessian: Any, rank: int | None, who: str) -> None:
+  """Raises ValueError unless the Hessian is what the rank says."""
   if rank is None:
     return
   found = 0 if isinstance(hessian, Diagonal) else hessian.rank if isinstance(hessian, LowRank) else "full"
   if found != rank:
     raise ValueError(
-      f"{who} was built with rank={rank}, and the field 'hessian' returned rank {found} "
+      f"{who} was built with rank={rank}, and the view 'hessian' returned rank {found} "
       f"({type(hessian).__name__}): "
       "build both with one rank, or leave the rank out of the loss"
     )
 
 
-def needs_of(score_role, field, who):
-  """What a term of this order needs: the field from the model, the score from its role."""
+def needs_of(score_role: str, view: str, who: str) -> dict[str, dict[str, str]]:
+  """What a term of this order needs: the view from the model, the score from its role."""
   if score_role == "model":
-    return {"model": {"score": who, field: who}}
-  return {"model": {field: who}, score_role: {"score": who}}
+    return {"model": {"score": who, view: who}}
+  return {"model": {view: who}, score_role: {"score": who}}

@@ -1,13 +1,26 @@
 """Short Langevin chains, one an example, from which no gradient comes back: the negatives of contrastive
 objectives."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from diffusion.precision import sum_rows
 
 
-def short_run(energy, known, x, keys, size, *, steps, adjusted=False, first=None):
+def short_run(
+  energy: Callable[[jax.Array], jax.Array],
+  known: Callable[[jax.Array], jax.Array],
+  x: jax.Array,
+  keys: jax.Array,
+  size: Any,
+  *,
+  steps: int,
+  adjusted: bool = False,
+  first: Any = None,
+) -> tuple[jax.Array, jax.Array]:
   """The end of a Langevin chain in exp(-energy - known) from x, with its gradient stopped.
 
     x <- x - size/2 (energy' + known') + sqrt(size) z

@@ -1,5 +1,7 @@
 """Sliced score matching: the trace along random directions."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -11,9 +13,10 @@ from diffusion.processes.base import expand
 
 
 def sliced_score_matching(
-  process=None, *, variance_reduced: bool = True, directions: str = "rademacher", num_slices: int = 1
+  process: Any = None, *, variance_reduced: bool = True, directions: str = "rademacher", num_slices: int = 1
 ) -> Objective:
-  """(v . s)^2 + 2 v^T (ds/dx) v over random v with E v v^T = I (arXiv:1905.07088; the paper has half of it).
+  """Sliced score matching: (v . s)^2 + 2 v^T (ds/dx) v over random v with E v v^T = I (arXiv:1905.07088;
+  the paper has half of it).
 
   Unbiased for `score_matching`, with the same units: on x_t of a process sigma^2 times it, plus D; on clean
   data (process=None) as it stands. `variance_reduced` takes the square term exactly (SSM-VR), which costs
@@ -51,12 +54,12 @@ def sliced_score_matching(
   return Objective(name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"score": name}})
 
 
-def projections(v, values):
+def projections(v: jax.Array, values: jax.Array) -> jax.Array:
   """v . values of each direction: [B, K, ...] -> [B, K], in at least float32."""
   product = (v * values).astype(at_least_single(values.dtype))
   return jnp.sum(product.reshape(*v.shape[:2], -1), axis=2)
 
 
-def mean_projection(v, values):
+def mean_projection(v: jax.Array, values: jax.Array) -> jax.Array:
   """The mean over directions of v . values: [B, K, ...] -> [B]."""
   return jnp.mean(projections(v, values), axis=1)

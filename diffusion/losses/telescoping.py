@@ -1,5 +1,7 @@
 """Ratios by classification: one classifier, or one a bridge, in the place of a time score."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,17 +12,18 @@ from diffusion.precision import at_least_single
 from diffusion.processes.paths import as_path
 
 
-def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objective:
+def telescoping_ratio(path: Any, num_bridges: int, *, power: float = 1.0) -> Objective:
   """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks
   (arXiv:2006.12204, eq. 4-6).
 
-  It trains the same field as time score matching, so that the baseline has the same interface: the logit
+  It trains the same view as time score matching, so that the baseline has the same interface: the logit
   between the waymarks t_k and t_k+1 is (t_k+1 - t_k) time_score(x, middle), so the log-ratio is the sum over
   `density_ratio.bridges(path, num)`, and as the bridges grow in number the logit over the length becomes the
   time score (arXiv:2111.11010, section 3).
 
   The sampled time chooses the bridge that it lies in; all bridges weigh alike. The value is the cross-entropy
-  in nats of both ends of the bridge, made from the same examples and noise (2 log 2 for a field of zero).
+  in nats of both ends of the bridge, made from the same examples and noise (2 log 2 for a time score of
+  zero).
 
   Args:
     path: a path or a Gaussian process.
@@ -72,7 +75,7 @@ def telescoping_ratio(path, num_bridges: int, *, power: float = 1.0) -> Objectiv
   )
 
 
-def classifier_ratio(path) -> Objective:
+def classifier_ratio(path: Any) -> Objective:
   """A single logistic classifier between p_1 and p_0, or noise contrastive estimation of their ratio
   (arXiv:2006.12204, eq. 2).
 

@@ -1,6 +1,9 @@
 """Third-order denoising score matching, for few dimensions: the third derivative of log p_t from the
 noise."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -13,16 +16,17 @@ LARGEST = 32
 """Dimensions above which D^3 numbers a row are no longer small."""
 
 
-def third_order_score_matching(process, *, frozen_lower: bool = False) -> Objective:
-  """|| sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3 sym(I x z) ||^2 over all D^3 entries.
+def third_order_score_matching(process: Any, *, frozen_lower: bool = False) -> Objective:
+  """Third-order denoising score matching: || sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3
+  sym(I x z) ||^2 over all D^3 entries.
 
   By the recursion of arXiv:2111.04726, in its centred form: with H_n the n-th derivative of p_t over p_t,
   H_(n+1) = grad H_n + H_n x s1, and H_n = E[(-1)^n He_n(z) | x_t] / sigma^n. Its minimiser is s3 = third
   derivative of log p_t where s1 and s2 are the lower ones; sigma^6 s3 / alpha^3 is the third cumulant of x0
   given x_t.
 
-  Fields: 'score', 'hessian' (any form, taken dense) and 'third_derivative', (x, t, cond) -> [B, D, D, D],
-  symmetric. `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
+  Views needed: 'score', 'hessian' (any form, taken dense) and 'third_derivative', [B, D, D, D], symmetric.
+  `frozen_lower` lets no gradient into the lower two. Raises ValueError for what is no Gaussian
   process, and above 32 dimensions.
 
   >>> from diffusion import losses, processes
@@ -46,14 +50,15 @@ def third_order_score_matching(process, *, frozen_lower: bool = False) -> Object
   )
 
 
-def third_order(weight=1.0, *, frozen_lower: bool = True):
+def third_order(weight: Any = 1.0, *, frozen_lower: bool = True) -> Callable[[Objective], Objective]:
   """The transform that adds weight times `third_order_score_matching` on the objective's own draw.
 
   It goes after `second_order`, which learns s2; by default the lower orders learn nothing from it. Raises as
   there.
 
   >>> from diffusion import losses, processes
-  >>> losses.chain(losses.denoising_score_matching(processes.edm()), losses.second_order(), losses.third_order(0.1)).name
+  >>> dsm = losses.denoising_score_matching(processes.edm())
+  >>> losses.chain(dsm, losses.second_order(), losses.third_order(0.1)).name
   'third_order(second_order(denoising_score_matching))'
   """
   name = "third_order"
@@ -65,12 +70,12 @@ def third_order(weight=1.0, *, frozen_lower: bool = True):
   return transform
 
 
-def needs(who):
-  """The three fields."""
+def needs(who: str) -> dict[str, dict[str, str]]:
+  """The three views."""
   return {"model": {**needs_of("model", "hessian", who)["model"], "third_derivative": who}}
 
 
-def squared_error(process, frozen_lower, who):
+def squared_error(process: Any, frozen_lower: bool, who: str) -> Callable[..., jax.Array]:
   """(roles, placed) -> [B]: the value above."""
 
   def squared(roles, placed):
@@ -86,7 +91,7 @@ def squared_error(process, frozen_lower, who):
     first = score_of(process, roles, placed, "model", frozen_lower)(x)
     second = (
       as_symmetric(
-        roles["model"](x, t, cond, views=("hessian",)).hessian, size, f"the field 'hessian' of {who}"
+        roles["model"](x, t, cond, views=("hessian",)).hessian, size, f"the view 'hessian' of {who}"
       )
       .rescaled(sigma)
       .dense()
@@ -107,12 +112,12 @@ def squared_error(process, frozen_lower, who):
   return squared
 
 
-def cube(v):
+def cube(v: jax.Array) -> jax.Array:
   """v x v x v: [B, D] -> [B, D, D, D]."""
   return v[:, :, None, None] * v[:, None, :, None] * v[:, None, None, :]
 
 
-def three(matrix, v):
+def three(matrix: jax.Array, v: jax.Array) -> jax.Array:
   """M_ij v_k + M_ik v_j + M_jk v_i: [B, D, D] and [B, D] -> [B, D, D, D]."""
   return (
     matrix[:, :, :, None] * v[:, None, None, :]

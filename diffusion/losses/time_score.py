@@ -1,5 +1,8 @@
 """Time score matching: the slope of log p_t(x) in t, learned without knowing it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -21,10 +24,15 @@ from diffusion.processes.paths import Path, as_path
 
 
 def time_score_matching(
-  path, *, weight=None, history: LossHistory | None = None, t_min=None, t_max=None
+  path: Any,
+  *,
+  weight: Callable[[Any, Any], Any] | None = None,
+  history: LossHistory | None = None,
+  t_min: Any = None,
+  t_max: Any = None,
 ) -> Objective:
-  """The squared error of the time score d/dt log p_t(x), up to a constant free of the model
-  (arXiv:2111.11010, eq. 11).
+  """Time score matching: the squared error of the time score d/dt log p_t(x), up to a constant free of the
+  model (arXiv:2111.11010, eq. 11).
 
   Integrated by parts in t at fixed x, under uniform times on [t_min, t_max] of length T and with w the
   weight:
@@ -44,8 +52,8 @@ def time_score_matching(
     t_min, t_max: the interval, inside of the path's; the time sampler must have the same.
 
   The batch is a dict with 'x' [B, ...] where one end of the path is data, and a pair of such dicts, that of
-  p_0 and that of p_1, where both are. Field needed: 'time_score', (x, t, cond) -> [B], whose derivative in t
-  is taken in forward mode.
+  p_0 and that of p_1, where both are. View needed: 'time_score', [B], whose derivative in t is
+  taken in forward mode.
 
   Raises:
     ValueError: something without a path, an interval outside of it, a weight that does not fit, a batch of
@@ -80,13 +88,7 @@ def time_score_matching(
       metrics["without_history"] = objective(*(a.astype(value.dtype) for a in weighting.base(t)))
     return terms(interior, boundary, metrics)
 
-  def init(key):
-    del key
-    return {}, history.init()
-
-  def update(state, t, terms):
-    return history.update(state, weighting.place(t), terms.metrics["without_history"])
-
+  init, update = (no_init, no_update) if history is None else _kept(history, weighting)
   return Objective(
     name=name,
     draw=drawing(path_of(path), name),
@@ -94,19 +96,28 @@ def time_score_matching(
     evaluate=evaluate,
     process=_on_interval(path, inner),
     takes_weight=True,
-    init=no_init if history is None else init,
-    update=no_update if history is None else update,
+    init=init,
+    update=update,
     needs={"model": {"time_score": name}},
     interval=(inner.t_min, inner.t_max),
   )
 
 
-def path_of(path) -> Path:
+def _kept(history: LossHistory, weighting: Weighting) -> tuple[Callable[..., Any], Callable[..., Any]]:
+  """The init and update of an objective whose state is a history of its losses."""
+  init = lambda key: ({}, history.init())
+  update = lambda state, t, terms: history.update(state, weighting.place(t), terms.metrics["without_history"])
+  return init, update
+
+
+def path_of(path: Any) -> Path:
   """The path itself, or that of a process."""
   return as_path(path, "time_score_matching")
 
 
-def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
+def make_weighting(
+  path: Any, weight: Callable[[Any, Any], Any] | None, history: Any, t_min: Any, t_max: Any, name: str
+) -> Weighting:
   """The weight on the interval, checked. Raises ValueError."""
   inner = as_path(path, name)
   low, high = (end if given is None else given for end, given in ((inner.t_min, t_min), (inner.t_max, t_max)))
@@ -124,12 +135,12 @@ def make_weighting(path, weight, history, t_min, t_max, name) -> Weighting:
   weight = noise_variance() if weight is None else weight
   if not callable(weight):
     raise ValueError(f"weight is a function (path, t) such as losses.both_ends(), got {weight!r}")
-  inner = inner.replace(t_min=low, t_max=high)
+  inner = inner.replace(t_min=low, t_max=high)  # pyright: ignore[reportAttributeAccessIssue] (of struct.dataclass)
   check_weight(weight, inner, name)
   return Weighting(inner, weight, history)
 
 
-def drawing(path: Path, name):
+def drawing(path: Path, name: str) -> Callable[..., Draw]:
   """The draw of an objective on a path: paired examples of its ends, and noise."""
   pair = path.ends == ("data", "data")
 
@@ -143,12 +154,12 @@ def drawing(path: Path, name):
   return draw
 
 
-def point(path: Path, placed: Placed, t):
+def point(path: Path, placed: Placed, t: jax.Array) -> jax.Array:
   """Where the path is at times t: [B, ...], with the same ends and noise."""
   return path.corrupt(placed.x0, placed.noise, t, placed.x1).astype(placed.x_t.dtype)
 
 
-def checked(value, t, name):
+def checked(value: jax.Array, t: jax.Array, name: str) -> jax.Array:
   """The time score, which is one number an example."""
   if value.shape != t.shape:
     raise ValueError(
@@ -157,7 +168,7 @@ def checked(value, t, name):
   return value
 
 
-def _ends_of(path, batch, pair, name):
+def _ends_of(path, batch, pair, name) -> tuple[Any, Any, Any, Any]:
   """(x0, x1, cond, the dict with the rows) of a batch. Raises ValueError for another form."""
   if pair:
     if (

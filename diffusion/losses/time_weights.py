@@ -16,7 +16,7 @@ from flax import struct
 from diffusion.processes.paths import as_path
 
 
-def noise_variance():
+def noise_variance() -> Callable[[Any, Any], Any]:
   """The variance of the noise in x_t: the default of the paper, zero where a path ends in data without noise.
 
   >>> from diffusion import processes
@@ -26,13 +26,14 @@ def noise_variance():
   return lambda path, t: as_path(path).blend(t).variance
 
 
-def diffusion_coefficient():
+def diffusion_coefficient() -> Callable[[Any, Any], Any]:
   """g(t)^2 of a diffusion, the "likelihood weighting" of density ratios (arXiv:2111.11010, appendix).
 
   g^2 = dv/dt - 2 v d log a/dt; of a path from noise to data the same with time reversed.
 
   >>> from diffusion import processes
-  >>> bool(abs(diffusion_coefficient()(processes.vp_linear(), np.array(0.5)) - (0.1 + 0.5 * 19.9)) < 1e-9)    # beta(t)
+  >>> found = diffusion_coefficient()(processes.vp_linear(), np.array(0.5))
+  >>> bool(abs(found - (0.1 + 0.5 * 19.9)) < 1e-9)  # beta(t)
   True
   """
 
@@ -51,7 +52,7 @@ def diffusion_coefficient():
   return weight
 
 
-def both_ends():
+def both_ends() -> Callable[[Any, Any], Any]:
   """4 s (1 - s) with s the place of t in the path's interval: zero at both ends, so the objective has no
   boundary terms.
 
@@ -88,9 +89,10 @@ class LossHistory:
   fit: str = struct.field(pytree_node=False)
 
   def init(self) -> History:
+    """The history before the first loss."""
     return History(jnp.zeros((self.slots, self.length)), jnp.zeros(self.slots, jnp.int32))
 
-  def at_slots(self, history):
+  def at_slots(self, history: History) -> jax.Array:
     """Weights [slots], at most one: sqrt of the mean square, mixed with a share 1/slots of the uniform
     one."""
     root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=1))
@@ -99,7 +101,7 @@ class LossHistory:
     full = jnp.all(history.count >= self.length)
     return jnp.where(full, mixed / jnp.max(mixed), 1.0)
 
-  def __call__(self, history, place):
+  def __call__(self, history: History, place: jax.Array) -> jax.Array:
     """The weight at places [B] of the interval, from 0 to 1; continuous and piecewise differentiable in
     them."""
     values = jax.lax.stop_gradient(self.at_slots(history)).astype(place.dtype)
@@ -111,7 +113,7 @@ class LossHistory:
     gram = features.T @ features + 1e-3 * jnp.eye(5, dtype=place.dtype)
     return jnp.abs(powers(place) @ jnp.linalg.solve(gram, features.T @ values))
 
-  def update(self, history, place, losses):
+  def update(self, history: History, place: jax.Array, losses: jax.Array) -> History:
     """The history with the losses [B] of a batch at places [B]; a slot that the batch missed keeps what it
     had."""
     slot = jnp.clip(jnp.floor(place * self.slots).astype(jnp.int32), 0, self.slots - 1)
@@ -155,19 +157,19 @@ class Weighting:
   weight: Callable = struct.field(pytree_node=False)
   history: Any = None
 
-  def place(self, t):
+  def place(self, t: jax.Array) -> jax.Array:
     """Where times are in the interval, from 0 to 1."""
     return (t - self.path.t_min) / (self.path.t_max - self.path.t_min)
 
-  def base(self, t):
+  def base(self, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(weight, d weight / dt) without the history, both [B]."""
     return jax.jvp(lambda t: self.weight(self.path, t), (t,), (jnp.ones_like(t),))
 
-  def __call__(self, t, state):
+  def __call__(self, t: jax.Array, state: Any) -> tuple[jax.Array, jax.Array]:
     """(weight, d weight / dt), both [B]."""
     return jax.jvp(lambda t: self._full(t, state), (t,), (jnp.ones_like(t),))
 
-  def at_end(self, end, like, state):
+  def at_end(self, end: Any, like: jax.Array, state: Any) -> jax.Array | None:
     """The weight at t_min or t_max: [B], or None where it is zero for any history."""
     try:
       with np.errstate(all="ignore"):

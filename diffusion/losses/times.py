@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 from jax.scipy.special import ndtr, ndtri
 
+from diffusion.losses.base import Objective
 from diffusion.losses.weights import bounded_log_snr, likelihood
 from diffusion.processes.recovery import recovery_levels
 
@@ -19,19 +20,21 @@ class TimeSampler(Protocol):
   t_min: Any
   t_max: Any
 
-  def sample(self, key, n: int, dtype=jnp.float32):
+  def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
     """Times [n]."""
+    ...
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
     """Log of the density of one time with respect to dt (of the mass, for a ladder)."""
+    ...
 
 
-def by_inverse_cdf(sampler, key, n, dtype=jnp.float32):
+def by_inverse_cdf(sampler: Any, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
   """Times [n], independent; the `sample` of every sampler that has a `quantile`."""
   return sampler.quantile(jax.random.uniform(key, (n,), dtype))
 
 
-def inside(sampler, t, log_density):
+def inside(sampler: Any, t: jax.Array, log_density: jax.Array) -> jax.Array:
   """log_density [B] on the sampler's interval, -inf outside."""
   return jnp.where((t >= sampler.t_min) & (t <= sampler.t_max), log_density, -jnp.inf)
 
@@ -45,10 +48,12 @@ class Uniform:
 
   sample = by_inverse_cdf
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     return self.t_min + (self.t_max - self.t_min) * u
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     return inside(self, t, -jnp.log(jnp.full_like(t, self.t_max - self.t_min)))
 
 
@@ -59,23 +64,28 @@ class LowDiscrepancy:
   base: Any
 
   @property
-  def t_min(self):
+  def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.base.t_min
 
   @property
-  def t_max(self):
+  def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.base.t_max
 
   @property
-  def discrete(self):
+  def discrete(self) -> bool:
+    """Whether the times are those of a ladder."""
     return getattr(self.base, "discrete", False)
 
-  def sample(self, key, n, dtype=jnp.float32):
+  def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
+    """Times [n]."""
     start = jax.random.uniform(key, (), dtype)
     u = jnp.mod(start + jnp.arange(n, dtype=dtype) / n, 1.0)
     return self.base.quantile(u)
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     return self.base.log_density(t)
 
 
@@ -99,13 +109,15 @@ class LogNormalSigma:
     low, high = (self._standard(jnp.full((1,), end, like.dtype))[0] for end in (self.t_min, self.t_max))
     return low, high, ndtr(low), ndtr(high)
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     low, high, below, above = self._ends(u)
     z = jnp.clip(ndtri(below + u * (above - below)), low, high)
     t = self.process.t_of_log_snr(-2.0 * (self.mean + self.std * z))
     return jnp.clip(t, self.t_min, self.t_max)
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     _, _, below, above = self._ends(t)
     slope = 0.5 * likelihood()(self.process, t)  # d log(sigma/alpha) / dt
     z = self._standard(t)
@@ -124,12 +136,14 @@ class LogitNormal:
 
   sample = by_inverse_cdf
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     tiny = jnp.finfo(u.dtype).tiny
     s = jax.nn.sigmoid(self.mean + self.std * ndtri(jnp.clip(u, tiny, 1.0)))
     return self.t_min + (self.t_max - self.t_min) * s
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     width = jnp.full_like(t, self.t_max - self.t_min)
     s = (t - self.t_min) / width
     z = (jnp.log(s) - jnp.log1p(-s) - self.mean) / self.std
@@ -148,14 +162,17 @@ class Ladder:
   sample = by_inverse_cdf
 
   @property
-  def t_min(self):
+  def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.t_max / self.num_steps
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     rung = jnp.minimum(jnp.floor(u * self.num_steps), self.num_steps - 1)
     return (rung + 1.0) / self.num_steps * self.t_max
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     rung = t / self.t_max * self.num_steps
     on = (
       (jnp.abs(rung - jnp.round(rung)) < 1e-3) & (jnp.round(rung) >= 1) & (jnp.round(rung) <= self.num_steps)
@@ -173,18 +190,22 @@ class Listed:
   sample = by_inverse_cdf
 
   @property
-  def t_min(self):
+  def t_min(self) -> Any:
+    """Where the interval starts."""
     return self.times[0]
 
   @property
-  def t_max(self):
+  def t_max(self) -> Any:
+    """Where the interval ends."""
     return self.times[-1]
 
-  def quantile(self, u):
+  def quantile(self, u: jax.Array) -> jax.Array:
+    """The times [B] up to which the probability is u [B]."""
     times = jnp.asarray(self.times, u.dtype)
     return times[jnp.minimum(jnp.floor(u * len(times)).astype(jnp.int32), len(times) - 1)]
 
-  def log_density(self, t):
+  def log_density(self, t: jax.Array) -> jax.Array:
+    """Log of the density at times t [B]: [B], -inf outside of the interval."""
     on = jnp.any(t[:, None] == jnp.asarray(self.times, t.dtype)[None, :], axis=1)
     return jnp.where(on, -jnp.log(jnp.full_like(t, len(self.times))), -jnp.inf)
 
@@ -195,7 +216,8 @@ class Open:
 
   close: Any = struct.field(pytree_node=False)
 
-  def sample(self, key, n, dtype=jnp.float32):
+  def sample(self, key: jax.Array, n: int, dtype: Any = jnp.float32) -> Any:
+    """Times [n]."""
     raise ValueError(
       "this sampler has no interval yet: at_times(...) takes it from the objective's process, "
       "or give t_min and t_max (or the process) to its factory"
@@ -204,7 +226,7 @@ class Open:
   log_density = sample
 
 
-def closed(sampler, objective):
+def closed(sampler: Any, objective: Objective) -> TimeSampler:
   """The sampler with its interval taken from the objective's process where it was left open."""
   if not isinstance(sampler, Open):
     if not callable(getattr(sampler, "sample", None)):
@@ -230,7 +252,7 @@ def _on(process, t_min, t_max):
   return _interval(process.t_min if t_min is None else t_min, process.t_max if t_max is None else t_max)
 
 
-def uniform_times(t_min=None, t_max=None) -> TimeSampler:
+def uniform_times(t_min: Any = None, t_max: Any = None) -> TimeSampler | Open:
   """Uniform on [t_min, t_max]; an end that is None is taken from the objective's process.
 
   >>> float(uniform_times(0.0, 2.0).log_density(jnp.ones(1))[0])
@@ -241,7 +263,7 @@ def uniform_times(t_min=None, t_max=None) -> TimeSampler:
   return Uniform(*_interval(t_min, t_max))
 
 
-def low_discrepancy(base=None) -> TimeSampler:
+def low_discrepancy(base: TimeSampler | Open | None = None) -> TimeSampler | Open:
   """Stratified times: (u_0 + i/n) mod 1 through the inverse CDF of `base` (arXiv:2107.00630, appendix I.1).
 
   Each time alone has the density of `base` (default: uniform), the n of a batch spread evenly over it.
@@ -256,7 +278,9 @@ def low_discrepancy(base=None) -> TimeSampler:
   return LowDiscrepancy(base)
 
 
-def log_normal_sigma(mean=-1.2, std=1.2, process=None, t_min=None, t_max=None) -> TimeSampler:
+def log_normal_sigma(
+  mean: float = -1.2, std: float = 1.2, process: Any = None, t_min: Any = None, t_max: Any = None
+) -> TimeSampler | Open:
   """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not
   truncated).
 
@@ -269,7 +293,9 @@ def log_normal_sigma(mean=-1.2, std=1.2, process=None, t_min=None, t_max=None) -
   return LogNormalSigma(mean, std, process, *_on(process, t_min, t_max))
 
 
-def logit_normal(mean=0.0, std=1.0, t_min=None, t_max=None) -> TimeSampler:
+def logit_normal(
+  mean: float = 0.0, std: float = 1.0, t_min: Any = None, t_max: Any = None
+) -> TimeSampler | Open:
   """t = t_min + (t_max - t_min) sigmoid(mean + std z), z normal (arXiv:2403.03206, eq. 19; t = 1 is noise).
 
   Raises ValueError unless std > 0.
@@ -281,7 +307,7 @@ def logit_normal(mean=0.0, std=1.0, t_min=None, t_max=None) -> TimeSampler:
   return LogitNormal(mean, std, *_interval(t_min, t_max))
 
 
-def ladder_times(num_steps: int, t_max=None) -> TimeSampler:
+def ladder_times(num_steps: int, t_max: Any = None) -> TimeSampler | Open:
   """Uniform on the discrete times t_max (i+1)/N, i = 0..N-1; `log_density` is the log of the mass, -log N.
 
   Raises ValueError unless num_steps >= 1.
@@ -296,7 +322,7 @@ def ladder_times(num_steps: int, t_max=None) -> TimeSampler:
   return Ladder(num_steps, t_max)
 
 
-def level_times(levels=10, process=None) -> TimeSampler:
+def level_times(levels: Any = 10, process: Any = None) -> TimeSampler | Open:
   """Uniform on the levels that `recovery_likelihood` recovers: all but the noisiest; `levels` as there.
 
   >>> from diffusion import processes
@@ -308,7 +334,7 @@ def level_times(levels=10, process=None) -> TimeSampler:
   return Listed(recovery_levels(process, levels).t[:-1])
 
 
-def step_times(grid) -> TimeSampler:
+def step_times(grid: Any) -> TimeSampler | Open:
   """Uniform on the times at which a sampler with this grid calls its denoiser: all nodes but the last.
 
   Args:

@@ -1,13 +1,15 @@
 """Learned weighting by the uncertainty of each noise level."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import layer, times_of
+from diffusion.losses.base import Objective, layer, times_of
 from diffusion.losses.weights import bounded_log_snr
 
 
-def uncertainty(num_features: int = 128, *, seed: int = 0):
+def uncertainty(num_features: int = 128, *, seed: int = 0) -> Callable[[Objective], Objective]:
   """L exp(-u(t)) + u(t) with a learned u: every noise level pulls alike (arXiv:2312.02696, eq. 14-15).
 
   At the optimum u(t) = log E[L | t], so L needs to be positive in expectation. u is linear in Fourier

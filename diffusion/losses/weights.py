@@ -5,11 +5,14 @@ With lambda = log(alpha^2 / sigma^2), a squared error of x0 is 1/SNR times that 
 A weight is a function (process, t [B]) -> [B]; it computes in float64 on the host for a NumPy t.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.losses.base import layer, times_of
+from diffusion.losses.base import Objective, layer, times_of
 
 # Beyond this the ratio alpha/sigma has no digits left in float32; powers up to the second stay finite.
 LOG_SNR_BOUND = 40.0
@@ -18,17 +21,17 @@ SMALLEST = 2e-9
 VIEWS = ("x0", "eps", "score", "v", "velocity")
 
 
-def namespace(t):
+def namespace(t: Any) -> Any:
   """jax.numpy for a JAX array, NumPy for the rest."""
   return jnp if isinstance(t, jax.Array) else np
 
 
-def bounded_log_snr(process, t):
+def bounded_log_snr(process: Any, t: Any) -> Any:
   """The log-SNR [B], kept within +-40 so that an end without noise or without signal stays finite."""
   return namespace(t).clip(process.log_snr(t), -LOG_SNR_BOUND, LOG_SNR_BOUND)
 
 
-def noise_scale(process, t, view):
+def noise_scale(process: Any, t: Any, view: str) -> Any:
   """The factor [B] that turns an error of a view at fixed x_t into one of eps.
 
   From x_t = alpha x0 + sigma eps: alpha/sigma for x0, sigma for the score, alpha / (alpha^2 + sigma^2) for v
@@ -50,7 +53,7 @@ def noise_scale(process, t, view):
   raise ValueError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
 
 
-def uniform():
+def uniform() -> Callable[[Any, Any], Any]:
   """Weight one: the "simple" loss of DDPM (arXiv:2006.11239, eq. 14).
 
   >>> from diffusion import processes
@@ -60,8 +63,8 @@ def uniform():
   return lambda process, t: namespace(t).ones_like(t)
 
 
-def likelihood():
-  """g(t)^2 / sigma^2 = -d lambda / dt: likelihood weighting (arXiv:2101.09258, eq. 8; g^2 in units of the
+def likelihood() -> Callable[[Any, Any], Any]:
+  """Likelihood weighting, g(t)^2 / sigma^2 = -d lambda / dt (arXiv:2101.09258, eq. 8; g^2 in units of the
   score).
 
   Half its integral over t of the expected squared eps error bounds the negative log-likelihood in nats, up to
@@ -80,7 +83,7 @@ def likelihood():
   return weight
 
 
-def snr(power: float):
+def snr(power: float) -> Callable[[Any, Any], Any]:
   """SNR^power: snr(-1) is the plain squared error of x0, snr(0) that of eps.
 
   >>> from diffusion import processes
@@ -90,13 +93,15 @@ def snr(power: float):
   return lambda process, t: namespace(t).exp(power * bounded_log_snr(process, t))
 
 
-def truncated_snr():
-  """max(SNR, 1) on x0, that is max(1, 1/SNR) on eps (arXiv:2202.00512, section 4, "truncated SNR")."""
+def truncated_snr() -> Callable[[Any, Any], Any]:
+  """Truncated SNR: max(SNR, 1) on x0, that is max(1, 1/SNR) on eps (arXiv:2202.00512, section 4, "truncated
+  SNR")."""
   return lambda process, t: namespace(t).exp(namespace(t).maximum(-bounded_log_snr(process, t), 0.0))
 
 
-def min_snr(gamma: float = 5.0):
-  """min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps (arXiv:2303.09556, section 3.4).
+def min_snr(gamma: float = 5.0) -> Callable[[Any, Any], Any]:
+  """Min-SNR weighting: min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps (arXiv:2303.09556, section
+  3.4).
 
   Raises ValueError unless gamma > 0.
 
@@ -112,9 +117,9 @@ def min_snr(gamma: float = 5.0):
   )
 
 
-def edm(data_std: float = 0.5):
-  """(s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps (arXiv:2206.00364,
-  eq. 8).
+def edm(data_std: float = 0.5) -> Callable[[Any, Any], Any]:
+  """EDM's weighting: (s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps
+  (arXiv:2206.00364, eq. 8).
 
   d is the standard deviation of the data. Raises ValueError unless it is positive.
   """
@@ -128,9 +133,9 @@ def edm(data_std: float = 0.5):
   return weight
 
 
-def sigmoid(bias: float = 2.0):
-  """sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2; bias -1 in
-  arXiv:2410.19324).
+def sigmoid(bias: float = 2.0) -> Callable[[Any, Any], Any]:
+  """Sigmoid weighting, sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2;
+  bias -1 in arXiv:2410.19324).
 
   The papers' integral is over lambda: under uniform times chain it with `weight_by(likelihood())` too.
   """
@@ -142,7 +147,7 @@ def sigmoid(bias: float = 2.0):
   return weight
 
 
-def native(view: str):
+def native(view: str) -> Callable[[Any, Any], Any]:
   """The weight that gives back the plain squared error of a view: native('velocity') is the flow-matching
   loss.
 
@@ -157,7 +162,7 @@ def native(view: str):
   return lambda process, t: noise_scale(process, t, view) ** -2
 
 
-def check_weight(weight, process, who: str) -> None:
+def check_weight(weight: Callable[[Any, Any], Any], process: Any, who: str) -> None:
   """Raises ValueError unless weight(process, t [B]) is [B], found out by tracing alone."""
   try:
     shape = jax.eval_shape(lambda t: weight(process, t), jax.ShapeDtypeStruct((2,), jnp.float32)).shape
@@ -173,7 +178,7 @@ def check_weight(weight, process, who: str) -> None:
     )
 
 
-def weight_by(weight):
+def weight_by(weight: Callable[[Any, Any], Any]) -> Callable[[Objective], Objective]:
   """The transform that multiplies the interior, not the boundary, by weight(process, t).
 
   Raises ValueError on an objective whose derivation contains the weight, and where the weight does not fit

@@ -53,24 +53,24 @@ class Atoms(Oracle):
 
     return Prediction(**{name: view(name).reshape(x.shape) for name in views})
 
-  def score(self, x, t, cond=None):
+  def score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Gradient of log p_t at x: [B, *event]."""
     return self(x, t, cond, views=("score",)).score
 
-  def hessian(self, x, t, cond=None):
+  def hessian(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Hessian of log p_t at x: [B, D, D] = alpha^2/sigma^4 Cov[x_0 | x_t] - I/sigma^2."""
     flat, t = spectral.check_rows(x, t, self.points.shape[1:])
     m = jax.tree.map(lambda a: a[:, None, None], self.process.marginal(t))
     identity = jnp.eye(flat.shape[1], dtype=flat.dtype)[None]
     return (m.alpha / m.sigma**2) ** 2 * self.posterior_covariance(x, t, cond) - identity / m.sigma**2
 
-  def posterior_covariance(self, x, t, cond=None):
+  def posterior_covariance(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Cov[x_0 | x_t = x]: [B, D, D]; holds K D numbers a row."""
     _, _, _, weights = self._posterior(x, t, cond)
     centred = self._flat_points()[None, :, :] - self._mean(weights)[:, None, :]
     return jnp.einsum("bk,bkd,bke->bde", weights, centred, centred, precision=spectral.PRECISION)
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats, defined for sigma > 0 (NaN at sigma = 0): [B]."""
     flat, m, square, _ = self._posterior(x, t, cond)
     variance = m.sigma**2
@@ -79,11 +79,11 @@ class Atoms(Oracle):
     value = log_mean - 0.5 * flat.shape[1] * jnp.log(2 * np.pi * variance)
     return jnp.where(variance > 0, value, jnp.nan)
 
-  def responsibilities(self, x, t, cond=None):
+  def responsibilities(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Posterior probability of each point at x: [B, K]; at sigma = 0 all of it on the nearest."""
     return self._posterior(x, t, cond)[-1]
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     flat, m, square, weights = self._posterior(x, t, cond)
     points, alpha = self._flat_points()[None, :, :], m.alpha[:, None, None]
@@ -92,7 +92,7 @@ class Atoms(Oracle):
     each = half_slope / variance * (square / variance - flat.shape[1]) + m.d_alpha[:, None] * along / variance
     return jnp.sum(jnp.where(weights > 0, weights * each, 0.0), axis=-1)
 
-  def sample(self, key, n, t=None, cond=None):
+  def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
     """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
     alone."""
     which_keys, noise_keys = spectral.sample_keys(key, n, 2)
@@ -126,7 +126,7 @@ class Atoms(Oracle):
     return flat, m, square, jax.nn.softmax(log_weights + likelihood, axis=-1)
 
 
-def atoms(process, points, weights=None, labels=None, dtype=None) -> Atoms:
+def atoms(process: Any, points: Any, weights: Any = None, labels: Any = None, dtype: Any = None) -> Atoms:
   """The oracle of a finite set of points, for example of a training set.
 
   Args:
@@ -141,7 +141,8 @@ def atoms(process, points, weights=None, labels=None, dtype=None) -> Atoms:
 
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.atoms(processes.rectified_flow(), [[0.0], [4.0]])
-  >>> oracle(jnp.array([[1.9], [1.9]]), jnp.array([0.0, 1.0])).x0.tolist()     # the nearest point, then the mean
+  >>> x, t = jnp.array([[1.9], [1.9]]), jnp.array([0.0, 1.0])
+  >>> oracle(x, t).x0.tolist()  # the nearest point, then the mean
   [[0.0], [2.0]]
   """
   points = np.asarray(points, np.float64)

@@ -20,7 +20,7 @@ from diffusion.oracles.oracle import Oracle
 from diffusion.processes.resample import UniformResample, uniform_resample
 
 
-def resample_probability(t):
+def resample_probability(t: Any) -> Any:
   """The default clock: t is the probability b itself."""
   return t
 
@@ -50,17 +50,17 @@ class UniformResampleCategorical(Oracle):
     """The process of the same kernel and clock."""
     return uniform_resample(np.array(self.sizes), clock=self.clock)
 
-  def table(self, t):
+  def table(self, t: jax.Array) -> jax.Array:
     """p_t of every state: [B, K_1, ..., K_D]."""
     b = self.clock(jnp.asarray(t))
     return self._diffuse(self._start(b), b, range(len(self.sizes)))
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B]."""
     x, t = self._check(x, t)
     return jnp.log(self._look_up(self.table(t), x))
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x), in nats per unit of t: [B].
 
     The slope of the kernel in b is "uniform minus stay" on one coordinate and the kernel on the others,
@@ -75,7 +75,7 @@ class UniformResampleCategorical(Oracle):
       slope = slope + self._diffuse(changed, b, [e for e in axes if e != d])
     return rate * self._look_up(slope, x) / self._look_up(self.table(t), x)
 
-  def ratios(self, x, t):
+  def ratios(self, x: jax.Array, t: jax.Array) -> jax.Array:
     """p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K], entry (d, k) sets
     x_d = k.
 
@@ -86,7 +86,7 @@ class UniformResampleCategorical(Oracle):
     values = [self._along(table, x, d) for d in range(len(self.sizes))]
     return jnp.stack([self._pad(v, 0.0) for v in values], axis=1) / self._look_up(table, x)[:, None, None]
 
-  def concrete(self, x, t):
+  def concrete(self, x: jax.Array, t: jax.Array) -> jax.Array:
     """The concrete score p_t(y) / p_t(x) - 1 of every one-coordinate neighbour: [B, D, K] (arXiv:2211.00802,
     eq. 2).
 
@@ -96,7 +96,7 @@ class UniformResampleCategorical(Oracle):
     exists = jnp.arange(max(self.sizes))[None, :] < jnp.array(self.sizes)[:, None]
     return jnp.where(exists[None], self.ratios(x, t) - 1.0, 0.0)
 
-  def log_posterior(self, x, t):
+  def log_posterior(self, x: jax.Array, t: jax.Array) -> jax.Array:
     """log p(x_0 | x_t = x) of every clean state: [B, K_1, ..., K_D]."""
     x, t = self._check(x, t)
     b = self.clock(t)
@@ -108,7 +108,7 @@ class UniformResampleCategorical(Oracle):
     axes = tuple(range(1, log_joint.ndim))
     return log_joint - jax.scipy.special.logsumexp(log_joint, axis=axes, keepdims=True)
 
-  def logits(self, x, t, cond=None):
+  def logits(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Logits of p(x_0 = k | x_t = x) of each coordinate, normalised: [B, D, K]."""
     spectral.check_no_condition(cond)
     log_posterior = self.log_posterior(x, t)
@@ -119,15 +119,16 @@ class UniformResampleCategorical(Oracle):
     ]
     return jnp.stack([self._pad(value, -jnp.inf) for value in logits], axis=1)
 
-  def log_kernel(self, x, x0, t):
+  def log_kernel(self, x: jax.Array, x0: jax.Array, t: jax.Array) -> jax.Array:
     """log q(x_t = x | x_0) in nats, summed over coordinates: [B]."""
     x, t = self._check(x, t)
-    b, log_q = self.clock(t), 0.0
+    b = self.clock(t)
+    log_q = jnp.zeros_like(b)
     for d, size in enumerate(self.sizes):
       log_q = log_q + jnp.take_along_axis(self._log_kernel(x0[:, d], b, size), x[:, d : d + 1], axis=1)[:, 0]
     return log_q
 
-  def perturb(self, key, x0, t):
+  def perturb(self, key: jax.Array, x0: jax.Array, t: jax.Array) -> jax.Array:
     """A draw of x_t given x_0: [B, D] int; row i depends on (key, i) alone."""
     x0, t = self._check(x0, t)
     b, sizes = self.clock(t), jnp.array(self.sizes)
@@ -136,7 +137,7 @@ class UniformResampleCategorical(Oracle):
     uniform = jax.vmap(lambda k: jax.random.randint(k, sizes.shape, 0, sizes, x0.dtype))(value)
     return jnp.where(resampled, uniform, x0)
 
-  def sample(self, key, n, t=None):
+  def sample(self, key: jax.Array, n: int, t: Any = None) -> jax.Array:
     """Draws of x_t (of the data for t None), t a number or [n]: [n, D] int32; sample i depends on (key, i)
     alone."""
     clean, noise = jax.random.split(key)
@@ -189,7 +190,9 @@ class UniformResampleCategorical(Oracle):
     return x, t
 
 
-def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) -> UniformResampleCategorical:
+def uniform_resample_categorical(
+  probs: Any, clock: Callable[[Any], Any] = resample_probability, dtype: Any = None
+) -> UniformResampleCategorical:
   """The oracle of a small categorical under the uniform-resample kernel (arXiv:2211.00802).
 
   Args:

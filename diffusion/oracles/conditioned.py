@@ -1,11 +1,15 @@
 """The posterior of a mixture of Gaussians under a linear measurement with Gaussian noise: a mixture again."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.oracles.mixture import GaussianMixture, gaussian_mixture
 
 
-def conditioned(process, weights, means, covariances, matrix, y, noise: float) -> GaussianMixture:
+def conditioned(
+  process: Any, weights: Any, means: Any, covariances: Any, matrix: Any, y: Any, noise: float
+) -> GaussianMixture:
   """The oracle of p(x | y) for x from a mixture and y = matrix x + noise z, on the host in float64.
 
   Component k keeps its mean m_k + K (y - A m_k) and covariance S_k - K A S_k with K = S_k A^T (A S_k A^T +

@@ -42,29 +42,29 @@ class Gaussian(Oracle):
 
     return Prediction(**{name: view(name) for name in views})
 
-  def score(self, x, t, cond=None):
+  def score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Gradient of log p_t at x: [B, *event]."""
     return self(x, t, cond, views=("score",)).score
 
-  def hessian(self, x, t, cond=None):
+  def hessian(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Hessian of log p_t at x, the same for every x: [B, D, D]."""
     spectral.check_no_condition(cond)
     _, _, c = self._coordinates(x, t)
     return self._matrix(-1.0 / c)
 
-  def posterior_covariance(self, x, t, cond=None):
+  def posterior_covariance(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Cov[x_0 | x_t = x], the same for every x: [B, D, D]."""
     spectral.check_no_condition(cond)
     m, _, c = self._coordinates(x, t)
     return self._matrix(spectral.gain(m.sigma**2, self.eigenvalues[None, :], c))
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B]."""
     spectral.check_no_condition(cond)
     _, y, c = self._coordinates(x, t)
     return -0.5 * jnp.sum(y * (y / c) + jnp.log(2 * np.pi * c), axis=-1)
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     spectral.check_no_condition(cond)
     m, y, c = self._coordinates(x, t)
@@ -73,7 +73,7 @@ class Gaussian(Oracle):
     mean = self._into(self.mean.reshape(1, -1))
     return jnp.sum(half * (scaled**2 - 1.0 / c) + m.d_alpha * mean * scaled, axis=-1)
 
-  def sample(self, key, n, t=None, cond=None):
+  def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
     """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
     alone."""
     spectral.check_no_condition(cond)
@@ -82,7 +82,7 @@ class Gaussian(Oracle):
     x0 = self.mean.reshape(1, -1) + self._out(jnp.sqrt(self.eigenvalues)[None, :] * normal)
     return spectral.add_noise(self.process, x0, t, noise_keys).reshape((n, *self.mean.shape))
 
-  def flow(self, x, t_from, t_to):
+  def flow(self, x: jax.Array, t_from: jax.Array, t_to: jax.Array) -> jax.Array:
     """The exact solution at t_to of the probability-flow ODE that passes through x at t_from.
 
     x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m): the marginals commute, so the symmetric
@@ -131,7 +131,7 @@ class Gaussian(Oracle):
     return jnp.einsum("de,be,fe->bdf", basis, diagonal, basis, precision=spectral.PRECISION)
 
 
-def gaussian(process, mean, covariance, dtype=None) -> Gaussian:
+def gaussian(process: Any, mean: Any, covariance: Any, dtype: Any = None) -> Gaussian:
   """The oracle of Gaussian data.
 
   Args:

@@ -15,7 +15,7 @@ from diffusion.processes.base import GaussianProcess
 from diffusion.processes.views import GAUSSIAN_VIEWS
 
 
-def class_log_weights(log_weights, labels, cond, rows):
+def class_log_weights(log_weights: jax.Array, labels: Any, cond: Any, rows: int) -> jax.Array:
   """Log-weights of the components under each row's condition, normalised: [B, K].
 
   A row's label keeps the components of that class; -1, or no condition, keeps all. A class without components
@@ -29,6 +29,7 @@ def class_log_weights(log_weights, labels, cond, rows):
     return log_weights
   if labels is None:
     spectral.check_no_condition(cond)
+    return log_weights
   if set(cond) != {"label"}:
     raise ValueError(f"an oracle with classes is conditioned on 'label', got {', '.join(cond)}")
   label = jnp.asarray(cond["label"]).astype(labels.dtype)[:, None]
@@ -36,7 +37,7 @@ def class_log_weights(log_weights, labels, cond, rows):
   return log_weights - jax.scipy.special.logsumexp(log_weights, axis=1, keepdims=True)
 
 
-def host_log_weights(weights, count):
+def host_log_weights(weights: Any, count: int) -> np.ndarray:
   """log(weights / sum) in float64 on the host: [K]; None means equal weights. Raises ValueError."""
   weights = np.ones(count) if weights is None else np.asarray(weights, np.float64)
   if weights.shape != (count,) or not np.all(weights >= 0) or not 0 < weights.sum() < np.inf:
@@ -47,7 +48,7 @@ def host_log_weights(weights, count):
     return np.log(weights / weights.sum())
 
 
-def host_labels(labels, count):
+def host_labels(labels: Any, count: int) -> jax.Array | None:
   """Class labels as int32 [K], or None. Raises ValueError."""
   if labels is None:
     return None
@@ -57,7 +58,7 @@ def host_labels(labels, count):
   return jnp.asarray(labels, jnp.int32)
 
 
-def draw_components(log_weights, keys):
+def draw_components(log_weights: jax.Array, keys: jax.Array) -> jax.Array:
   """One component index a row: [n, K] log-weights and [n] keys -> [n]."""
   return jax.vmap(jax.random.categorical)(keys, log_weights)
 
@@ -86,11 +87,11 @@ class GaussianMixture(Oracle):
     weights = jax.nn.softmax(log_joint, axis=-1)
     return Prediction(**{name: self._mean_view(name, m, y, c, weights).reshape(x.shape) for name in views})
 
-  def score(self, x, t, cond=None):
+  def score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Gradient of log p_t at x: [B, *event]."""
     return self(x, t, cond, views=("score",)).score
 
-  def hessian(self, x, t, cond=None):
+  def hessian(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Hessian of log p_t at x: [B, D, D].
 
     sum_k r_k ((g_k - s)(g_k - s)^T - C_k^-1) with the components' scores g_k and their mean s: the form
@@ -101,7 +102,7 @@ class GaussianMixture(Oracle):
     scores = self._out(-y / c)
     return self._spread(scores, weights) + self._mean_matrix(-1.0 / c, weights)
 
-  def posterior_covariance(self, x, t, cond=None):
+  def posterior_covariance(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Cov[x_0 | x_t = x]: [B, D, D], the components' covariances plus the spread of their means."""
     m, y, c, log_joint = self._components(x, t, cond)
     weights = jax.nn.softmax(log_joint, axis=-1)
@@ -111,15 +112,15 @@ class GaussianMixture(Oracle):
       spectral.gain(m.sigma**2, eigenvalues, c), weights
     )
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B]."""
     return jax.scipy.special.logsumexp(self._components(x, t, cond)[-1], axis=-1)
 
-  def responsibilities(self, x, t, cond=None):
+  def responsibilities(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Posterior probability of each component at x: [B, K]."""
     return jax.nn.softmax(self._components(x, t, cond)[-1], axis=-1)
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     m, y, c, log_joint = self._components(x, t, cond)
     weights = jax.nn.softmax(log_joint, axis=-1)
@@ -129,7 +130,7 @@ class GaussianMixture(Oracle):
     each = jnp.sum(half * (scaled**2 - 1.0 / c) + m.d_alpha * means * scaled, axis=-1)
     return jnp.sum(weights * each, axis=-1)
 
-  def sample(self, key, n, t=None, cond=None):
+  def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
     """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
     alone."""
     which_keys, data_keys, noise_keys = spectral.sample_keys(key, n, 3)
@@ -188,7 +189,9 @@ class GaussianMixture(Oracle):
     return jnp.einsum("kde,bke,kfe->bdf", self.basis, diagonals, self.basis, precision=spectral.PRECISION)
 
 
-def gaussian_mixture(process, weights, means, covariances, labels=None, dtype=None) -> GaussianMixture:
+def gaussian_mixture(
+  process: Any, weights: Any, means: Any, covariances: Any, labels: Any = None, dtype: Any = None
+) -> GaussianMixture:
   """The oracle of a mixture of K Gaussians.
 
   Args:

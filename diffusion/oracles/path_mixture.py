@@ -43,16 +43,16 @@ class PathMixture(Oracle):
     """The path."""
     return self.path
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B]."""
     return jax.scipy.special.logsumexp(self._components(x, t, cond)[0], axis=1)
 
-  def score(self, x, t, cond=None):
+  def score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Gradient of log p_t at x: [B, D]."""
     log_joint, scaled = self._components(x, t, cond)[:2]
     return -jnp.einsum("bk,bkd->bd", jax.nn.softmax(log_joint, axis=1), scaled, precision=spectral.PRECISION)
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     log_joint, scaled, inverse, blend = self._components(x, t, cond)
     slope = self._pairs(blend.d_first_square, blend.d_second_square, blend.d_variance)
@@ -65,7 +65,7 @@ class PathMixture(Oracle):
     each = 0.5 * (quadratic - trace) + jnp.sum(mean_slope * scaled, axis=2)
     return jnp.sum(jax.nn.softmax(log_joint, axis=1) * each, axis=1)
 
-  def sample(self, key, n, t):
+  def sample(self, key: jax.Array, n: int, t: Any) -> jax.Array:
     """Draws of x_t, t a number or [n]: [n, D]; sample i depends on (key, i) alone."""
     keys = spectral.sample_keys(key, n, 3)
     ends = [_draw(end, own) for end, own in zip((self.first, self.second), keys)]
@@ -100,7 +100,7 @@ class PathMixture(Oracle):
     return log_weights + log_normal, scaled, inverse, blend
 
 
-def path_mixture(path, first=None, second=None, dtype=None) -> PathMixture:
+def path_mixture(path: Any, first: Any = None, second: Any = None, dtype: Any = None) -> PathMixture:
   """The oracle of a path whose data ends are mixtures of Gaussians.
 
   Args:

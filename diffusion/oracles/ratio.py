@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from flax import struct
 
 
@@ -12,11 +13,11 @@ class DensityRatio:
   numerator: Any
   denominator: Any
 
-  def __call__(self, x, t, cond=None):
+  def __call__(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     return self.numerator.log_prob(x, t, cond) - self.denominator.log_prob(x, t, cond)
 
 
-def density_ratio(p, q) -> DensityRatio:
+def density_ratio(p: Any, q: Any) -> DensityRatio:
   """The log-density ratio log p_t / q_t of two oracles (of anything with `log_prob`).
 
   >>> import jax.numpy as jnp

@@ -6,6 +6,8 @@ sigma^2, and every view of the denoiser is a m + U (b y) with the two factors of
 subtracts nearly equal numbers, so float32 keeps its digits at both ends of the process.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,12 @@ import numpy as np
 PRECISION = jax.lax.Precision.HIGHEST
 
 
-def default_dtype():
+def default_dtype() -> Any:
   """float64 where JAX allows it, else float32."""
   return jax.dtypes.canonicalize_dtype(np.float64)
 
 
-def factor(covariance, dim):
+def factor(covariance: Any, dim: int) -> tuple[np.ndarray | None, np.ndarray]:
   """Eigenbasis and eigenvalues of a covariance, in float64 on the host.
 
   Args:
@@ -53,17 +55,19 @@ def factor(covariance, dim):
   return basis, np.maximum(eigenvalues, 0.0)
 
 
-def marginal_variance(alpha, sigma, eigenvalues):
+def marginal_variance(alpha: jax.Array, sigma: jax.Array, eigenvalues: jax.Array) -> jax.Array:
   """c = alpha^2 l + sigma^2, the eigenvalues of the covariance of x_t; arguments broadcast."""
   return alpha**2 * eigenvalues + sigma**2
 
 
-def gain(numerator, eigenvalues, variance):
+def gain(numerator: jax.Array, eigenvalues: jax.Array, variance: jax.Array) -> jax.Array:
   """numerator * l / c, zero along the directions without data variance even where c = 0."""
   return jnp.where(eigenvalues > 0, numerator * eigenvalues / jnp.where(eigenvalues > 0, variance, 1.0), 0.0)
 
 
-def view_factors(view, m, eigenvalues, variance):
+def view_factors(
+  view: str, m: Any, eigenvalues: jax.Array, variance: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Factors (a, b) with which a view of the denoiser of N(m, S) is a m + U (b y).
 
   Args:
@@ -88,12 +92,12 @@ def view_factors(view, m, eigenvalues, variance):
   return m.d_alpha, half_slope(m, eigenvalues) / variance
 
 
-def half_slope(m, eigenvalues):
+def half_slope(m: Any, eigenvalues: jax.Array) -> jax.Array:
   """(1/2) dc/dt = alpha d_alpha l + sigma d_sigma."""
   return m.alpha * m.d_alpha * eigenvalues + 0.5 * m.d_variance
 
 
-def check_rows(x, t, event):
+def check_rows(x: Any, t: Any, event: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
   """The rows of x as vectors and t as an array: ([B, D], [B]).
 
   Raises:
@@ -113,7 +117,7 @@ def check_rows(x, t, event):
   return x.reshape(x.shape[0], -1), t
 
 
-def check_no_condition(cond):
+def check_no_condition(cond: Any) -> None:
   """Raises ValueError where an oracle without classes is given a condition."""
   if cond:
     raise ValueError(
@@ -122,18 +126,18 @@ def check_no_condition(cond):
     )
 
 
-def sample_keys(key, n, purposes):
+def sample_keys(key: jax.Array, n: int, purposes: int) -> list[jax.Array]:
   """Keys folded by sample index, then by purpose: a list of [n] keys, one for each purpose."""
   rows = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(n))
   return [jax.vmap(lambda k, p=p: jax.random.fold_in(k, p))(rows) for p in range(purposes)]
 
 
-def normal_rows(keys, dim, dtype):
+def normal_rows(keys: jax.Array, dim: int, dtype: Any) -> jax.Array:
   """Standard normal numbers, one row a key: [n, dim]."""
   return jax.vmap(lambda k: jax.random.normal(k, (dim,), dtype))(keys)
 
 
-def add_noise(process, x0, t, keys):
+def add_noise(process: Any, x0: jax.Array, t: Any, keys: jax.Array) -> jax.Array:
   """x_t for rows x0: [n, D] at times t: a number or [n]; x0 itself for t None."""
   if t is None:
     return x0

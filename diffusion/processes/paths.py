@@ -265,7 +265,7 @@ def through(path: Path, encode, decode) -> Path:
   cancels in the ratio.
 
   >>> path = through(spherical(), jnp.log, jnp.exp)
-  >>> path.between(None, jnp.ones((1, 2)), jnp.zeros((1, 2)), jnp.ones(1)).tolist()
+  >>> path.corrupt(None, jnp.zeros((1, 2)), jnp.ones(1), jnp.ones((1, 2))).tolist()
   [[1.0, 1.0]]
   """
   if not callable(encode) or not callable(decode):

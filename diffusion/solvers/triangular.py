@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffusion.processes.views import VIEWS
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About, build
-from diffusion.views import VIEWS
 
 HIGHEST = 4  # backward differences of higher order amplify more than they tell
 LATE, EARLY = 2e-2, 1e-3  # where the clock goes from logarithmic to linear in sigma/alpha, and in alpha/sigma

@@ -14,7 +14,7 @@ import numpy as np
 from flax import struct
 
 from diffusion import solvers
-from diffusion.denoisers import Prediction, Wrapper
+from diffusion.denoisers import Prediction, Wrapper, check_views
 from diffusion.processes.base import GaussianProcess, Marginal, array_namespace, expand
 
 SUFFIX = ", from data to noise"
@@ -81,6 +81,7 @@ class Swapped(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser, at times of the swapped process."""
+    check_views(views, self.views)
     process = self.process
     found = self.inner(
       x, process.schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.denoisers import Prediction, Wrapper
-from diffusion.guidance.shift import shifted, with_view
+from diffusion.denoisers import Prediction, check_views
+from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.precision import sum_rows
 from diffusion.processes.base import expand
 from diffusion.tasks.measurement import Measurement
 
 
 @struct.dataclass
-class LikelihoodGuidance(Wrapper):
+class LikelihoodGuidance(GaussianWrapper):
   """A denoiser of p(x | y) at each noise level, approximately; see `dps` and `pigdm`.
 
   Attributes:
@@ -36,10 +36,11 @@ class LikelihoodGuidance(Wrapper):
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
-  # It changes the score, of which x0 knows nothing where there is no signal.
-  needs_signal = True
+  @property
+  def needs_signal(self) -> bool:
+    """Yes: it changes the score, of which x0 knows nothing where there is no signal."""
+    return True
 
-  # Forward passes for one call; the pass back through the network costs about two more.
   def __call__(
     self,
     x: Any,
@@ -51,6 +52,7 @@ class LikelihoodGuidance(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser; row i sees y[i]."""
+    check_views(views, self.views)
     self.measurement.check(x.shape, self.y.shape)
 
     def forward(x):

@@ -23,7 +23,7 @@ def objective(form: str, process: Any, step: float = 0.1) -> losses.Objective:
     "SSM": lambda: losses.sliced_score_matching(process, variance_reduced=False, directions="sphere"),
     "SSM-VR": lambda: losses.sliced_score_matching(process, directions="sphere"),
     "FD-SSM": lambda: losses.finite_difference_sliced_score_matching(process, step=step),
-    "FD-SSM-VR": lambda: losses.finite_difference_sliced_score_matching(process, step=step, field="score"),
+    "FD-SSM-VR": lambda: losses.finite_difference_sliced_score_matching(process, step=step, view="score"),
     "DSM": lambda: denoising_of_energy(process),
     "FD-DSM": lambda: losses.finite_difference_denoising_score_matching(process, step=step),
   }

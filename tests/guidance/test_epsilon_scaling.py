@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from diffusion import guidance, oracles, processes, solvers
-from diffusion.sampling import forward_passes
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
 
@@ -31,7 +30,7 @@ def test_every_view_belongs_to_the_scaled_eps(name, x64):
     )
     for view in VIEWS:
       np.testing.assert_allclose(getattr(out, view), expected[view], rtol=1e-9, atol=1e-9, err_msg=view)
-  assert guidance.epsilon_scaling(1.02)(oracle)(x, t, views=("x0",)).eps is None
+  assert set(guidance.epsilon_scaling(1.02)(oracle)(x, t, views=("x0",))) == {"x0"}
 
 
 def test_scaling_by_the_gain_recovers_the_sampler(x64):
@@ -45,7 +44,7 @@ def test_scaling_by_the_gain_recovers_the_sampler(x64):
   assert float(abs(solvers.sample(wrong, solver, x) - true).max()) > 1e-3
   repaired = guidance.chain(guidance.epsilon_scaling(1 / 1.02), guidance.epsilon_scaling(1.02))(oracle)
   np.testing.assert_allclose(solvers.sample(repaired, solver, x), true, rtol=1e-10, atol=1e-12)
-  assert forward_passes(repaired, solver) == solver.nfe
+  assert repaired.cost == 1
 
 
 def test_a_constant_must_be_positive():

@@ -91,8 +91,8 @@ def batch(size, seed=0):
 
 
 def expectation(objective, of, t):
-  """A draw and its rows' weights: every clean state, noised state and choice of reverse neighbours, at time
-  t."""
+  """A placed draw and its rows' weights: every clean state, noised state and choice of reverse neighbours, at
+  time t."""
   total = neighbourhood().num_reverse
   rows = np.array(list(itertools.product(range(6), range(6), range(total))))
   x0, x_t = jnp.asarray(STATES[rows[:, 0]]), jnp.asarray(STATES[rows[:, 1]])
@@ -107,4 +107,4 @@ def expectation(objective, of, t):
   )
   draw = objective.draw(jax.random.key(0), {"x": x0}, times, {})
   targets = {"reverse": jnp.asarray(rows[:, 2:], jnp.int32)} if draw.targets else {}
-  return draw.replace(x_t=x_t, targets=targets), weights
+  return losses.placed_at(draw.replace(targets=targets), x_t), weights

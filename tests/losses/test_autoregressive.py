@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 from losses import gaussian_family as family
 
 PROCESS = processes.vp_cosine()
@@ -18,7 +18,7 @@ def test_both_forms_have_one_expectation_value_and_gradient(x64):
 
   def expected(objective):
     draw = family.quadrature(objective, PROCESS, 0.3)
-    value = lambda p: jnp.mean(objective.evaluate(family.fields(PROCESS, p), draw, {}).interior)
+    value = lambda p: jnp.mean(objective(family.bound(PROCESS, p), draw).interior)
     value, slope = jax.jit(jax.value_and_grad(value))(own)
     assert float(slope["matrix"][0, 1]) == 0.0  # what the first conditional does not see
     return [float(value), *np.asarray(slope["offset"]), *np.asarray(slope["matrix"]).ravel()]
@@ -42,13 +42,13 @@ def test_on_clean_data_the_value_is_the_divergence_up_to_a_constant(x64):
   context = lambda own, x, t, cond=None: jnp.stack(
     [jnp.full_like(x[:, 0], own[0]), own[1] + gain * x[:, 0]], 1
   )[..., None]
-  head = lambda own, context, x, t, cond=None: jnp.asarray(rate)[None] * (context[..., 0] - x)
-  fields = losses.fields(model={"context": context, "head": head})(
+  head = lambda own, x, t, cond: jnp.asarray(rate)[None] * (cond["context"][..., 0] - x)
+  roles = losses.roles(model=denoisers.from_functions(context=context, head=head))(
     {"model": jnp.asarray(shift), "loss": {}}, {}
   )
   objective = losses.autoregressive_score_matching()
   draw = objective.draw(jax.random.key(0), {"x": jnp.asarray(x)}, jnp.zeros(4), {})
-  value = float(jnp.mean(jax.jit(lambda draw: objective.evaluate(fields, draw, {}).interior)(draw)))
+  value = float(jnp.mean(jax.jit(lambda draw: objective(roles, draw).interior)(draw)))
   model = rate * (np.stack([np.full(4, shift[0]), shift[1] + gain * x[:, 0]], 1) - x)
   of_data = -signs / np.diag(root)
   np.testing.assert_allclose(
@@ -62,47 +62,48 @@ def test_of_one_dimension_it_is_score_matching_row_by_row():
   linear."""
   process = processes.edm()
   context = lambda own, x, t, cond=None: jnp.broadcast_to(t[:, None, None], (*x.shape, 1))
-  head = lambda own, context, x, t, cond=None: -jnp.tanh(own * x) / (1.0 + context[..., 0])
+  head = lambda own, x, t, cond: -jnp.tanh(own * x) / (1.0 + cond["context"][..., 0])
   score = lambda own, x, t, cond=None: -jnp.tanh(own * x) / (1.0 + t[:, None])
-  fields = losses.fields(model={"context": context, "head": head, "score": score})(
+  roles = losses.roles(model=denoisers.from_functions(context=context, head=head, score=score))(
     {"model": 1.7, "loss": {}}, {}
   )
   batch, t = {"x": jnp.linspace(-1.0, 1.0, 8)[:, None]}, jnp.linspace(0.1, 2.0, 8)
   one, joint = losses.autoregressive_score_matching(process), losses.score_matching(process)
   draw = one.draw(jax.random.key(0), batch, t, {})
-  values = jax.jit(
-    lambda draw: [objective.evaluate(fields, draw, {}).interior for objective in (one, joint)]
-  )(draw)
+  values = jax.jit(lambda draw: [objective(roles, draw).interior for objective in (one, joint)])(draw)
   np.testing.assert_allclose(*values, rtol=1e-5)
   sigma = process.marginal(t).sigma[:, None]
-  expected = jnp.sum((sigma * score(1.7, draw.x_t, t) + draw.eps) ** 2, 1)
-  found = losses.autoregressive_denoising_score_matching(process).evaluate(fields, draw, {}).interior
+  x_t = process.corrupt(draw.x0, draw.noise, t)
+  expected = jnp.sum((sigma * score(1.7, x_t, t) + draw.noise) ** 2, 1)
+  found = losses.autoregressive_denoising_score_matching(process)(roles, draw).interior
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.slow
 def test_values_are_finite_where_there_is_no_noise():
   process = processes.rectified_flow()
-  fields = losses.fields(
-    model={
-      "context": lambda own, x, t, cond=None: jnp.zeros((*x.shape, 1)),
-      "head": lambda own, c, x, t, cond=None: -jnp.tanh(own * x),
-    }
+  roles = losses.roles(
+    model=denoisers.from_functions(
+      context=lambda own, x, t, cond=None: jnp.zeros((*x.shape, 1)),
+      head=lambda own, x, t, cond: -jnp.tanh(own * x),
+    )
   )({"model": 1.0, "loss": {}}, {})
   for objective in (
     losses.autoregressive_score_matching(process),
     losses.autoregressive_denoising_score_matching(process),
   ):
     draw = objective.draw(jax.random.key(0), {"x": jnp.ones((2, 3))}, jnp.array([0.0, 1.0]), {})
-    assert np.all(np.isfinite(objective.evaluate(fields, draw, {}).interior))
+    assert np.all(np.isfinite(objective(roles, draw).interior))
 
 
 def evaluated(context, head):
   """Shapes alone: what is wrong is said while tracing."""
-  fields = losses.fields(model={"context": context, "head": head})({"model": 1.0, "loss": {}}, {})
+  roles = losses.roles(model=denoisers.from_functions(context=context, head=head))(
+    {"model": 1.0, "loss": {}}, {}
+  )
   objective = losses.autoregressive_score_matching()
   draw = objective.draw(jax.random.key(0), {"x": jnp.ones((2, 3))}, jnp.zeros(2), {})
-  return jax.eval_shape(lambda draw: objective.evaluate(fields, draw, {}), draw)
+  return jax.eval_shape(lambda draw: objective(roles, draw), draw)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +115,7 @@ def evaluated(context, head):
     (
       lambda: losses.chain(
         losses.autoregressive_score_matching(),
-        losses.at_times(fields=losses.fields(model={"score": jnp.sin})),
+        losses.at_times(roles=losses.roles(model=denoisers.from_functions(score=jnp.sin))),
       ),
       "needs 'context' of the role 'model'",
     ),
@@ -124,9 +125,9 @@ def evaluated(context, head):
       ),
       "a dict with 'x'",
     ),
-    (lambda: evaluated(lambda own, x, t, cond: x, lambda own, c, x, t, cond: x), "one vector a coordinate"),
+    (lambda: evaluated(lambda own, x, t, cond: x, lambda own, x, t, cond: x), "one vector a coordinate"),
     (
-      lambda: evaluated(lambda own, x, t, cond: x[..., None], lambda own, c, x, t, cond: c),
+      lambda: evaluated(lambda own, x, t, cond: x[..., None], lambda own, x, t, cond: cond["context"]),
       "drop the axis of the context",
     ),
   ],

@@ -8,20 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, oracles, processes
+from diffusion import denoisers, losses, oracles, processes
 from diffusion.processes import neighbourhoods
 
 
 def table_field():
   """concrete(table [K, N], x, t): a state of one coordinate looks its row up."""
-  return losses.fields(model={"concrete": lambda table, x, t, cond=None: table[x[:, 0]]})
+  return losses.roles(
+    model=denoisers.from_functions(concrete_score=lambda table, x, t, cond=None: table[x[:, 0]])
+  )
 
 
 def expected(objective, table, p):
   """The objective on clean data of law p, averaged exactly over the states."""
   x = jnp.arange(len(p), dtype=jnp.int32)[:, None]
   draw = objective.draw(jax.random.key(0), {"x": x}, jnp.zeros(len(p)), {})
-  interior = objective.evaluate(table_field()({"model": table}), draw, {}).interior
+  interior = objective(table_field()({"model": table}), draw).interior
   return jnp.sum(jnp.asarray(p, interior.dtype) * interior)
 
 
@@ -59,8 +61,10 @@ def test_a_field_that_nothing_changes_leaves_nothing_to_chance(x64):
   """With the same output at a state and its reverse neighbours, every choice of them gives the exact
   value."""
   of, x = processes.neighbourhoods.grid([4, 5, 3], (1,)), jnp.array([[1, 4, 2]] * 3, jnp.int32)
-  fields = losses.fields(
-    model={"concrete": lambda own, x, t, cond=None: jnp.broadcast_to(own[None], (x.shape[0], 3))}
+  roles = losses.roles(
+    model=denoisers.from_functions(
+      concrete_score=lambda own, x, t, cond=None: jnp.broadcast_to(own[None], (x.shape[0], 3))
+    )
   )({"model": jnp.arange(3.0)}, {})
 
   @jax.jit
@@ -69,7 +73,7 @@ def test_a_field_that_nothing_changes_leaves_nothing_to_chance(x64):
     for m in (None, 1, 2, 3):
       objective = losses.concrete_score_matching(None, of, num_reverse=m)
       draw = objective.draw(key, {"x": x}, jnp.zeros(3), {})
-      values.append(objective.evaluate(fields, draw, {}).interior)
+      values.append(objective(roles, draw).interior)
       picked.append(draw.targets.get("reverse"))
     return values, picked[1:]
 
@@ -154,7 +158,7 @@ def test_the_denoising_target_averages_to_the_oracles_ratios(x64):
 
   @jax.jit
   def averaged(oracle):
-    target, _ = losses.concrete.kernel_concrete(process, of, x0, x_t, jnp.full(36, t))
+    target, _ = losses.concrete_score.kernel_concrete(process, of, x0, x_t, jnp.full(36, t))
     posterior = jnp.exp(oracle.log_posterior(jnp.asarray(states), jnp.full(6, t))).reshape(6, 6)
     return jnp.sum(posterior[:, :, None] * target.reshape(6, 6, -1), axis=1), oracle.concrete(
       jnp.asarray(states), jnp.full(6, t)

@@ -18,9 +18,7 @@ def test_the_oracle_reaches_the_posterior_variance():
   t = jnp.full((20000,), 0.3)
   objective = losses.denoising_score_matching(process)
   draw = objective.draw(jax.random.key(1), family.batch(20000), t, {})
-  values = np.asarray(
-    objective.evaluate(family.fields(process, family.params()), draw, {}).interior, np.float64
-  )
+  values = np.asarray(objective(family.bound(process, family.params()), draw).interior, np.float64)
   m = process.marginal(0.3)
   covariance = np.asarray(family.COVARIANCE)
   total = m.alpha**2 * covariance + m.sigma**2 * np.eye(2)
@@ -33,10 +31,8 @@ def test_per_dimension_divides_by_the_dimension():
   process = processes.edm()
   sums, means = (losses.denoising_score_matching(process, per_dimension=flag) for flag in (False, True))
   draw = sums.draw(jax.random.key(1), family.batch(6), jnp.ones(6), {})
-  fields = family.fields(process, family.params(family.ELSEWHERE))
-  np.testing.assert_allclose(
-    sums.evaluate(fields, draw, {}).interior, 2 * means.evaluate(fields, draw, {}).interior
-  )
+  roles = family.bound(process, family.params(family.ELSEWHERE))
+  np.testing.assert_allclose(sums(roles, draw).interior, 2 * means(roles, draw).interior)
 
 
 @pytest.mark.parametrize("target", ["eps", "x0", "score", "v"])
@@ -48,8 +44,8 @@ def test_the_ends_of_the_process_are_finite(target):
   template = denoisers.from_function(lambda params, x, t, cond: params * x, process, kind, jnp.ones(()))
   objective = losses.denoising_score_matching(process, target=target)
   draw = objective.draw(jax.random.key(0), family.batch(2), jnp.array([0.0, 1.0]), {})
-  binder = losses.fields(model=template)
-  value = lambda p: jnp.sum(objective.evaluate(binder({"model": p}, {}), draw, {}).interior)
+  roles = losses.roles(model=template)
+  value = lambda p: jnp.sum(objective(roles({"model": p}, {}), draw).interior)
   assert np.all(np.isfinite(jax.value_and_grad(value)(jnp.ones(()))))
 
 
@@ -61,8 +57,10 @@ def test_half_precision_data_is_reduced_in_single():
   objective = losses.denoising_score_matching(process)
   x = jnp.zeros((2, 4096))
   draw = objective.draw(jax.random.key(0), {"x": x}, jnp.full(2, 0.5), {})
-  draw = draw.replace(x_t=draw.x_t.astype(jnp.bfloat16), eps=jnp.ones_like(draw.eps))
-  terms = objective.evaluate(losses.fields(model=template)({"model": {}}, {}), draw, {})
+  roles = losses.roles(model=template)({"model": {}}, {})
+  placed = objective.place(roles, draw)
+  placed = placed.replace(x_t=placed.x_t.astype(jnp.bfloat16), noise=jnp.ones_like(draw.noise))
+  terms = objective.evaluate(roles, placed, {}, {}, losses.START)
   np.testing.assert_allclose(terms.interior, 4096.0)
 
 
@@ -85,7 +83,7 @@ def test_mutable_collections_and_dropout_go_through_the_loss_state():
   )
   loss = losses.chain(
     losses.denoising_score_matching(process),
-    losses.at_times(fields=losses.fields(model=template, ema=template)),
+    losses.at_times(roles=losses.roles(model=template, ema=template)),
   )
   loss_params, state = loss.init(jax.random.key(0))
   params = {"model": variables["params"], "ema": variables["params"], "loss": loss_params}
@@ -116,7 +114,7 @@ def test_condition_dropout_drops_whole_examples_at_its_rate():
   )
   np.testing.assert_array_equal(np.asarray(draw.cond["label"])[~dropped], np.asarray(cond["label"])[~dropped])
   # The noise is the one drawn without dropout.
-  np.testing.assert_array_equal(draw.eps, plain.draw(jax.random.key(0), batch, t, {}).eps)
+  np.testing.assert_array_equal(draw.noise, plain.draw(jax.random.key(0), batch, t, {}).noise)
 
 
 def noise_level_loss(process):
@@ -124,12 +122,15 @@ def noise_level_loss(process):
 
   def draw(key, batch, t, state):
     keys = losses.example_keys(key, batch)
-    return losses.Draw(x_t=batch["x"], t=t, targets={"z": jax.vmap(jax.random.exponential)(keys)})
+    return losses.Draw(t=t, x0=batch["x"], targets={"z": jax.vmap(jax.random.exponential)(keys)})
 
-  def evaluate(fields, draw, state):
-    return losses.terms((process.marginal(draw.t).sigma ** 2 + 1.0) * draw.targets["z"])
+  def place(roles, draw):
+    return losses.placed_at(draw, draw.x0)
 
-  return losses.Objective("noise_level", draw=draw, evaluate=evaluate, process=process)
+  def evaluate(roles, placed, params, state, clock):
+    return losses.terms((process.marginal(placed.t).sigma ** 2 + 1.0) * placed.targets["z"])
+
+  return losses.Objective("noise_level", draw=draw, place=place, evaluate=evaluate, process=process)
 
 
 def test_the_optimal_uncertainty_is_the_log_of_the_expected_loss():
@@ -138,11 +139,11 @@ def test_the_optimal_uncertainty_is_the_log_of_the_expected_loss():
   process = processes.vp_linear()
   objective = losses.chain(noise_level_loss(process), losses.uncertainty(32))
   (params, state), t = objective.init(jax.random.key(0)), jnp.linspace(0.01, 1.0, 400)
-  draw = losses.Draw(x_t=jnp.zeros((400, 1)), t=t, targets={"z": jnp.ones(400)})
+  draw = losses.Draw(t=t, x0=jnp.zeros((400, 1)), targets={"z": jnp.ones(400)})
   flat, unflatten = ravel_pytree(params["own"])
 
   def terms(vector):
-    return objective.evaluate({"loss": {"inner": {}, "own": unflatten(vector)}}, draw, state)
+    return objective({}, draw, {"inner": {}, "own": unflatten(vector)}, state)
 
   value = lambda vector: jnp.mean(terms(vector).interior) + 5e-7 * jnp.sum(vector**2)
   newton = jax.jit(
@@ -163,6 +164,6 @@ def test_uncertainty_starts_as_the_plain_loss():
   draw = plain.draw(jax.random.key(1), family.batch(5), jnp.linspace(0.1, 2.0, 5), {})
   own = family.params(family.ELSEWHERE)
   np.testing.assert_array_equal(
-    learned.evaluate(family.fields(process, own, params), draw, state).interior,
-    plain.evaluate(family.fields(process, own), draw, {}).interior,
+    learned(family.bound(process, own), draw, params, state).interior,
+    plain(family.bound(process, own), draw).interior,
   )

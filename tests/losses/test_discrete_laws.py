@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 from losses import categorical_family as family
 
 SIZE = 16
@@ -42,22 +42,22 @@ def make(name, process):
 
 @functools.cache
 def programs(name, process):
-  """(key, batch, t) -> draw and (parameters, draw) -> (interior [B], gradient of its mean), compiled once for
-  all tests."""
+  """(key, batch, t) -> placed draw and (parameters, placed) -> (interior [B], gradient of its mean), compiled
+  once for all tests."""
   objective, of = make(name, process)
 
-  def value(own, draw):
-    terms = objective.evaluate(family.fields(of, own), draw, {})
+  def value(own, placed):
+    terms = objective.evaluate(family.bound(of, own), placed, {}, {}, losses.START)
     return jnp.mean(terms.interior), terms
 
   evaluate = jax.jit(jax.value_and_grad(value, has_aux=True))
 
-  def both(own, draw):
-    (_, terms), gradient = evaluate(own, draw)
+  def both(own, placed):
+    (_, terms), gradient = evaluate(own, placed)
     assert not np.any(terms.boundary)
     return np.asarray(terms.interior), gradient
 
-  return jax.jit(lambda key, batch, t: objective.draw(key, batch, t, {})), both
+  return jax.jit(lambda key, batch, t: objective.place({}, objective.draw(key, batch, t, {}))), both
 
 
 def times(n=SIZE, dtype=jnp.float32):
@@ -77,15 +77,15 @@ def test_linear_combination_is_linear_in_value_and_gradient(name, process):
   first, of = make(name, process)
   second = losses.chain(first, losses.weight_by(lambda process, t: 1.0 + t))
   total = losses.add(losses.chain(first, losses.scale(2.0)), losses.chain(second, losses.scale(-0.5)))
-  draw = programs(name, process)[0](jax.random.key(3), family.batch(SIZE), times())
+  placed = programs(name, process)[0](jax.random.key(3), family.batch(SIZE), times())
 
   @jax.jit
   def gradients(own):
-    def value(own, weight):  # every part draws from the same key: the parts of the sum share this draw
-      fields = family.fields(of, own)
+    def value(own, weight):  # every part draws from the same key: the parts of the sum share this point
+      roles = family.bound(of, own)
       if weight is None:
-        return jnp.mean(total.evaluate(fields | {"loss": ({}, {})}, (draw, draw), ({}, {})).interior)
-      return jnp.mean(weight * first.evaluate(fields, draw, {}).interior)
+        return jnp.mean(total.evaluate(roles, (placed, placed), ({}, {}), ({}, {}), losses.START).interior)
+      return jnp.mean(weight * first.evaluate(roles, placed, {}, {}, losses.START).interior)
 
     return [jax.value_and_grad(value)(own, weight) for weight in (None, 2.0 - 0.5 * (1.0 + times()))]
 
@@ -135,9 +135,9 @@ def test_the_minimiser_in_a_tabular_family_is_the_oracle(name, process, x64):
 
   @jax.jit
   def gradient(table):
-    draw, weights = family.expectation(objective, of, 0.3)
+    placed, weights = family.expectation(objective, of, 0.3)
     expected = lambda table: jnp.sum(
-      weights * objective.evaluate(family.fields(of, {"table": table}), draw, {}).interior
+      weights * objective.evaluate(family.bound(of, {"table": table}), placed, {}, {}, losses.START).interior
     )
     return jax.value_and_grad(expected)(table)
 
@@ -170,7 +170,7 @@ def test_the_gradient_at_the_oracle_is_zero_in_expectation(transform):
     else losses.TRANSFORMS[transform]()
   )
   loss = losses.chain(
-    objective, step, losses.at_times(losses.uniform_times(0.2, None), fields=family.binder(of))
+    objective, step, losses.at_times(losses.uniform_times(0.2, None), roles=family.roles(of))
   )
 
   @jax.jit
@@ -207,7 +207,7 @@ def test_jit_grad_and_eight_devices_give_one_value(name, process):
   objective, of = make(name, process)
   transform = losses.condition_dropout(0.3) if process == "none" else losses.weight_by(losses.balanced())
   loss = losses.chain(
-    objective, transform, losses.at_times(losses.uniform_times(0.1, 0.9), fields=family.binder(of))
+    objective, transform, losses.at_times(losses.uniform_times(0.1, 0.9), roles=family.roles(of))
   )
   params, state = {"model": family.params(2), "loss": {}}, loss.init(jax.random.key(0))[1]
   data, key, step = family.batch(SIZE), jax.random.key(5), jnp.int32(7)
@@ -272,12 +272,14 @@ def denoising():
       "num_reverse=1 to 3",
     ),
     (
-      lambda: losses.chain(denoising(), losses.at_times(fields=losses.fields(model={"score": jnp.sin}))),
-      "needs 'concrete' of the role 'model'",
+      lambda: losses.chain(
+        denoising(), losses.at_times(roles=losses.roles(model=denoisers.from_functions(score=jnp.sin)))
+      ),
+      "needs 'concrete_score' of the role 'model'",
     ),
     (
       lambda: losses.chain(
-        make("concrete_score_matching", "none")[0], losses.at_times(fields=family.binder(None))
+        make("concrete_score_matching", "none")[0], losses.at_times(roles=family.roles(None))
       ),
       "no process with t_min and t_max",
     ),
@@ -298,10 +300,8 @@ def test_bad_batches_raise_a_sentence():
   ):
     with pytest.raises(ValueError, match=words):
       objective.draw(jax.random.key(0), bad, None, {})
-  wrong = losses.fields(model={"concrete": lambda own, x, t, cond=None: jnp.zeros((x.shape[0], 2))})(
-    {"model": {}}, {}
-  )
+  wrong = losses.roles(
+    model=denoisers.from_functions(concrete_score=lambda own, x, t, cond=None: jnp.zeros((x.shape[0], 2)))
+  )({"model": {}}, {})
   with pytest.raises(ValueError, match="has 3 neighbours"):
-    jax.eval_shape(
-      lambda: objective.evaluate(wrong, objective.draw(jax.random.key(0), family.batch(4), times(4), {}), {})
-    )
+    jax.eval_shape(lambda: objective(wrong, objective.draw(jax.random.key(0), family.batch(4), times(4), {})))

@@ -33,17 +33,16 @@ def grid_of(process, n):
   return solvers.grids.quadratic(process, n, t_min=0.0)
 
 
-def target_of(objective, draw, teacher):
+def target_of(objective, placed, teacher):
   """What the objective wants of the model's x0 [B, ...]: its value is factor^2 |x0 - target|^2, whose slope
   says the target."""
 
   def value(guess):
-    model = lambda x, t, cond, **options: denoisers.Prediction(x0=guess)
-    fields = {"model": losses.Field(denoise=model), "teacher": losses.Field(denoise=teacher), "loss": {}}
-    return jnp.sum(objective.evaluate(fields, draw, {}).interior)
+    roles = {"model": denoisers.from_functions(x0=lambda own, x, t, cond: guess), "teacher": teacher}
+    return jnp.sum(objective.evaluate(roles, placed, {}, {}, losses.START).interior)
 
   slope = jax.jit(jax.grad(value))
-  zero, one = slope(jnp.zeros_like(draw.x_t)), slope(jnp.ones_like(draw.x_t))
+  zero, one = slope(jnp.zeros_like(placed.x_t)), slope(jnp.ones_like(placed.x_t))
   return zero / (zero - one)
 
 
@@ -59,20 +58,21 @@ def test_one_step_of_the_student_is_two_of_the_teacher(name, sampler, x64):
   batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(len(starts), 2))), "cond": cond}
   draw = objective.draw(jax.random.key(0), batch, jnp.asarray(starts), {})
   np.testing.assert_array_equal(draw.t, starts)
-  target = np.asarray(target_of(objective, draw, teacher))
+  placed = objective.place({}, draw)
+  target = np.asarray(target_of(objective, placed, teacher))
   run = functools.partial(solvers.sample, teacher)
   for i, t in enumerate(starts):
     first = np.flatnonzero(grid == t)[0]
     nodes = grid[first : first + 3]
     row = lambda leaf: jax.tree.map(lambda a: a[i : i + 1], leaf)
-    end = run(solvers.ddim(process, nodes, dtype=np.float64), row(draw.x_t), cond=row(cond))
+    end = run(solvers.ddim(process, nodes, dtype=np.float64), row(placed.x_t), cond=row(cond))
     here, there = process.marginal(nodes[0]), process.marginal(nodes[-1])
     ratio = there.sigma / here.sigma
-    mine = ratio * row(draw.x_t) + (there.alpha - ratio * here.alpha) * target[i : i + 1]
+    mine = ratio * row(placed.x_t) + (there.alpha - ratio * here.alpha) * target[i : i + 1]
     np.testing.assert_allclose(mine, end, rtol=1e-9, atol=1e-9 * float(process.prior_std))
     # The formula of the papers, which divides by what is small where steps are short.
     np.testing.assert_allclose(
-      (end - ratio * row(draw.x_t)) / (there.alpha - ratio * here.alpha), target[i : i + 1], rtol=1e-6
+      (end - ratio * row(placed.x_t)) / (there.alpha - ratio * here.alpha), target[i : i + 1], rtol=1e-6
     )
   if float(process.marginal(0.0).sigma) == 0:  # the last step ends in what was predicted last
     np.testing.assert_allclose(end[0], target[-1], rtol=1e-9)
@@ -86,8 +86,8 @@ def test_the_target_differs_from_the_teacher_by_the_order_that_is_declared(sampl
   gaps, steps = [], (0.02, 0.01, 0.005)
   for h in steps:
     objective = losses.progressive_distillation(process, [1.0, 1.0 - h, 1.0 - 2 * h], sampler)
-    draw = losses.Draw(x_t=x, t=t, x0=x, eps=x, targets={"step": jnp.zeros(1, jnp.int32)})
-    gaps.append(float(jnp.linalg.norm(target_of(objective, draw, oracle) - oracle(x, t).x0)))
+    placed = losses.Placed(x_t=x, t=t, x0=x, noise=x, targets={"step": jnp.zeros(1, jnp.int32)})
+    gaps.append(float(jnp.linalg.norm(target_of(objective, placed, oracle) - oracle(x, t).x0)))
   order = np.polyfit(np.log(steps), np.log(gaps), 1)[0]
   assert abs(order - objective.bias_order) < 0.05, (order, gaps)
 
@@ -104,7 +104,9 @@ def exact_student(process, teacher, grid, sampler="ddim"):
   objective = losses.progressive_distillation(process, grid, sampler)
   starts = np.asarray(losses.student_steps(process, grid, sampler).t)
   draw = objective.draw(jax.random.key(0), {"x": jnp.zeros((len(starts), 1))}, jnp.asarray(starts), {})
-  at = lambda x: np.asarray(target_of(objective, draw.replace(x_t=jnp.full_like(draw.x_t, x)), teacher))[:, 0]
+  at = lambda x: np.asarray(target_of(objective, losses.placed_at(draw, jnp.full_like(draw.x0, x)), teacher))[
+    :, 0
+  ]
   shift, gain = at(0.0), at(1.0) - at(0.0)
   return denoisers.from_function(
     affine, process, denoisers.x0(), jax.tree.map(jnp.asarray, {"t": starts, "gain": gain, "shift": shift})
@@ -166,11 +168,10 @@ def test_the_minimiser_of_stage_one_is_classifier_free_guidance(x64):
   m = process.marginal(np.array(t))
   alpha, gain = float(m.alpha), 0.3
   objective = losses.chain(losses.distillation(process), losses.random_guidance(0.5, 4.0))
-  roles = dict(
+  roles = losses.roles(
     model=denoisers.from_function(family, process, denoisers.x0()),
     teacher=guidance.by_condition()(denoisers.from_function(teacher, process, denoisers.x0())),
   )
-  fields = losses.fields(**roles)
   batch = {
     "x": jnp.asarray(np.random.default_rng(0).normal(size=(32, 2))),
     "cond": {"label": jnp.arange(32) % 2},
@@ -178,9 +179,7 @@ def test_the_minimiser_of_stage_one_is_classifier_free_guidance(x64):
   draw = objective.draw(jax.random.key(0), batch, jnp.full(32, t), {})
 
   def value(own, taught):
-    return jnp.mean(
-      objective.evaluate(fields({"model": own, "teacher": taught, "loss": {}}, {}), draw, {}).interior
-    )
+    return jnp.mean(objective(roles({"model": own, "teacher": taught, "loss": {}}, {}), draw).interior)
 
   start, taught = jnp.asarray([1.0, -1.0, 0.5]), jnp.asarray(gain)
   slope = jax.jit(jax.grad(value, argnums=(0, 1)))
@@ -203,7 +202,7 @@ def test_weights_have_their_law_and_leave_the_noise():
       objective.draw(jax.random.key(0), batch, jnp.ones(size), {})
       for objective in (plain, losses.chain(plain, losses.random_guidance(0.5, 2.5, power)))
     )
-    np.testing.assert_array_equal(one.x_t, other.x_t)
+    np.testing.assert_array_equal(plain.place({}, one).x_t, plain.place({}, other).x_t)
     u = ((np.asarray(other.cond["guidance"], np.float64) - 0.5) / 2.0) ** (1 / power)
     assert u.min() >= 0.0 and u.max() < 1.0
     assert abs(u.mean() - 0.5) < 5 * np.sqrt(1 / 12 / size)

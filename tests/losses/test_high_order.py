@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, oracles, processes, symmetric
+from diffusion import denoisers, losses, oracles, processes, symmetric
 
 PROCESS = processes.vp_cosine()
 POINTS = np.array([[0.3, -1.0], [1.2, 0.4], [-0.8, 0.1]])
@@ -27,7 +27,7 @@ def noised_atoms():
   repeated = lambda a: jnp.repeat(a, 3, axis=0)
   x0 = jnp.tile(jnp.asarray(POINTS), (2, 1))
   eps = (repeated(x) - repeated(m.alpha)[:, None] * x0) / repeated(m.sigma)[:, None]
-  return oracle, losses.Draw(x_t=repeated(x), t=repeated(t), x0=x0, eps=eps), weights.reshape(-1), x
+  return oracle, losses.Draw(t=repeated(t), x0=x0, noise=eps), weights.reshape(-1), x
 
 
 def derivatives_of(oracle):
@@ -52,10 +52,9 @@ def test_the_minimisers_are_the_derivatives_of_log_p(x64):
 
     def expected(shift, objective=objective, name=name):
       given = {**truth, name: truth[name] + shift}
-      fields = losses.fields(
-        model={key: lambda _, x, t, cond=None, key=key: jnp.repeat(given[key], 3, axis=0) for key in given}
-      )
-      return jnp.sum(weights * objective.evaluate(fields({"model": {}, "loss": {}}, {}), draw, {}).interior)
+      constant = lambda key: lambda _, x, t, cond: jnp.repeat(given[key], 3, axis=0)
+      roles = losses.roles(model=denoisers.from_functions(**{key: constant(key) for key in given}))
+      return jnp.sum(weights * objective(roles({"model": {}, "loss": {}}, {}), draw).interior)
 
     gradient = jax.jit(jax.grad(expected))
     assert np.abs(gradient(jnp.zeros_like(truth[name]))).max() < 1e-11
@@ -87,7 +86,7 @@ FORMS = {
 
 
 def bound(form, own=0.7):
-  return losses.fields(model={"score": smooth, "hessian": FORMS[form]})(
+  return losses.roles(model=denoisers.from_functions(score=smooth, hessian=FORMS[form]))(
     {"model": jnp.asarray(own), "loss": {}}, {}
   )
 
@@ -104,7 +103,7 @@ def over_noise(t=0.3):
   """A draw of one example whose rows are the nodes of the noise, and their weights."""
   eps, weights = standard_normal()
   eps, x0, t = jnp.asarray(eps), jnp.tile(jnp.array([[0.4, -0.9]]), (len(eps), 1)), jnp.full(len(eps), t)
-  return losses.Draw(x_t=PROCESS.corrupt(x0, eps, t), t=t, x0=x0, eps=eps), jnp.asarray(weights)
+  return losses.Draw(t=t, x0=x0, noise=eps), jnp.asarray(weights)
 
 
 def test_an_error_of_the_score_biases_the_hessian_as_stated(x64):
@@ -120,13 +119,13 @@ def test_an_error_of_the_score_biases_the_hessian_as_stated(x64):
     )
 
     def expected(shift, objective=objective):
-      fields = losses.fields(
-        model={
-          "score": lambda _, x, t, cond=None: jnp.repeat(score + d, 3, axis=0),
-          "hessian": lambda _, x, t, cond=None: jnp.repeat(hessian + shift, 3, axis=0),
-        }
+      roles = losses.roles(
+        model=denoisers.from_functions(
+          score=lambda _, x, t, cond=None: jnp.repeat(score + d, 3, axis=0),
+          hessian=lambda _, x, t, cond=None: jnp.repeat(hessian + shift, 3, axis=0),
+        )
       )
-      return jnp.sum(weights * objective.evaluate(fields({"model": {}, "loss": {}}, {}), draw, {}).interior)
+      return jnp.sum(weights * objective(roles({"model": {}, "loss": {}}, {}), draw).interior)
 
     assert np.abs(jax.jit(jax.grad(expected))(jnp.broadcast_to(bias, hessian.shape))).max() < 1e-11
 
@@ -150,27 +149,23 @@ def test_variance_reduction_leaves_the_expectation(form, residual, x64):
   values = []
   for reduced in (False, True):
     objective = losses.second_order_score_matching(PROCESS, variance_reduced=reduced, residual=residual)
-    fields = lambda own: losses.fields(model={"score": smooth, "hessian": FORMS[form]})(
+    roles = lambda own: losses.roles(model=denoisers.from_functions(score=smooth, hessian=FORMS[form]))(
       {"model": own, "loss": {}}, {}
     )
-    mean = lambda own, objective=objective: jnp.sum(
-      weights * objective.evaluate(fields(own), draw, {}).interior
-    )
+    mean = lambda own, objective=objective: jnp.sum(weights * objective(roles(own), draw).interior)
     values.append(jax.jit(jax.value_and_grad(mean))(jnp.asarray(0.7)))
   np.testing.assert_allclose(values[0], values[1], rtol=1e-9)
   assert abs(float(values[0][1])) > 1e-2
 
 
 def test_first_order_variance_reduction_leaves_the_expectation(x64):
-  from diffusion import denoisers
-
   template = denoisers.from_function(
     lambda own, x, t, cond: smooth(own, x, t), PROCESS, denoisers.score(), jnp.zeros(())
   )
   draw, weights = over_noise()
-  fields = losses.fields(model=template)({"model": jnp.asarray(0.7), "loss": {}}, {})
+  roles = losses.roles(model=template)({"model": jnp.asarray(0.7), "loss": {}}, {})
   one, other = (
-    losses.denoising_score_matching(PROCESS, target, variance_reduced=reduced).evaluate(fields, draw, {})
+    losses.denoising_score_matching(PROCESS, target, variance_reduced=reduced)(roles, draw)
     for target, reduced in (("eps", False), ("x0", True))
   )
   np.testing.assert_allclose(jnp.sum(weights * one.interior), jnp.sum(weights * other.interior), rtol=1e-10)
@@ -186,8 +181,6 @@ def test_the_noise_of_the_gradient_falls_by_the_order_that_is_stated(x64):
   process = processes.edm()
   eps, weights = standard_normal()
   eps, x0, weights = jnp.asarray(eps), jnp.tile(jnp.array([[0.4, -0.9]]), (len(eps), 1)), jnp.asarray(weights)
-  from diffusion import denoisers
-
   template = denoisers.from_function(
     lambda own, x, t, cond: smooth(own, x, t), process, denoisers.score(), jnp.zeros(())
   )
@@ -197,11 +190,11 @@ def test_the_noise_of_the_gradient_falls_by_the_order_that_is_stated(x64):
     """The standard deviation over the noise of d value / d own, over sigma^k, the scale of the k-th order's
     derivative."""
     t = jnp.full(len(eps), level)
-    draw = losses.Draw(x_t=process.corrupt(x0, eps, t), t=t, x0=x0, eps=eps)
-    fields = lambda own: losses.fields(model={"denoise": template, "hessian": FORMS["low rank"]})(
+    draw = losses.Draw(t=t, x0=x0, noise=eps)
+    roles = lambda own: losses.roles(model=denoisers.extend(template, hessian=FORMS["low rank"]))(
       {"model": own, "loss": {}}, {}
     )
-    slope = jax.jacfwd(lambda own: objective.evaluate(fields(own), draw, {}).interior)(jnp.asarray(0.7))
+    slope = jax.jacfwd(lambda own: objective(roles(own), draw).interior)(jnp.asarray(0.7))
     return jnp.sqrt(jnp.sum(weights * jnp.square(slope - jnp.sum(weights * slope))))
 
   orders = {}
@@ -233,23 +226,19 @@ def test_low_rank_is_full_and_diagonal_is_its_diagonal(x64):
   for reduced in (False, True):
     objective = losses.second_order_score_matching(PROCESS, variance_reduced=reduced)
     value = {
-      form: np.asarray(
-        jax.jit(lambda draw, form=form: objective.evaluate(bound(form), draw, {}).interior)(draw)
-      )
+      form: np.asarray(jax.jit(lambda draw, form=form: objective(bound(form), draw).interior)(draw))
       for form in FORMS
     }
     np.testing.assert_allclose(value["low rank"], value["full"], rtol=1e-9, atol=1e-9)
   # The definition of the diagonal one, entry by entry.
-  sigma = PROCESS.marginal(draw.t).sigma[:, None]
+  sigma, x_t = PROCESS.marginal(draw.t).sigma[:, None], PROCESS.corrupt(draw.x0, draw.noise, draw.t)
   entries = (
-    sigma**2 * (FORMS["diagonal"](0.7, draw.x_t, draw.t).diagonal + smooth(0.7, draw.x_t, draw.t) ** 2)
+    sigma**2 * (FORMS["diagonal"](0.7, x_t, draw.t).diagonal + smooth(0.7, x_t, draw.t) ** 2)
     + 1
-    - draw.eps**2
+    - draw.noise**2
   )
   objective = losses.second_order_score_matching(PROCESS, rank=0, variance_reduced=False)
-  np.testing.assert_allclose(
-    objective.evaluate(bound("diagonal"), draw, {}).interior, np.sum(entries**2, 1), rtol=1e-10
-  )
+  np.testing.assert_allclose(objective(bound("diagonal"), draw).interior, np.sum(entries**2, 1), rtol=1e-10)
 
 
 def test_a_frozen_score_learns_nothing_and_a_teacher_is_used():
@@ -261,13 +250,13 @@ def test_a_frozen_score_learns_nothing_and_a_teacher_is_used():
     objective = losses.second_order_score_matching(PROCESS, **arguments)
 
     def value(own):
-      fields = losses.fields(
-        model={"score": lambda own, x, t, cond=None: smooth(own["one"], x, t), "hessian": hessian},
-        teacher={"score": smooth},
+      roles = losses.roles(
+        model=denoisers.from_functions(
+          score=lambda own, x, t, cond=None: smooth(own["one"], x, t), hessian=hessian
+        ),
+        teacher=denoisers.from_functions(score=smooth),
       )
-      return jnp.mean(
-        objective.evaluate(fields({"model": own, "teacher": own["one"], "loss": {}}, {}), draw, {}).interior
-      )
+      return jnp.mean(objective(roles({"model": own, "teacher": own["one"], "loss": {}}, {}), draw).interior)
 
     return jax.jit(jax.grad(value))({"one": jnp.float32(0.7), "two": jnp.float32(0.2)})
 
@@ -279,16 +268,14 @@ def test_a_frozen_score_learns_nothing_and_a_teacher_is_used():
 def test_the_transform_adds_to_the_same_draw_and_takes_a_weight_of_time():
   dsm = losses.denoising_score_matching(PROCESS)
   alone = losses.second_order_score_matching(PROCESS)
-  from diffusion import denoisers
-
   template = denoisers.from_function(
     lambda own, x, t, cond: smooth(own, x, t), PROCESS, denoisers.score(), jnp.zeros(())
   )
-  fields = losses.fields(model={"denoise": template, "hessian": FORMS["low rank"]})(
+  roles = losses.roles(model=denoisers.extend(template, hessian=FORMS["low rank"]))(
     {"model": jnp.float32(0.7), "loss": {}}, {}
   )
   draw = dsm.draw(jax.random.key(0), {"x": jnp.ones((4, 2))}, jnp.array([0.1, 0.3, 0.5, 0.9]), {})
-  evaluate = lambda objective: jax.jit(lambda draw: objective.evaluate(fields, draw, {}))(draw)
+  evaluate = lambda objective: jax.jit(lambda draw: objective(roles, draw))(draw)
   first, second = evaluate(dsm).interior, evaluate(alone).interior
   for weight, factor in ((0.5, 0.5), (losses.snr(-1.0), losses.snr(-1.0)(PROCESS, draw.t))):
     both = evaluate(losses.chain(dsm, losses.second_order(rank=2, weight=weight)))
@@ -298,10 +285,12 @@ def test_the_transform_adds_to_the_same_draw_and_takes_a_weight_of_time():
 
 def closed(objective, hessian=FORMS["low rank"], size=2):
   """The loss of a batch, traced and no more."""
-  fields = losses.fields(
-    model={"score": smooth, "hessian": hessian, "third_derivative": lambda own, x, t, cond=None: x}
+  roles = losses.roles(
+    model=denoisers.from_functions(
+      score=smooth, hessian=hessian, third_derivative=lambda own, x, t, cond=None: x
+    )
   )
-  loss = losses.chain(objective, losses.at_times(fields=fields))
+  loss = losses.chain(objective, losses.at_times(roles=roles))
   params, state = loss.init(jax.random.key(0))
   return jax.eval_shape(
     lambda: loss({"model": 1.0, "loss": params}, state, 0, jax.random.key(0), {"x": jnp.ones((4, size))})
@@ -329,7 +318,7 @@ def closed(objective, hessian=FORMS["low rank"], size=2):
       lambda: losses.chain(
         losses.score_matching(PROCESS),
         losses.second_order(),
-        losses.at_times(fields=losses.fields(model={"score": smooth})),
+        losses.at_times(roles=losses.roles(model=denoisers.from_functions(score=smooth))),
       ),
       "second_order needs 'hessian' of the role 'model'",
     ),

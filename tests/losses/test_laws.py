@@ -11,7 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 from losses import gaussian_family as family
 
 SIZE = 16
@@ -91,10 +91,11 @@ def evaluated(
   draw = objective.draw(key, family.batch(SIZE, dtype), interior_times(process, dtype=dtype), state)
   if rows is not None:
     draw = jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim else leaf, draw)
-  fields = family.fields(process, own, initial if loss_params is None else loss_params, objective)
+  roles = family.bound(process, own, objective)
+  loss_params = initial if loss_params is None else loss_params
 
   def value(draw):
-    terms = objective.evaluate(fields, draw, state)
+    terms = objective(roles, draw, loss_params, state)
     return terms.interior + terms.boundary
 
   return jax.jit(value)(draw)
@@ -171,7 +172,8 @@ def test_the_draw_of_a_row_depends_on_key_and_index_alone(transform):
   part = objective.draw(
     key, {**jax.tree.map(lambda a: a[rows], data), "index": jnp.asarray(rows)}, t[rows], state
   )
-  for name in ("x_t", "eps", "cond", "keys"):
+  whole, part = (objective.place({}, draw) for draw in (whole, part))
+  for name in ("x_t", "noise", "cond", "keys"):
     chex.assert_trees_all_equal(getattr(part, name), jax.tree.map(lambda a: a[rows], getattr(whole, name)))
 
 
@@ -207,7 +209,7 @@ def test_reweighted_times_leave_the_expectation(name, process_name):
     values, _ = loss.per_example({"model": own, "loss": loss_params}, state, 0, key, family.batch(size))
     return values
 
-  closing = functools.partial(losses.at_times, fields=family.binder(process))
+  closing = functools.partial(losses.at_times, roles=family.roles(process))
   plain = np.asarray(
     draws(losses.chain(base, closing(samplers["uniform_times"])), jax.random.key(0)), np.float64
   )
@@ -249,7 +251,7 @@ def test_the_minimiser_in_a_linear_family_is_the_oracle(objective, process_name,
   points = jnp.concatenate([jnp.zeros((1, flat.size)), jnp.asarray(basis)])
 
   def expected(vector, draw, weights):
-    terms = objective.evaluate(family.fields(process, unflatten(vector), None, objective), draw, state)
+    terms = objective(family.bound(process, unflatten(vector), objective), draw, state=state)
     return jnp.sum(weights * (terms.interior + terms.boundary))
 
   slopes = jax.jit(jax.vmap(jax.grad(expected), in_axes=(0, None, None)))
@@ -277,7 +279,7 @@ def test_the_gradient_at_the_oracle_is_zero_in_expectation(name, transform):
   objective, process = make(name, "subvp", losses.TRANSFORMS[transform]())
   # Ratios of densities have heavy tails off the oracle where there is next to no noise.
   times = losses.uniform_times(0.3 if name in NOT_QUADRATIC else None, None)
-  loss = losses.chain(objective, losses.at_times(times, fields=family.binder(process)))
+  loss = losses.chain(objective, losses.at_times(times, roles=family.roles(process)))
   loss_params, state = loss.init(jax.random.key(0))
 
   @jax.jit
@@ -304,11 +306,12 @@ def test_the_value_is_in_eps_units_whatever_the_target(process_name, x64):
   draw = family.quadrature(
     losses.denoising_score_matching(process), process, interior_times(process, 5, jnp.float64)[2]
   )
-  prediction = family.fields(process, own)["model"].denoise(draw.x_t, draw.t)
-  expected = jnp.sum((prediction.eps - draw.eps) ** 2, -1)
+  x_t = process.corrupt(draw.x0, draw.noise, draw.t)
+  prediction = family.bound(process, own)["model"](x_t, draw.t)
+  expected = jnp.sum((prediction.eps - draw.noise) ** 2, -1)
   for target in ("eps", "x0", "score", "v", "velocity"):
     objective = losses.denoising_score_matching(process, target=target)
-    terms = objective.evaluate(family.fields(process, own), draw, {})
+    terms = objective(family.bound(process, own), draw)
     np.testing.assert_allclose(terms.interior, expected, rtol=1e-9)
 
 
@@ -324,10 +327,9 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
   widen = lambda leaf: leaf.astype(jnp.float64) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
   values = []
   for drawn, dtype in ((draw, jnp.float32), (jax.tree.map(widen, draw), jnp.float64)):
-    # x_t again in this precision: its rounding is the data's, not the loss's.
-    drawn = drawn.replace(x_t=process.corrupt(drawn.x0, drawn.eps, drawn.t))
-    fields = family.fields(process, family.params(family.ELSEWHERE, dtype), loss_params, objective)
-    terms = jax.jit(lambda drawn, fields=fields: objective.evaluate(fields, drawn, state))(drawn)
+    # x_t is placed in this precision: its rounding is the data's, not the loss's.
+    roles = family.bound(process, family.params(family.ELSEWHERE, dtype), objective)
+    terms = jax.jit(lambda drawn, roles=roles: objective(roles, drawn, loss_params, state))(drawn)
     values.append(np.asarray(terms.interior, np.float64))
     assert terms.interior.dtype == dtype
   np.testing.assert_array_less(np.abs(values[0] - values[1]), 5e-4 * (1.0 + np.abs(values[1])))
@@ -336,10 +338,10 @@ def test_single_precision_agrees_with_double(objective, process_name, x64):
 def closed(objective_name, process_name, transform="identity"):
   objective, process = make(objective_name, process_name, losses.TRANSFORMS[transform]())
   loss = losses.chain(
-    objective, losses.at_times(losses.low_discrepancy(), fields=family.binder(process, objective))
+    objective, losses.at_times(losses.low_discrepancy(), roles=family.roles(process, objective))
   )
   loss_params, state = loss.init(jax.random.key(0))
-  return loss, family.roles(objective, family.params(family.ELSEWHERE), loss_params), state
+  return loss, family.parameters(objective, family.params(family.ELSEWHERE), loss_params), state
 
 
 @pytest.mark.parametrize(
@@ -420,19 +422,24 @@ def dsm():
 @pytest.mark.parametrize(
   "build,words",
   [
-    (lambda: losses.chain(dsm(), losses.at_times()), "fields=losses.fields"),
+    (lambda: losses.chain(dsm(), losses.at_times()), "roles=losses.roles"),
+    (
+      lambda: losses.chain(dsm(), losses.at_times(roles=losses.roles(ema=family.denoiser(processes.edm())))),
+      "denoising_score_matching needs 'eps' of the role 'model'",
+    ),
     (
       lambda: losses.chain(
-        dsm(), losses.at_times(fields=losses.fields(ema=family.denoiser(processes.edm())))
+        dsm(), losses.at_times(roles=losses.roles(model=denoisers.from_functions(energy=jnp.sin)))
       ),
-      "denoising_score_matching needs 'denoise' of the role 'model'",
+      "which answers only ['energy', 'score']",
     ),
     (
-      lambda: losses.chain(dsm(), losses.at_times(fields=losses.fields(model={"energy": jnp.sin}))),
-      "which gives only ['energy', 'score']",
+      lambda: losses.chain(
+        dsm(), losses.at_times(roles=losses.roles(model=denoisers.from_functions(denoising=jnp.sin)))
+      ),
+      "which answers only ['denoising']",
     ),
-    (lambda: losses.fields(model={"denoising": jnp.sin}), "no function 'denoising'"),
-    (lambda: losses.fields(loss=family.denoiser(processes.edm())), "not a role"),
+    (lambda: losses.roles(loss=family.denoiser(processes.edm())), "not a role"),
     (
       lambda: losses.chain(dsm().replace(takes_weight=True), losses.weight_by(losses.uniform())),
       "pass weight=...",
@@ -447,13 +454,13 @@ def dsm():
     (
       lambda: losses.chain(
         dsm(),
-        losses.at_times(losses.ladder_times(10), fields=family.binder(processes.vp_linear()), reweight=True),
+        losses.at_times(losses.ladder_times(10), roles=family.roles(processes.vp_linear()), reweight=True),
       ),
       "ladder",
     ),
     (
       lambda: losses.chain(
-        dsm().replace(process=None), losses.at_times(fields=family.binder(processes.vp_linear()))
+        dsm().replace(process=None), losses.at_times(roles=family.roles(processes.vp_linear()))
       ),
       "no process",
     ),
@@ -466,9 +473,9 @@ def dsm():
     (lambda: losses.random_guidance(-1.0, 1.0), "0 <= low < high"),
     (
       lambda: losses.chain(
-        losses.distillation(processes.edm()), losses.at_times(fields=family.binder(processes.edm()))
+        losses.distillation(processes.edm()), losses.at_times(roles=family.roles(processes.edm()))
       ),
-      "distillation needs 'denoise' of the role 'teacher'",
+      "distillation needs 'x0' of the role 'teacher'",
     ),
     (lambda: losses.distillation(processes.edm(), "noise"), "no target 'noise'"),
     (lambda: losses.distillation(None), "Gaussian process"),
@@ -509,14 +516,14 @@ def test_misfits_raise_a_sentence_at_build_time(build, words):
     (lambda: losses.chain(losses.scale(2.0), losses.scale(2.0)), "starts with an Objective"),
     (lambda: losses.chain(dsm(), dsm()), "add(a, b)"),
     (
-      lambda: losses.chain(dsm(), losses.at_times(fields=family.binder(processes.edm())), losses.scale(2.0)),
+      lambda: losses.chain(dsm(), losses.at_times(roles=family.roles(processes.edm())), losses.scale(2.0)),
       "last",
     ),
     (lambda: losses.chain(dsm(), 2.0), "a transform is a function"),
     (lambda: losses.add(dsm(), 2.0), "add takes objectives"),
-    (lambda: losses.fields(model=jnp.sin), "name what it computes"),
+    (lambda: losses.roles(model=jnp.sin), "naming what each computes"),
     (
-      lambda: losses.chain(dsm(), losses.at_times(0.5, fields=family.binder(processes.edm()))),
+      lambda: losses.chain(dsm(), losses.at_times(0.5, roles=family.roles(processes.edm()))),
       "time sampler",
     ),
   ],
@@ -539,10 +546,12 @@ def test_bad_batches_and_parameters_raise_a_sentence():
   ):
     with pytest.raises(ValueError, match=words):
       loss(params, state, 0, key, bad)
-  with pytest.raises(ValueError, match="binds .'model'. too"):
-    loss({"loss": {}}, state, 0, key, data)
+  template = denoisers.from_function(lambda own, x, t, cond: own * x, processes.vp_linear(), denoisers.eps())
+  bare = losses.chain(dsm(), losses.at_times(roles=losses.roles(model=template)))
+  with pytest.raises(ValueError, match="role 'model' has none of its own"):
+    bare({"loss": {}}, bare.init(key)[1], 0, key, data)
   summed = dataclasses.replace(
-    loss, objective=loss.objective.replace(evaluate=lambda fields, draw, state: losses.terms(jnp.zeros(())))
+    loss, objective=loss.objective.replace(evaluate=lambda *everything: losses.terms(jnp.zeros(())))
   )
   with pytest.raises(ValueError, match="one number per example"):
     summed(params, state, 0, key, data)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 
 PROCESS = processes.vp_cosine()
 TIMES = (0.1, 0.3, 0.55, 0.9)
@@ -27,26 +27,25 @@ def params(size=SIZE, mean=MEAN, precision=PRECISION):
 
 
 def same_rows(objective, level, x=0.9, noise=-0.6):
-  """A draw whose rows differ in the keys of their chains alone."""
+  """A placed draw whose rows differ in the keys of their chains alone."""
   draw = objective.draw(jax.random.key(5), {"x": jnp.zeros((SIZE, 1))}, jnp.full(SIZE, TIMES[level]), {})
-  return draw.replace(
-    x_t=jnp.full((SIZE, 1), x), targets=draw.targets | {"normal": jnp.full((SIZE, 1), noise)}
-  )
+  draw = draw.replace(targets=draw.targets | {"normal": jnp.full((SIZE, 1), noise)})
+  return losses.placed_at(draw, jnp.full((SIZE, 1), x))
 
 
-def gradients(objective, draw, own):
+def gradients(objective, placed, own):
   """The gradient of each row [B], in float64."""
 
   def total(own):
-    fields = losses.fields(model={"energy": energy})({"model": own, "loss": {}}, {})
-    return jnp.sum(objective.evaluate(fields, draw, {}).interior)
+    roles = losses.roles(model=denoisers.from_functions(energy=energy))({"model": own, "loss": {}}, {})
+    return jnp.sum(objective.evaluate(roles, placed, {}, {}, losses.START).interior)
 
   return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.jit(jax.grad(total))(own))
 
 
-def negatives(objective, draw, own):
+def negatives(objective, placed, own):
   """The ends of the chains [B]: the derivative in the minimum is precision times (end - x_i)."""
-  return np.asarray(draw.x_t[:, 0], np.float64) + gradients(objective, draw, own)["mean"] / PRECISION
+  return np.asarray(placed.x_t[:, 0], np.float64) + gradients(objective, placed, own)["mean"] / PRECISION
 
 
 def noisier(level, x=0.9, noise=-0.6):
@@ -177,8 +176,8 @@ def test_the_bias_of_the_normal_approximation_is_of_the_order_it_declares():
       process, (1.0, float(np.sqrt(1.0 + s / PRECISION))), steps=0, start="gaussian"
     )
     assert objective.bias_order == 2
-    draw = objective.draw(jax.random.key(1), {"x": x}, jnp.ones(size), {}).replace(x_t=x)
-    found = gradients(objective, draw, params(size))["precision"]
+    draw = objective.draw(jax.random.key(1), {"x": x}, jnp.ones(size), {})
+    found = gradients(objective, losses.placed_at(draw, x), params(size))["precision"]
     assert abs(found.mean() - s**2 * (1 - s) / (2 * PRECISION)) < 5 * found.std() / np.sqrt(size)
     slopes.append(found.mean() / s)
   assert 1.4 < slopes[0] / slopes[1] < 2.2
@@ -190,8 +189,8 @@ def test_rows_and_their_chains_do_not_meet(adjusted):
   objective = losses.recovery_likelihood(PROCESS, TIMES, steps=5, adjusted=adjusted)
   t = jnp.linspace(0.1, 0.9, 8)
   draw = objective.draw(jax.random.key(1), {"x": jax.random.normal(jax.random.key(2), (8, 1))}, t, {})
-  fields = losses.fields(model={"energy": energy})({"model": params(1), "loss": {}}, {})
-  value = jax.jit(lambda draw: objective.evaluate(fields, draw, {}).interior)
+  roles = losses.roles(model=denoisers.from_functions(energy=energy))({"model": params(1), "loss": {}}, {})
+  value = jax.jit(lambda draw: objective(roles, draw).interior)
   order = np.array([5, 2, 7, 0, 1, 3, 4, 6])
   rows = jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, draw)
   np.testing.assert_allclose(value(rows), value(draw)[order], rtol=1e-5, atol=1e-6)
@@ -203,9 +202,9 @@ def test_the_sampled_time_chooses_the_level_below_it_and_level_times_gives_each_
   draw = objective.draw(jax.random.key(0), {"x": jnp.zeros((6, 1))}, t, {})
   assert draw.targets["level"].tolist() == [0, 0, 0, 1, 2, 2]
   np.testing.assert_array_equal(draw.t, np.float32(TIMES)[draw.targets["level"]])
-  sampler = losses.at_times(losses.level_times(TIMES), fields=losses.fields(model={"energy": energy}))(
-    objective
-  ).sampler
+  sampler = losses.at_times(
+    losses.level_times(TIMES), roles=losses.roles(model=denoisers.from_functions(energy=energy))
+  )(objective).sampler
   np.testing.assert_array_equal(sampler.quantile(jnp.asarray([0.1, 0.4, 0.99])), np.float32(TIMES[:3]))
   np.testing.assert_allclose(
     jnp.exp(sampler.log_density(jnp.float32(np.array([TIMES[1], 0.2])))), [1 / 3, 0.0], rtol=1e-6

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 from losses import gaussian_family as family
 
 PROCESS = processes.vp_cosine()
@@ -16,7 +16,7 @@ FORMS = {
   "sliced, variance reduced": losses.sliced_score_matching,
   "finite differences of the energy": losses.finite_difference_sliced_score_matching,
   "finite differences of the score": lambda process: losses.finite_difference_sliced_score_matching(
-    process, field="score"
+    process, view="score"
   ),
 }
 NOISY_FORMS = FORMS | {"denoising by finite differences": losses.finite_difference_denoising_score_matching}
@@ -31,13 +31,13 @@ def bumpy(own, x, t, cond=None):
   return 0.5 * jnp.sum(x * x, 1) + own * jnp.sum(jnp.tanh(x @ jnp.asarray(WEIGHTS, x.dtype).T), 1) * (1.0 + t)
 
 
-def drawn(objective, size=64, dtype=jnp.float64, process=PROCESS, noise_free=False):
+def drawn(objective, size=64, dtype=jnp.float64):
   x = jax.random.normal(jax.random.key(1), (size, 3), dtype)
   t = jnp.full((size,), 0.4, dtype)
   return objective.draw(jax.random.key(2), {"x": x}, t, {})
 
 
-BUMPY = losses.fields(model={"energy": bumpy})({"model": 0.7, "loss": {}}, {})
+BUMPY = losses.roles(model=denoisers.from_functions(energy=bumpy))({"model": 0.7, "loss": {}}, {})
 
 
 @pytest.mark.parametrize("form", NOISY_FORMS)
@@ -50,7 +50,7 @@ def test_every_form_has_the_expectation_of_denoising_score_matching(form, x64):
     draw = family.quadrature(objective, PROCESS, t)
 
     def value(p):
-      return jnp.mean(objective.evaluate(family.fields(PROCESS, p), draw, {}).interior)
+      return jnp.mean(objective(family.bound(PROCESS, p), draw).interior)
 
     value, slope = jax.jit(jax.value_and_grad(value))(own)
     matrix = np.asarray(slope["matrix"])
@@ -76,8 +76,10 @@ def test_on_clean_data_the_value_is_the_fisher_divergence_up_to_a_constant(form,
   draw = objective.draw(jax.random.key(0), {"x": x}, jnp.zeros(16), {})
   if "direction" in draw.targets:
     draw = draw.replace(targets={"direction": jnp.asarray(np.tile(signs, (4, 1)))[:, None]})
-  fields = losses.fields(model={"energy": energy})({"model": jnp.asarray(centre), "loss": {}}, {})
-  value = float(jnp.mean(jax.jit(lambda draw: objective.evaluate(fields, draw, {}).interior)(draw)))
+  roles = losses.roles(model=denoisers.from_functions(energy=energy))(
+    {"model": jnp.asarray(centre), "loss": {}}, {}
+  )
+  value = float(jnp.mean(jax.jit(lambda draw: objective(roles, draw).interior)(draw)))
   gap = precision - np.linalg.inv(covariance)
   shift = precision @ (mean - centre)
   fisher = np.trace(gap @ covariance @ gap) + shift @ shift
@@ -94,27 +96,27 @@ def test_directions_have_unit_covariance_and_leave_the_trace_unbiased(kind, x64)
   # Off the diagonal a product of entries has variance 1; no entry's square has more than the normal's, 2.
   assert np.abs(np.einsum("bki,bkj->bij", v, v) / 4000 - np.eye(3)).max() < 4.5 * np.sqrt(2 / 4000)
   exact = losses.score_matching(PROCESS)
-  expected = exact.evaluate(BUMPY, draw, {}).interior
+  expected = exact(BUMPY, draw).interior
   each = jax.jit(
     jax.vmap(
-      lambda v: objective.evaluate(BUMPY, draw.replace(targets={"direction": v[:, None]}), {}).interior,
+      lambda v: objective(BUMPY, draw.replace(targets={"direction": v[:, None]})).interior,
       in_axes=1,
     )
   )
   values = np.asarray(each(draw.targets["direction"]))
   assert np.all(np.abs(values.mean(0) - expected) < 4.5 * values.std(0) / np.sqrt(4000))
-  np.testing.assert_allclose(values.mean(0), objective.evaluate(BUMPY, draw, {}).interior, rtol=1e-9)
+  np.testing.assert_allclose(values.mean(0), objective(BUMPY, draw).interior, rtol=1e-9)
 
 
 def limit_of(form, draw):
   """What a finite-difference form tends to, from the derivatives of the same energy along the same
   directions."""
   if form == "finite differences of the energy":
-    return losses.sliced_score_matching(PROCESS, variance_reduced=False).evaluate(BUMPY, draw, {}).interior
+    return losses.sliced_score_matching(PROCESS, variance_reduced=False)(BUMPY, draw).interior
   if form == "finite differences of the score":
-    return losses.sliced_score_matching(PROCESS).evaluate(BUMPY, draw, {}).interior
-  sigma = PROCESS.marginal(draw.t).sigma[:, None]
-  error = sigma * BUMPY["model"].score(draw.x_t, draw.t) + draw.eps
+    return losses.sliced_score_matching(PROCESS)(BUMPY, draw).interior
+  sigma, x_t = PROCESS.marginal(draw.t).sigma[:, None], PROCESS.corrupt(draw.x0, draw.noise, draw.t)
+  error = sigma * BUMPY["model"](x_t, draw.t, views=("score",)).score + draw.noise
   return jnp.sum(draw.targets["direction"][:, 0] * error, 1) ** 2
 
 
@@ -124,7 +126,7 @@ def test_finite_differences_are_of_the_order_they_declare(form, x64):
   factory = {
     "finite differences of the energy": losses.finite_difference_sliced_score_matching,
     "finite differences of the score": lambda process, step: losses.finite_difference_sliced_score_matching(
-      process, step=step, field="score"
+      process, step=step, view="score"
     ),
     "denoising by finite differences": losses.finite_difference_denoising_score_matching,
   }[form]
@@ -132,9 +134,9 @@ def test_finite_differences_are_of_the_order_they_declare(form, x64):
   for step in (0.1, 0.05, 0.025):
     objective = factory(PROCESS, step=step)
     draw = drawn(objective)
-    value = jax.jit(
-      lambda draw, objective=objective: objective.evaluate(BUMPY, draw, {}).interior - limit_of(form, draw)
-    )(draw)
+    value = jax.jit(lambda draw, objective=objective: objective(BUMPY, draw).interior - limit_of(form, draw))(
+      draw
+    )
     errors.append(float(jnp.mean(value)))
   orders = np.log2(np.abs(np.array(errors[:-1]) / np.array(errors[1:])))
   assert objective.bias_order == 2 and np.all(np.abs(orders - 2.0) < 0.1), (errors, orders)
@@ -146,21 +148,21 @@ def test_finite_differences_are_the_formulas_of_the_paper(x64):
   step = 0.1
   objective = losses.finite_difference_sliced_score_matching(None, step=step)
   draw = drawn(objective)
-  x, v = draw.x_t, draw.targets["direction"][:, 0]
+  x, v = draw.x0, draw.targets["direction"][:, 0]
   u = step * v / jnp.linalg.norm(v, axis=1, keepdims=True)
   f = lambda x: -bumpy(0.7, x, draw.t)
   paper = 3 / step**2 * ((f(x + u) - f(x - u)) ** 2 / 8 + f(x + u) + f(x - u) - 2 * f(x))
-  np.testing.assert_allclose(objective.evaluate(BUMPY, draw, {}).interior, 2 * paper, rtol=1e-8)
+  np.testing.assert_allclose(objective(BUMPY, draw).interior, 2 * paper, rtol=1e-8)
 
   objective = losses.finite_difference_denoising_score_matching(PROCESS, step=step)
   draw = drawn(objective)
   sigma = PROCESS.marginal(draw.t).sigma
   u = step * sigma[:, None] * draw.targets["direction"][:, 0] / np.sqrt(3)
-  x = draw.x_t
+  x = PROCESS.corrupt(draw.x0, draw.noise, draw.t)
   noise = x - PROCESS.marginal(draw.t).alpha[:, None] * draw.x0
   both = (f(x + u) - f(x - u)) / 2 + jnp.sum(u * noise, 1) / sigma**2
   paper = 3 / (2 * (step * sigma) ** 2) * both**2  # of half the squared error of the score
-  np.testing.assert_allclose(objective.evaluate(BUMPY, draw, {}).interior, 2 * sigma**2 * paper, rtol=1e-8)
+  np.testing.assert_allclose(objective(BUMPY, draw).interior, 2 * sigma**2 * paper, rtol=1e-8)
 
 
 @pytest.mark.parametrize("form", NOISY_FORMS)
@@ -168,18 +170,16 @@ def test_values_are_finite_where_there_is_no_noise(form):
   process = processes.rectified_flow()
   objective = NOISY_FORMS[form](process)
   draw = objective.draw(jax.random.key(0), {"x": jnp.ones((2, 3))}, jnp.array([0.0, 1.0]), {})
-  assert np.all(np.isfinite(jax.jit(lambda draw: objective.evaluate(BUMPY, draw, {}).interior)(draw)))
+  assert np.all(np.isfinite(jax.jit(lambda draw: objective(BUMPY, draw).interior)(draw)))
 
 
 def test_the_derivative_of_a_denoiser_keeps_its_updated_collections():
   """A denoiser that counts its calls: the count reaches the loss's state from under the forward-mode
   derivative."""
-  from diffusion import denoisers
-
   fn = lambda params, collections, x, t, cond, key, train: (params * x, {"count": collections["count"] + 1.0})
-  template = denoisers.Denoiser(PROCESS, denoisers.eps(), jnp.ones(()), {"count": jnp.zeros(())}, fn)
+  template = denoisers.NetworkDenoiser(PROCESS, denoisers.eps(), jnp.ones(()), {"count": jnp.zeros(())}, fn)
   for form in ("exact", "sliced, variance reduced"):
-    loss = losses.chain(FORMS[form](PROCESS), losses.at_times(fields=losses.fields(model=template)))
+    loss = losses.chain(FORMS[form](PROCESS), losses.at_times(roles=losses.roles(model=template)))
     params, state = loss.init(jax.random.key(0))
     _, (state, _) = loss(
       {"model": jnp.ones(()), "loss": params}, state, 0, jax.random.key(1), {"x": jnp.ones((4, 2))}
@@ -199,14 +199,14 @@ def test_the_derivative_of_a_denoiser_keeps_its_updated_collections():
     (lambda: losses.sliced_score_matching(PROCESS, num_slices=0), "num_slices=1 or more"),
     (lambda: losses.finite_difference_sliced_score_matching(PROCESS, step=0.0), "positive length"),
     (
-      lambda: losses.finite_difference_sliced_score_matching(PROCESS, field="eps"),
+      lambda: losses.finite_difference_sliced_score_matching(PROCESS, view="eps"),
       "choose one of energy, score",
     ),
     (lambda: losses.finite_difference_denoising_score_matching(None), "regresses on the noise"),
     (
       lambda: losses.chain(
         losses.finite_difference_sliced_score_matching(PROCESS),
-        losses.at_times(fields=losses.fields(model=family.denoiser(PROCESS))),
+        losses.at_times(roles=losses.roles(model=family.denoiser(PROCESS))),
       ),
       "needs 'energy' of the role 'model'",
     ),

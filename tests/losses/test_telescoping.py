@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import density_ratio, losses, oracles, processes
+from diffusion import denoisers, density_ratio, losses, oracles, processes
 
 SECOND = ([1.0], [[0.7]], [0.25])
 
@@ -38,8 +38,8 @@ def test_the_gradient_is_zero_at_the_exact_ratios(num, power):
   @jax.jit
   @jax.jacfwd
   def rows(shift):
-    off = lambda x, t, cond=None: field(x, t) + shift[0] + shift[1] * x[:, 0]
-    return objective.evaluate({"model": losses.Field(time_score=off)}, draw, {}).interior
+    off = lambda own, x, t, cond: field(x, t) + shift[0] + shift[1] * x[:, 0]
+    return objective({"model": denoisers.from_functions(time_score=off)}, draw).interior
 
   slope = np.asarray(rows(jnp.zeros(2)), np.float64)
   assert np.all(np.abs(slope.mean(0)) < 4.5 * slope.std(0) / np.sqrt(size))

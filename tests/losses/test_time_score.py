@@ -5,9 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, oracles, processes
+from diffusion import denoisers, losses, oracles, processes
 
 FIRST, SECOND = ([1.0], [[-0.5]], [0.6]), ([1.0], [[0.7]], [0.25])
+
+
+def answering(**functions):
+  """A denoiser of functions (x, t, cond) without parameters."""
+  bind = lambda function: lambda own, x, t, cond: function(x, t, cond)
+  return denoisers.from_functions({}, **{view: bind(function) for view, function in functions.items()})
 
 
 def gauss(num):
@@ -84,16 +90,15 @@ def test_by_parts_is_the_squared_error_less_a_constant(name, x64):
 
   @jax.jit
   def both(batch, eps, t):
-    draw = objective.draw(jax.random.key(0), batch, t, state).replace(eps=eps)
-    x1 = draw.targets.get("x1")
-    draw = draw.replace(x_t=path.between(draw.x0, x1, eps, t))
-    terms = objective.evaluate({"model": losses.Field(time_score=field), "loss": {}}, draw, state)
+    draw = objective.draw(jax.random.key(0), batch, t, state).replace(noise=eps)
+    x_t = path.corrupt(draw.x0, eps, t, draw.x1)
+    terms = objective({"model": answering(time_score=field)}, draw, state=state)
     inner = path.replace(t_min=edges[0], t_max=edges[-1])
-    true = oracle.time_score(draw.x_t, t)
+    true = oracle.time_score(x_t, t)
     w = weight(inner, t) * (
       1.0 if history is None else history(state, (t - edges[0]) / (edges[-1] - edges[0]))
     )
-    square = w * (jnp.square(field(draw.x_t, t) - true) - jnp.square(true))
+    square = w * (jnp.square(field(x_t, t) - true) - jnp.square(true))
     return terms.interior + terms.boundary, square
 
   given, expected = (float(jnp.sum(weights * side)) for side in both(batch, eps, t))
@@ -111,7 +116,7 @@ def test_the_boundary_is_left_out_only_where_the_weight_is_zero():
     objective = losses.time_score_matching(processes.spherical(), weight=weight)
     draw = objective.draw(jax.random.key(0), {"x": jnp.ones((4, 2))}, jnp.full(4, 0.5), {})
     seen.clear()
-    objective.evaluate({"model": losses.Field(time_score=time_score)}, draw, {})
+    objective({"model": answering(time_score=time_score)}, draw)
     assert len(seen) == calls
 
 
@@ -128,11 +133,11 @@ def test_data_terms_agree_in_expectation():
     draw = objective.draw(jax.random.key(2), {"x": x}, t, {})
 
     def values(scale):
-      field = losses.Field(
+      field = answering(
         time_score=lambda x, t, cond=None: 0.0 * t,
         score=lambda x, t, cond=None: -scale * (x * jnp.array([[1.0, 0.5]]) + 0.3 * jnp.roll(x, 1, 1)),
       )
-      return objective.evaluate({"model": field}, draw, {}).interior
+      return objective({"model": field}, draw).interior
 
     return np.asarray(jax.jit(jax.jacfwd(values))(0.7), np.float64)
 
@@ -160,8 +165,10 @@ def test_loss_history_waits_until_every_slot_is_full_then_follows_the_losses():
   np.testing.assert_array_equal(missed.losses[1:], state.losses[1:])
   # The loss's own update goes through the objective.
   objective = losses.time_score_matching(processes.spherical(), history=history)
-  binder = losses.fields(model={"time_score": lambda params, x, t, cond=None: params * jnp.sum(x, 1) * t})
-  loss = losses.chain(objective, losses.at_times(losses.low_discrepancy(), fields=binder))
+  roles = losses.roles(
+    model=denoisers.from_functions(time_score=lambda params, x, t, cond=None: params * jnp.sum(x, 1) * t)
+  )
+  loss = losses.chain(objective, losses.at_times(losses.low_discrepancy(), roles=roles))
   params, state = loss.init(jax.random.key(0))
   step = jax.jit(loss)
   for i in range(2):
@@ -186,12 +193,12 @@ def test_a_map_changes_where_the_path_goes_and_not_its_time_score(x64):
   x = jnp.exp(0.7 + 0.5 * jax.random.normal(jax.random.key(0), (size, 1)))
   t = jnp.linspace(0.0, 1.0, size + 1)[:-1] + 0.5 / size
   draw = objective.draw(jax.random.key(1), {"x": x}, t, {})
-  z = jnp.log(draw.x_t)
-  np.testing.assert_allclose(z, inner.between(None, jnp.log(x), draw.eps, t), rtol=1e-10)
+  z = jnp.log(objective.place({}, draw).x_t)
+  np.testing.assert_allclose(z, inner.corrupt(None, draw.noise, t, jnp.log(x)), rtol=1e-10)
 
   def rows(shift):
     field = lambda x, t, cond=None: oracle.time_score(jnp.log(x), t) + shift * jnp.log(x)[:, 0]
-    terms = objective.evaluate({"model": losses.Field(time_score=field)}, draw, {})
+    terms = objective({"model": answering(time_score=field)}, draw)
     return terms.interior + terms.boundary
 
   slopes = jax.jit(jax.jacfwd(rows))
@@ -202,8 +209,8 @@ def test_a_map_changes_where_the_path_goes_and_not_its_time_score(x64):
 
 
 def close(objective, **times):
-  binder = losses.fields(model={"time_score": lambda params, x, t, cond=None: t})
-  return losses.chain(objective, losses.at_times(losses.uniform_times(**times), fields=binder))
+  roles = losses.roles(model=denoisers.from_functions(time_score=lambda params, x, t, cond=None: t))
+  return losses.chain(objective, losses.at_times(losses.uniform_times(**times), roles=roles))
 
 
 @pytest.mark.parametrize(
@@ -258,4 +265,4 @@ def test_batches_that_do_not_fit_raise_a_sentence():
       objective.draw(jax.random.key(0), batch, t, {})
   draw = one.draw(jax.random.key(0), {"x": x}, t, {})
   with pytest.raises(ValueError, match="one number per example"):
-    one.evaluate({"model": losses.Field(time_score=lambda x, t, cond=None: x)}, draw, {})
+    one({"model": answering(time_score=lambda x, t, cond: x)}, draw)

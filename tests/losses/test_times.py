@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 
 CASES = [
   (name, process)
@@ -18,8 +18,8 @@ CASES = [
 
 def closed(name, process):
   objective = losses.denoising_score_matching(process)
-  binder = losses.fields(model={"denoise": lambda params, x, t, cond, **_: None})
-  return losses.chain(objective, losses.at_times(losses.TIME_SAMPLERS[name](), fields=binder)).sampler
+  roles = losses.roles(model=denoisers.from_functions(eps=lambda params, x, t, cond: x))
+  return losses.chain(objective, losses.at_times(losses.TIME_SAMPLERS[name](), roles=roles)).sampler
 
 
 def distribution(sampler, num=20001):

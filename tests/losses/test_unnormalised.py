@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import losses, processes
+from diffusion import denoisers, losses, processes
 
 CLOSING = losses.at_times(
   losses.uniform_times(0.0, 1.0),
-  fields=losses.fields(
-    model={
-      "energy": lambda own, x, t, cond=None: (
+  roles=losses.roles(
+    model=denoisers.from_functions(
+      energy=lambda own, x, t, cond=None: (
         0.5 * jnp.exp(own["log_precision"]) * jnp.sum(jnp.square(x - own["mean"]), 1)
       )
-    }
+    )
   ),
 )
 TRUTH = {"mean": 1.5, "log_precision": float(np.log(1 / 0.8**2))}
@@ -112,12 +112,12 @@ def test_the_running_normaliser_lowers_the_variance_and_its_bias_is_of_the_order
   x = jnp.zeros((4, 1))
   for rate in (0.2, 0.1):
     objective = losses.compositional_likelihood(noise=losses.gaussian_noise(0.0, 4.0), rate=rate)
-    fields = CLOSING(objective).fields({"model": own, "loss": {}}, {})
+    roles = CLOSING(objective).roles({"model": own, "loss": {}}, {})
 
-    def chain(key, objective=objective, fields=fields):
+    def chain(key, objective=objective, roles=roles):
       def step(state, key):
         draw = objective.draw(key, {"x": x}, jnp.zeros(4), state)
-        terms = objective.evaluate(fields, draw, state)
+        terms = objective(roles, draw, state=state)
         return objective.update(state, draw.t, terms), terms.metrics["log_normalizer"][0]
 
       return jax.lax.scan(step, objective.init(key)[1], jax.random.split(key, 300))[1][100:]
@@ -142,14 +142,14 @@ def test_both_act_on_noised_data_with_a_noise_that_is_noised_alike(x64):
     + 0.5 * jnp.log(2 * np.pi * variance(t))[:, None],
     1,
   )
-  fields = losses.fields(model={"energy": energy})
+  roles = losses.roles(model=denoisers.from_functions(energy=energy))
   for objective in (
     losses.noise_contrastive_estimation(process, losses.gaussian_noise(1.5, 0.8), learn_normalizer=False),
     losses.compositional_likelihood(process, losses.gaussian_noise(1.5, 0.8)),
   ):
     loss_params, state = objective.init(jax.random.key(0))
     draw = objective.draw(jax.random.key(1), {"x": jnp.ones((6, 1))}, t, state)
-    terms = objective.evaluate(fields({"model": {}, "loss": loss_params}), draw, state)
+    terms = objective(roles({"model": {}}), draw, loss_params, state)
     if objective.coupled:
       np.testing.assert_allclose(terms.metrics["log_normalizer"], 0.0, atol=1e-12)
       np.testing.assert_allclose(terms.metrics["log_weight_variance"], 0.0, atol=1e-12)

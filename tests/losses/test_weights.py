@@ -67,11 +67,12 @@ def test_weights_multiply_the_interior_and_not_the_boundary():
   process = processes.edm()
   objective = losses.Objective(
     "toy",
-    draw=lambda key, batch, t, state: losses.Draw(None, t),
-    evaluate=lambda fields, draw, state: losses.terms(draw.t, boundary=draw.t),
+    draw=lambda key, batch, t, state: losses.Draw(t=t),
+    place=lambda roles, draw: losses.placed_at(draw, None),
+    evaluate=lambda roles, placed, params, state, clock: losses.terms(placed.t, boundary=placed.t),
     process=process,
   )
   weighted = losses.chain(objective, losses.weight_by(losses.snr(-1)))
-  terms = weighted.evaluate({"loss": {}}, losses.Draw(None, jnp.array([1.0, 2.0, 3.0])), {})
+  terms = weighted({}, losses.Draw(t=jnp.array([1.0, 2.0, 3.0])))
   np.testing.assert_allclose(terms.interior, [1.0, 8.0, 27.0], rtol=1e-5)
   np.testing.assert_allclose(terms.boundary, [1.0, 2.0, 3.0])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import autoregressive, losses
+from diffusion import autoregressive, denoisers, losses
 from diffusion.autoregressive.order import influence
 from diffusion.networks import MADE
 
@@ -22,9 +22,9 @@ def built(net, shape, cond=None, seed=0):
   return params, x, t
 
 
-def field(net, params):
-  bind = lambda name: lambda *args: net.apply(params, *args, method=name)
-  return losses.Field(context=bind("context"), head=bind("head"))
+def denoiser(net, params):
+  """The network as a denoiser of its context and head."""
+  return denoisers.from_flax(net, None, None, params["params"], methods=net.views)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_the_context_sees_all_that_is_before_and_nothing_else(shape, options):
 
 
 @pytest.mark.slow
-def test_the_whole_field_keeps_its_order():
+def test_the_whole_model_keeps_its_order():
   net = MADE(width=8, depth=1, features=3, head_width=6)
   params, x, t = built(net, (4,))
-  autoregressive.check_order(field(net, params), x, t)
+  autoregressive.check_order(denoiser(net, params), x, t)
   with pytest.raises(ValueError, match="context of coordinate 0 depends on coordinate 0"):
     autoregressive.check_order(
-      field(MADE(width=8, depth=1, features=3, head_width=6, masked=False), params), x, t
+      denoiser(MADE(width=8, depth=1, features=3, head_width=6, masked=False), params), x, t
     )
 
 
@@ -66,11 +66,13 @@ def test_the_diagonal_derivative_is_that_of_the_whole_map():
 
   @jax.jit
   def both(params):
-    _, slope = losses.autoregressive.conditional_scores(field(net, params), x, t, along=1.0)
+    _, slope = losses.autoregressive.conditional_scores(denoiser(net, params), x, t, along=1.0)
     whole = jax.vmap(lambda x, t: jax.jacfwd(lambda x: net.apply(params, x[None], t[None])[0])(x))(x, t)
     context = net.apply(params, x, t, method="context")
     held = jax.vmap(
-      lambda c, x: jax.jacfwd(lambda x: net.apply(params, c[None], x[None], t[:1], method="head")[0])(x)
+      lambda c, x: jax.jacfwd(
+        lambda x: net.apply(params, x[None], t[:1], {"context": c[None]}, method="head")[0]
+      )(x)
     )(context, x)
     return slope, jnp.diagonal(whole, axis1=1, axis2=2), held
 

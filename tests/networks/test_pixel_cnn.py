@@ -4,7 +4,7 @@ channel by channel."""
 import jax
 import numpy as np
 import pytest
-from test_made import built, field
+from test_made import built, denoiser
 
 from diffusion import autoregressive
 from diffusion.autoregressive.order import influence
@@ -23,7 +23,7 @@ def test_the_context_sees_all_that_is_before_and_nothing_else(shape, depth):
   )
   np.testing.assert_array_equal(seen != 0, np.tril(np.ones((size, size), bool), -1))
   if depth == 2:
-    autoregressive.check_order(field(net, params), x, t)
+    autoregressive.check_order(denoiser(net, params), x, t)
 
 
 def test_what_is_no_image_is_refused():

@@ -36,7 +36,7 @@ def outputs(oracle, x, t):
     "ratios": oracle.ratios(x, t),
     "concrete": oracle.concrete(x, t),
     "log_posterior": oracle.log_posterior(x, t),
-    "denoise": oracle(x, t),
+    "logits": oracle(x, t, views=("logits",)).logits,
     "log_kernel": oracle.log_kernel(x, jnp.roll(x, 5, axis=0), t),
   }
 
@@ -67,8 +67,8 @@ def test_everything_equals_enumeration(x64, t, clock):
   for row, x in enumerate(STATES):
     for d, size in enumerate(SIZES):
       marginal = [posterior[STATES[:, d] == k, row].sum() for k in range(size)]
-      np.testing.assert_allclose(np.exp(got["denoise"][row, d, :size]), marginal, rtol=1e-10)
-      assert np.all(got["denoise"][row, d, size:] == -np.inf)
+      np.testing.assert_allclose(np.exp(got["logits"][row, d, :size]), marginal, rtol=1e-10)
+      assert np.all(got["logits"][row, d, size:] == -np.inf)
       neighbours = [tuple(np.where(np.arange(3) == d, k, x)) for k in range(size)]
       ratios = np.exp([log_prob[y] - log_prob[tuple(x)] for y in neighbours])
       np.testing.assert_allclose(got["ratios"][row, d, :size], ratios, rtol=1e-10)
@@ -175,7 +175,7 @@ def test_independent_coordinates_are_a_product(x64):
     ),
     (
       lambda: oracles.uniform_resample_categorical(np.ones(3))(
-        jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}
+        jnp.zeros((1, 1), int), jnp.ones(1), {"label": jnp.zeros(1)}, views=("logits",)
       ),
       "no classes",
     ),

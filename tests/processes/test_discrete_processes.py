@@ -46,7 +46,7 @@ def test_draws_follow_the_kernel_and_rows_their_keys(name):
   process, n, t = CASES[name], 30_000, 0.35
   x0 = jnp.tile(jnp.array([[2, 1]], jnp.int32), (n, 1))
   keys = jax.random.split(jax.random.key(0), n)
-  corrupt = jax.jit(process.corrupt)
+  corrupt = jax.jit(lambda keys, x0, t: process.corrupt(x0, process.noise(keys, x0), t))
   x = np.asarray(corrupt(keys, x0, jnp.full(n, t)))
   expected = n * np.outer(kernel(process, 4, t)[2], kernel(process, 3, t)[1]).reshape(-1)
   counts = np.bincount(x[:, 0] * 3 + x[:, 1], minlength=12)

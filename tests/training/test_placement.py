@@ -38,11 +38,11 @@ def program(name, layout, accumulate=1, adam=True, model=1):
   """(compiled step, initial state in its place, mesh) over eight devices."""
   network, process, section = NETWORKS[name], processes.edm(), ADAM if adam else SGD
   mesh, transform = sharding.make_mesh(model), optimizer.direction(section)
-  fields = losses.fields(model=denoisers.from_flax(network, process, denoisers.edm(), None))
+  roles = losses.roles(model=denoisers.from_flax(network, process, denoisers.edm(), None))
   loss = losses.chain(
     losses.denoising_score_matching(process),
     losses.weight_by(losses.edm(0.5)),
-    losses.at_times(losses.log_normal_sigma(process=process), fields=fields),
+    losses.at_times(losses.log_normal_sigma(process=process), roles=roles),
   )
 
   def initial():

@@ -146,7 +146,7 @@ def test_parts_of_a_batch_have_dropout_masks_of_their_own():
   draws = [
     steps._of_part(closed, number).objective.draw(jax.random.key(3), batch, t, state) for number in (0, 1)
   ]
-  np.testing.assert_array_equal(draws[0].x_t, draws[1].x_t)
+  np.testing.assert_array_equal(draws[0].noise, draws[1].noise)
   assert not np.array_equal(jax.random.key_data(draws[0].key), jax.random.key_data(draws[1].key))
 
 

@@ -25,11 +25,11 @@ def memory(network, accumulate=1):
   """(the compiler's account of the step's memory on one device, bytes of the state)."""
   process, mesh = processes.edm(), sharding.make_mesh(devices=jax.devices()[:1])
   transform = optimizer.direction(SECTION)
-  fields = losses.fields(model=denoisers.from_flax(network, process, denoisers.edm(), None))
+  roles = losses.roles(model=denoisers.from_flax(network, process, denoisers.edm(), None))
   loss = losses.chain(
     losses.denoising_score_matching(process),
     losses.weight_by(losses.edm(0.5)),
-    losses.at_times(losses.log_normal_sigma(process=process), fields=fields),
+    losses.at_times(losses.log_normal_sigma(process=process), roles=roles),
   )
 
   def initial():

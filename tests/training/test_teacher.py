@@ -198,18 +198,19 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   @jax.jit
   def value(params, draw):
     traces.append(1)
-    fields = loss.fields(params, state.loss_state["collections"])
-    return loss.objective.evaluate(fields, draw, state.loss_state["objective"]).interior
+    roles = loss.roles(params, state.loss_state["collections"])
+    return loss.objective(roles, draw, params["loss"], state.loss_state["objective"]).interior
 
   draw = jax.jit(loss.objective.draw)(jax.random.key(3), batch, t, state.loss_state["objective"])
   fixed = state.loss_state["fixed"]
   found = value({**state.params, **fixed}, draw)
-  model_x0 = jax.jit(lambda denoiser: denoiser(draw.x_t, draw.t, draw.cond, views=("x0",)).x0)(
+  x_t = loss.objective.place({}, draw).x_t
+  model_x0 = jax.jit(lambda denoiser: denoiser(x_t, draw.t, draw.cond, views=("x0",)).x0)(
     assembly.denoiser(run.parts, state.params["model"])
   )
   for i in (0, 1):
     rows = slice(8 * i, 8 * i + 8)
-    x, cond = draw.x_t[rows], jax.tree.map(lambda leaf: leaf[rows], draw.cond)
+    x, cond = x_t[rows], jax.tree.map(lambda leaf: leaf[rows], draw.cond)
     end = solvers.sample(saved.denoiser, solvers.ddim(process, grid[2 * i : 2 * i + 3]), x, cond=cond)
     ratio = grid[2 * i + 2] / grid[2 * i]  # alpha = 1 and sigma = t
     target = (end - ratio * x) / (1 - ratio)
@@ -234,14 +235,11 @@ def test_a_learned_weight_costs_one_evaluation_a_step(runs):
   assert calls == [[1.5, 1.5]] * 3
   for name, steps in (("one", 4), ("two", 2)):
     denoiser, solver = saved_run.make_sampler(saved_run.open_run(str(runs / name)), guidance=0.5)
-    assert (solver.nfe, sampling.forward_passes(denoiser, solver)) == (
-      steps,
-      steps,
-    ) and denoiser.weight == 0.5
+    assert (solver.nfe, denoiser.cost, denoiser.weight) == (steps, 1, 0.5)
   found = sampling.generate(denoiser, solver, (2,), 8, labels=lambda index: index % 3, batch=8)
   assert (found.nfe, found.forward_passes) == (2, 2) and np.isfinite(found.x).all()
   guided, _ = saved_run.make_sampler(saved_run.open_run(str(runs / "teacher")), guidance=0.5)
-  assert sampling.forward_passes(guided, solver) == 4
+  assert guided.cost == 2
 
 
 @pytest.mark.slow

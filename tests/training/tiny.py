@@ -78,14 +78,12 @@ def failing(process, at=None):
 def at_the_centre(run, workdir, *, scale):
   """An evaluation of one's own: the time score at x = 0 and t = 1/2, times scale."""
   del workdir
-  return {
-    "centre": scale
-    * float(run.denoiser(jnp.zeros((1, 2)), jnp.full(1, 0.5), views=("time_score",)).time_score[0])
-  }
+  found = run.denoiser(jnp.zeros((1, 2)), jnp.full(1, 0.5), views=("time_score",))
+  return {"centre": scale * float(found.time_score[0])}
 
 
 def time_score():
-  """A run whose network is no denoiser, and whose weight is an argument of the objective."""
+  """A run whose network has no posterior mean, and whose weight is an argument of the objective."""
   config = get_config()
   del config.denoiser, config.sampler
   config.data = dict(factory="tiny.ring", classes=0)

@@ -1,6 +1,9 @@
 """Concrete score matching: ratios of the probabilities of neighbouring states, learned without any
 normaliser."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +14,10 @@ from diffusion.processes.neighbourhoods import Neighbourhood
 
 
 def concrete_score_matching(
-  process, neighbourhood: Neighbourhood, *, num_reverse: int | None = None
+  process: Any, neighbourhood: Neighbourhood, *, num_reverse: int | None = None
 ) -> Objective:
-  """The squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up to a constant
-  (arXiv:2211.00802, section 4).
+  """Concrete score matching: the squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up
+  to a constant (arXiv:2211.00802, section 4).
 
   Summed by parts over neighbours, the sums over the states y of which x is a neighbour, the i-th:
 
@@ -32,13 +35,14 @@ def concrete_score_matching(
     neighbourhood: from `processes.neighbourhoods`.
     num_reverse: m, from 1 to R; all of them where None.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
-  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. View needed:
+  'concrete_score', [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not
+  fit.
 
   >>> from diffusion import losses, processes
   >>> objective = losses.concrete_score_matching(None, processes.neighbourhoods.cycle(16))
   >>> sorted(objective.needs["model"])
-  ['concrete']
+  ['concrete_score']
   """
   name = "concrete_score_matching"
   check(process, neighbourhood, name)
@@ -77,7 +81,7 @@ def concrete_score_matching(
       control = lambda slot, exists: jnp.where(exists, jnp.take_along_axis(here, slot, axis=1), 0.0)
       every = jnp.broadcast_to(jnp.asarray(neighbourhood.slot, slot.dtype)[None], (x.shape[0], total))
       known = jnp.sum(control(every, neighbourhood.reverse_values(x)[1]), axis=1)
-      incoming = known + (total / num_reverse) * jnp.sum(there - control(slot, exists), axis=1)
+      incoming = known + (total / picked.shape[1]) * jnp.sum(there - control(slot, exists), axis=1)
     square = jnp.sum(jnp.square(here), axis=1)
     return terms(square + 2.0 * (jnp.sum(here, axis=1) - incoming), metrics={"square": square})
 
@@ -86,9 +90,9 @@ def concrete_score_matching(
   )
 
 
-def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> Objective:
-  """The squared error of the concrete score of x_t against the ratio of its kernel (arXiv:2211.00802, section
-  4.3).
+def denoising_concrete_score_matching(process: Any, neighbourhood: Neighbourhood) -> Objective:
+  """Denoising concrete score matching: the squared error of the concrete score of x_t against the ratio of
+  its kernel (arXiv:2211.00802, section 4.3).
 
       sum_i (c(x_t)_i - [q(x_{t, n_i} | x_0) / q(x_t | x_0) - 1])^2
 
@@ -102,8 +106,9 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
       with their methods.
     neighbourhood: from `processes.neighbourhoods`; a missing neighbour asks nothing of the model's output.
 
-  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. Field needed: 'concrete', (x, t, cond) ->
-  [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not fit.
+  batch: a dict with 'x' [B, ...] int and, if conditional, 'cond'. View needed:
+  'concrete_score', [B, N]. Raises ValueError for what is no discrete process or neighbourhood, or does not
+  fit.
 
   >>> from diffusion import losses, processes
   >>> neighbourhood = processes.neighbourhoods.bit_flips((8, 8, 1))
@@ -134,7 +139,7 @@ def denoising_concrete_score_matching(process, neighbourhood: Neighbourhood) -> 
   )
 
 
-def balanced():
+def balanced() -> Callable[[Any, Any], Any]:
   """The weight under which every noise level pulls alike: see `balance` of each process; m/s under resampling
   with little noise.
 
@@ -148,7 +153,9 @@ def balanced():
   return lambda process, t: process.balance(t)
 
 
-def kernel_concrete(process, neighbourhood: Neighbourhood, x0, x_t, t):
+def kernel_concrete(
+  process: Any, neighbourhood: Neighbourhood, x0: jax.Array, x_t: jax.Array, t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """(q(x_{t, n_i} | x_0) / q(x_t | x_0) - 1 [B, N], which neighbours exist [B, N])."""
   values, exists = neighbourhood.values(x_t)
   place = np.asarray(neighbourhood.coordinate)
@@ -156,7 +163,7 @@ def kernel_concrete(process, neighbourhood: Neighbourhood, x0, x_t, t):
   return process.ratio(clean, old, values, np.asarray(neighbourhood.sizes)[place], t) - 1.0, exists
 
 
-def corrupted(process, neighbourhood, who):
+def corrupted(process: Any, neighbourhood: Neighbourhood, who: str) -> Callable[..., Draw]:
   """draw(key, batch, t, state) of the data and the noise of the process, if any."""
 
   def draw(key, batch, t, state):
@@ -176,19 +183,21 @@ def corrupted(process, neighbourhood, who):
   return draw
 
 
-def concrete_of(roles, x, t, cond, neighbourhood, who):
+def concrete_of(
+  roles: Mapping[str, Any], x: jax.Array, t: jax.Array, cond: Any, neighbourhood: Neighbourhood, who: str
+) -> jax.Array:
   """The model's concrete score [B, N], in at least float32. Raises ValueError for another shape."""
   value = roles["model"](x, t, cond, views=("concrete_score",)).concrete_score
   wanted = (x.shape[0], neighbourhood.num_neighbours)
   if value.shape != wanted:
     raise ValueError(
-      f"{who}: concrete returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, so it "
-      f"is {wanted}"
+      f"{who}: concrete_score returned shape {value.shape}; {neighbourhood.name} has {wanted[1]} neighbours, "
+      f"so it is {wanted}"
     )
   return value.astype(at_least_single(value.dtype))
 
 
-def check(process, neighbourhood, who):
+def check(process: Any, neighbourhood: Neighbourhood, who: str) -> None:
   """Raises ValueError unless it is a discrete process, or None, and a neighbourhood of the same states."""
   if not isinstance(neighbourhood, Neighbourhood):
     raise ValueError(

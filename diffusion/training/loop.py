@@ -94,7 +94,8 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
   config = roles.resolve(config, workdir)
   parts = assembly.assemble(config)
-  teacher.check(parts)
+  playing = assembly.players_of(parts)
+  teacher.check(parts, playing)
   if config.get("sampler") and parts.parameterization is not None:
     assembly.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
   mesh = sharding.make_mesh(section.get("model_devices", 1))
@@ -102,7 +103,7 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   shapes = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes, section.get("layout", "replicated"))
   step = steps.make_step(
-    assembly.players_of(parts),
+    playing,
     parts.roles,
     ema.half_lives(section.get("ema_half_life_images", ())),
     mesh=mesh,
@@ -307,7 +308,6 @@ class _Run:
         "try a lower config.optimizer.learning_rate in a new --workdir"
       )
     meta = {
-      "format": states.FORMAT,
       "step": done,
       "examples": done * self.section.batch_size,
       "seconds": seconds,

@@ -20,7 +20,7 @@ def test_halving_learns_the_flow_of_a_point():
   )
   close = lambda steps: losses.chain(
     losses.progressive_distillation(process, steps),
-    losses.at_times(losses.step_times(steps), fields=losses.fields(model=template, teacher=template)),
+    losses.at_times(losses.step_times(steps), roles=losses.roles(model=template, teacher=template)),
   )
   traces = []
 

@@ -43,7 +43,7 @@ def create(
 
   Args:
     params: {'model': parameters, 'loss': those of its loss}.
-    loss_state: {'objective': ..., 'collections': ...} as the loss's init gives it.
+    loss_state: {'objective': ..., 'collections': ...} as the loss's init gives it; {} of what is not there.
     transform: the optax chain.
     averages: names of the model's averages.
   """
@@ -53,8 +53,8 @@ def create(
     opt_state={"model": transform.init(params)},
     emas={name: jax.tree.map(jnp.copy, params["model"]) for name in averages},
     loss_state={
-      "objective": {"model": loss_state["objective"]},
-      "collections": loss_state["collections"],
+      "objective": {"model": loss_state.get("objective", {})},
+      "collections": loss_state.get("collections", {}),
       "fixed": {},
     },
   )

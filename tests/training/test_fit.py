@@ -17,13 +17,15 @@ class Pull:
   state counts the calls."""
 
   def init(self, key):
-    return {"offset": jax.random.normal(key, ())}, {"calls": jnp.zeros((), jnp.int32)}
+    state = {"objective": {"calls": jnp.zeros((), jnp.int32)}, "collections": {}}
+    return {"offset": jax.random.normal(key, ())}, state
 
   def __call__(self, params, state, step, key, batch):
     value = 0.5 * jnp.sum((params["model"] - batch["x"]) ** 2) + 0.5 * params["loss"]["offset"] ** 2
     if "teacher" in params:
       value += 0.5 * jnp.sum((params["model"] - params["teacher"]) ** 2)
-    return value, ({"calls": state["calls"] + 1}, {"loss": value})
+    calls = {"calls": state["objective"]["calls"] + 1}
+    return value, ({**state, "objective": calls}, {"loss": value})
 
 
 def fixed_batch(key):
@@ -46,7 +48,7 @@ def test_gradient_descent_on_a_parabola_contracts_by_its_rate():
   np.testing.assert_allclose(found.params["loss"]["offset"], first * left[-1], rtol=1e-5)
   before = 0.5 * left[:-1] ** 2 * (np.sum(GOAL**2) + float(first) ** 2)
   np.testing.assert_allclose(found.history, before, rtol=1e-5)
-  assert int(found.loss_state["calls"]) == 10
+  assert int(found.loss_state["objective"]["calls"]) == 10
 
 
 def test_a_fixed_role_pulls_and_stays_and_what_is_observed_comes_after_the_step():

@@ -32,7 +32,7 @@ def available() -> list[int]:
   )
 
 
-def apart(function, items, jobs: int, say):
+def in_processes(function, items, jobs: int, say):
   """Yields (item, function(item, say)) of every item as each is done, `jobs` at a time, in fresh processes.
 
   A process keeps to its share of the cores from before it computes anything, and XLA makes a thread for each,

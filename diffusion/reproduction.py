@@ -149,7 +149,7 @@ def all_measured(cases, jobs, seeds, say):
     return
   named = {case.name: case for case in cases}
   for index, (name, result) in enumerate(
-    measuring.apart(functools.partial(measure_named, seeds=seeds), list(named), jobs, say)
+    measuring.in_processes(functools.partial(measure_named, seeds=seeds), list(named), jobs, say)
   ):
     say(f"[{index + 1}/{len(cases)}] {name}")
     yield named[name], result

@@ -284,11 +284,11 @@ def measured(config, seed, oracle, parameterization, sample, event, classes, dis
     if name in ("teacher", "student")
   }
   floor = [distance(*goal, label) for goal in goals]
-  apart = {
+  differences = {
     n: [float(np.sqrt(np.mean((a - b) ** 2))) for a, b in zip(drawn["student", n], drawn["teacher", 64])]
     for n in STUDENT_STEPS
   }
-  print(table(far, floor, apart), flush=True)
+  print(table(far, floor, differences), flush=True)
   if config.get("picture") and seed == 0:
     draw(config.picture, far, floor, drawn, goals, label)
   ratios = {"stage_one_error": stage_one_error(first, guided, process, batches(error_key), error_key)}

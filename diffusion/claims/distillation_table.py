@@ -5,20 +5,20 @@ import numpy as np
 WEIGHTS = (0.0, 0.3, 1.0, 4.0)
 
 
-def table(far, floor, apart) -> str:
+def table(far, floor, differences) -> str:
   """Markdown: a row for each sampler and number of steps, a column for each weight.
 
   Args:
     far: (name, steps) -> distances, one a weight.
     floor: the distances of two references.
-    apart: steps -> the student's root mean square difference from the teacher's 64 steps from the same noise.
+    differences: steps -> the student's root mean square difference from the teacher's 64 steps from the same noise.
   """
   head = ["sampler", "steps", *(f"w = {weight:g}" for weight in WEIGHTS)]
   rows = [[name, str(steps), *(f"{value:.4f}" for value in values)] for (name, steps), values in far.items()]
   rows.append(["two references", "", *(f"{value:.4f}" for value in floor)])
   rows += [
     ["student from teacher of 64 steps, same noise (rms)", str(steps), *(f"{value:.4f}" for value in values)]
-    for steps, values in apart.items()
+    for steps, values in differences.items()
   ]
   line = lambda cells: "| " + " | ".join(cells) + " |"
   return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])

@@ -68,14 +68,14 @@ def npz(
       f"{path} has the arrays {', '.join(names)}, but none called {x_key!r}: name it with x_key=..."
     )
   train = arrays[x_key], arrays.get(label_key)
-  apart = (
+  test = (
     (arrays[x_key + "_held_out"], arrays.get(label_key + "_held_out"))
     if x_key + "_held_out" in arrays
     else None
   )
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
-    path, train, apart, held_out, levels, image_size, channels, num_classes=num_classes, **options
+    path, train, test, held_out, levels, image_size, channels, num_classes=num_classes, **options
   )
 
 
@@ -112,13 +112,13 @@ def idx(
   else:
     pairs = _idx_pairs(os.path.expanduser(path))
   read = lambda pair: (read_idx(pair[0]), read_idx(pair[1]) if pair[1] else None)
-  apart = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
+  test = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
   train = pairs.get("train") or next(iter(pairs.values()))
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
     path or images,
     read(train),
-    apart and read(apart),
+    test and read(test),
     held_out,
     256,
     image_size,
@@ -174,17 +174,17 @@ def _idx_pairs(path):
   return pairs
 
 
-def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **options):
+def _from_arrays(name, train, test, held_out, levels, image_size, channels, **options):
   """`Dataset` of arrays (x, label) and, perhaps, held-out ones."""
   train = sources.Arrays(_values(name, train[0], levels), _labels(name, train[1]))
   labelled = bool((train.label >= 0).all()) and len(train) > 0
   count = int(train.label.max()) + 1 if labelled else 0
-  if apart is None:
+  if test is None:
     kept, rest = order.split(len(train), held_out, train.label if labelled else None)
     parts = [sources.Arrays(**train.gather(indices)) for indices in (kept, rest)]
     split = f"fixed {'stratified ' if labelled else ''}split of one collection: {len(kept)} training and {len(rest)} held-out records"
   else:
-    parts = [train, sources.Arrays(_values(name, apart[0], levels), _labels(name, apart[1]))]
+    parts = [train, sources.Arrays(_values(name, test[0], levels), _labels(name, test[1]))]
     split = "the files' own training and test split"
     if parts[1].label.max(initial=-1) >= count and labelled:
       raise UserError(

@@ -51,11 +51,11 @@ def images(
     UserError: for a missing path, a folder without images, images of mixed sizes, a damaged file.
   """
   path = os.path.expanduser(path)
-  train, apart = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
+  train, test = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
   class_names = sorted(set(train[1].values()) - {None})
   numbers = {class_name: number for number, class_name in enumerate(class_names)}
-  if apart is not None:
-    unknown = sorted(set(apart[1].values()) - {None, *class_names})
+  if test is not None:
+    unknown = sorted(set(test[1].values()) - {None, *class_names})
     if unknown:
       raise UserError(
         f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or "
@@ -66,8 +66,8 @@ def images(
   if channels not in (1, 3):
     raise UserError(f"channels={channels}, but image files are read as 1 (grey) or 3 (RGB) channels")
   make = lambda part: ImageFiles(part[0], part[1], numbers, size, channels)
-  if apart is not None:
-    parts, split = (make(train), make(apart)), "the files' own training and test split"
+  if test is not None:
+    parts, split = (make(train), make(test)), "the files' own training and test split"
   else:
     whole = make(train)
     kept, rest = order.split(len(whole), held_out, whole.label if class_names else None)
@@ -135,15 +135,15 @@ def _parts(path, held_out_path):
     if len(zips) == 1:
       return _parts(os.path.join(path, zips[0]), "")
     if zips:
-      train, apart = (
+      train, test = (
         [name for name in zips if any(word in name.lower() for word in words)] for words in (TRAIN, HELD_OUT)
       )
-      if len(train) != 1 or len(apart) != 1:
+      if len(train) != 1 or len(test) != 1:
         raise UserError(
           f"{path} has the zips {', '.join(zips)}: name one with path=..., and the held-out one with "
           "held_out_path=..."
         )
-      return tuple(_whole(Zip(os.path.join(path, names[0]))) for names in (train, apart))
+      return tuple(_whole(Zip(os.path.join(path, names[0]))) for names in (train, test))
   archive = open_archive(path)
   parents = _parents(archive)
   depth = _shared(parents)
@@ -151,12 +151,12 @@ def _parts(path, held_out_path):
     number: folders[depth].lower() if len(folders) > depth else "" for number, folders in parents.items()
   }
   train = next((name for name in TRAIN if name in tops.values()), None)
-  apart = next((name for name in HELD_OUT if name in tops.values()), None)
-  if not (train and apart):
+  test = next((name for name in HELD_OUT if name in tops.values()), None)
+  if not (train and test):
     return (archive, _classes(parents, depth)), None
   # The split's folder is not a class, hence the one level more.
   under = lambda name: {number: folders for number, folders in parents.items() if tops[number] == name}
-  return (archive, _classes(under(train), depth + 1)), (archive, _classes(under(apart), depth + 1))
+  return (archive, _classes(under(train), depth + 1)), (archive, _classes(under(test), depth + 1))
 
 
 def _whole(archive):

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.density_ratio.nodes import interval
+from diffusion.density_ratio.quadrature_nodes import interval
 from diffusion.precision import at_least_single
 from diffusion.processes.paths import as_path
 

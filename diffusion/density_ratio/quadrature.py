@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.density_ratio.nodes import Nodes, gauss_legendre
+from diffusion.density_ratio.quadrature_nodes import Nodes, gauss_legendre
 from diffusion.precision import at_least_single
 from diffusion.processes.paths import as_path
 

@@ -5,7 +5,7 @@ from typing import Any
 from flax import struct
 
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
-from diffusion.processes.comparison import apart
+from diffusion.processes.comparison import difference
 
 
 @struct.dataclass
@@ -59,7 +59,7 @@ def autoguidance(worse, weight, interval=None):
   low, high = check_interval(interval)
 
   def apply(denoiser):
-    wrong = apart(denoiser.process, worse.process)
+    wrong = difference(denoiser.process, worse.process)
     if wrong:
       raise ValueError(f"the two models of autoguidance must share a process, noise for noise: {wrong}")
     return Autoguidance(denoiser, worse, weight, low, high)

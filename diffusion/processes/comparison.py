@@ -13,14 +13,14 @@ def readable(process) -> bool:
   return all(map(known, jax.tree.leaves(process)))
 
 
-def apart(first, second, tolerance=1e-4) -> str:
+def difference(first, second, tolerance=1e-4) -> str:
   """Where two processes differ, in words: their end, or a noise level at one of 64 times; '' if nowhere, or
   if their numbers are traced.
 
   >>> from diffusion import processes
-  >>> apart(processes.vp_linear(), processes.vp_linear())
+  >>> difference(processes.vp_linear(), processes.vp_linear())
   ''
-  >>> apart(processes.vp_linear(), processes.vp_linear(beta_max=5.0))
+  >>> difference(processes.vp_linear(), processes.vp_linear(beta_max=5.0))
   "one lives on 'vp_linear' and the other on 'vp_linear', with alpha = 0.9977 and alpha = 0.9988 at t = 0.01686"
   """
   names = [getattr(process, "name", "?") for process in (first, second)]

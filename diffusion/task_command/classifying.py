@@ -7,13 +7,13 @@ from diffusion import pictures, tasks
 from diffusion.errors import UserError
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.settings import Found, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
 
 
-def classify(args, sampler, opened) -> Found:
+def classify(args, sampler, opened) -> Outcome:
   """Log-probabilities of the classes of each image; see `flags` for the arguments.
 
   Noise levels are spread evenly in log-SNR and weighted as in the variational bound, so that the numbers are
@@ -61,7 +61,7 @@ def classify(args, sampler, opened) -> Found:
     if known.any()
     else f"; found: {', '.join(_names(dataset)[c] for c in found)}"
   )
-  return Found(
+  return Outcome(
     words,
     arrays,
     lambda path: _draw(path, dataset, arrays, right, int(known.sum())),

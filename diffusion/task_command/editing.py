@@ -9,22 +9,14 @@ from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
-from diffusion.task_command.settings import (
-  Found,
-  check_grid,
-  condition,
-  counted,
-  given_label,
-  shown,
-  span,
-  table_of,
-)
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
-def edit(args, sampler, opened) -> Found:
+def edit(args, sampler, opened) -> Outcome:
   """Each image noised to each strength and denoised; see `flags` for the arguments.
 
   Raises:
@@ -86,7 +78,7 @@ def edit(args, sampler, opened) -> Found:
   )
   if mask is not None:
     words += f", outside the mask by {moved[..., ~where].max():g} at the most"
-  return Found(
+  return Outcome(
     words,
     arrays,
     lambda path: _draw(path, dataset, arrays, repeats),
@@ -116,7 +108,7 @@ def starting(sampler, process, strength):
     )
   except (ValueError, TypeError) as error:
     raise UserError(f"--task=edit: {error}") from error
-  table_of(solver, name, "edit")
+  check_table(solver, name, "edit")
   return solver
 
 

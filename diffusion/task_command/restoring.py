@@ -10,17 +10,9 @@ from diffusion.errors import UserError
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.saved_run import make_sampler
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import METHODS, MOST_ROWS, MOST_SAMPLES, OWN_SOLVERS
-from diffusion.task_command.settings import (
-  Found,
-  check_grid,
-  condition,
-  counted,
-  given_label,
-  shown,
-  span,
-  table_of,
-)
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 LEAST_NOISE = 0.01
@@ -28,7 +20,7 @@ LEAST_NOISE = 0.01
 than that the residual is none."""
 
 
-def restore(args, sampler, opened) -> Found:
+def restore(args, sampler, opened) -> Outcome:
   """Samples of p(image | measurement) for each image; see `flags` for the arguments.
 
   Raises:
@@ -104,7 +96,7 @@ def restore(args, sampler, opened) -> Found:
   )
   if whole and draws > 1:
     words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
-  return Found(
+  return Outcome(
     words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples")
   )
 
@@ -150,7 +142,7 @@ def method(args, sampler, opened, operator):
         factory=f"solvers.grids.{sampler['grid'] or 'vp_time'}", t_max=first_time(process), clean=clean
       )
     denoiser, solver = make_sampler(opened, **(changes | dict(solver=solver)))
-    table_of(solver, sampler["solver"] or SOLVER, args.task)
+    check_table(solver, sampler["solver"] or SOLVER, args.task)
   std = data_std(opened.parts.dataset) if name in ("daps", "dps", "pigdm") else None
   same = lambda denoiser: denoiser
   around = {
@@ -197,10 +189,10 @@ def energy_score(samples, truth) -> float:
     np.asarray(a, np.float64).reshape(count, -1, np.prod(samples.shape[2:])) for a in (samples, truth)
   )
   away = np.linalg.norm(x - truth, axis=2).mean()
-  apart = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (
+  between = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (
     draws * (draws - 1)
   )
-  return float(away - 0.5 * apart)
+  return float(away - 0.5 * between)
 
 
 def _rms(gap):

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
-from diffusion.processes.comparison import apart
+from diffusion.processes.comparison import difference
 from diffusion.solvers.table import About, Table, build
 from diffusion.tasks.encoding import SUFFIX, swapped
 
@@ -74,7 +74,7 @@ def check_shared(source, target, tolerance=1e-4) -> None:
   ...
   ValueError: the two models do not share their latents: ...
   """
-  wrong = apart(source.process, target.process, tolerance)
+  wrong = difference(source.process, target.process, tolerance)
   if wrong:
     raise ValueError(f"the two models do not share their latents: {wrong}; train both on one process")
 

@@ -136,7 +136,7 @@ def check(parts: model.Parts) -> None:
       f"{where}: the teacher's data have {saved.num_classes} classes and config.data "
       f"{parts.dataset.num_classes}; take the teacher's config.data"
     )
-  if processes.apart(parts.teacher.process, parts.process):
+  if processes.difference(parts.teacher.process, parts.process):
     raise UserError(
       f"{where}: the teacher's process is {_written(saved.process)} and config.process is "
       f"{_written(parts.config.process)}: take the teacher's"

@@ -6,13 +6,16 @@ respect to M are those of first-order perturbation, exact for equal eigenvalues 
 itself has none.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.paths import Path, as_path
 
 
-def prepare(root):
+def prepare(root: jax.Array) -> dict[str, jax.Array]:
   """What the fields of `gaussian_end` take as parameters, from a root [D, D] of M: once a step, for all times
   and terms.
 
@@ -24,7 +27,7 @@ def prepare(root):
   return {"basis": basis, "matrix": basis.T @ covariance @ basis}
 
 
-def gaussian_end(path):
+def gaussian_end(path: Path | GaussianProcess) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
   """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for
   `losses.fields(model={...})`.
 

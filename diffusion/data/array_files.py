@@ -5,12 +5,14 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.dataset import describe, size_pair
+from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import Fitted
+from diffusion.data.sources import Augment
 from diffusion.errors import UserError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -18,20 +20,20 @@ IDX_NAME = re.compile(r"(.+?)[-.]images[-.]idx\d-\w+?(\.gz)?$")
 
 
 def npz(
-  path,
+  path: str,
   *,
-  x_key="x",
-  label_key="label",
-  held_out=0.1,
-  levels=256,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  x_key: str = "x",
+  label_key: str = "label",
+  held_out: float = 0.1,
+  levels: int = 256,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
   Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1; real-valued x [n, ...] are
@@ -80,19 +82,19 @@ def npz(
 
 
 def idx(
-  path="",
+  path: str = "",
   *,
-  images="",
-  labels="",
-  held_out=0.1,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  images: str = "",
+  labels: str = "",
+  held_out: float = 0.1,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """IDX files as MNIST has them, plain or gzipped.
 
   Args:
@@ -128,7 +130,7 @@ def idx(
   )
 
 
-def read_idx(path):
+def read_idx(path: str) -> np.ndarray:
   """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
   values)."""
   try:
@@ -153,7 +155,7 @@ def read_idx(path):
   return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _idx_pairs(path):
+def _idx_pairs(path: str) -> dict[str, tuple[str, str]]:
   """dict from 'train', 't10k', ... to (images file, labels file or '')."""
   if not os.path.isdir(path):
     raise UserError(

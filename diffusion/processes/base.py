@@ -74,11 +74,11 @@ class Marginal:
 class Schedule(Protocol):
   """What a schedule offers; both functions keep the shape of their argument."""
 
-  def __call__(self, t: AnyArray) -> Marginal:
+  def __call__(self, t: AnyArray, /) -> Marginal:
     """alpha, sigma and their time derivatives at times t."""
     ...
 
-  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
+  def t_of_log_snr(self, log_snr: AnyArray, /) -> AnyArray:
     """The time at which log(alpha^2/sigma^2) has this value, the exact inverse of the schedule."""
     ...
 

@@ -1,13 +1,17 @@
 """`--task=edit`: strokes and composites to images (SDEdit), with a mask, a sweep over strengths, and
 repeats."""
 
+import argparse
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, sampling, solvers, tasks
 from diffusion.configuration import closest
 from diffusion.errors import UserError
-from diffusion.saved_run import make_sampler
+from diffusion.processes.base import GaussianProcess
+from diffusion.saved_run import SavedRun, make_sampler
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
@@ -16,7 +20,7 @@ from diffusion.task_command.outcome import Outcome, counted, shown, span
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
-def edit(args, sampler, opened) -> Outcome:
+def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Each image noised to each strength and denoised; see `flags` for the arguments.
 
   Raises:
@@ -86,7 +90,7 @@ def edit(args, sampler, opened) -> Outcome:
   )
 
 
-def starting(sampler, process, strength):
+def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float) -> Any:
   """The solver that starts at a noise level sigma/alpha; UserError if there is none."""
   name, grid = sampler["solver"] or SOLVER, sampler["grid"] or "log_snr"
   if name not in solvers.SOLVERS:

@@ -1,6 +1,8 @@
 """A task from the command line: open the run, do it, write PNG and NPZ, say what it cost."""
 
+import argparse
 import os
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ DO = dict(
 )
 
 
-def run(args, sampler) -> str:
+def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
   """Does what --task says; returns the sentence that says what was done.
 
   Args:
@@ -33,7 +35,8 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   if opened.denoiser is None:
     make_sampler(opened)  # says why there is none
-  own = student.own_solver(opened.config.loss, opened.denoiser.process)
+  denoiser: Any = opened.denoiser
+  own = student.own_solver(opened.config.loss, denoiser.process)
   if own is not None:
     raise UserError(
       f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "

@@ -53,7 +53,7 @@ def discrete_elbo(
   grid: ArrayLike,
   *,
   keys: jax.Array,
-  cond: Mapping[str, Any] | None = None,
+  cond: Mapping[str, jax.Array] | None = None,
   draws: int = 1,
   decoder: Decoder | None = None,
 ) -> Bound:
@@ -101,7 +101,7 @@ def continuous_elbo(
   x: jax.Array,
   *,
   keys: jax.Array,
-  cond: Mapping[str, Any] | None = None,
+  cond: Mapping[str, jax.Array] | None = None,
   num_times: int = 64,
   draws: int = 1,
   decoder: Decoder | None = None,

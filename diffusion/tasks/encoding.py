@@ -7,7 +7,7 @@ data, adaptive ones included, leads from data to noise on the swapped process.
 """
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +106,14 @@ class Swapped:
 
 OTHER = {"x0": "eps", "eps": "x0", "score": "x0", "v": "v", "velocity": "velocity"}
 """The view that a view of the swapped denoiser is computed from."""
+
+
+@overload
+def swapped(model: GaussianProcess) -> GaussianProcess: ...
+
+
+@overload
+def swapped(model: Any) -> Any: ...
 
 
 def swapped(model: Any) -> Any:

@@ -4,7 +4,7 @@ A decoder is a function (x [B, ...], z [B, ...], marginal) -> [B] nats, `margina
 z as []. One with arrays inside (a network, an oracle) is a pytree: `jax.tree_util.Partial(fn, arrays)`.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,14 @@ from jax.typing import DTypeLike
 
 from diffusion.processes.base import Marginal
 
-if TYPE_CHECKING:
-  from diffusion.data.scaling import Categories, Scaling
+
+class Levels(Protocol):
+  """A scaling of whole-numbered values, such as `diffusion.data.Scaling`."""
+
+  @property
+  def levels(self) -> int: ...
+
+  def to_model(self, x: np.ndarray, /) -> np.ndarray: ...
 
 
 class Decoder(Protocol):
@@ -66,7 +72,7 @@ def gaussian_decoder() -> GaussianDecoder:
   return GaussianDecoder()
 
 
-def level_decoder(scaling: "Scaling | Categories", dtype: DTypeLike = jnp.float32) -> LevelDecoder:
+def level_decoder(scaling: Levels, dtype: DTypeLike = jnp.float32) -> LevelDecoder:
   """For whole-numbered pixels without dequantisation: P(level | z) in proportion to q(z | level)
   (arXiv:2107.00630, eq. 8).
 

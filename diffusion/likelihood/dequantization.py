@@ -11,7 +11,7 @@ not a probability. Whole numbers without noise have no bound at all: a density c
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import Protocol, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,40 @@ from flax import struct
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32
 
-if TYPE_CHECKING:
-  from diffusion.data.scaling import Scaling, Standardize
+
+class Pixels(Protocol):
+  """A scaling of whole-numbered values that can be dequantised: `diffusion.data.Scaling`."""
+
+  @property
+  def levels(self) -> int: ...
+
+  @property
+  def centered(self) -> bool: ...
+
+  @property
+  def log_det(self) -> float: ...
+
+  @property
+  def bits_offset(self) -> float: ...
+
+  def dequantized(self) -> "Pixels": ...
+
+
+class RealValues(Protocol):
+  """A scaling of real-valued data by a mean and a deviation: `diffusion.data.Standardize`."""
+
+  @property
+  def mean(self) -> float: ...
+
+  @property
+  def std(self) -> float: ...
+
+  @property
+  def log_det(self) -> float: ...
+
+  @property
+  def bits_offset(self) -> float: ...
+
 
 Proposal: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """(keys [B], values [B, ...]) -> (noise [B, ...] in [0, 1), log q [B] nats)."""
@@ -61,7 +93,7 @@ def uniform_noise(keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Ar
 
 def dequantize(
   values: jax.Array,
-  scaling: "Scaling | Standardize",
+  scaling: Pixels | RealValues,
   *,
   dequantization: str,
   keys: jax.Array | None = None,
@@ -91,13 +123,13 @@ def dequantize(
   values = at_least_float32(values)
   size = int(np.prod(values.shape[1:]))
   if dequantization == "none":
-    real = cast("Standardize", scaling)
+    real = cast(RealValues, scaling)
     return ModelValues(
       (values - real.mean) / real.std, jnp.full(values.shape[:1], size * real.log_det, values.dtype)
     )
   draw = uniform_noise if proposal is None else proposal
   noise, log_q = draw(cast(jax.Array, keys), values)  # pixels without keys were refused above
-  pixels = cast("Scaling", scaling).dequantized()
+  pixels = cast(Pixels, scaling).dequantized()
   low = -1.0 if pixels.centered else 0.0
   return _affine(values, noise, log_q, (1.0 - low) / pixels.levels, low, size * pixels.log_det)
 
@@ -105,7 +137,7 @@ def dequantize(
 def log_likelihood_of_values(
   log_prob: Callable[[jax.Array, jax.Array | None], jax.Array],
   values: jax.Array,
-  scaling: "Scaling | Standardize",
+  scaling: Pixels | RealValues,
   *,
   dequantization: str,
   keys: jax.Array | None = None,
@@ -142,7 +174,7 @@ def log_likelihood_of_values(
 
 
 def bits_per_dim(
-  log_prob: jax.Array, shape: Sequence[int], scaling: "Scaling | Standardize | None" = None
+  log_prob: jax.Array, shape: Sequence[int], scaling: Pixels | RealValues | None = None
 ) -> jax.Array:
   """Bits per dimension from nats.
 

@@ -54,6 +54,7 @@ def translate(
     ValueError: two processes that differ, so that a latent means two things; an encoder that does not start
       at data.
 
+  >>> import jax.numpy as jnp
   >>> from diffusion import oracles, processes
   >>> wide, narrow = (oracles.gaussian(processes.vp_cosine(), [mean], [std**2]) for mean, std in ((1.0, 2.0), (-1.0, 0.5)))
   >>> translate(wide, narrow, jnp.array([[3.0]])).x.round(1).tolist()         # one standard deviation above the mean

@@ -7,11 +7,13 @@ it is called inside `placing`; the training step calls it with the rule of `trai
 
 import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 
-_rule: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("placing", default=None)
+_rule: contextvars.ContextVar[Callable[[jax.Array], jax.Array] | None] = contextvars.ContextVar(
+  "placing", default=None
+)
 
 
 def placed(h: jax.Array) -> jax.Array:
@@ -25,7 +27,7 @@ def placed(h: jax.Array) -> jax.Array:
 
 
 @contextlib.contextmanager
-def placing(rule: Callable[[jax.Array], jax.Array]):
+def placing(rule: Callable[[jax.Array], jax.Array]) -> Iterator[None]:
   """A context in which a network that is traced lays its activations out by `rule`.
 
   >>> with placing(lambda h: -h):

@@ -1,7 +1,10 @@
 """What `sample.py --fit` does: fits a sampler to a trained run, guidance included, and saves it beside the
 checkpoint."""
 
+import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +18,7 @@ NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
 
 
-def run(args, sampler) -> str:
+def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   """Fits as the command line asks; returns the sentences that say what was done.
 
   Args:

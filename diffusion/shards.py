@@ -13,6 +13,8 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,7 @@ def plan(first: int, num: int, size: int, process: int = 0, processes: int = 1) 
   return whole[process::processes]
 
 
-def claim(folder: str, command: dict, num: int) -> str:
+def claim(folder: str, command: dict[str, Any], num: int) -> str:
   """Makes the folder and its manifest, or checks that what it holds belongs to the same command.
 
   Args:
@@ -126,7 +128,7 @@ def problem(path: str, first: int, count: int, digest: str) -> str | None:
   return None
 
 
-def write(path: str, digest: str, **arrays) -> None:
+def write(path: str, digest: str, **arrays: Any) -> None:
   """Writes a shard beside its place and renames it when it is on the disk."""
   with open(path + ".tmp", "wb") as file:
     np.savez(file, command=np.array(digest), **arrays)
@@ -135,7 +137,7 @@ def write(path: str, digest: str, **arrays) -> None:
   os.replace(path + ".tmp", path)
 
 
-def read(folder: str):
+def read(folder: str) -> Iterator[dict[str, np.ndarray]]:
   """The shards of a folder in the order of their indices, as dicts of arrays, one after another.
 
   >>> import tempfile
@@ -146,8 +148,7 @@ def read(folder: str):
   ...   [shard["index"].tolist() for shard in read(folder)]
   [[0, 1], [2]]
   """
-  for found in sorted(
-    filter(NAME.fullmatch, os.listdir(folder)), key=lambda found: int(NAME.fullmatch(found).group(1))
-  ):
-    with np.load(os.path.join(folder, found)) as arrays:
+  names = filter(None, map(NAME.fullmatch, os.listdir(folder)))
+  for found in sorted(names, key=lambda found: int(found.group(1))):
+    with np.load(os.path.join(folder, found.string)) as arrays:
       yield {key: arrays[key] for key in arrays.files if key != "command"}

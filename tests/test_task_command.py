@@ -430,14 +430,14 @@ def test_classify_is_the_exact_posterior_as_far_as_its_noise_levels_go(grey):
   )
   args = types.SimpleNamespace(input=None, first=0, num=100, draws=None, seed=0, batch=104, quiet=True)
   found = classifying.classify(args, {}, run._replace(denoiser=denoiser)).arrays
-  apart = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
+  centred = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
   off = run.parts.dataset.scaling.to_model(found["input"]).reshape(100, 1, -1) - means.reshape(10, -1)
   exact = -0.5 * (1 / (v + 0.01) - 1 / (v + 100)) * np.sum(off**2, -1)
   measured, exact = (a - a.mean(1, keepdims=True) for a in (found["log_prob"], exact))
   slope = np.sum(measured * exact) / np.sum(exact**2)
   # Draw k adds w_k v s / (v + s^2)^2 eps_k . m_c to a class: w / (3 v) |.|^2 over all of them, with w = 2
   # log(100) / draws.
-  error = np.sqrt(2 * np.log(100) / draws / (3 * v) * np.sum((exact @ apart) ** 2)) / np.sum(exact**2)
+  error = np.sqrt(2 * np.log(100) / draws / (3 * v) * np.sum((exact @ centred) ** 2)) / np.sum(exact**2)
   assert error < 0.03 and abs(slope - 1) < 3.3 * error, (slope, error)
 
 

@@ -9,6 +9,6 @@ One convention: a path runs from p_0 at `t_min` to p_1 at `t_max`, and every fun
 from diffusion.density_ratio.divergence import Estimate, kl_divergence
 from diffusion.density_ratio.gaussian_end import gaussian_end, prepare
 from diffusion.density_ratio.line import log_difference, log_ratio_along
-from diffusion.density_ratio.nodes import Nodes, bridges, gauss_legendre
 from diffusion.density_ratio.ode import log_ratio_ode
 from diffusion.density_ratio.quadrature import log_ratio
+from diffusion.density_ratio.quadrature_nodes import Nodes, bridges, gauss_legendre

@@ -6,13 +6,16 @@ respect to M are those of first-order perturbation, exact for equal eigenvalues 
 itself has none.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.paths import Path, as_path
 
 
-def prepare(root):
+def prepare(root: jax.Array) -> dict[str, jax.Array]:
   """The parameters of `gaussian_end`'s functions from a root [D, D] of M: once a step, for all times and terms.
 
   >>> sorted(prepare(jnp.eye(3)))
@@ -23,7 +26,7 @@ def prepare(root):
   return {"basis": basis, "matrix": basis.T @ covariance @ basis}
 
 
-def gaussian_end(path):
+def gaussian_end(path: Path | GaussianProcess) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
   """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for `denoisers.from_functions`.
 
   Raises ValueError for a path that does not lead from a standard normal to data.

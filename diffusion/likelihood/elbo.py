@@ -11,14 +11,16 @@ With the exact denoiser, decoder and marginal at the last time in place of the p
 log p(x).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from numpy.typing import ArrayLike
 
-from diffusion.likelihood.decoders import GaussianDecoder
+from diffusion.likelihood.decoders import Decoder, GaussianDecoder
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32
 from diffusion.likelihood.prior import prior_kl
@@ -38,14 +40,23 @@ class Bound:
     reconstruction: E log p(x | z_0).
   """
 
-  total: Any
-  error: Any
-  prior: Any
-  diffusion: Any
-  reconstruction: Any
+  total: jax.Array
+  error: jax.Array
+  prior: jax.Array
+  diffusion: jax.Array
+  reconstruction: jax.Array
 
 
-def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) -> Bound:
+def discrete_elbo(
+  denoiser: Any,
+  x: jax.Array,
+  grid: ArrayLike,
+  *,
+  keys: jax.Array,
+  cond: Mapping[str, jax.Array] | None = None,
+  draws: int = 1,
+  decoder: Decoder | None = None,
+) -> Bound:
   """The bound of a model with latents at the times of a grid; every step is evaluated, only eps is drawn.
 
   Args:
@@ -86,7 +97,16 @@ def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) 
 
 
 def continuous_elbo(
-  denoiser, x, *, keys, cond=None, num_times=64, draws=1, decoder=None, t_min=None, t_max=None
+  denoiser: Any,
+  x: jax.Array,
+  *,
+  keys: jax.Array,
+  cond: Mapping[str, jax.Array] | None = None,
+  num_times: int = 64,
+  draws: int = 1,
+  decoder: Decoder | None = None,
+  t_min: float | None = None,
+  t_max: float | None = None,
 ) -> Bound:
   """The limit of infinitely many steps between t_min and t_max.
 

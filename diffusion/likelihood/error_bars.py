@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 @jax.jit
-def over_draws(values):
+def over_draws(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and standard error over independent draws: [R, B] -> ([B], [B]); the error is NaN for one draw.
 
   Draws are few, so an interval of stated confidence takes Student's t with R - 1 degrees of freedom in place
@@ -24,7 +24,7 @@ def over_draws(values):
 
 
 @jax.jit
-def over_batch(values):
+def over_batch(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and standard error over examples: [B] -> ([], []), also where each value carries one draw's noise.
 
   Examples and their draws are independent, so the spread over examples holds both: one probe an example is

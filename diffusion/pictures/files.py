@@ -3,11 +3,16 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from diffusion.errors import UserError
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
-def write(path, save):
+
+def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
   """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a
   picture.
 
@@ -42,6 +47,6 @@ def write(path, save):
     ) from error
 
 
-def write_figure(path, figure):
+def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
   """Writes a matplotlib Figure as PNG."""
   write(path, lambda temporary: figure.savefig(temporary, format="png", facecolor="white"))

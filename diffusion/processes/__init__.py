@@ -2,7 +2,7 @@
 
 from diffusion.processes import ncsnv2, neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
-from diffusion.processes.comparison import apart
+from diffusion.processes.comparison import difference
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
 from diffusion.processes.ladders import (

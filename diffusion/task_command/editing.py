@@ -1,30 +1,26 @@
 """`--task=edit`: strokes and composites to images (SDEdit), with a mask, a sweep over strengths, and
 repeats."""
 
+import argparse
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, solvers, tasks
 from diffusion.configuration import closest
 from diffusion.errors import UserError
-from diffusion.saved_run import make_sampler
+from diffusion.processes.base import GaussianProcess
+from diffusion.saved_run import SavedRun, make_sampler
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
-from diffusion.task_command.settings import (
-  Found,
-  check_grid,
-  condition,
-  counted,
-  given_label,
-  shown,
-  span,
-  table_of,
-)
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
-def edit(args, sampler, opened) -> Found:
+def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Each image noised to each strength and denoised; see `flags` for the arguments.
 
   Raises:
@@ -86,7 +82,7 @@ def edit(args, sampler, opened) -> Found:
   )
   if mask is not None:
     words += f", outside the mask by {moved[..., ~where].max():g} at the most"
-  return Found(
+  return Outcome(
     words,
     arrays,
     lambda path: _draw(path, dataset, arrays, repeats),
@@ -94,7 +90,7 @@ def edit(args, sampler, opened) -> Found:
   )
 
 
-def starting(sampler, process, strength):
+def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float) -> Any:
   """The solver that starts at a noise level sigma/alpha; UserError if there is none."""
   name, grid = sampler["solver"] or SOLVER, sampler["grid"] or "log_snr"
   if name not in solvers.SOLVERS:
@@ -116,7 +112,7 @@ def starting(sampler, process, strength):
     )
   except (ValueError, TypeError) as error:
     raise UserError(f"--task=edit: {error}") from error
-  table_of(solver, name, "edit")
+  check_table(solver, name, "edit")
   return solver
 
 

@@ -1,5 +1,6 @@
 """The flags of `sample.py --task=...`, and which of them belong to which task."""
 
+import argparse
 import math
 
 from diffusion.errors import UserError
@@ -145,7 +146,7 @@ Without --input the first held-out images of the run's data are taken, so that e
 )
 
 
-def add(parser):
+def add(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of tasks, as a group of their own."""
   group = parser.add_argument_group("tasks", DESCRIPTION)
   group.add_argument("--task", choices=TASKS, help="what to do with the images of --input")
@@ -220,7 +221,7 @@ def add(parser):
   )
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
   """Raises UserError for flags that do not belong together, and fills in the defaults of the task."""
   name = lambda flag: "--" + flag.replace("_", "-")
   given = [flag for flag, value in vars(args).items() if value not in (None, False)]

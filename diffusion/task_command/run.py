@@ -1,6 +1,8 @@
 """A task from the command line: open the run, do it, write PNG and NPZ, say what it cost."""
 
+import argparse
 import os
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +19,7 @@ DO = dict(
 )
 
 
-def run(args, sampler) -> str:
+def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
   """Does what --task says; returns the sentence that says what was done.
 
   Args:

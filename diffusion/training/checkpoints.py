@@ -81,7 +81,10 @@ class Writer:
     Raises UserError here or at the next call if the disk is full; what was saved before stays.
     """
     self.wait()
-    step, meta_json = int(meta["step"]), json.dumps({"format": states.FORMAT, **meta})  # now: the caller may change what it gave
+    step, meta_json = (
+      int(meta["step"]),
+      json.dumps({"format": states.FORMAT, **meta}),
+    )  # now: the caller may change what it gave
     try:
       place = path_of(self.folder, step) + ".tmp"
       if distributed.first():

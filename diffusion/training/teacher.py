@@ -71,10 +71,10 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
     ("classes:", saved.num_classes, here.num_classes),
   ):
     yield there != own, f"that run's data have {what} {there}, and config.data {own}; {mend}"
-  apart = processes.apart(role.process, parts.process)
+  different = processes.difference(role.process, parts.process)
   yield (
-    bool(apart),
-    f"that run's process is another than config.process, {apart}; take that run's config.process",
+    bool(different),
+    f"that run's process is another than config.process, {different}; take that run's config.process",
   )
   taught = assembly.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
   asks, knows = objective.conditions.get("guidance"), taught.conditions.get("guidance")

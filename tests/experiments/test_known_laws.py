@@ -61,5 +61,5 @@ def test_the_alternatives_are_laws(t):
   smoothed, independent = breast_cancer.alternatives(train, every, 3, t)
   np.testing.assert_allclose([np.exp(smoothed).sum(), np.exp(independent).sum()], 1.0, rtol=1e-12)
   np.testing.assert_allclose(smoothed, independent, rtol=1e-10)
-  apart, alone = breast_cancer.alternatives(np.array([[0, 0], [1, 1]]), every, 3, t)
-  assert np.all(apart[[0, 4]] > alone[[0, 4]]) and np.all(apart[[1, 3]] < alone[[1, 3]])
+  smoothed, independent = breast_cancer.alternatives(np.array([[0, 0], [1, 1]]), every, 3, t)
+  assert np.all(smoothed[[0, 4]] > independent[[0, 4]]) and np.all(smoothed[[1, 3]] < independent[[1, 3]])

@@ -31,8 +31,8 @@ from diffusion.training import (
   checkpoints,
   logging,
   loop,
-  sharding,
   roles,
+  sharding,
   teacher,
   workdir as workdirs,
 )
@@ -333,9 +333,21 @@ MISFITS = [
     "config.roles.teacher.emma.*did you mean 'ema'",
   ),
   ("teacher", None, stage_one, changed(roles__teacher__run=None), "config.roles.teacher.run is the folder"),
-  ("teacher", None, stage_one, changed(roles__teacher__guidance=(dict(factory="guidance.by_conditon"),)), "did you mean 'by_condition'"),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(roles__teacher__guidance=(dict(factory="guidance.by_conditon"),)),
+    "did you mean 'by_condition'",
+  ),
   ("teacher", None, stage_one, changed(roles__teacher__ema=7), "config.roles.teacher.ema=7: .*it has 64"),
-  ("teacher", None, stage_one, changed(roles__teacher__guidance=(dict(factory="guidance.by_condition", interval=(2.0, 1.0)),)), "interval .* is empty"),
+  (
+    "teacher",
+    None,
+    stage_one,
+    changed(roles__teacher__guidance=(dict(factory="guidance.by_condition", interval=(2.0, 1.0)),)),
+    "interval .* is empty",
+  ),
   (
     "teacher",
     None,

@@ -1,11 +1,10 @@
 """Where in time a ratio is integrated: nodes and weights in float64 on the host."""
 
-from typing import Any
-
 import numpy as np
 from flax import struct
 
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.paths import Path, as_path
 
 # Bisection steps that bring the distance at which the noise has a given variance to the last digit.
 HALVINGS = 200
@@ -16,11 +15,18 @@ class Nodes:
   """t: [N], increasing, and weight: [N], whose sum is the length of the interval; both float64 on the
   host."""
 
-  t: Any
-  weight: Any
+  t: np.ndarray
+  weight: np.ndarray
 
 
-def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None) -> Nodes:
+def gauss_legendre(
+  path: Path | GaussianProcess,
+  num: int = 64,
+  *,
+  resolve: float | None = None,
+  t_min: float | None = None,
+  t_max: float | None = None,
+) -> Nodes:
   """Gauss-Legendre nodes on the path's interval, equal in t or graded towards an end where the noise
   vanishes.
 
@@ -72,7 +78,7 @@ def gauss_legendre(path, num: int = 64, *, resolve=None, t_min=None, t_max=None)
   return Nodes(t[order], weight[order])
 
 
-def bridges(path, num: int, *, power: float = 1.0) -> Nodes:
+def bridges(path: Path | GaussianProcess, num: int, *, power: float = 1.0) -> Nodes:
   """The midpoints and lengths of `num` bridges between the waymarks of a telescoping ratio: its sum is that
   of the logits.
 
@@ -87,7 +93,7 @@ def bridges(path, num: int, *, power: float = 1.0) -> Nodes:
   return Nodes(0.5 * (marks[1:] + marks[:-1]), np.diff(marks))
 
 
-def waymarks(path, num, power=1.0):
+def waymarks(path: Path | GaussianProcess, num: int, power: float = 1.0) -> np.ndarray:
   """Times [num + 1] of the waymarks. Raises ValueError."""
   path = as_path(path, "bridges")
   if num < 1 or not power > 0:
@@ -98,7 +104,9 @@ def waymarks(path, num, power=1.0):
   return low + (high - low) * (np.arange(num + 1) / num) ** power
 
 
-def interval(path, t_min=None, t_max=None):
+def interval(
+  path: Path | GaussianProcess, t_min: float | None = None, t_max: float | None = None
+) -> tuple[float, float]:
   """(t_min, t_max) as floats, those of the path where not given. Raises ValueError where they are not inside
   of it."""
   start, stop = float(path.t_min), float(path.t_max)

@@ -2,6 +2,7 @@
 neighbour (arXiv:2211.00802)."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -58,11 +59,11 @@ class ConcreteMLP(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
     del train
     check_inputs(x, t, (2, 3, 4, 5), "ConcreteMLP")
-    precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+    precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = nn.swish(
       NoiseEmbedding(
         self.embedding_size, 16, "fourier", self.fourier_scale, self.num_classes, name="noise", **precision
@@ -96,7 +97,9 @@ class ConcreteMLP(nn.Module):
     )(embedding)
     return ratio_less_one(jnp.exp(scale) * u, t, self.num_values if self.resampled else 0)
 
-  def concrete_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def concrete_score(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B, num_neighbours]: an estimate of p_t(neighbour) / p_t(x) - 1."""
     return self(x, t, cond, train)
 
@@ -138,21 +141,25 @@ class ConcreteFlips(nn.Module):
   views = ("concrete_score",)
 
   @property
-  def num_classes(self):
+  def num_classes(self) -> int:
     """Classes that the inner network takes."""
     return getattr(self.network, "num_classes", 0)
 
-  def concrete_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def concrete_score(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B, D]: an estimate of p_t(x with one bit turned over) / p_t(x) - 1."""
     sign = 2.0 * x.astype(jnp.float32) - 1.0
     u = (-sign * self.network(sign, t, cond, train)).reshape(x.shape[0], -1)
     return ratio_less_one(u, t, 2 if self.resampled else 0)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     return self.concrete_score(x, t, cond, train)
 
 
-def ratio_less_one(u, t, resampled: int):
+def ratio_less_one(u: jax.Array, t: jax.Array, resampled: int) -> jax.Array:
   """exp(u) - 1, or the same within bounds: u [B, N], t [B] -> [B, N].
 
   With K = resampled values drawn anew with probability t, a ratio of p_t is a mean of m/s, 1 and s/m, and

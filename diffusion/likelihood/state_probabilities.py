@@ -1,15 +1,23 @@
 """Probabilities of whole numbers from a concrete score: of all states of a small set, and of single states
 along the noise."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
+
+from diffusion.processes.neighbourhoods import Neighbourhood
+from diffusion.processes.resample import UniformResample
 
 PASSES = 3
 """How often ratios are weighed anew by the probabilities that they gave."""
 
 
-def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np.ndarray:
+def log_prob_of_states(
+  concrete: ArrayLike, neighbourhood: Neighbourhood, *, smallest: float = 1e-8
+) -> np.ndarray:
   """log p of every state, normalised, from the concrete score of every state; p is determined by it
   (arXiv:2211.00802, section 3).
 
@@ -62,7 +70,15 @@ def log_prob_of_states(concrete, neighbourhood, *, smallest: float = 1e-8) -> np
   return log_prob
 
 
-def annealed_log_prob(concrete, process, neighbourhood, x, t=None, *, nodes: int = 32):
+def annealed_log_prob(
+  concrete: Callable[[jax.Array, jax.Array, None], jax.Array],
+  process: UniformResample,
+  neighbourhood: Neighbourhood,
+  x: ArrayLike,
+  t: float | None = None,
+  *,
+  nodes: int = 32,
+) -> jax.Array:
   """log p_t(x) of single states, in nats: [B], by following the noise from where nothing is left of the data.
 
   Under uniform resampling with probability b = clock(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v

@@ -1,5 +1,7 @@
-"""Trains a model from a config, resumes it if the folder holds a started run, then samples and evaluates
-it."""
+"""Trains a model from a config, then samples and evaluates it.
+
+If the folder holds a started run, it is resumed.
+"""
 
 import argparse
 import os
@@ -24,7 +26,8 @@ The folder gets config.json, checkpoints/, log.jsonl, tensorboard/, and at the e
 (metrics.json and pictures).
 
 exit status: 0 done; 2 a mistake you can mend, said in one line; 130 or 143 stopped by Ctrl-C or SIGTERM
-after saving: run the same command to go on; 75 (134 where JAX's runtime aborts) another process of the run is gone: run all again.
+after saving: run the same command to go on; 75 (134 where JAX's runtime aborts) another process of the run is
+gone: run all again.
 """
 
 

@@ -1,5 +1,7 @@
-"""The ledger: what papers claim beside what was measured here, as JSON for programs and as Markdown for
-people."""
+"""The ledger of claims and measurements.
+
+What papers claim beside what was measured here, as JSON for programs and as Markdown for people.
+"""
 
 import json
 import math
@@ -29,11 +31,11 @@ BOUNDS = ("within", "at_least", "at_most")
 
 HEAD = """# The ledger
 
-Written by `reproduce.py`, and by nothing else. Each row is one claim of one config, measured on the machine named below it.
-A claim holds if the mean over the seeds is within the tolerance of the true value, or of the reported one where the truth is
-not known; `>=` and `<=` mark claims of one side, where the number under "true" may be a criterion of ours. Claims that did not
-hold stay here. `?` marks a number that the paper may report and that could not be verified: it decides nothing where a true value
-or a criterion stands beside it.
+Written by `reproduce.py`, and by nothing else. Each row is one claim of one config, measured on the machine
+named below it. A claim holds if the mean over the seeds is within the tolerance of the true value, or of the
+reported one where the truth is not known; `>=` and `<=` mark claims of one side, where the number under
+"true" may be a criterion of ours. Claims that did not hold stay here. `?` marks a number that the paper may
+report and that could not be verified: it decides nothing where a true value or a criterion stands beside it.
 """
 
 

@@ -65,8 +65,10 @@ def find(patterns, configs: str = "configs", say=print) -> list[Case]:
 def matches(name: str, pattern: str) -> bool:
   """Whether a config's path contains the pattern, or matches it where it has * or ?.
 
-  >>> matches("configs/meco/gaussian_mean.py:4", "meco"), matches("configs/a.py", "*/b*"), matches("configs/a.py", "./configs/a.py")
-  (True, False, True)
+  >>> matches("configs/meco/gaussian_mean.py:4", "meco"), matches("configs/a.py", "*/b*")
+  (True, False)
+  >>> matches("configs/a.py", "./configs/a.py")
+  True
   """
   pattern = os.path.normpath(pattern)
   if any(sign in pattern for sign in "*?["):

@@ -32,8 +32,9 @@ Every picture on this page was made by the command beside it; all of them, and t
 python docs/gallery.py --digits=runs/digits --color=runs/digits_color --mnist=runs/mnist
 ```
 
-The models are small and were trained on a CPU: the first in a few minutes by the main command of the README, the second on the same digits in
-colour, the third on MNIST's own files (10,000 images are enough: `t10k-images-idx3-ubyte.gz` and its labels) by
+The models are small and were trained on a CPU: the first in a few minutes by the main command of the README,
+the second on the same digits in colour, the third on MNIST's own files (10,000 images are enough:
+`t10k-images-idx3-ubyte.gz` and its labels) by
 
 ```bash
 python train.py --config=configs/digits.py --workdir=runs/digits

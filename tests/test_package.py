@@ -100,7 +100,10 @@ def test_core_imports_stay_light(parts):
 def test_core_imports_nothing_but_its_dependencies():
   """Whatever the core parts bring in beyond jax, flax, optax, chex, ml_collections and numpy is a new
   dependency."""
-  code = "import sys, jax, flax.linen, flax.struct, optax, chex, ml_collections, numpy, jax.scipy.special, scipy.special\n"
+  code = (
+    "import sys, jax, flax.linen, flax.struct, optax, chex, ml_collections, numpy, jax.scipy.special, "
+    "scipy.special\n"
+  )
   code += (
     "top = lambda: {m.split('.')[0] for m in sys.modules if not m.split('.')[0] in sys.stdlib_module_names}\n"
   )

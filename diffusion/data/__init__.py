@@ -2,7 +2,8 @@
 
 A config names one of the factories by its dotted path and gives its arguments; each returns a `Dataset`:
 
-  data.digits()                       the 8x8 handwritten digits of scikit-learn; data.binary_digits() in black and white,
+  data.digits()                       the 8x8 handwritten digits of scikit-learn;
+                                      data.binary_digits() in black and white,
                                       data.color_digits() in random hues
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files

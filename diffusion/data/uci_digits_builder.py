@@ -1,5 +1,7 @@
-"""TFDS builder of the UCI handwritten digits that scikit-learn ships. Importing this file imports TFDS (not
-TensorFlow)."""
+"""TFDS builder of the UCI handwritten digits that scikit-learn ships.
+
+Importing this file imports TFDS (not TensorFlow).
+"""
 
 import numpy as np
 import tensorflow_datasets as tfds

@@ -1,5 +1,7 @@
-"""What all tasks share: what they return, the class they are conditional on, and the words for what it
-cost."""
+"""Settings that all tasks share.
+
+What they return, the class they are conditional on, and the words for what it cost.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,5 +1,7 @@
-"""From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same
-functions."""
+"""Assembly of a config's parts: data, process, network, denoiser, loss.
+
+Training and sampling use the same functions.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

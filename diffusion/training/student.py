@@ -1,5 +1,7 @@
-"""What a config says of a distilled model: the steps of a teacher that it makes at once, and the weights of
-guidance that it knows."""
+"""The config of a distilled model.
+
+The steps of a teacher that it makes at once, and the weights of guidance that it knows.
+"""
 
 import inspect
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
-"""Autoregressive fields in closed form: a Gaussian with any covariance, and a mixture on the line that the
-coordinate before it moves."""
+"""Autoregressive fields in closed form.
+
+A Gaussian with any covariance, and a mixture on the line that the coordinate before it moves.
+"""
 
 import jax
 import jax.numpy as jnp

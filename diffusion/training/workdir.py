@@ -14,6 +14,7 @@ FREE = (
   "training.keep_every",
   "training.layout",
   "training.model_devices",
+  "training.sinks",
   "sampler",
   "evaluation",
   "claim",

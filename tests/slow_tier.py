@@ -3,7 +3,8 @@
 `python tests/slow_tier.py` picks the files with slow tests that belong to what changed since main (or, on
 main, since the commit before), and those of the rest whose turn it is: each file has a number from 0 to 9, a
 hash of its path, and the turn is the last digit of the number of commits. So ten commits in a row run every
-slow test. It starts no further file when the minutes are used up, and says which were left out.
+slow test. It starts no further file when the minutes are used up, stops what runs three minutes later, and
+says which were left out.
 
 `python -m pytest -m slow` runs all of them.
 """
@@ -21,6 +22,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).parents[1]
 TURNS = 10
+
+GRACE = 3.0
+"""Minutes after the last start in which a file may end; then it is stopped, and counts as left out."""
 
 BESIDE = {
   "README.md": ("tests/test_readme.py",),
@@ -109,20 +113,21 @@ def pick(changed: Iterable[str], files: Iterable[str], turn: int) -> tuple[list[
 def carry_out(
   files: Iterable[str],
   seconds: float,
-  run: Callable[[str], bool],
+  run: Callable[[str], bool | None],
   workers: int = 1,
   clock: Callable[[], float] = time.monotonic,
 ) -> tuple[list[str], list[str]]:
   """Runs the files in order, `workers` at a time; (those that failed, those that were left out).
 
-  None is started after so many seconds; one that was started ends.
+  None is started after so many seconds. `run` says whether a file passed, or None if it was stopped.
   """
   end, failed, left = clock() + seconds, [], []
 
   def one(path: str) -> None:
-    if clock() >= end:
+    passed = run(path) if clock() < end else None
+    if passed is None:
       left.append(path)
-    elif not run(path):
+    elif not passed:
       failed.append(path)
 
   with ThreadPoolExecutor(workers) as pool:
@@ -146,10 +151,16 @@ def base_commit() -> str | None:
   return _git("rev-parse", "HEAD~1")
 
 
-def _run(path: str) -> bool:
+def _run(path: str, end: float) -> bool | None:
   begun = time.monotonic()
   command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "-p", "no:cacheprovider", path]
-  done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+  try:
+    done = subprocess.run(
+      command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=end - begun
+    )
+  except subprocess.TimeoutExpired:
+    print(f"  stopped {path} {time.monotonic() - begun:.0f} s", flush=True)
+    return None
   good = done.returncode in (0, 5)  # 5: none of its tests is slow
   if not good:
     print(done.stdout, flush=True)
@@ -182,7 +193,8 @@ def main(argv: list[str] | None = None) -> int:
   if flags.list:
     return 0
   workers = max(1, min(2, len(os.sched_getaffinity(0))))
-  failed, left = carry_out(first + others, 60 * flags.minutes, _run, workers)
+  end = time.monotonic() + 60 * (flags.minutes + GRACE)
+  failed, left = carry_out(first + others, 60 * flags.minutes, lambda path: _run(path, end), workers)
   if left:
     print(f"left out, for {flags.minutes:g} minutes were over: {', '.join(left)}")
   if failed:

@@ -14,6 +14,7 @@ import hashlib
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -154,16 +155,19 @@ def base_commit() -> str | None:
 def _run(path: str, end: float) -> bool | None:
   begun = time.monotonic()
   command = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "-p", "no:cacheprovider", path]
+  process = subprocess.Popen(
+    command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+  )
   try:
-    done = subprocess.run(
-      command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=end - begun
-    )
+    out, _ = process.communicate(timeout=max(0.0, end - begun))
   except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)  # with the processes that its tests started
+    process.communicate()
     print(f"  stopped {path} {time.monotonic() - begun:.0f} s", flush=True)
     return None
-  good = done.returncode in (0, 5)  # 5: none of its tests is slow
+  good = process.returncode in (0, 5)  # 5: none of its tests is slow
   if not good:
-    print(done.stdout, flush=True)
+    print(out, flush=True)
   print(f"  {'passed' if good else 'FAILED'} {path} {time.monotonic() - begun:.0f} s", flush=True)
   return good
 

@@ -1,6 +1,8 @@
 """The choice of slow tests: what changed, a tenth in turn, and an end in time."""
 
 import pathlib
+import subprocess
+import time
 
 import pytest
 import slow_tier
@@ -94,3 +96,22 @@ def test_the_choice_is_printed(capsys, monkeypatch):
   said = capsys.readouterr().out.splitlines()
   assert "since 012345678: 1; turn 3:" in said[0] and said[1] == "  tests/mcmc/test_gibbs.py"
   assert len(said) > 2 and all(slow_tier.turn_of(path.strip()) == 3 for path in said[2:])
+
+
+def test_a_file_is_run_stopped_and_its_failure_said(tmp_path, capfd):
+  """Its slow tests alone are run; what it started ends with it."""
+  (tmp_path / "test_x.py").write_text(
+    "import pytest, subprocess, time\n\n"
+    "def test_quick():\n  assert False\n\n"
+    "@pytest.mark.slow\ndef test_slow():\n  assert {}\n"
+  )
+  path, text = tmp_path / "test_x.py", (tmp_path / "test_x.py").read_text()
+  for condition, expected in (("1 + 1 == 2", True), ("1 + 1 == 3", False)):
+    path.write_text(text.format(condition))
+    assert slow_tier._run(str(path), time.monotonic() + 100.0) is expected
+  assert "1 failed" in capfd.readouterr().out
+  path.write_text(text.format("subprocess.run(['sleep', '1234.5']).returncode == 0"))
+  assert slow_tier._run(str(path), time.monotonic() + 5.0) is None
+  assert "stopped" in capfd.readouterr().out
+  running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+  assert "sleep 1234.5" not in running

@@ -1,5 +1,6 @@
-"""The model of `configs/digits.py` distilled: every weight of guidance in one network, then 64 DDIM steps
-halved down to one (arXiv:2210.03142).
+"""The model of `configs/digits.py` distilled.
+
+Every weight of guidance in one network, then 64 DDIM steps halved down to one (arXiv:2210.03142).
 
 `:stage_one` learns from runs/digits, `:32` from runs/distilled/stage_one, `:16` from runs/distilled/32 and so
 on down to `:1`: train each into runs/distilled/NAME, or name the teacher's folder with

@@ -1,5 +1,6 @@
-"""Where a network's activations lie on many devices: a question that networks ask, and that whoever spreads
-the work answers.
+"""Placement of a network's activations on many devices.
+
+A question that networks ask, and that whoever spreads the work answers.
 
 Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless
 it is called inside `placing`; the training step calls it with the rule of `training.sharding`.

@@ -1,5 +1,6 @@
-"""Derivatives of f along a line, d^k/dh^k f(x + h v) at h = 0, of any order: by nested forward mode, or by
-differences.
+"""Derivatives along a line, d^k/dh^k f(x + h v) at h = 0, of any order.
+
+By nested forward mode, or by differences.
 
 Forward mode never forms a gradient, a Jacobian or a Hessian; differences need f alone, all points at once.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion import configuration, likelihood, metrics, pictures, sampling, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
-from diffusion.training import assembly, logging, state as states
+from diffusion.training import assembly, logging, sinks, state as states
 
 EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out", "own")
 # Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
@@ -30,7 +30,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
 
   The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers,
   which are kept beside the others as `own`; it may draw pictures too. A run that learned something else than
-  a denoiser has these, its held-out loss and its costs.
+  a denoiser has these, its held-out loss and its costs. All goes to the run's sinks too.
 
   Args:
     workdir: folder of the run; gets metrics.json, samples.png, loss.png and, for images, trajectory.png.
@@ -42,6 +42,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
     The metrics as a dict of JSON types.
   """
   run = open_run(workdir, checkpoint, ema)
+  tell_sinks = sinks.of_evaluation(run.config, workdir)
   section = dict(run.config.get("evaluation", {}))
   configuration.check_keys(section, EVALUATION_KEYS, "config.evaluation")
   found = (
@@ -52,6 +53,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   if section.get("own"):
     found["own"] = configuration.build(section["own"], run, workdir, where="config.evaluation.own")
   _write_json(os.path.join(workdir, "metrics.json"), found)
+  tell_sinks(run.step, found)
   return found
 
 

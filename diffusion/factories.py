@@ -119,7 +119,8 @@ def build(
   >>> build(dict(factory="fractions.Fraction", denomimator=4), 3)
   Traceback (most recent call last):
   ...
-  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean 'denominator'?); it takes numerator, denominator
+  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean
+  'denominator'?); it takes numerator, denominator
   """
   section = plain(section)
   if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):

@@ -1,5 +1,7 @@
-"""What `sample.py --fit` does: fits a sampler to a trained run, guidance included, and saves it beside the
-checkpoint."""
+"""`sample.py --fit`: a sampler fitted to a trained run.
+
+Guidance is included, and the sampler is saved beside the checkpoint.
+"""
 
 import argparse
 import os
@@ -97,7 +99,10 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
     improved=found.improved,
   )
   solvers.save(path, table, process, notes)
-  return f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with --solver={path}"
+  return (
+    f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with "
+    f"--solver={path}"
+  )
 
 
 def _bar(quiet):

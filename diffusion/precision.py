@@ -1,5 +1,7 @@
-"""What must not be computed in half precision: losses, sums over dimensions, softmax, logarithms, time
-embeddings."""
+"""Arithmetic that must not be done in half precision.
+
+Losses, sums over dimensions, softmax, logarithms, time embeddings.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
 """Many samples as many files of a fixed number each, written by any number of processes, at any time.
 
     samples/manifest.json               what was asked for: checkpoint, sampler, seed, size of a shard
-            000000000-000008191.npz     stored [n, ...], index [n], with classes label [n], and the digest of the manifest
+            000000000-000008191.npz     stored [n, ...], index [n], with classes label [n], and the digest of
+                                        the manifest
 
 A file appears under its name when it is whole. Its name says which samples it holds, and sample i depends on
 (seed, i) alone, so who writes it and when makes no difference, and what is there already need not be made
@@ -144,7 +145,8 @@ def read(folder: str) -> Iterator[dict[str, np.ndarray]]:
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   digest = claim(folder, {"first": 0, "size": 2, "seed": 0}, num=3)
   ...   for first, count in plan(0, 3, 2):
-  ...     write(os.path.join(folder, name(first, count)), digest, stored=np.zeros((count, 1)), index=first + np.arange(count))
+  ...     path, index = os.path.join(folder, name(first, count)), first + np.arange(count)
+  ...     write(path, digest, stored=np.zeros((count, 1)), index=index)
   ...   [shard["index"].tolist() for shard in read(folder)]
   [[0, 1], [2]]
   """

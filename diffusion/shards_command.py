@@ -1,5 +1,7 @@
-"""What `sample.py --shards` does: one process's part of many samples, as files, going on where it or another
-process stopped."""
+"""`sample.py --shards`: many samples as files.
+
+One process's part of them, going on where it or another process stopped.
+"""
 
 import argparse
 import hashlib

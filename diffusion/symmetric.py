@@ -1,5 +1,6 @@
-"""Symmetric matrices, one a row of a batch, in the forms that a Hessian or a covariance takes: full,
-diagonal, diagonal plus signed low rank.
+"""Symmetric matrices, one a row of a batch, in the forms that a Hessian or a covariance takes.
+
+Full, diagonal, diagonal plus signed low rank.
 
 All answer the same questions, so a loss or a posterior does not know which it has; in low rank none of them
 forms a D x D matrix.

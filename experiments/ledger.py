@@ -1,5 +1,7 @@
-"""The ledger: what papers claim beside what was measured here, as JSON for programs and as Markdown for
-people."""
+"""The ledger of claims and measurements.
+
+What papers claim beside what was measured here, as JSON for programs and as Markdown for people.
+"""
 
 import json
 import math

@@ -1,5 +1,7 @@
-"""The CIFAR-10 configs of Score SDE: every one is built, and its network counted against the published
-architecture."""
+"""The CIFAR-10 configs of Score SDE.
+
+Every one is built, and its network counted against the published architecture.
+"""
 
 import functools
 import json

@@ -1,5 +1,7 @@
-"""The ledger: claims are checked, measured, compared and merged; the command says what it does and mends
-nothing silently."""
+"""The ledger and its command.
+
+Claims are checked, measured, compared and merged; the command says what it does and mends nothing silently.
+"""
 
 import importlib.util
 import json

@@ -1,5 +1,7 @@
-"""`sample.py` on a small trained run: files, equal rows, costs, metrics, and one sentence for each
-mistake."""
+"""`sample.py` on a small trained run.
+
+Files, equal rows, costs, metrics, and one sentence for each mistake.
+"""
 
 import contextlib
 import importlib.util

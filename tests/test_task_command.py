@@ -1,5 +1,7 @@
-"""`sample.py --task=...` on small runs: every task, files in and out, exact costs, equal rows at any batch
-size, one sentence a mistake."""
+"""`sample.py --task=...` on small runs.
+
+Every task, files in and out, exact costs, equal rows at any batch size, one sentence a mistake.
+"""
 
 import contextlib
 import functools

@@ -1,5 +1,7 @@
-"""The conditional scores of a set in the plane at every noise level, by `train.py`: `:csm` (default) or
-`:denoising`."""
+"""The conditional scores of a set in the plane at every noise level, by `train.py`.
+
+`:csm` (default) or `:denoising`.
+"""
 
 from configs import toy2d
 

@@ -1,5 +1,7 @@
-"""The density of a two-dimensional set by its ratio to a standard normal: a time score trained by `train.py`;
-`:moons` or any other."""
+"""The density of a two-dimensional set by its ratio to a standard normal.
+
+A time score trained by `train.py`: `:moons` or any other set.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,7 @@
-"""Files by number, from a folder or from a zip, with the same few methods: `names`, `read(index) -> bytes`,
-`path`."""
+"""Files by number, from a folder or from a zip.
+
+Both have the same few methods: `names`, `read(index) -> bytes`, `path`.
+"""
 
 import mmap
 import os

@@ -184,7 +184,10 @@ def _from_arrays(name, train, test, held_out, levels, image_size, channels, **op
   if test is None:
     kept, rest = order.split(len(train), held_out, train.label if labelled else None)
     parts = [sources.Arrays(**train.gather(indices)) for indices in (kept, rest)]
-    split = f"fixed {'stratified ' if labelled else ''}split of one collection: {len(kept)} training and {len(rest)} held-out records"
+    split = (
+      f"fixed {'stratified ' if labelled else ''}split of one collection: {len(kept)} training and "
+      f"{len(rest)} held-out records"
+    )
   else:
     parts = [train, sources.Arrays(_values(name, test[0], levels), _labels(name, test[1]))]
     split = "the files' own training and test split"

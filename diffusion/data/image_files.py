@@ -74,7 +74,10 @@ def images(
     whole = make(train)
     kept, rest = order.split(len(whole), held_out, whole.label if class_names else None)
     parts = sources.Subset(whole, kept), sources.Subset(whole, rest)
-    split = f"fixed {'stratified ' if class_names else ''}split of one collection: {len(kept)} training and {len(rest)} held-out images"
+    split = (
+      f"fixed {'stratified ' if class_names else ''}split of one collection: {len(kept)} training and "
+      f"{len(rest)} held-out images"
+    )
   for part in parts:
     _check_sizes(part)
   return describe(

@@ -1,5 +1,7 @@
-"""The order in which records are seen, and which of them are held out: both pure functions, with no generator
-state."""
+"""The order of records, and the choice of those held out.
+
+Both are pure functions, with no generator state.
+"""
 
 import functools
 

@@ -1,5 +1,7 @@
-"""The 8x8 handwritten digits in colour: each in one random hue on black, a hue of which the grey picture
-tells nothing."""
+"""The 8x8 handwritten digits in colour.
+
+Each in one random hue on black, a hue of which the grey picture tells nothing.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,5 +1,6 @@
-"""Between stored numbers and model numbers: dequantisation, scaling and their log-determinant, stated here
-and only here.
+"""Scaling between stored numbers and model numbers.
+
+Dequantisation, scaling and their log-determinant, stated here and only here.
 
 Levels (pixels with values v = 0 .. L-1):
 
@@ -11,7 +12,8 @@ Levels (pixels with values v = 0 .. L-1):
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
-|dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels, log2(17) in [0, 1] for the digits.
+|dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
+log2(17) in [0, 1] for the digits.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
-"""Two-dimensional toy sets, each a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or
-None).
+"""Two-dimensional toy sets.
+
+Each is a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or None).
 
 Recipes: rings, squares and the olympic sets as in DDIB (arXiv:2203.08382), the checkerboard as in the code of
 the density-ratio papers, swiss roll and pinwheel as in FFJORD (arXiv:1810.01367). Where there are labels they

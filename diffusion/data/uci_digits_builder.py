@@ -1,5 +1,7 @@
-"""TFDS builder of the UCI handwritten digits that scikit-learn ships. Importing this file imports TFDS (not
-TensorFlow)."""
+"""TFDS builder of the UCI handwritten digits that scikit-learn ships.
+
+Importing this file imports TFDS (not TensorFlow).
+"""
 
 from typing import Any
 

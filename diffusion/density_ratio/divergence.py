@@ -1,5 +1,7 @@
-"""Averages of a log-ratio over samples: Kullback-Leibler divergence, mutual information, and how sure they
-are."""
+"""Averages of a log-ratio over samples.
+
+Kullback-Leibler divergence, mutual information, and how sure they are.
+"""
 
 import numpy as np
 from flax import struct

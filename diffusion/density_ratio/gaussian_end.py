@@ -1,5 +1,6 @@
-"""The time score and the score of a path from a standard normal to N(0, M), as functions of a root of M: a
-parametric model.
+"""The path from a standard normal to N(0, M) as a parametric model.
+
+Its time score and its score are functions of a root of M.
 
 Every density of the path is N(0, b^2 M + v I), so one eigenbasis of M serves all times. Derivatives with
 respect to M are those of first-order perturbation, exact for equal eigenvalues too, where an eigenbasis
@@ -33,7 +34,8 @@ def gaussian_end(path: Path | GaussianProcess) -> tuple[Callable[..., jax.Array]
 
   >>> from diffusion import processes
   >>> time_score, score = gaussian_end(processes.spherical())
-  >>> found = time_score(prepare(0.5 * jnp.eye(2)), jnp.zeros((1, 2)), jnp.ones(1))      # -tr(dC/dt C^-1) / 2 = 2 (1 - 1/4) / (1/4)
+  >>> found = time_score(prepare(0.5 * jnp.eye(2)), jnp.zeros((1, 2)), jnp.ones(1))
+  >>> # -tr(dC/dt C^-1) / 2 = 2 (1 - 1/4) / (1/4)
   >>> bool(abs(found[0] - 6) < 1e-5)
   True
   """

@@ -1,5 +1,7 @@
-"""Differences of log-density along a curve in x as well as t, from the time score and the data score
-together."""
+"""Differences of log-density along a curve in x and t.
+
+From the time score and the data score together.
+"""
 
 import dataclasses
 from collections.abc import Callable

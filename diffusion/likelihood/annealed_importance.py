@@ -1,5 +1,7 @@
-"""The normaliser of an unnormalised density by annealed importance sampling, with an error bar, from below
-and from above."""
+"""Annealed importance sampling.
+
+The normaliser of an unnormalised density with an error bar, from below and from above.
+"""
 
 import functools
 from collections.abc import Callable
@@ -85,7 +87,8 @@ def annealed_importance(
     ValueError: counts below one, lengths that are not positive, keys that do not fit.
 
   >>> keys = jax.random.split(jax.random.key(0), 200)
-  >>> found = annealed_importance(lambda x: 2.0 * jnp.sum(x**2, 1), jnp.zeros((200, 1)), keys, num_steps=50, scale=0.5)
+  >>> energy, x = lambda x: 2.0 * jnp.sum(x**2, 1), jnp.zeros((200, 1))
+  >>> found = annealed_importance(energy, x, keys, num_steps=50, scale=0.5)
   >>> bool(abs(found.value - 0.5 * np.log(np.pi / 2)) < 4 * found.standard_error)
   True
   """

@@ -1,5 +1,6 @@
-"""From a density of model values to the likelihood of stored values: scaling, dequantisation, bits per
-dimension.
+"""Likelihood of stored values from a density of model values.
+
+Scaling, dequantisation, bits per dimension.
 
 Stored pixels are whole numbers v and have probabilities; a model gives a density p of model values
 x = slope (v + n) + offset, n in [0, 1). With n drawn from any q(n | v) (arXiv:1902.00275, eq. 4 and 12)
@@ -160,7 +161,8 @@ def log_likelihood_of_values(
   >>> from diffusion.data import Scaling
   >>> flat = lambda x, keys: jnp.full(x.shape[:1], -x[0].size * np.log(2).item())      # uniform on [-1, 1]
   >>> keys = jax.random.split(jax.random.key(0), 3)
-  >>> nats, _ = log_likelihood_of_values(flat, jnp.zeros((3, 4)), Scaling(16), dequantization="uniform", keys=keys)
+  >>> v, how = jnp.zeros((3, 4)), "uniform"
+  >>> nats, _ = log_likelihood_of_values(flat, v, Scaling(16), dequantization=how, keys=keys)
   >>> bits_per_dim(nats, (4,)).round(4).tolist()
   [4.0, 4.0, 4.0]
   """

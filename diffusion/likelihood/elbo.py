@@ -4,8 +4,10 @@ Read as a hierarchical model z_T -> ... -> z_0 -> x whose reverse steps are q's 
 denoiser's (arXiv:2107.00630, eq. 7 and 11-17):
 
   log p(x) >= - KL(q(z_T | x), prior) + E log p(x | z_0) - L
-  L_T   = sum over steps s < t of 1/2 (SNR(s) - SNR(t)) E |x - x0_hat(z_t, t)|^2      discrete, any grid
-  L_inf = 1/2 int E |eps - eps_hat(z_t, t)|^2 d log-SNR                               its limit: -d log SNR / dt weighting
+  L_T   = sum over steps s < t of 1/2 (SNR(s) - SNR(t)) E |x - x0_hat(z_t, t)|^2
+  L_inf = 1/2 int E |eps - eps_hat(z_t, t)|^2 d log-SNR
+
+L_T is discrete, on any grid; L_inf is its limit, weighted by -d log SNR / dt.
 
 With the exact denoiser, decoder and marginal at the last time in place of the prior, the continuous bound is
 log p(x).

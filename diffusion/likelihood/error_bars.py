@@ -1,5 +1,7 @@
-"""Standard errors of log-likelihoods: of one example over its random draws, and of a data set over its
-examples."""
+"""Standard errors of log-likelihoods.
+
+Of one example over its random draws, and of a data set over its examples.
+"""
 
 import jax
 import jax.numpy as jnp

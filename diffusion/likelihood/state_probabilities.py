@@ -1,5 +1,7 @@
-"""Probabilities of whole numbers from a concrete score: of all states of a small set, and of single states
-along the noise."""
+"""Probabilities of whole numbers from a concrete score.
+
+Of all states of a small set, and of single states along the noise.
+"""
 
 from collections.abc import Callable
 

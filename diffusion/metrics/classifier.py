@@ -1,5 +1,7 @@
-"""Class accuracy of class-conditional samples, judged by an independent classifier of the real training
-split."""
+"""Class accuracy of class-conditional samples.
+
+Judged by an independent classifier of the real training split.
+"""
 
 import dataclasses
 import math

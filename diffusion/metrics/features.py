@@ -1,5 +1,6 @@
-"""Fixed feature maps for small images, learned from the real training split alone, for Frechet and kernel
-distances.
+"""Fixed feature maps for small images.
+
+Learned from the real training split alone, for Frechet and kernel distances.
 
 Two halves see different faults: whitened principal components see noise, blur and lost variety, hidden units
 of a small classifier see missing classes and broken shapes. Distances in these features compare runs of one

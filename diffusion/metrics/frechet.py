@@ -84,10 +84,10 @@ def gaussian_frechet(
 ) -> float:
   """Squared 2-Wasserstein distance between N(mean_a, covariance_a) and N(mean_b, covariance_b), a float.
 
-  |m_a - m_b|^2 + tr(A + B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is the sum of the singular values of A^1/2 B^1/2, with
-  symmetric square roots from eigenvalues cut at zero: singular covariances need no jitter, nothing turns
-  complex, and near-zero values keep full precision (a root of the eigenvalues of the product would keep only
-  half of the digits).
+  |m_a - m_b|^2 + tr(A + B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is the sum of the singular values of
+  A^1/2 B^1/2, with symmetric square roots from eigenvalues cut at zero: singular covariances need no jitter,
+  nothing turns complex, and near-zero values keep full precision (a root of the eigenvalues of the product
+  would keep only half of the digits).
 
   Means [D], covariances [D, D]; raises ValueError for other shapes, for matrices that are not symmetric, and
   for those with a clearly negative eigenvalue.

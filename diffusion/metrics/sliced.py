@@ -1,5 +1,7 @@
-"""Distances for low-dimensional sets: sliced Wasserstein and total variation on a histogram, in float64 on
-the host."""
+"""Distances for low-dimensional sets.
+
+Sliced Wasserstein and total variation on a histogram, in float64 on the host.
+"""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,5 +1,7 @@
-"""Networks for states of whole numbers whose output is a concrete score, p(neighbour) / p(x) - 1 for each
-neighbour (arXiv:2211.00802)."""
+"""Networks of concrete scores.
+
+For states of whole numbers: the output is p(neighbour) / p(x) - 1 for each neighbour (arXiv:2211.00802).
+"""
 
 import math
 from collections.abc import Mapping
@@ -169,7 +171,8 @@ def ratio_less_one(u: jax.Array, t: jax.Array, resampled: int) -> jax.Array:
   keeps to that: for bits e^u is then the odds, given the other noised coordinates, that the clean bit is
   another one.
 
-  >>> ratio_less_one(jnp.array([[-99.0, 0.0, 99.0]]), jnp.array([0.5]), 2)[0].round(4).tolist()   # 1/3 - 1, 0, 3 - 1
+  >>> u, t = jnp.array([[-99.0, 0.0, 99.0]]), jnp.array([0.5])
+  >>> ratio_less_one(u, t, 2)[0].round(4).tolist()  # 1/3 - 1, 0, 3 - 1
   [-0.666700005531311, 0.0, 2.0]
   """
   if not resampled:

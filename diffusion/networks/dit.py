@@ -1,5 +1,7 @@
-"""The diffusion transformer with adaptive layer norm that starts as the identity (arXiv 2212.09748,
-adaLN-Zero)."""
+"""The diffusion transformer (arXiv:2212.09748).
+
+With adaptive layer norm that starts as the identity (adaLN-Zero).
+"""
 
 import itertools
 import math

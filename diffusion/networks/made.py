@@ -1,5 +1,7 @@
-"""MADE (arXiv:1502.03509): a dense network whose masks let the context of a coordinate see only what comes
-before it."""
+"""MADE (arXiv:1502.03509).
+
+A dense network whose masks let the context of a coordinate see only what comes before it.
+"""
 
 import math
 from collections.abc import Mapping

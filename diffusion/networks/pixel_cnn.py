@@ -1,5 +1,7 @@
-"""A small PixelCNN (arXiv:1606.05328, 1701.05517): convolutions over the rows above and the pixels to the
-left, as a context."""
+"""A small PixelCNN (arXiv:1606.05328, 1701.05517).
+
+Convolutions over the rows above and the pixels to the left, as a context.
+"""
 
 import functools
 from collections.abc import Mapping

@@ -1,5 +1,7 @@
-"""The small network of an autoregressive score that is shared by all coordinates: a context and one number
-in, one number out."""
+"""The small network of an autoregressive score.
+
+All coordinates share it: a context and one number in, one number out.
+"""
 
 from collections.abc import Sequence
 

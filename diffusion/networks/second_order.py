@@ -1,5 +1,7 @@
-"""A score and its Hessian out of one module: any network for the first, a dense network with few outputs a
-dimension for the second."""
+"""A score and its Hessian out of one module.
+
+Any network for the first, a dense network with few outputs a dimension for the second.
+"""
 
 import math
 from collections.abc import Mapping

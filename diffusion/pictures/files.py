@@ -22,7 +22,8 @@ def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
   >>> write("/no/such/folder/a.png", lambda temporary: None)
   Traceback (most recent call last):
   ...
-  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does not exist; create it or name another path
+  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does
+  not exist; create it or name another path
   """
   path = pathlib.Path(path)
   if not path.parent.is_dir():

@@ -1,5 +1,7 @@
-"""Sheets of samples: a plain grid, samples beside their nearest training data, and the way from noise to
-data."""
+"""Sheets of samples.
+
+A plain grid, samples beside their nearest training data, and the way from noise to data.
+"""
 
 import os
 from collections.abc import Mapping, Sequence

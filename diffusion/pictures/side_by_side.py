@@ -1,5 +1,7 @@
-"""Columns of images side by side, each with a title, one row an example; and class probabilities as bars
-beside their images."""
+"""Columns of images side by side, each with a title, one row an example.
+
+Class probabilities can stand as bars beside their images.
+"""
 
 import os
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
-"""Whether two processes are one, noise for noise: what two models must share to be mixed, and a latent to
-mean one thing."""
+"""Comparison of two processes, noise for noise.
+
+What two models must share to be mixed, and a latent to mean one thing.
+"""
 
 from typing import Any
 
@@ -24,7 +26,8 @@ def difference(first: Any, second: Any, tolerance: float = 1e-4) -> str:
   >>> difference(processes.vp_linear(), processes.vp_linear())
   ''
   >>> difference(processes.vp_linear(), processes.vp_linear(beta_max=5.0))
-  "one lives on 'vp_linear' and the other on 'vp_linear', with alpha = 0.9977 and alpha = 0.9988 at t = 0.01686"
+  "one lives on 'vp_linear' and the other on 'vp_linear', with alpha = 0.9977 and alpha = 0.9988
+  at t = 0.01686"
   """
   names = [getattr(process, "name", "?") for process in (first, second)]
   said = f"one lives on '{names[0]}' and the other on '{names[1]}'"
@@ -42,5 +45,6 @@ def difference(first: Any, second: Any, tolerance: float = 1e-4) -> str:
   for name, mine, other in zip(("alpha", "sigma"), *numbers):
     off = np.flatnonzero(~(np.abs(mine - other) <= tolerance * (1.0 + np.abs(other))))
     if off.size:
-      return f"{said}, with {name} = {mine[off[0]]:.4g} and {name} = {other[off[0]]:.4g} at t = {times[off[0]]:.4g}"
+      at = off[0]
+      return f"{said}, with {name} = {mine[at]:.4g} and {name} = {other[at]:.4g} at t = {times[at]:.4g}"
   return ""

@@ -1,5 +1,7 @@
-"""Noise for ordered whole numbers: a Gaussian seen at the whole numbers, around a circle or between two
-ends."""
+"""Noise for ordered whole numbers.
+
+A Gaussian seen at the whole numbers, around a circle or between two ends.
+"""
 
 from collections.abc import Sequence
 
@@ -111,8 +113,9 @@ def discretised_gaussian(
   1].
 
   >>> process = discretised_gaussian(16)
-  >>> ratio = process.ratio(jnp.array([[3]]), jnp.array([[3]]), jnp.array([[4]]), np.array([16]), jnp.zeros(1))
-  >>> round(float(ratio[0, 0]), 4)                                    # exp(-1 / (2 * 0.25))
+  >>> three, four = jnp.array([[3]]), jnp.array([[4]])
+  >>> ratio = process.ratio(three, three, four, np.array([16]), jnp.zeros(1))
+  >>> round(float(ratio[0, 0]), 4)  # exp(-1 / (2 * 0.25))
   0.1353
   """
   sizes = as_sizes(sizes, "discretised_gaussian", shape)

@@ -1,15 +1,15 @@
-"""NCSNv2's five techniques for choosing the noise levels of a score model (arXiv:2006.09011), in float64 on
-the host.
+"""NCSNv2's choice of the noise levels of a score model (arXiv:2006.09011).
+
+Its five techniques, in float64 on the host.
 
 1. `initial_sigma`: the largest noise is the largest distance between two training examples.
 2. `spacing_ratio`, `num_levels`, `noise_levels`: neighbouring levels overlap by a given amount.
 3. One network that is not told the noise level, its output divided by sigma: in this package the
-parameterisation
-   `denoisers.scaled_score` around a network that ignores its time input, so it has no function here.
+   parameterisation `denoisers.scaled_score` around a network that ignores its time input, so it has no
+   function here.
 4. `langevin_step_size`, `langevin_variance_ratio`: the step size that keeps annealed Langevin in equilibrium.
 5. An average of the weights at test time: `ema_half_life` and `ema_decay` convert the paper's decay a step to
-the half-life
-   in images that training uses.
+   the half-life in images that training uses.
 """
 
 import math

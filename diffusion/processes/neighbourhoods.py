@@ -1,5 +1,6 @@
-"""Neighbourhoods of discrete states as data: which states a concrete score compares a state with
-(arXiv:2211.00802, section 3).
+"""Neighbourhoods of discrete states as data.
+
+Which states a concrete score compares a state with (arXiv:2211.00802, section 3).
 
 A state is an array of whole numbers, one a coordinate, and every move changes one coordinate by a table: a
 cycle, a grid, the flips of bits and a graph given as an index array (one coordinate, whose values are the

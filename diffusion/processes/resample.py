@@ -1,5 +1,7 @@
-"""Noise for whole numbers: each coordinate, on its own, is drawn anew among its values with some
-probability."""
+"""Noise for whole numbers.
+
+Each coordinate, on its own, is drawn anew among its values with some probability.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -120,8 +122,9 @@ def uniform_resample(
   Raises ValueError for sizes below two, or times that are not increasing.
 
   >>> process = uniform_resample(4, shape=(2,))
-  >>> ratio = process.ratio(jnp.array([[3]]), jnp.array([[3]]), jnp.array([[0]]), np.array([4]), jnp.array([0.4]))
-  >>> round(float(ratio[0, 0]), 4)                                    # 0.1 / 0.7
+  >>> three, zero = jnp.array([[3]]), jnp.array([[0]])
+  >>> ratio = process.ratio(three, three, zero, np.array([4]), jnp.array([0.4]))
+  >>> round(float(ratio[0, 0]), 4)  # 0.1 / 0.7
   0.1429
   """
   sizes = as_sizes(sizes, "uniform_resample", shape)

@@ -1,5 +1,7 @@
-"""What `sample.py --task=...` does: images in, restored, edited, translated or classified images out, by the
-parts of `diffusion.tasks`."""
+"""`sample.py --task=...`: images restored, edited, translated or classified.
+
+Images go in and come out, by the parts of `diffusion.tasks`.
+"""
 
 from types import ModuleType
 

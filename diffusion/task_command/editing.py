@@ -1,5 +1,7 @@
-"""`--task=edit`: strokes and composites to images (SDEdit), with a mask, a sweep over strengths, and
-repeats."""
+"""`--task=edit`: strokes and composites to images (SDEdit).
+
+With a mask, a sweep over strengths, and repeats.
+"""
 
 import argparse
 from typing import Any
@@ -132,7 +134,10 @@ def _draw(path, dataset, arrays, repeats):
       pictures.Column(f"{arrays['strength'][k]:g}", arrays["stored"][:, k, 0], scale)
       for k in range(strengths)
     ]
-    note = f"each guide noised to the noise level sigma/alpha above its column and denoised{times}: the more, the more realistic and the less faithful"
+    note = (
+      f"each guide noised to the noise level sigma/alpha above its column and denoised{times}: the more, the "
+      "more realistic and the less faithful"
+    )
   else:
     columns += [
       pictures.Column(f"result {k + 1}", arrays["stored"][:, 0, k], scale)
@@ -143,7 +148,10 @@ def _draw(path, dataset, arrays, repeats):
       pictures.Column("mean", arrays["mean"][:, 0], scale),
       pictures.Column("spread", pictures.heat(arrays["spread"][:, 0])),
     ]
-    note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.3g}"
+    note = (
+      f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard "
+      f"deviation of {draws} results, black 0 to white {most:.3g}"
+    )
   pictures.side_by_side(
     path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""), most_rows=MOST_ROWS
   )

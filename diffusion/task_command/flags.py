@@ -131,10 +131,12 @@ ARRAYS = {
 DESCRIPTION = (
   """\
 Images in, images out: PATH.npz with the arrays below, PATH.png side by side with column titles.
-Without --input the first held-out images of the run's data are taken, so that every task can be tried at once.
+Without --input the first held-out images of the run's data are taken, so that every task can be tried at
+once.
 
   inpaint        what --mask hides, given the rest: posterior samples, their mean and their spread
-  super_resolve  an image from the means of its --factor x --factor blocks (an input of the small size is that measurement)
+  super_resolve  an image from the means of its --factor x --factor blocks (an input of the small size is that
+                 measurement)
   colorize       a colour image from the mean of its channels (a grey input is that measurement)
   edit           SDEdit: strokes or a composite noised to --strength and denoised, everywhere or inside --mask
   translate      DDIB: the same latent decoded as class --to-label, or by the model of --other-workdir

@@ -1,5 +1,7 @@
-"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured, their mean and their
-spread."""
+"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured.
+
+With their mean and their spread.
+"""
 
 import argparse
 import dataclasses
@@ -77,7 +79,9 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun)
   )
   misfit = _rms(gap if hidden is None else gap[..., hidden == 0]) / rows.unit(scaling)
   exact = hidden is not None and not noise
-  if exact:  # what is known without noise stands: no method that guides by a network's Jacobian meets it to the last digit
+  # What is known without noise stands: no method that guides by a network's Jacobian meets it to the last
+  # digit.
+  if exact:
     x = np.where(hidden == 0, np.asarray(y)[:, None], x)
   stored = scaling.to_data(x)
   arrays = dict(
@@ -103,7 +107,10 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun)
     f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")
   )
   if whole and draws > 1:
-    words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
+    words += (
+      f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that "
+      "between samples; less is better)"
+    )
   return Outcome(
     words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples")
   )

@@ -1,5 +1,7 @@
-"""`--task=translate`: an image carried to noise by one model and back to data by another, or as another class
-(DDIB)."""
+"""`--task=translate`: images translated by shared latents (DDIB).
+
+An image is carried to noise by one model and back to data by another, or as another class.
+"""
 
 import argparse
 from typing import Any

@@ -68,7 +68,8 @@ def classify(
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian_mixture(processes.edm(), None, [[-1.0, 0.0], [1.0, 0.0]], 0.1, labels=[0, 1])
-  >>> found = classify(data, jnp.array([[0.9, 0.0], [-1.2, 0.1]]), 2, jax.random.key(0), jnp.array([0.5, 1.0, 2.0]))
+  >>> x, levels = jnp.array([[0.9, 0.0], [-1.2, 0.1]]), jnp.array([0.5, 1.0, 2.0])
+  >>> found = classify(data, x, 2, jax.random.key(0), levels)
   >>> found.label.tolist(), found.evaluations
   ([1, 0], 6)
   """

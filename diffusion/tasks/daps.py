@@ -138,8 +138,11 @@ def daps(
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
-  >>> solver = tasks.daps(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0], noise=1.0), jnp.full((4, 2), jnp.array([3.0, 0.0])))
-  >>> x = solvers.sample(prior, solver, prior.process.sample_prior(jax.random.key(0), (4, 2)), keys=jax.random.split(jax.random.key(1), 4))
+  >>> edm, y = prior.process, jnp.full((4, 2), jnp.array([3.0, 0.0]))
+  >>> grid = solvers.grids.karras(edm, 10, clean=True)
+  >>> solver = tasks.daps(edm, grid, tasks.inpainting([1, 0], noise=1.0), y)
+  >>> noise, keys = edm.sample_prior(jax.random.key(0), (4, 2)), jax.random.split(jax.random.key(1), 4)
+  >>> x = solvers.sample(prior, solver, noise, keys=keys)
   >>> x.shape, solver.nfe
   ((4, 2), 10)
   """

@@ -1,5 +1,7 @@
-"""Denoising diffusion restoration: each spectral component of x follows y as closely as its noise level
-allows."""
+"""Denoising diffusion restoration.
+
+Each spectral component of x follows y as closely as its noise level allows.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -123,9 +125,11 @@ def ddrm(
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
-  >>> exact = tasks.ddrm(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
+  >>> edm, y = prior.process, jnp.array([[3.0, 0.0]])
+  >>> exact = tasks.ddrm(edm, solvers.grids.karras(edm, 10, clean=True), tasks.inpainting([1, 0]), y)
   >>> import jax
-  >>> x = solvers.sample(prior, exact, prior.process.sample_prior(jax.random.key(0), (1, 2)), keys=jax.random.split(jax.random.key(1), 1))
+  >>> noise, keys = edm.sample_prior(jax.random.key(0), (1, 2)), jax.random.split(jax.random.key(1), 1)
+  >>> x = solvers.sample(prior, exact, noise, keys=keys)
   >>> float(x[0, 0])
   3.0
   """

@@ -156,8 +156,9 @@ def sweep(
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian(processes.edm(), [0.0], [1.0])
-  >>> found = sweep(data, jnp.full((64, 1), 5.0), jax.random.split(jax.random.key(0), 64), [0.01, 100.0 ** 0.5], steps=20)
-  >>> found.mean((1, 2)).round(0).tolist()                         # next to no noise keeps the guide, much of it forgets
+  >>> guide, keys = jnp.full((64, 1), 5.0), jax.random.split(jax.random.key(0), 64)
+  >>> found = sweep(data, guide, keys, [0.01, 100.0 ** 0.5], steps=20)
+  >>> found.mean((1, 2)).round(0).tolist()  # next to no noise keeps the guide, much of it forgets
   [5.0, 0.0]
   """
   process = denoiser.process

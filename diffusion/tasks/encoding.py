@@ -136,7 +136,8 @@ def swapped(model: Any) -> Any:
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.gaussian(processes.edm(), [0.0], [1.0])
   >>> other = swapped(oracle)
-  >>> bool(other(jnp.ones((1, 1)), jnp.full(1, 0.002 * 80 / 2.0)).x0 == oracle(jnp.ones((1, 1)), jnp.full(1, 2.0)).eps)
+  >>> x = jnp.ones((1, 1))
+  >>> bool(other(x, jnp.full(1, 0.002 * 80 / 2.0)).x0 == oracle(x, jnp.full(1, 2.0)).eps)
   True
   """
   if not isinstance(model, GaussianProcess):

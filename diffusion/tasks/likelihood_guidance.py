@@ -184,7 +184,8 @@ def pigdm(
   >>> from diffusion import oracles, processes, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
   >>> guided = tasks.pigdm(tasks.inpainting([1, 0], noise=1.0), jnp.array([[1.0, 0.0]]))(prior)
-  >>> guided(jnp.zeros((1, 2)), jnp.full(1, 1e3)).x0.round(3).tolist()     # the posterior mean, with next to no x_t
+  >>> x, t = jnp.zeros((1, 2)), jnp.full(1, 1e3)
+  >>> guided(x, t).x0.round(3).tolist()  # the posterior mean, with next to no x_t
   [[0.5, 0.0]]
   """
   measurement.check_linear("pigdm")

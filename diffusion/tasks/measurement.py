@@ -1,5 +1,7 @@
-"""A measurement y = A(x) + noise as one object: the operator, its adjoint where it is linear, and the
-noise."""
+"""A measurement y = A(x) + noise as one object.
+
+The operator, its adjoint where it is linear, and the noise.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,5 +1,7 @@
-"""The measurements that come with the library: inpainting, super-resolution, blur, colourisation, compressed
-sensing, phase retrieval."""
+"""The measurements that come with the library.
+
+Inpainting, super-resolution, blur, colourisation, compressed sensing, phase retrieval.
+"""
 
 import functools
 from collections.abc import Sequence

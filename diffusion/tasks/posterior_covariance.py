@@ -1,5 +1,7 @@
-"""What a denoiser is not sure of: the covariance of the clean data given x_t, by Tweedie's formula of second
-order, and its main directions."""
+"""The posterior covariance of a denoiser.
+
+The covariance of the clean data given x_t, by Tweedie's formula of second order, and its main directions.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,7 +29,7 @@ def from_hessian(process: GaussianProcess, hessian: Symmetric | jax.Array, t: ja
 
   >>> from diffusion import oracles, processes
   >>> oracle, x, t = oracles.gaussian(processes.edm(), jnp.zeros(2), 3.0), jnp.ones((1, 2)), jnp.ones(1)
-  >>> from_hessian(oracle.process, oracle.hessian(x, t), t).dense().round(4).tolist()         # 3 x 1 / (3 + 1)
+  >>> from_hessian(oracle.process, oracle.hessian(x, t), t).dense().round(4).tolist()  # 3 x 1 / (3 + 1)
   [[[0.75, 0.0], [0.0, 0.75]]]
   """
   size = hessian.dimension if isinstance(hessian, FORMS) else jnp.shape(hessian)[-1]

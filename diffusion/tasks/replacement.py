@@ -1,5 +1,7 @@
-"""Known parts put back at every step: Score SDE's imputation for any linear measurement, as a `post_step`
-that every solver calls."""
+"""Replacement of known parts at every step.
+
+Score SDE's imputation for any linear measurement, as a `post_step` that every solver calls.
+"""
 
 from collections.abc import Callable
 from typing import TypeAlias

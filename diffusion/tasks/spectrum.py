@@ -1,5 +1,7 @@
-"""The singular vectors of a linear measurement: what it sees of x, direction by direction, and how
-noisily."""
+"""The singular vectors of a linear measurement.
+
+What it sees of x, direction by direction, and how noisily.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -114,7 +114,8 @@ def watched(solver: Table, last: int = 10) -> Watching:
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm()
   >>> data = oracles.gaussian_mixture(process, None, [[-1.0], [1.0]], 1e-4)
-  >>> found = solvers.sample(data, watched(solvers.build("heun", process, 8), 3), process.sample_prior(jax.random.key(0), (4, 1)))
+  >>> solver = watched(solvers.build("heun", process, 8), 3)
+  >>> found = solvers.sample(data, solver, process.sample_prior(jax.random.key(0), (4, 1)))
   >>> found.x.shape, bool((found.variance < 1e-3).all())
   ((4, 1), True)
   """

@@ -1,5 +1,7 @@
-"""Translation between two models through their shared latents (DDIB), which is its own inverse up to the
-solver's error."""
+"""Translation between two models through their shared latents (DDIB).
+
+It is its own inverse up to the solver's error.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -56,8 +58,9 @@ def translate(
 
   >>> import jax.numpy as jnp
   >>> from diffusion import oracles, processes
-  >>> wide, narrow = (oracles.gaussian(processes.vp_cosine(), [mean], [std**2]) for mean, std in ((1.0, 2.0), (-1.0, 0.5)))
-  >>> translate(wide, narrow, jnp.array([[3.0]])).x.round(1).tolist()         # one standard deviation above the mean
+  >>> wide = oracles.gaussian(processes.vp_cosine(), [1.0], [2.0**2])
+  >>> narrow = oracles.gaussian(processes.vp_cosine(), [-1.0], [0.5**2])
+  >>> translate(wide, narrow, jnp.array([[3.0]])).x.round(1).tolist()  # one deviation above the mean
   [[-0.5]]
   """
   check_shared(source, target)
@@ -86,7 +89,8 @@ def check_shared(source: Any, target: Any, tolerance: float = 1e-4) -> None:
   points.
 
   >>> from diffusion import oracles, processes
-  >>> check_shared(oracles.gaussian(processes.edm(), [0.0], [1.0]), oracles.gaussian(processes.vp_cosine(), [0.0], [1.0]))
+  >>> one = oracles.gaussian(processes.edm(), [0.0], [1.0])
+  >>> check_shared(one, oracles.gaussian(processes.vp_cosine(), [0.0], [1.0]))
   Traceback (most recent call last):
   ...
   ValueError: the two models do not share their latents: ...

@@ -25,6 +25,7 @@ from diffusion.training import (
   profiling,
   roles,
   sharding,
+  sinks,
   state as states,
   step as steps,
   teacher,
@@ -45,6 +46,7 @@ KEYS = (
   "warm_start",
   "layout",
   "model_devices",
+  "sinks",
 )
 LAST = ("learning_rate",)
 """Metrics of which a log line gives the last value; of all others it gives the mean since the line before."""
@@ -98,6 +100,7 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   teacher.check(parts, playing)
   if config.get("sampler") and parts.parameterization is not None:
     assembly.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
+  written = sinks.build(section.get("sinks"))  # nor should one there
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
   shapes = assembly.shape_state(parts)
@@ -114,20 +117,20 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   )
   workdirs.claim(workdir, config)
   with interruption.Watch() as watch:
-    return _Run(parts, workdir, mesh, shapes, places, quiet, profile).go(step, watch)
+    return _Run(parts, workdir, mesh, shapes, places, written, quiet, profile).go(step, watch)
 
 
 class _Run:
   """One process's part of a run: what it has yet to write and where."""
 
-  def __init__(self, parts, workdir, mesh, shapes, places, quiet, profile):
+  def __init__(self, parts, workdir, mesh, shapes, places, written, quiet, profile):
     self.parts, self.config, self.section = parts, parts.config, parts.config.training
     self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
     self.folder = workdirs.checkpoints(workdir)
     self.template = jax.tree.map(
       lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )
-    self.places = places
+    self.places, self.sinks = places, written
     self.on_device = []  # (step, metrics) not yet fetched
     self.on_host = []  # metrics as numbers, not yet logged
     self.profile, self.waited = profile, 0.0  # seconds that the loop waited for data since the last log line
@@ -142,7 +145,11 @@ class _Run:
     writer = self.writer = checkpoints.Writer(
       self.folder, self.section.get("keep", 3), self.section.get("keep_every")
     )
-    log = logging.RunLog(self.workdir, done, total, self.quiet) if distributed.first() else logging.Silent()
+    log = (
+      logging.RunLog(self.workdir, done, total, self.sinks, self.quiet)
+      if distributed.first()
+      else logging.Silent()
+    )
     batches = data.stream(
       self.parts.dataset,
       size,

@@ -16,6 +16,7 @@ FREE = (
   "training.keep_every",
   "training.layout",
   "training.model_devices",
+  "training.sinks",
   "sampler",
   "evaluation",
   "claim",

@@ -1,5 +1,7 @@
-"""Attacks on a classifier: their closed form on a linear one, the ball and the range they stay in, and that
-they gain with steps."""
+"""Attacks on a classifier.
+
+Their closed form on a linear one, the ball and the range they stay in, and that they gain with steps.
+"""
 
 import itertools
 

@@ -1,5 +1,7 @@
-"""The sets on which conditional scores are measured: their densities are densities, and those of their
-samples."""
+"""The sets on which conditional scores are measured.
+
+Their densities are densities, and those of their samples.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""What guidance is measured with: the trees and what is seen of samples beside them, and the exact product of
-two classes."""
+"""What guidance is measured with.
+
+The trees and what is seen of samples beside them, and the exact product of two classes.
+"""
 
 import jax.numpy as jnp
 import numpy as np

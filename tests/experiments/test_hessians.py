@@ -1,5 +1,7 @@
-"""What the measurements of high-order score matching compare with: the true Hessian in low rank, and the best
-constant."""
+"""What the measurements of high-order score matching compare with.
+
+The true Hessian in low rank, and the best constant.
+"""
 
 import jax
 import jax.numpy as jnp

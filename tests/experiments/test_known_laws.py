@@ -1,5 +1,7 @@
-"""What the measurements of concrete score matching rest on: laws that sum to one, fair draws, floors,
-distances."""
+"""What the measurements of concrete score matching rest on.
+
+Laws that sum to one, fair draws, floors, distances.
+"""
 
 import jax
 import jax.numpy as jnp

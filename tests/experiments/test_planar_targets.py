@@ -1,5 +1,7 @@
-"""The densities that samples in the plane are compared with: normalised, noised as their samples are, and
-with exact masses of blocks."""
+"""The densities that samples in the plane are compared with.
+
+Normalised, noised as their samples are, and with exact masses of blocks.
+"""
 
 import jax
 import jax.numpy as jnp

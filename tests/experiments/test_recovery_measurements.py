@@ -1,5 +1,7 @@
-"""The measurements of recovery likelihood, small: what they return is what their claims are about, and the
-published scale is the energy's."""
+"""The measurements of recovery likelihood, small.
+
+What they return is what their claims are about, and the published scale is the energy's.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""The measurements of distillation, small: what they return is what is claimed, and the exact denoiser of the
-digits is one."""
+"""The measurements of distillation, small.
+
+What they return is what is claimed, and the exact denoiser of the digits is one.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Score matching in its exact, sliced and finite-difference forms: one expectation, one unit, one
-minimiser."""
+"""Score matching in its exact, sliced and finite-difference forms.
+
+One expectation, one unit, one minimiser.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Unnormalised densities: the minimisers of noise-contrastive estimation and of the compositional
-likelihood."""
+"""Unnormalised densities.
+
+The minimisers of noise-contrastive estimation and of the compositional likelihood.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""The scalar energy with waves: its score is its slope, a new one is a Gaussian, and labels and times reach
-it."""
+"""The scalar energy with waves.
+
+Its score is its slope, a new one is a Gaussian, and labels and times reach it.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""The module with a score and a Hessian: its forms, its scale, and that every parameter learns from the
-start."""
+"""The module with a score and a Hessian.
+
+Its forms, its scale, and that every parameter learns from the start.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""What the compiled training step needs beside the state: less with recomputation, less in parts; and the
-state has no second copy."""
+"""What the compiled training step needs beside the state.
+
+Less with recomputation, less in parts; and the state has no second copy.
+"""
 
 import functools
 

@@ -1,5 +1,7 @@
-"""A run that learns from another: what it starts from, what it keeps, what it is sampled with, and one
-sentence for each misfit."""
+"""A run that learns from another.
+
+What it starts from, what it keeps, what it is sampled with, and one sentence for each misfit.
+"""
 
 import functools
 import json

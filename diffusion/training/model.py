@@ -99,11 +99,11 @@ def assemble(config) -> Parts:
 
 
 def example_batch(parts: Parts, size: int):
-  """Shapes of a global batch, as `jax.ShapeDtypeStruct`."""
-  batch = {"x": jax.ShapeDtypeStruct((size, *parts.dataset.shape), parts.dataset.scaling.dtype)}
-  if parts.dataset.num_classes:
-    batch["cond"] = {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
-  return batch
+  """Shapes of a global batch, as `jax.ShapeDtypeStruct`: x, and by name the conditions and the other half of a
+  pair."""
+  return jax.tree.map(
+    lambda spec: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype), parts.dataset.batch_shapes
+  )
 
 
 def denoiser(parts: Parts, params=None, collections=None):
@@ -213,7 +213,7 @@ def loss(parts: Parts, collections=None, teacher_collections=None):
     )
   transforms = []
   try:
-    if around.get("condition_dropout") and parts.dataset.num_classes:
+    if around.get("condition_dropout") and parts.dataset.conditional:
       transforms.append(losses.condition_dropout(section["condition_dropout"]))
     for index, transform in enumerate(around.get("transforms") or ()):
       transforms.append(configuration.build(transform, where=f"{where}.transforms[{index}]"))
@@ -271,11 +271,8 @@ def solver(section, process):
 
 def init_network(parts: Parts, key):
   """(parameters, mutable collections) of a new network."""
-  shapes = example_batch(parts, 1)
-  x, cond = jnp.zeros(shapes["x"].shape, shapes["x"].dtype), None
-  if "cond" in shapes:
-    cond = {"label": jnp.zeros((1,), jnp.int32)}
-  variables = dict(parts.network.init(key, x, jnp.zeros((1,), jnp.float32), cond))
+  one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example_batch(parts, 1))
+  variables = dict(parts.network.init(key, one["x"], jnp.zeros((1,), jnp.float32), one.get("cond")))
   return variables.pop("params"), variables
 
 
@@ -302,10 +299,16 @@ def shape_state(parts: Parts) -> states.TrainState:
   try:
     ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
     return jax.eval_shape(lambda: init_state(parts))
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}"
+      f"config.network does not take examples of shape {list(parts.dataset.shape)}{_told(parts)}: {error}"
     ) from error
+
+
+def _told(parts):
+  """The conditions that a network is given, in words."""
+  shapes = parts.dataset.batch_shapes.get("cond", {})
+  return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None):

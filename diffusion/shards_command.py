@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from diffusion import sampling, shards
+from diffusion.data import conditions_of_records, stored_conditions
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
-from diffusion.saved_run import make_sampler, open_run, sampler_section
+from diffusion.saved_run import check_no_class, make_sampler, open_run, sampler_section
 from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
 
 
@@ -38,7 +39,9 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
   )
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
+  check_no_class(opened, args.label)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
+  cond = conditions_of_records(dataset)
   digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
   mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
   path = lambda shard: os.path.join(args.shards, shards.name(*shard))
@@ -76,11 +79,14 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
         seed=args.seed,
         first=first,
         labels=labels,
+        cond=cond,
         batch=args.batch,
         place=opened.place,
         progress=progress,
       )
-      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": first + np.arange(count)}
+      index = first + np.arange(count)
+      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": index}
+      arrays |= stored_conditions(dataset, index)
       if samples.labels is not None:
         arrays["label"] = samples.labels
       shards.write(path((first, count)), digest, **arrays)

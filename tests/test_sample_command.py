@@ -162,7 +162,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   ]
   run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
   held = load(run.parts.dataset.held_out)
-  loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
+  loss = model.loss(run.parts)
+  batch = evaluation.held_out.model_batch(run, evaluation.held_out.chosen(held, 64))
   params = {**run.state.params, "model": run.denoiser.params}
 
   def mean(train):

@@ -20,6 +20,7 @@ from diffusion.training import (
   distributed,
   ema,
   interruption,
+  later,
   logging,
   model,
   optimizer,
@@ -95,8 +96,7 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   config = teacher.resolve(config, workdir)
   parts = model.assemble(config)
   teacher.check(parts)
-  if config.get("sampler") and parts.parameterization is not None:
-    model.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
+  later.check(parts)
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
   shapes = model.shape_state(parts)
@@ -163,7 +163,7 @@ class _Run:
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
         log.say(
           f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: "
-          f"{self.parts.dataset.split}"
+          f"{self.parts.dataset.said}"
         )
       ahead = self._take(batches)
       while done < total and watch.ask(done) is None:

@@ -14,7 +14,7 @@ import numpy as np
 from diffusion import configuration, losses, processes
 from diffusion.errors import UserError
 from diffusion.factories import plain
-from diffusion.training import checkpoints, ema, model, student, warm_start, workdir as workdirs
+from diffusion.training import checkpoints, ema, later, model, student, warm_start, workdir as workdirs
 
 KEYS = ("workdir", "ema", "guided", "interval", "saved")
 
@@ -159,7 +159,7 @@ def _check_weights(parts, where, weights):
         f"{where}: the teacher has learned guidance already, weights {_range(learned)}; set "
         "config.teacher.guided=False"
       )
-    if not _drops(saved.loss):
+    if not later.drops_condition(saved.loss):
       raise UserError(
         f"{where}: guided=True needs a teacher that knows the data without a label too, and this one was "
         "trained with condition_dropout "
@@ -232,17 +232,6 @@ def _check_steps(parts, where, own):
       "(every other node of one grid is solvers.grids.thinned); it is "
       f"{getattr(built, 'name', type(built).__name__)} with {built.nfe} evaluations"
     )
-
-
-def _drops(loss) -> bool:
-  """Whether labels were dropped in training; of an objective that is not this library's nobody knows."""
-  named = [student.named(transform) for transform in loss.get("transforms") or ()]
-  objective = configuration.resolve(loss["factory"], "config.loss")
-  return (
-    bool(loss.get("condition_dropout"))
-    or losses.condition_dropout in named
-    or not objective.__module__.startswith("diffusion.")
-  )
 
 
 def _written(section) -> str:

@@ -39,8 +39,9 @@ def npz(
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
   Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1 (booleans have two
-  levels); real-valued x [n, ...] are standardised by one scalar mean and deviation. Further arrays, one entry
-  a record, are what the network is told or the other half of a pair, as `condition` and `pair` say:
+  levels); real-valued x [n, ...] are standardised by one scalar mean and deviation, and x [n] are vectors of
+  one number. Further arrays, one entry a record, are what the network is told or the other half of a pair,
+  as `condition` and `pair` say:
   `data.npz(path, condition=("label", "low_resolution"), pair="target")`.
 
   Args:
@@ -63,11 +64,10 @@ def npz(
   others = tuple(name for name in (*named.names(condition), pair) if name and name != "label")
   wanted = (x_key, label_key, *others)
   try:
-    with np.load(path, allow_pickle=False) as file:
-      if not hasattr(file, "files"):
-        raise UserError(
-          f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)"
-        )
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+      raise UserError(f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)")
+    with loaded as file:
       found = file.files
       arrays = {key: file[key] for key in found if key.removesuffix("_held_out") in wanted}
   except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -303,7 +303,7 @@ def _values(name, x, levels):
   if x.dtype.kind == "f":
     if not np.isfinite(x).all():
       raise UserError(f"{name} has values that are not finite: remove those records")
-    return named.narrowed(x)
+    return named.narrowed(x[:, None] if x.ndim == 1 else x)
   if x.dtype.kind not in "iub":
     raise UserError(f"{name} has values of type {x.dtype}: save whole numbers or real numbers")
   if x.size and not 0 <= int(x.min()) <= int(x.max()) < levels:

@@ -230,6 +230,14 @@ def test_labels_with_gaps_are_said_and_known(tmp_path):
   assert dataset.num_classes == 701 and dataset.classes == (3, 700) and "(3, 700)" in dataset.said
 
 
+def test_numbers_are_vectors_of_one(tmp_path):
+  np.savez(tmp_path / "a.npz", x=np.arange(9.0))
+  assert npz(str(tmp_path / "a.npz")).shape == (1,)
+  np.save(tmp_path / "a.npy", np.arange(9.0))
+  with pytest.raises(UserError, match="single array: save it with np.savez"):
+    npz(str(tmp_path / "a.npy"))
+
+
 def test_booleans_have_two_levels(tmp_path):
   x = np.random.default_rng(0).random((50, 4, 4)) > 0.5
   np.savez(tmp_path / "a.npz", x=x)

@@ -10,7 +10,7 @@ MOST_COORDINATES = 3
 MOST_POINTS = 4000
 
 
-def histogram(path: Any, samples: np.ndarray, data: np.ndarray, bins: int = 60) -> None:
+def histogram(path: Any, samples: np.ndarray, data: np.ndarray) -> None:
   """Densities of numbers, samples [N, 1] over data [M, 1], as histograms; written to `path` as PNG.
 
   Limits are those of the data and a margin; how many samples lie outside is said in the title. Raises
@@ -20,7 +20,7 @@ def histogram(path: Any, samples: np.ndarray, data: np.ndarray, bins: int = 60) 
   low, high = _limits(data)
   outside = int(((samples < low) | (samples > high)).sum())
   figure, axes = curves.axes_of(7.0, 4.4)
-  edges = np.linspace(low, high, bins + 1)
+  edges = np.linspace(low, high, _bins(data) + 1)
   for values, name, colour in ((data, "data", cells.TRAINING), (samples, "samples", cells.SAMPLE)):
     heights = np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0]))
     axes.stairs(heights, edges, color=colour, linewidth=1.6, label=f"{len(values):,} {name}")
@@ -53,7 +53,7 @@ def pairs(path: Any, samples: np.ndarray, data: np.ndarray, most: int = MOST_COO
     for column in range(size):
       axes = panels[row * size + column]
       if row == column:
-        edges = np.linspace(*limits[row], 41)
+        edges = np.linspace(*limits[row], _bins(data) + 1)
         for values, colour in ((data, cells.TRAINING), (samples, cells.SAMPLE)):
           heights = np.histogram(values[:, row], edges)[0] / len(values)
           axes.stairs(heights, edges, color=colour, linewidth=1.4)
@@ -85,6 +85,11 @@ def _points(points, name, dimension=None):
       f"{name} must be points [N, {dimension or 'D'}] with N at least 1, and has shape {points.shape}"
     )
   return points
+
+
+def _bins(data):
+  """Bins of a histogram: as many as a few data fill, 60 at the most."""
+  return int(np.clip(2 * np.sqrt(len(data)), 8, 60))
 
 
 def _limits(values):

@@ -51,7 +51,9 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     )
   seconds = time.perf_counter() - begun
   stored, index = dataset.scaling.to_data(samples.x), args.first + np.arange(args.num)
-  arrays = {"x": samples.x, "stored": stored, "index": index} | stored_conditions(dataset, index)
+  arrays: dict[str, Any] = {"x": samples.x, "stored": stored, "index": index} | stored_conditions(
+    dataset, index
+  )
   if samples.labels is not None:
     arrays["label"] = samples.labels
   np.savez(out + ".npz", **arrays)

@@ -160,7 +160,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   noisy = [
     leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)
   ]
-  run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
+  noisy = jax.tree.unflatten(tree, noisy)
+  run = run._replace(params=noisy, denoiser=run.denoiser.with_params(noisy))
   held = load(run.parts.dataset.held_out)
   loss = model.loss(run.parts)
   batch = evaluation.held_out.model_batch(run, evaluation.held_out.chosen(held, 64))

@@ -108,19 +108,19 @@ def npz(
 
 
 def idx(
-  path="",
+  path: str = "",
   *,
-  images="",
-  labels="",
-  held_out=0.1,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  images: str = "",
+  labels: str = "",
+  held_out: float = 0.1,
+  image_size: Any = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Any = None,
+) -> Dataset:
   """IDX files as MNIST has them, plain or gzipped.
 
   Args:
@@ -156,12 +156,13 @@ def idx(
   )
 
 
-def read_idx(path):
+def read_idx(path: str) -> np.ndarray:
   """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
   values)."""
   try:
-    with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+    with open(path, "rb") as file:
       content = file.read()
+    content = gzip.decompress(content) if path.endswith(".gz") else content
   except FileNotFoundError:
     raise UserError(f"there is no file at {path}: check the path") from None
   except (OSError, EOFError, zlib.error) as error:
@@ -244,7 +245,7 @@ def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **o
     levels=levels,
     image_size=image_size,
     channels=channels,
-    present=present if len(present) < count else (),
+    present=present.tolist() if len(present) < count else (),
     notes=notes,
     **options,
   )

@@ -142,6 +142,12 @@ def describe(
   if not len(train):
     raise UserError(f"{name} has no training records: check its path and its split")
   first = np.asarray(train[0]["x"])
+  augment = (
+    typing.cast(
+      typing.Any, resolve(augment, "config.data.augment") if isinstance(augment, str) and augment else augment
+    )
+    or None
+  )
   told = names(condition)
   if condition is not None and "label" not in told:
     num_classes = 0
@@ -190,9 +196,7 @@ def describe(
     scaling=scaling,
     split=split,
     random_flip=bool(random_flip),
-    augment=resolve(augment, "config.data.augment")
-    if isinstance(augment, str) and augment
-    else augment or None,
+    augment=augment,
     conditions=conditions,
     pair=other_half(pair, train, scaling) if pair else None,
     present=() if num_classes == 0 else tuple(int(one) for one in present),
@@ -207,4 +211,5 @@ def standardize_source(source: typing.Any) -> Standardize:
 
 def size_pair(image_size: typing.Any) -> tuple[int, int]:
   """(height, width) from a number or a pair."""
-  return (int(image_size),) * 2 if np.ndim(image_size) == 0 else tuple(int(n) for n in image_size)
+  height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+  return int(height), int(width)

@@ -62,10 +62,10 @@ def images(
   """
   path = os.path.expanduser(path)
   train, apart = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
-  class_names = sorted(set(train[1].values()) - {None})
+  class_names = sorted({one for one in train[1].values() if one is not None})
   numbers = {class_name: number for number, class_name in enumerate(class_names)}
   if apart is not None:
-    unknown = sorted(set(apart[1].values()) - {None, *class_names})
+    unknown = sorted({one for one in apart[1].values() if one is not None} - set(class_names))
     if unknown:
       raise UserError(
         f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or "

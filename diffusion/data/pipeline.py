@@ -164,7 +164,7 @@ class Batches:
         if array.ndim == 4
       }
     if self.augment is not None:
-      records = self._augmented(records, first)
+      records = self._augmented(self.augment, records, first)
     noise = None
     if self.scaling is not None and self.scaling.uses_noise:
       shape = records["x"].shape[1:]
@@ -178,11 +178,11 @@ class Batches:
       noise=noise,
     )
 
-  def _augmented(self, records, first):
+  def _augmented(self, augment, records, first):
     made = []
     for row in range(len(records["x"])):
       record = {name: array[row] for name, array in records.items()} | {"label": int(records["label"][row])}
-      record = self.augment(record, random_streams.generator(self.seed, "augment", first + row))
+      record = augment(record, random_streams.generator(self.seed, "augment", first + row))
       for name in self.names:
         given, kept = np.asarray(record[name]), records[name]
         if name != "label" and (given.shape != kept.shape[1:] or given.dtype != kept.dtype):

@@ -39,7 +39,8 @@ def draw_samples(
     pictures.show(path, stored, data, value_range=value_range)
     return
   few = stored[:MOST_SHOWN]
-  nearest = metrics.nearest_neighbours(*metrics.near_zero(few, train["x"]))
+  near, beside = metrics.near_zero(few, train["x"])
+  nearest = metrics.nearest_neighbours(near, beside)
   pictures.show(
     path,
     few,

@@ -44,7 +44,7 @@ def held_out_loss(
     held: held-out records, stored values.
     most, seed: how many of them to take, and the seed that draws them.
   """
-  loss = model.loss(run.parts)
+  loss: Any = model.loss(run.parts)
   batch = model_batch(run, chosen(held, most, seed))
   params = {**run.state.params, **run.state.loss_state.get("fixed", {}), "model": run.params}
 

@@ -65,7 +65,7 @@ def evaluate_run(
   _held_out(record, run, held, section, seed, sampled)
   record.draw("loss.png", lambda: figures.draw_loss(workdir, run.step, record.found.get("held_out_loss")))
   if drawn is not None:
-    _pictures(record, run, workdir, denoiser, solver, *drawn, train, held)
+    _pictures(record, run, workdir, denoiser, solver, drawn, train, held)
   if own:
     record.measure(
       "own",
@@ -120,8 +120,9 @@ def _held_out(record, run, held, section, seed, sampled):
     record.measure(unit, lambda: held_out.held_out_likelihood(run, held, most, seed))
 
 
-def _pictures(record, run, workdir, denoiser, solver, stored, labels, train, held):
+def _pictures(record, run, workdir, denoiser, solver, drawn, train, held):
   """samples.png, and trajectory.png where the states of a sample are pictures and the solver has them."""
+  stored, labels = drawn
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
   record.draw(

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import sampling, solvers
+from diffusion.data import conditions_of_records
 from diffusion.errors import UserError
 from diffusion.sampling_command import choose_labels
-from diffusion.saved_run import make_sampler, open_run
+from diffusion.saved_run import check_no_class, make_sampler, open_run
 
 NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
@@ -60,10 +61,13 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
     name = "dpmpp_2m"
   elif name is None:
     name, tables = "best", solvers.starts(process, start.num_steps)
-  labels = choose_labels(args.label, dataset)
+  check_no_class(opened, args.label)
+  labels, told = choose_labels(args.label, dataset), conditions_of_records(dataset)
   # Samples are drawn from other sequences: no sample that is looked at was fitted.
   x, _ = sampling.draw_noise(process, 2**31 - 1 - seed, jnp.arange(num), tuple(dataset.shape))
-  cond = None if labels is None else {"label": jnp.asarray(labels(np.arange(num)), jnp.int32)}
+  cond = {} if told is None else told(np.arange(num))
+  cond |= {} if labels is None else {"label": labels(np.arange(num)).astype(np.int32)}
+  cond = {name: jnp.asarray(array) for name, array in cond.items()} or None
   with _bar(args.quiet) as bar:
 
     def progress(done, whole, error):

@@ -6,7 +6,7 @@ and to rounding across batch sizes and device counts.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ class Samples(NamedTuple):
   Attributes:
     x: [num, ...] samples in the units of the model.
     labels: [num] int classes, or None.
+    cond: all that the model was told, [num, ...] by name, the labels among them; None for nothing.
     nfe: denoiser calls for each sample; their mean where a solver sizes each sample's steps by itself.
     forward_passes: network evaluations for each sample; twice nfe under classifier-free guidance.
     trajectory: [K, num, ...] states from noise to sample, or None.
@@ -37,6 +38,7 @@ class Samples(NamedTuple):
   forward_passes: int | float
   trajectory: np.ndarray | None = None
   evaluations: np.ndarray | None = None
+  cond: Any = None
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
@@ -58,9 +60,10 @@ def generate(
   *,
   seed: int = 0,
   first: int = 0,
-  labels: Callable[[np.ndarray], ArrayLike] | None = None,
+  labels: Callable[[np.ndarray], Any] | None = None,
+  cond: Callable[[np.ndarray], Mapping[str, Any]] | None = None,
   batch: int = 64,
-  place: Callable[[jax.Array], jax.Array] | None = None,
+  place: Callable[[Any], jax.Array] | None = None,
   trajectory: bool = False,
   progress: Callable[[int], Any] | None = None,
 ) -> Samples:
@@ -73,7 +76,9 @@ def generate(
     num: how many samples.
     seed: which sequence.
     first: index of the first sample.
-    labels: None for an unconditional model; else a function from indices [n] to int classes [n].
+    labels: None for a model without classes; else a function from indices [n] to int classes [n].
+    cond: None, or a function from indices [n] to what else the model is told, dict(name=[n, ...]) in model
+      values; a `label` in it gives way to `labels`.
     batch: rows a call; sampling is padded to it.
     place: puts a [batch, ...] array on the devices, for example with a sharding over the mesh.
     trajectory: whether to keep every state as well.
@@ -98,17 +103,21 @@ def generate(
   if num < 1 or batch < 1:
     raise ValueError(f"num={num} and batch={batch} must both be at least 1")
   place = place or (lambda array: array)
-  kept, kept_labels, kept_states, calls = [], [], [], []
+  kept, kept_cond, kept_states, calls = [], [], [], []
   for start in range(0, num, batch):
     indices = first + start + np.arange(batch)
     noise, keys = draw_noise(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
-    cond = None
-    if labels is not None:
-      chosen = np.asarray(labels(indices), np.int32)
-      cond = {"label": place(jnp.asarray(chosen))}
-      kept_labels.append(chosen)
+    told = dict(cond(indices)) if cond is not None else {}
+    told |= {"label": np.asarray(labels(indices), np.int32)} if labels is not None else {}
+    kept_cond.append(told)
     x, *states, count = solvers.sample(
-      denoiser, solver, noise, keys=keys, cond=cond, trajectory=trajectory, evaluations=True
+      denoiser,
+      solver,
+      noise,
+      keys=keys,
+      cond={name: place(jnp.asarray(array)) for name, array in told.items()} or None,
+      trajectory=trajectory,
+      evaluations=True,
     )
     kept.append(np.asarray(x))
     calls.append(np.asarray(count))
@@ -118,13 +127,15 @@ def generate(
       progress(min(batch, num - start))
   evaluations = np.concatenate(calls)[:num]
   nfe = float(np.mean(evaluations)) if solver.nfe is None else solver.nfe
+  told = {name: np.concatenate([part[name] for part in kept_cond])[:num] for name in kept_cond[0]}
   return Samples(
     np.concatenate(kept)[:num],
-    np.concatenate(kept_labels)[:num] if kept_labels else None,
+    told.get("label"),
     nfe,
     nfe * denoiser.cost,
     np.concatenate(kept_states, axis=1)[:, :num] if kept_states else None,
     evaluations,
+    told or None,
   )
 
 

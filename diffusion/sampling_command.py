@@ -2,17 +2,25 @@
 
 import os
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from diffusion import pictures, sampling, solvers
-from diffusion.data import load
+from diffusion.data import classes_in_turn, conditions_of_records, load, stored_conditions
 from diffusion.errors import UserError
-from diffusion.saved_run import class_of, make_sampler, open_run
+from diffusion.saved_run import check_no_class, class_of, make_sampler, open_run
+
+# Records that are drawn beside samples, at the most.
+MOST_BESIDE = 2000
 
 
-def run(args, sampler) -> str:
+def run(args: Any, sampler: Mapping[str, Any]) -> str:
   """Samples as the command line asks; returns the sentence that says what was done.
+
+  The NPZ holds x (model values), stored (the data's own), index, label where there are classes, and whatever
+  else the model was told, by name. A picture that cannot be drawn is said in the sentence.
 
   Args:
     args: the parsed command line of sample.py.
@@ -23,7 +31,8 @@ def run(args, sampler) -> str:
   dataset = opened.parts.dataset
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
-  labels = choose_labels(args.label, dataset)
+  check_no_class(opened, args.label)
+  labels, cond = choose_labels(args.label, dataset), conditions_of_records(dataset)
   out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
@@ -35,20 +44,20 @@ def run(args, sampler) -> str:
       seed=args.seed,
       first=args.first,
       labels=labels,
+      cond=cond,
       batch=args.batch,
       place=opened.place,
       progress=shown.update,
     )
   seconds = time.perf_counter() - begun
-  stored = dataset.scaling.to_data(samples.x)
-  arrays = {"x": samples.x, "stored": stored, "index": args.first + np.arange(args.num)}
+  stored, index = dataset.scaling.to_data(samples.x), args.first + np.arange(args.num)
+  arrays: dict[str, Any] = {"x": samples.x, "stored": stored, "index": index} | stored_conditions(
+    dataset, index
+  )
   if samples.labels is not None:
     arrays["label"] = samples.labels
   np.savez(out + ".npz", **arrays)
-  if len(dataset.shape) == 1:
-    pictures.scatter2d(out + ".png", stored, load(dataset.held_out, 2000)["x"])
-  else:
-    pictures.image_grid(stored, out + ".png", value_range=(0, dataset.scaling.levels - 1))
+  drawn = _draw(out + ".png", stored, dataset)
   some = samples.evaluations
   calls = f"{samples.nfe}" if solver.nfe is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   return (
@@ -56,11 +65,22 @@ def run(args, sampler) -> str:
     "calls a sample,"
     f" {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
-    f" wrote {out}.png and {out}.npz" + _fitted_elsewhere(opened, sampler)
+    f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
 
 
-def check_numbers(args):
+def _draw(path, stored, dataset):
+  """Draws the samples; the name of the picture, or why there is none."""
+  source = dataset.held_out if len(dataset.held_out) else dataset.train
+  data = load(source, MOST_BESIDE, seed=0)["x"]
+  try:
+    pictures.plain_sheet(path, stored, data, value_range=dataset.scaling.shown_range(data))
+  except ValueError as error:
+    return f"no picture ({error})"
+  return path
+
+
+def check_numbers(args: Any) -> None:
   """UserError for a number on the command line that is out of range."""
   for name in ("num", "batch"):
     if getattr(args, name) < 1:
@@ -71,14 +91,14 @@ def check_numbers(args):
     raise UserError(f"--seed={args.seed} must be from 0 to {2**31 - 1}")
 
 
-def check_batch(batch, opened):
+def check_batch(batch: int, opened: Any) -> None:
   """UserError unless the devices share a batch evenly."""
   devices = opened.mesh.shape["data"]
   if batch % devices:
     raise UserError(f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices}")
 
 
-def destination(path, given=()):
+def destination(path: str, given: Sequence[str] = ()) -> str:
   """The path without an ending, of which PATH.png and PATH.npz can be written: tried before anything is
   sampled.
 
@@ -113,13 +133,15 @@ def destination(path, given=()):
   return out
 
 
-def choose_labels(label, dataset):
-  """A function from sample indices to classes: one class for all, the classes in turn, or None for a model
-  without."""
+def choose_labels(label: Any, dataset: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+  """A function from sample indices to classes: one for all, or in turn those that training records have.
+
+  None for a model without classes, and where each sample is told what a record says.
+  """
   if label is not None:
     number = class_of(dataset, label)
     return lambda index: np.full_like(index, number)
-  return (lambda index: index % dataset.num_classes) if dataset.num_classes else None
+  return None if dataset.conditions else classes_in_turn(dataset)
 
 
 def _fitted_elsewhere(opened, sampler):
@@ -156,7 +178,7 @@ def _name(args, opened, sampler):
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])
 
 
-def bar(total, quiet, done=0):
+def bar(total: int, quiet: bool, done: int = 0) -> Any:
   """A progress bar over images, of which some are done already."""
   from tqdm import tqdm
 

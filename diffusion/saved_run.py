@@ -1,12 +1,13 @@
 """A finished or running training run, opened for sampling and evaluation."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 
-from diffusion import configuration, guidance, solvers
+from diffusion import configuration, solvers
 from diffusion.errors import UserError
-from diffusion.training import assembly, checkpoints, sharding, teacher, workdir as workdirs
+from diffusion.training import assembly, checkpoints, later, sharding, teacher, workdir as workdirs
 
 
 class SavedRun(NamedTuple):
@@ -38,12 +39,14 @@ class SavedRun(NamedTuple):
     """The objective that trained the model, with what it states (`losses.Objective`)."""
     return assembly.model_player(self.parts).loss.objective
 
-  def place(self, array):
+  def place(self, array: Any) -> jax.Array:
     """A [batch, ...] array split over the devices."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh))
 
 
-def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
+def open_run(
+  workdir: str, checkpoint: int | None = None, ema: str | None = None, mesh: Any = None
+) -> SavedRun:
   """Reads a run's config and its newest undamaged checkpoint.
 
   Args:
@@ -81,7 +84,7 @@ def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
   )
 
 
-def make_sampler(run: SavedRun, **changes):
+def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   """(denoiser, solver) that a config's `sampler` section describes, with some of its keys changed.
 
   Args:
@@ -119,40 +122,10 @@ def make_sampler(run: SavedRun, **changes):
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  weight, interval = section.get("guidance") or 0.0, section.get("interval")
-  learned = objective.conditions.get("guidance")
-  if learned is not None:
-    return _with_learned(denoiser, float(weight), interval, learned), solver
-  if weight:
-    if not run.parts.dataset.num_classes:
-      raise UserError(
-        f"guidance {weight} needs a model with classes and this one has none: leave out --guidance"
-      )
-    try:
-      denoiser = guidance.classifier_free(float(weight), tuple(interval) if interval else None)(denoiser)
-    except ValueError as error:
-      raise UserError(str(error)) from error
-  return denoiser, solver
+  return later.guide(objective, run.parts.dataset, section)(denoiser), solver
 
 
-def _with_learned(denoiser, weight, interval, learned):
-  """The denoiser at one of the weights of guidance that it has learned: one evaluation a call."""
-  low, high = learned
-  if not low <= weight <= high:
-    raise UserError(
-      f"guidance {weight:g} is outside of what this distilled run has learned, weights from {low:g} to "
-      f"{high:g}: give --guidance in that range"
-    )
-  if interval:
-    raise UserError(
-      f"this run has learned guidance at the noise levels of its teacher, and --interval={tuple(interval)} "
-      "can not change them: leave it out "
-      "(in the config: config.sampler.interval=())"
-    )
-  return guidance.learned(weight)(denoiser)
-
-
-def sampler_section(run: SavedRun, changes) -> dict:
+def sampler_section(run: SavedRun, changes: Mapping[str, Any]) -> dict[str, Any]:
   """The config's `sampler` section with changes; None keeps a value, and what belongs to the config's own
   solver goes with it."""
   own = dict(run.config.get("sampler", {}))
@@ -187,18 +160,44 @@ def _saved_solver(path, process, changes):
   return table
 
 
-def class_of(dataset, name, flag="--label"):
-  """The class number that a name or a number stands for; UserError, which names the flag, if there is
-  none."""
+def class_of(dataset: Any, name: Any, flag: str = "--label") -> int:
+  """The class number that a name or a number stands for; UserError, which names the flag, if there is none,
+  or if no training record has it."""
   names = [str(known) for known in dataset.class_names]
   text = str(name)
   if not dataset.num_classes:
     raise UserError(f"{flag}={text}: this model has no classes, so leave out {flag}")
+  number = None
   if text in names:
-    return names.index(text)
-  if text.lstrip("-").isdigit() and -1 <= int(text) < dataset.num_classes:
-    return int(text)
-  raise UserError(
-    f"{flag}={text} is not a class{configuration.closest(text, names)}: give 0 to {dataset.num_classes - 1}"
-    f"{' or one of ' + ', '.join(names) if names else ''}, or -1 for no class"
-  )
+    number = names.index(text)
+  elif text.lstrip("-").isdigit() and -1 <= int(text) < dataset.num_classes:
+    number = int(text)
+  if number is None:
+    raise UserError(
+      f"{flag}={text} is not a class{configuration.closest(text, names)}: give 0 to {dataset.num_classes - 1}"
+      f"{' or one of ' + ', '.join(names) if names else ''}, or -1 for no class"
+    )
+  if number not in (-1, *dataset.classes):
+    raise UserError(
+      f"{flag}={text}: no training record has this class, so the model knows nothing of it; give one of "
+      f"{', '.join(str(one) for one in dataset.classes[:20])}"
+    )
+  return number
+
+
+def check_no_class(run: SavedRun, label: Any, asked: str = "--label=-1") -> None:
+  """UserError where samples without a class are asked of a run that never saw a record without one.
+
+  Args:
+    run: the opened run.
+    label: the class asked for, as text or number; -1 for none, None for the classes in turn.
+    asked: what asks for no class, for the message.
+  """
+  if label is None or not run.parts.dataset.num_classes or run.objective.drops_condition:
+    return
+  if str(label) == "-1":
+    raise UserError(
+      f"{asked} asks for samples of no class, and this run never saw a record without its class: "
+      "name a class, or train with "
+      "config.loss.condition_dropout=0.1"
+    )

@@ -15,10 +15,11 @@ import jax
 import numpy as np
 
 from diffusion import sampling, shards
+from diffusion.data import conditions_of_records, stored_conditions
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
-from diffusion.saved_run import SavedRun, make_sampler, open_run, sampler_section
+from diffusion.saved_run import SavedRun, check_no_class, make_sampler, open_run, sampler_section
 from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
 
 
@@ -43,7 +44,9 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   )
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
+  check_no_class(opened, args.label)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
+  cond = conditions_of_records(dataset)
   digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
   mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
   path = lambda shard: os.path.join(args.shards, shards.name(*shard))
@@ -81,11 +84,14 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
         seed=args.seed,
         first=first,
         labels=labels,
+        cond=cond,
         batch=args.batch,
         place=opened.place,
         progress=progress,
       )
-      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": first + np.arange(count)}
+      index = first + np.arange(count)
+      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": index}
+      arrays |= stored_conditions(dataset, index)
       if samples.labels is not None:
         arrays["label"] = samples.labels
       shards.write(path((first, count)), digest, **arrays)

@@ -162,15 +162,17 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   noisy = [
     leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)
   ]
-  run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
+  noisy = jax.tree.unflatten(tree, noisy)
+  run = run._replace(params=noisy, denoiser=run.denoiser.with_params(noisy))
   held = load(run.parts.dataset.held_out)
-  loss, batch = assembly.loss(run.parts), evaluation._model_batch(run, held, 64)
-  params = {**run.state.params, "model": run.denoiser.params}
+  player = assembly.model_player(run.parts)
+  batch = evaluation.held_out.model_batch(run, evaluation.held_out.chosen(held, 64))
+  params, state = player.inputs(run.state, model=run.denoiser.params)
 
   def mean(train):
     keys = [jax.random.fold_in(jax.random.key(1), number) for number in range(evaluation.LOSS_PASSES)]
     return np.mean(
-      [loss.per_example(params, run.state.loss_state, 0, key, batch, train=train)[0].mean() for key in keys]
+      [player.loss.per_example(params, state, 0, key, batch, train=train)[0].mean() for key in keys]
     )
 
   found = evaluation.held_out_loss(run, held, 64)

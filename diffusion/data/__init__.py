@@ -10,8 +10,10 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.npz(path), data.idx(path)      arrays in a file
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
 
-Data of one's own: any sequence of dict(x=array, label=int) is a source; `describe` makes a `Dataset` of two
-of them, and a config may name a function of one's own module that returns it.
+Data of one's own: any sequence of dict(x=array, label=int) is a source, Grain's among them; `describe` makes
+a `Dataset` of two of them, and a config may name a function of one's own module that returns it. Records may
+hold further arrays: those that `condition` names go to `batch["cond"]`, the one that `pair` names to
+`batch["x1"]`.
 
 >>> import numpy as np
 >>> records = [dict(x=np.full((2, 6, 1), 10 * k, np.uint8), label=k % 2) for k in range(8)]
@@ -19,6 +21,10 @@ of them, and a config may name a function of one's own module that returns it.
 >>> batch = next(stream(mine, batch_size=4, seed=0, num_threads=0))
 >>> batch["x"].shape, batch["cond"]["label"].shape
 ((4, 2, 6, 1), (4,))
+>>> records = [record | dict(small=record["x"][:, ::2]) for record in records]
+>>> mine = describe("mine", records, [], split="none held out", condition=("small",))
+>>> mine.batch_shapes["cond"]
+{'small': ArraySpec(shape=(2, 3, 1), dtype=dtype('float32'))}
 
 Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is needed.
 """
@@ -27,12 +33,14 @@ from types import ModuleType
 
 from diffusion import lazy
 from diffusion.data.array_files import idx, npz
+from diffusion.data.asked import classes_in_turn, conditions_of_records, stored_conditions
 from diffusion.data.binary_digits import binary_digits
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
+from diffusion.data.named import ArraySpec, NamedArray
 from diffusion.data.painted_digits import color_digits
 from diffusion.data.pipeline import Stream, stream
-from diffusion.data.scaling import Categories, Scaling, Standardize
+from diffusion.data.scaling import Categories, Scaling, Standardize, WholeNumbers
 from diffusion.data.sources import Arrays, load
 from diffusion.data.tfds_sets import tfds
 from diffusion.data.toy_sets import TOY2D, toy2d

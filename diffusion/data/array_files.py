@@ -6,13 +6,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from diffusion.data import order, sources
+from diffusion.data import named, order, sources
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import Fitted
-from diffusion.data.sources import Augment
 from diffusion.errors import UserError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -24,25 +24,33 @@ def npz(
   *,
   x_key: str = "x",
   label_key: str = "label",
+  condition: str | Sequence[str] | None = None,
+  pair: str = "",
   held_out: float = 0.1,
   levels: int = 256,
-  image_size: int | Sequence[int] | None = None,
+  image_size: Any = None,
   channels: int | None = None,
   num_classes: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Augment | str | None = None,
+  augment: Any = None,
 ) -> Dataset:
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
-  Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1; real-valued x [n, ...] are
-  standardised by one scalar mean and deviation.
+  Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1 (booleans have two
+  levels); real-valued x [n, ...] are standardised by one scalar mean and deviation, and x [n] are vectors of
+  one number. Further arrays, one entry a record, are what the network is told or the other half of a pair,
+  as `condition` and `pair` say:
+  `data.npz(path, condition=("label", "low_resolution"), pair="target")`.
 
   Args:
     path: the file.
     x_key, label_key: names of the arrays.
-    held_out: share held out, unless the file has `<x_key>_held_out` (and `<label_key>_held_out`).
+    condition: 'label' and names of other arrays that the network is told, in `batch["cond"]` by name; None
+      for the label where there is one.
+    pair: name of the array that is the other half of a pair, `batch["x1"]`.
+    held_out: share held out, unless the file has `<x_key>_held_out` (and the same of every other array).
     levels: number of pixel values.
     image_size, channels, num_classes, centered, dequantization, random_flip, augment: see `images`.
   Returns:
@@ -53,31 +61,49 @@ def npz(
   path = os.path.expanduser(path)
   if not os.path.isfile(path):
     raise UserError(f"there is no file at {path}: check the path")
+  others = tuple(name for name in (*named.names(condition), pair) if name and name != "label")
+  wanted = (x_key, label_key, *others)
   try:
-    with np.load(path, allow_pickle=False) as file:
-      if not hasattr(file, "files"):
-        raise UserError(
-          f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)"
-        )
-      arrays = {key: file[key] for key in file.files if key.startswith((x_key, label_key))}
-      names = file.files
+    loaded = np.load(path, allow_pickle=False)
+    if isinstance(loaded, np.ndarray):
+      raise UserError(f"{path} is a single array: save it with np.savez(path, {x_key}=..., {label_key}=...)")
+    with loaded as file:
+      found = file.files
+      arrays = {key: file[key] for key in found if key.removesuffix("_held_out") in wanted}
   except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(
       f"{path} cannot be read as NPZ ({error}): it may be truncated, or hold Python objects"
     ) from None
-  if x_key not in arrays:
-    raise UserError(
-      f"{path} has the arrays {', '.join(names)}, but none called {x_key!r}: name it with x_key=..."
+  apart = x_key + "_held_out" in arrays
+  for name in (x_key, *others):
+    if name not in arrays:
+      how = "name it with x_key=..." if name == x_key else "name another in condition=... or pair=..."
+      raise UserError(f"{path} has the arrays {', '.join(found)}, but none called {name!r}: {how}")
+    if apart and name + "_held_out" not in arrays:
+      raise UserError(f"{path} has {x_key}_held_out but no {name}_held_out: save both or neither")
+  parts = [
+    (
+      arrays[x_key + ending],
+      arrays.get(label_key + ending),
+      {name: arrays[name + ending] for name in others},
     )
-  train = arrays[x_key], arrays.get(label_key)
-  test = (
-    (arrays[x_key + "_held_out"], arrays.get(label_key + "_held_out"))
-    if x_key + "_held_out" in arrays
-    else None
-  )
-  options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
+    for ending in (("", "_held_out") if apart else ("",))
+  ]
   return _from_arrays(
-    path, train, test, held_out, levels, image_size, channels, num_classes=num_classes, **options
+    path,
+    parts[0],
+    parts[1] if apart else None,
+    held_out,
+    levels,
+    image_size,
+    channels,
+    num_classes=num_classes,
+    centered=centered,
+    dequantization=dequantization,
+    random_flip=random_flip,
+    augment=augment,
+    condition=condition,
+    pair=pair,
   )
 
 
@@ -87,13 +113,13 @@ def idx(
   images: str = "",
   labels: str = "",
   held_out: float = 0.1,
-  image_size: int | Sequence[int] | None = None,
+  image_size: Any = None,
   channels: int | None = None,
   num_classes: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Augment | str | None = None,
+  augment: Any = None,
 ) -> Dataset:
   """IDX files as MNIST has them, plain or gzipped.
 
@@ -113,14 +139,14 @@ def idx(
     pairs = {"train": (os.path.expanduser(images), os.path.expanduser(labels) if labels else "")}
   else:
     pairs = _idx_pairs(os.path.expanduser(path))
-  read = lambda pair: (read_idx(pair[0]), read_idx(pair[1]) if pair[1] else None)
-  test = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
+  read = lambda pair: (read_idx(pair[0]), read_idx(pair[1]) if pair[1] else None, {})
+  apart = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
   train = pairs.get("train") or next(iter(pairs.values()))
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
     path or images,
     read(train),
-    test and read(test),
+    apart and read(apart),
     held_out,
     256,
     image_size,
@@ -134,8 +160,9 @@ def read_idx(path: str) -> np.ndarray:
   """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
   values)."""
   try:
-    with (gzip.open if path.endswith(".gz") else open)(path, "rb") as file:
+    with open(path, "rb") as file:
       content = file.read()
+    content = gzip.decompress(content) if path.endswith(".gz") else content
   except FileNotFoundError:
     raise UserError(f"there is no file at {path}: check the path") from None
   except (OSError, EOFError, zlib.error) as error:
@@ -176,12 +203,23 @@ def _idx_pairs(path: str) -> dict[str, tuple[str, str]]:
   return pairs
 
 
-def _from_arrays(name, train, test, held_out, levels, image_size, channels, **options):
-  """`Dataset` of arrays (x, label) and, perhaps, held-out ones."""
-  train = sources.Arrays(_values(name, train[0], levels), _labels(name, train[1]))
+def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **options):
+  """`Dataset` of arrays (x, label, dict of others) and, perhaps, held-out ones."""
+  levels = 2 if train[0].dtype.kind == "b" else levels
+  notes = _notes(train[0], levels)
+  if apart is not None and train[0].dtype.kind == "f":  # both alike
+    stored = named.narrowed(train[0]).dtype
+    train, apart = ((part[0].astype(stored), *part[1:]) for part in (train, apart))
+  train = _arrays(name, train, levels)
   labelled = bool((train.label >= 0).all()) and len(train) > 0
   count = int(train.label.max()) + 1 if labelled else 0
-  if test is None:
+  present = np.unique(train.label) if labelled else np.zeros(0, int)
+  if len(present) < count:
+    notes.append(
+      f"labels are {len(present)} of the {count} numbers from 0 to {count - 1} ({_some(present)}): no sample "
+      "is drawn of the others"
+    )
+  if apart is None:
     kept, rest = order.split(len(train), held_out, train.label if labelled else None)
     parts = [sources.Arrays(**train.gather(indices)) for indices in (kept, rest)]
     split = (
@@ -189,7 +227,7 @@ def _from_arrays(name, train, test, held_out, levels, image_size, channels, **op
       f"{len(rest)} held-out records"
     )
   else:
-    parts = [train, sources.Arrays(_values(name, test[0], levels), _labels(name, test[1]))]
+    parts = [train, _arrays(name, apart, levels)]
     split = "the files' own training and test split"
     if parts[1].label.max(initial=-1) >= count and labelled:
       raise UserError(
@@ -210,16 +248,66 @@ def _from_arrays(name, train, test, held_out, levels, image_size, channels, **op
     levels=levels,
     image_size=image_size,
     channels=channels,
+    present=present.tolist() if len(present) < count else (),
+    notes=notes,
     **options,
   )
 
 
+def _arrays(name, part, levels):
+  """`Arrays` of (x, label, dict of others) in the types that are kept in memory."""
+  x, label, others = part
+  for other, array in others.items():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+      raise UserError(f"{name} has values of '{other}' that are not finite: remove those records")
+    if array.dtype.kind == "u" and array.ndim == 4 and array.size and int(array.max()) >= levels:
+      raise UserError(
+        f"{name} has values of '{other}' up to {array.max()}, but levels={levels} allows 0 to {levels - 1}: "
+        "set levels"
+      )
+  others = {
+    other: named.narrowed(array) if array.dtype.kind == "f" else array for other, array in others.items()
+  }
+  return sources.Arrays(_values(name, x, levels), _labels(name, label), **others)
+
+
+def _notes(x, levels):
+  """Sentences on what an array holds and may not be what was meant."""
+  notes, shape = [], x.shape[1:]
+  if x.dtype.kind == "b":
+    notes.append("x holds booleans, taken as two levels")
+  elif x.dtype.kind in "iu" and levels > 2 and x.size and int(x.min()) == 0 and int(x.max()) == 1:
+    notes.append(
+      f"x holds 0 and 1 alone, which are the two darkest of levels={levels}: set levels=2 if they are black "
+      "and white"
+    )
+  if len(shape) == 3 and shape[0] in (1, 3) and shape[2] > 4:
+    notes.append(
+      f"x of shape {list(shape)} is taken as {shape[2]} channels of {shape[0]}x{shape[1]}: channels come last"
+    )
+  if x.dtype.kind == "f" and len(shape) == 1 and len(x) > 1:
+    deviations = x.std(axis=0, dtype=np.float64)
+    deviations = deviations[deviations > 0]
+    if deviations.size and deviations.max() > 100 * deviations.min():
+      notes.append(
+        f"the coordinates of x have deviations from {deviations.min():.3g} to {deviations.max():.3g} and one "
+        "scale is used for all: divide each by its own if their units differ"
+      )
+  return notes
+
+
+def _some(numbers, most=8):
+  shown = ", ".join(str(number) for number in numbers[:most])
+  return shown + (f", ... {numbers[-1]}" if len(numbers) > most else "")
+
+
 def _values(name, x, levels):
-  """Stored values as uint8 (uint16 above 256 levels) images [n, H, W, C] or float32 [n, ...]."""
+  """Stored values as uint8 (uint16 above 256 levels) images [n, H, W, C] or real numbers [n, ...] (see
+  `named.narrowed`)."""
   if x.dtype.kind == "f":
     if not np.isfinite(x).all():
       raise UserError(f"{name} has values that are not finite: remove those records")
-    return x.astype(np.float32)
+    return named.narrowed(x[:, None] if x.ndim == 1 else x)
   if x.dtype.kind not in "iub":
     raise UserError(f"{name} has values of type {x.dtype}: save whole numbers or real numbers")
   if x.size and not 0 <= int(x.min()) <= int(x.max()) < levels:

@@ -1,13 +1,22 @@
 """What a data factory returns: two sources and what the rest of the program must know about them."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import cast
+import typing
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from diffusion.data.named import (
+  ArraySpec,
+  NamedArray,
+  condition as condition_of,
+  encode,
+  names,
+  other_half,
+  standardize,
+)
 from diffusion.data.scaling import AnyScaling, Categories, Scaling, Standardize
-from diffusion.data.sources import Augment, Source, load
+from diffusion.data.sources import Source, load
 from diffusion.errors import UserError
 from diffusion.factories import resolve
 
@@ -16,16 +25,27 @@ from diffusion.factories import resolve
 class Dataset:
   """A data set, on the host.
 
+  A batch of B examples holds `x` [B, *shape]; in `cond` the `label` [B] int32 where there are classes, and
+  each of `conditions` by its name ([B, h, w, C] float32 of pixels, [B, ...] int32 of other whole numbers,
+  [B, ...] float32 of real ones); and `x1` [B, ...], the other half of a pair. `batch_shapes` says it by name.
+
   Attributes:
     name: for messages.
-    train, held_out: sources of dict(x=stored values, label=int); `held_out` may be empty.
-    shape: shape of one x: (H, W, C) or (D,).
+    train, held_out: sources of dict(x=stored values, label=int) and further arrays by name; `held_out` may be
+      empty.
+    shape: shape of one x, channels last: (D,), (L, C), (H, W, C) or (D, H, W, C).
     num_classes: number of classes, 0 for a data set without labels.
     class_names: their names, () if there are none.
     scaling: `Scaling`, `Categories` or `Standardize`, between stored and model values.
     split: one sentence saying what is held out.
-    random_flip: whether training images are mirrored left to right with probability 1/2.
+    random_flip: whether training images are mirrored left to right with probability 1/2, all arrays [H, W, C]
+      of a record alike.
     augment: None or a function (record, numpy Generator) -> record on stored values.
+    conditions: `NamedArray`s that the network is told besides the label.
+    pair: the `NamedArray` that is the other half of a pair, or None.
+    present: the classes that training records have, () for all of them: labels may begin at one or leave
+      numbers out.
+    notes: sentences on what was found in the data and may not be what was meant.
   """
 
   name: str
@@ -37,24 +57,70 @@ class Dataset:
   scaling: AnyScaling
   split: str
   random_flip: bool = False
-  augment: Augment | None = None
+  augment: typing.Callable | None = None
+  conditions: tuple[NamedArray, ...] = ()
+  pair: NamedArray | None = None
+  present: tuple[int, ...] = ()
+  notes: tuple[str, ...] = ()
+
+  @property
+  def batch_shapes(self) -> dict[str, typing.Any]:
+    """`ArraySpec`s, shape of one example and type, by name as in a batch."""
+    found: dict[str, typing.Any] = {"x": ArraySpec(tuple(self.shape), self.scaling.dtype)}
+    cond = {"label": ArraySpec((), np.dtype(np.int32))} if self.num_classes else {}
+    cond |= {one.name: one.spec for one in self.conditions}
+    if self.pair is not None:
+      found["x1"] = self.pair.spec
+    return found | ({"cond": cond} if cond else {})
+
+  @property
+  def conditional(self) -> bool:
+    """Whether the network is told anything."""
+    return bool(self.num_classes or self.conditions)
+
+  @property
+  def classes(self) -> tuple[int, ...]:
+    """The classes that training records have, () without labels: those that samples are drawn of."""
+    return tuple(self.present) or tuple(range(self.num_classes))
+
+  @property
+  def said(self) -> str:
+    """What is held out, and the notes."""
+    return "; ".join([self.split, *self.notes])
+
+  def encode(
+    self, records: Mapping[str, np.ndarray], noise: np.ndarray | None = None
+  ) -> dict[str, typing.Any]:
+    """Stacked records [n, ...] as a batch; see `named.encode`."""
+    return encode(
+      records,
+      self.scaling,
+      num_classes=self.num_classes,
+      conditions=self.conditions,
+      pair=self.pair,
+      noise=noise,
+    )
 
 
 def describe(
   name: str,
-  train: Source,
-  held_out: Source,
+  train: typing.Any,
+  held_out: typing.Any,
   *,
   split: str,
   class_names: Sequence[str] = (),
   levels: int = 256,
   num_classes: int | None = None,
-  image_size: int | Sequence[int] | None = None,
+  image_size: typing.Any = None,
   channels: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Augment | str | None = None,
+  augment: typing.Any = None,
+  condition: str | Sequence[str] | None = None,
+  pair: str = "",
+  present: Sequence[int] = (),
+  notes: Sequence[str] = (),
 ) -> Dataset:
   """Put a `Dataset` together and check what the config asked for against what the data are.
 
@@ -66,12 +132,25 @@ def describe(
       is found.
     centered, dequantization: see `diffusion.data.scaling`.
     random_flip, augment: see `Dataset`; augment may be a dotted path 'package.module.function'.
+    condition: names of what the network is told, 'label' and any other array of the records; None for the
+      label where there is one. Names in one text are parted by commas.
+    pair: name of the array that is the other half of a pair, '' for none.
+    present, notes: see `Dataset`.
   Raises:
     UserError: for an empty data set or where expectation and data differ.
   """
   if not len(train):
     raise UserError(f"{name} has no training records: check its path and its split")
   first = np.asarray(train[0]["x"])
+  augment = (
+    typing.cast(
+      typing.Any, resolve(augment, "config.data.augment") if isinstance(augment, str) and augment else augment
+    )
+    or None
+  )
+  told = names(condition)
+  if condition is not None and "label" not in told:
+    num_classes = 0
   shape = first.shape
   if image_size and len(shape) == 3 and shape[:2] != size_pair(image_size):
     raise UserError(
@@ -84,6 +163,11 @@ def describe(
       f"random_flip mirrors images, but the records of {name} have shape {shape}: set random_flip=False"
     )
   found = len(class_names)
+  if "label" in told and (num_classes == 0 or not found):
+    raise UserError(
+      f"condition names 'label', but {name} has no classes"
+      + (": leave out num_classes=0" if found else ": leave it out, or give the records labels")
+    )
   if num_classes and num_classes != found:
     raise UserError(
       f"{name} has {found} classes, but num_classes={num_classes}: set num_classes={found}, or 0 for no "
@@ -98,6 +182,10 @@ def describe(
       raise UserError(str(error)) from None
   else:
     scaling = standardize_source(train)
+  try:
+    conditions = tuple(condition_of(one, train, levels, centered) for one in told if one != "label")
+  except ValueError as error:
+    raise UserError(str(error)) from None
   return Dataset(
     name=name,
     train=train,
@@ -108,19 +196,20 @@ def describe(
     scaling=scaling,
     split=split,
     random_flip=bool(random_flip),
-    augment=resolve(augment, "config.data.augment")
-    if isinstance(augment, str) and augment
-    else augment or None,
+    augment=augment,
+    conditions=conditions,
+    pair=other_half(pair, train, scaling) if pair else None,
+    present=() if num_classes == 0 else tuple(int(one) for one in present),
+    notes=tuple(notes),
   )
 
 
-def standardize_source(source: Source) -> Standardize:
+def standardize_source(source: typing.Any) -> Standardize:
   """`Standardize` by the scalar mean and deviation of a source in memory."""
-  x = np.asarray(load(source)["x"], dtype=np.float64)
-  return Standardize(float(x.mean()), float(x.std()) or 1.0)
+  return standardize(load(source)["x"])
 
 
-def size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
+def size_pair(image_size: typing.Any) -> tuple[int, int]:
   """(height, width) from a number or a pair."""
-  sides = cast(Sequence[int], (image_size,) * 2 if np.ndim(image_size) == 0 else image_size)
-  return cast(tuple[int, int], tuple(int(n) for n in sides))
+  height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+  return int(height), int(width)

@@ -3,14 +3,16 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.archives import Folder, Zip, open_archive
+from diffusion.data.archives import Zip, open_archive
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import fit
-from diffusion.data.sources import Augment, Record
+from diffusion.data.named import names as data_names
+from diffusion.data.sources import Record
 from diffusion.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -23,13 +25,16 @@ def images(
   *,
   held_out_path: str = "",
   held_out: float = 0.1,
-  image_size: int | Sequence[int] | None = None,
+  image_size: Any = None,
   channels: int | None = None,
+  beside: Mapping[str, str] | None = None,
+  condition: str | Sequence[str] | None = None,
+  pair: str = "",
   num_classes: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Augment | str | None = None,
+  augment: Any = None,
   name: str = "",
 ) -> Dataset:
   """JPEG and PNG files in a folder or a zip, or in a folder with one zip each for training and test.
@@ -45,6 +50,10 @@ def images(
     image_size: a number or (height, width): all images are cropped at the centre and resized. None: they must
       agree.
     channels: 1 or 3: convert to grey or RGB. None: as the first image is.
+    beside: folders or zips of images that belong to these, by the name that `condition` or `pair` gives them:
+      `images("faces", beside={"low_resolution": "faces_small"}, condition=("low_resolution",))`. The image
+      beside `a/1.png` has the same name there, whatever its ending, and is taken in its own size.
+    condition, pair: see `npz`; None for the class.
     num_classes, centered, dequantization, random_flip, augment: see `describe`.
     name: for messages; default the path.
   Returns:
@@ -53,11 +62,11 @@ def images(
     UserError: for a missing path, a folder without images, images of mixed sizes, a damaged file.
   """
   path = os.path.expanduser(path)
-  train, test = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
-  class_names = sorted({name for name in train[1].values() if name is not None})
+  train, apart = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
+  class_names = sorted({one for one in train[1].values() if one is not None})
   numbers = {class_name: number for number, class_name in enumerate(class_names)}
-  if test is not None:
-    unknown = sorted({name for name in test[1].values() if name is not None} - set(class_names))
+  if apart is not None:
+    unknown = sorted({one for one in apart[1].values() if one is not None} - set(class_names))
     if unknown:
       raise UserError(
         f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or "
@@ -67,9 +76,16 @@ def images(
   channels = channels or fit(_decode(train[0], min(train[1]))).shape[2]
   if channels not in (1, 3):
     raise UserError(f"channels={channels}, but image files are read as 1 (grey) or 3 (RGB) channels")
-  make = lambda part: ImageFiles(part[0], part[1], numbers, size, channels)
-  if test is not None:
-    parts, split = (make(train), make(test)), "the files' own training and test split"
+  told = {other: open_archive(os.path.expanduser(there)) for other, there in (beside or {}).items()}
+  unknown = sorted({*data_names(condition), *data_names(pair)} - {*told, "label"})
+  if unknown:
+    raise UserError(
+      f"'{unknown[0]}' is a condition or a pair of {path} and no folder holds it: add "
+      f"beside={{'{unknown[0]}': FOLDER}}"
+    )
+  make = lambda part: ImageFiles(part[0], part[1], numbers, size, channels, told)
+  if apart is not None:
+    parts, split = (make(train), make(apart)), "the files' own training and test split"
   else:
     whole = make(train)
     kept, rest = order.split(len(whole), held_out, whole.label if class_names else None)
@@ -92,38 +108,51 @@ def images(
     dequantization=dequantization,
     random_flip=random_flip,
     augment=augment,
+    condition=condition,
+    pair=pair,
   )
 
 
 class ImageFiles:
-  """Source of the images of an archive.
+  """Source of the images of an archive, with those of the same name in others beside them.
 
   Args:
     archive: `Folder` or `Zip`.
     classes: dict from file number to class name or None (label -1).
     numbers: dict from class name to label.
     size, channels: see `fit`.
+    beside: dict from a name to the archive with the images of that name; UserError where one is missing.
   """
 
-  def __init__(
-    self,
-    archive: Folder | Zip,
-    classes: Mapping[int, str | None],
-    numbers: Mapping[str, int],
-    size: tuple[int, int] | None,
-    channels: int | None,
-  ) -> None:
+  def __init__(self, archive, classes, numbers, size, channels, beside=None):
     self.archive, self.size, self.channels = archive, size, channels
     self.index = np.array(sorted(classes), dtype=np.int64)
-    names = [classes[i] for i in sorted(classes)]
-    self.label = np.array([-1 if name is None else numbers.get(name, -1) for name in names], dtype=np.int32)
+    self.label = np.array([numbers.get(classes[i], -1) for i in sorted(classes)], dtype=np.int32)
+    self.beside = {name: (other, self._places(name, other)) for name, other in (beside or {}).items()}
+
+  def _places(self, name, other):
+    """[n] file numbers, in another archive, of the images called like these."""
+    there = {
+      os.path.splitext(file)[0]: number
+      for number, file in enumerate(other.names)
+      if file.lower().endswith(ENDINGS)
+    }
+    called = [os.path.splitext(self.archive.names[i])[0] for i in self.index]
+    missing = [file for file in called if file not in there]
+    if missing:
+      raise UserError(
+        f"{other.path} has no image called {missing[0]} ({len(missing)} of {len(called)} are missing), which "
+        f"'{name}' of each image must be: give every image its partner, under the same name"
+      )
+    return np.array([there[file] for file in called], dtype=np.int64)
 
   def __len__(self) -> int:
     return len(self.index)
 
   def __getitem__(self, index: int) -> Record:
     image = _decode(self.archive, int(self.index[index]))
-    return {"x": fit(image, self.size, self.channels), "label": int(self.label[index])}
+    named = {name: fit(_decode(other, int(places[index]))) for name, (other, places) in self.beside.items()}
+    return {"x": fit(image, self.size, self.channels), "label": int(self.label[index])} | named
 
 
 def _decode(archive, number):

@@ -4,14 +4,14 @@ Both are pure functions, with no generator state.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from diffusion.errors import UserError
 
 
-def scramble(values: ArrayLike, key: int) -> np.ndarray:
+def scramble(values: Any, key: int) -> np.ndarray:
   """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy
   version.
 
@@ -55,7 +55,7 @@ def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
   return order
 
 
-def records(examples: ArrayLike, size: int, seed: int) -> np.ndarray:
+def records(examples: Any, size: int, seed: int) -> np.ndarray:
   """Which record each example of the endless stream is.
 
   Args:
@@ -76,7 +76,7 @@ def records(examples: ArrayLike, size: int, seed: int) -> np.ndarray:
   return out
 
 
-def split(size: int, fraction: float, labels: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
+def split(size: int, fraction: float, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
   """Fixed split of one collection into training and held-out records, by class where there are labels.
 
   The rule does not know any seed: it is a property of the data. In each class the round(fraction * n) records
@@ -106,3 +106,22 @@ def split(size: int, fraction: float, labels: ArrayLike | None = None) -> tuple[
     chosen.append(members[np.argsort(rank[members], kind="stable")[:count]])
   held_out = np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, np.int64)
   return np.setdiff1d(np.arange(size), held_out), held_out
+
+
+def subset(size: int, count: int, seed: int) -> np.ndarray:
+  """Which `count` of `size` records stand for all of them: drawn by a seed, in rising order; all if no more.
+
+  Args:
+    size: number of records.
+    count: how many are wanted.
+    seed: integer; the draw has nothing to do with the order of training or the split of the same seed.
+  Returns:
+    int64 indices [min(count, size)].
+
+  >>> subset(4, 9, seed=0).tolist(), len(set(subset(1000, 10, seed=0).tolist()))
+  ([0, 1, 2, 3], 10)
+  """
+  if count >= size:
+    return np.arange(size)
+  key = int(scramble([seed % 2**64], key=0x5ABE7)[0])
+  return np.sort(np.argsort(scramble(np.arange(size), key), kind="stable")[:count])

@@ -11,21 +11,21 @@ image from memory.
 """
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffusion.data import order, random_streams, sources
-from diffusion.data.dataset import Dataset
-from diffusion.data.scaling import AnyScaling
-from diffusion.data.sources import Augment, Source
+from diffusion.data import named, order, random_streams, sources
+from diffusion.data.named import NamedArray
 
 _ENDLESS = 2**60  # elements; Grain wants a length
 
 
 class Stream:
-  """Iterator of batches dict(x=float32 [B, ...] in model units, cond=dict(label=int32 [B])), `cond` only if
-  there are classes.
+  """Iterator of batches dict(x=float32 [B, ...] of model values, cond=dict(label=int32 [B], ...), x1).
+
+  `cond` is there only if there are classes or other conditions, `x1` only if there are pairs.
 
   Args:
     source: source of training records (see `diffusion.data.sources`).
@@ -34,9 +34,10 @@ class Stream:
     start: position to begin at: the number of examples, over all processes, that were already used.
     scaling: `Scaling` or `Standardize`; None leaves x as stored, as float32.
     num_classes: 0 leaves the labels out.
-    random_flip: mirror images left to right with probability 1/2.
-    augment: None or (record dict(x, label), numpy Generator) -> record, on stored values, after the flip;
-      keeps shape and type.
+    conditions, pair: further arrays of the records that a batch holds (see `diffusion.data.named`).
+    random_flip: mirror images left to right with probability 1/2, all arrays [H, W, C] of a record alike.
+    augment: None or (record dict(x, label, ...), numpy Generator) -> record, on stored values, after the
+      flip; keeps shape and type.
     process_index, process_count: this process gets rows [i B/P, (i+1) B/P) of every global batch, so the
       global rows in order are the same for every P.
     num_threads: threads that prepare batches ahead; default one a core, up to `prefetch`. 0: in the calling
@@ -58,15 +59,17 @@ class Stream:
 
   def __init__(
     self,
-    source: Source,
+    source: Any,
     batch_size: int,
     seed: int,
     *,
     start: int = 0,
-    scaling: AnyScaling | None = None,
+    scaling: Any = None,
     num_classes: int = 0,
+    conditions: Sequence[NamedArray] = (),
+    pair: NamedArray | None = None,
     random_flip: bool = False,
-    augment: Augment | None = None,
+    augment: Callable[..., Any] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
@@ -93,6 +96,8 @@ class Stream:
       int(start),
       scaling,
       num_classes,
+      tuple(conditions),
+      pair,
       random_flip,
       augment,
       process_index,
@@ -119,24 +124,24 @@ class Batches:
 
   def __init__(
     self,
-    source: Source,
+    source: Any,
     batch_size: int,
     seed: int,
     start: int,
-    scaling: AnyScaling | None,
+    scaling: Any,
     num_classes: int,
+    conditions: Sequence[NamedArray],
+    pair: NamedArray | None,
     random_flip: bool,
-    augment: Augment | None,
+    augment: Callable[..., Any] | None,
     process_index: int,
     process_count: int,
   ) -> None:
     self.source, self.batch_size, self.seed, self.start = source, batch_size, seed, start
-    self.scaling, self.num_classes, self.random_flip, self.augment = (
-      scaling,
-      num_classes,
-      random_flip,
-      augment,
-    )
+    self.scaling, self.num_classes = scaling, num_classes
+    self.conditions, self.pair = conditions, pair
+    self.random_flip, self.augment = random_flip, augment
+    self.names = ("x", "label", *(one.name for one in (*conditions, *([pair] if pair else []))))
     self.rows = batch_size // process_count
     self.offset = self.rows * process_index
 
@@ -149,40 +154,47 @@ class Batches:
 
   def examples(self, first: int, count: int) -> dict[str, Any]:
     """Examples first .. first+count-1 of the run as one batch."""
-    batch = sources.gather(self.source, order.records(first + np.arange(count), len(self.source), self.seed))
-    x, label = batch["x"], batch["label"]
+    found = sources.gather(self.source, order.records(first + np.arange(count), len(self.source), self.seed))
+    records = {name: found[name] for name in self.names}
     if self.random_flip:
-      mirrored = random_streams.uniform(self.seed, "flip", first, count) < 0.5
-      x = np.where(mirrored.reshape(-1, 1, 1, 1), x[:, :, ::-1], x)
+      mirrored = (random_streams.uniform(self.seed, "flip", first, count) < 0.5).reshape(-1, 1, 1, 1)
+      records |= {
+        name: np.where(mirrored, array[:, :, ::-1], array)
+        for name, array in records.items()
+        if array.ndim == 4
+      }
     if self.augment is not None:
-      x, label = self._augmented(self.augment, x, label, first)
-    if self.scaling is None:
-      x = x.astype(np.float32)
-    else:
-      noise = None
-      if self.scaling.uses_noise:
-        noise = random_streams.uniform(self.seed, "dequantization", first, count, x.shape[1:])
-      x = self.scaling.to_model(x, noise)
-    if not self.num_classes:
-      return {"x": x}
-    return {"x": x, "cond": {"label": label.astype(np.int32)}}
+      records = self._augmented(self.augment, records, first)
+    noise = None
+    if self.scaling is not None and self.scaling.uses_noise:
+      shape = records["x"].shape[1:]
+      noise = random_streams.uniform(self.seed, "dequantization", first, count, shape)
+    return named.encode(
+      records,
+      self.scaling,
+      num_classes=self.num_classes,
+      conditions=self.conditions,
+      pair=self.pair,
+      noise=noise,
+    )
 
-  def _augmented(self, augment: Augment, x, label, first):
+  def _augmented(self, augment, records, first):
     made = []
-    for row in range(len(x)):
-      record = {"x": x[row], "label": int(label[row])}
+    for row in range(len(records["x"])):
+      record = {name: array[row] for name, array in records.items()} | {"label": int(records["label"][row])}
       record = augment(record, random_streams.generator(self.seed, "augment", first + row))
-      if np.shape(record["x"]) != x.shape[1:] or np.asarray(record["x"]).dtype != x.dtype:
-        raise ValueError(
-          f"augment returned x of shape {np.shape(record['x'])} and type {np.asarray(record['x']).dtype},"
-          f" but must keep {x.shape[1:]} and {x.dtype}"
-        )
-      made.append(record)
-    made = sources.stack(made)
-    return made["x"], made["label"]
+      for name in self.names:
+        given, kept = np.asarray(record[name]), records[name]
+        if name != "label" and (given.shape != kept.shape[1:] or given.dtype != kept.dtype):
+          raise ValueError(
+            f"augment returned {name} of shape {given.shape} and type {given.dtype},"
+            f" but must keep {kept.shape[1:]} and {kept.dtype}"
+          )
+      made.append({name: record[name] for name in self.names})
+    return sources.stack(made)
 
 
-def stream(dataset: Dataset, batch_size: int, seed: int, **options: Any) -> Stream:
+def stream(dataset: Any, batch_size: int, seed: int, **options: Any) -> Stream:
   """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those
   of `Stream`.
 
@@ -199,6 +211,8 @@ def stream(dataset: Dataset, batch_size: int, seed: int, **options: Any) -> Stre
     seed,
     scaling=dataset.scaling,
     num_classes=dataset.num_classes,
+    conditions=dataset.conditions,
+    pair=dataset.pair,
     random_flip=dataset.random_flip,
     augment=dataset.augment,
     **options,

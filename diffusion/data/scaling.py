@@ -11,6 +11,10 @@ Levels (pixels with values v = 0 .. L-1):
 
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
+What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`,
+`likelihood` (what a density is measured in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing),
+`shown_range` and `model_range` (the stored and the model values that a picture draws black and white).
+
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
 |dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
 log2(17) in [0, 1] for the digits.
@@ -18,10 +22,9 @@ log2(17) in [0, 1] for the digits.
 
 import dataclasses
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Scaling:
   dequantization: str = "none"
 
   dtype = np.dtype(np.float32)
+  likelihood = "bits_per_dim"
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -58,7 +62,7 @@ class Scaling:
     """Whether `to_model` takes noise."""
     return self.dequantization == "uniform"
 
-  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
+  def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Stored values to model values.
 
     Args:
@@ -79,13 +83,23 @@ class Scaling:
       v -= np.float32(1)
     return v
 
-  def to_data(self, x: ArrayLike) -> np.ndarray:
+  def to_data(self, x: Any) -> np.ndarray:
     """Model values (float [...], any range) to the nearest stored values: clipped integers [...] (uint8 up to
     256 levels)."""
     x = np.asarray(x, dtype=np.float32)
     unit = (x + 1) / 2 if self.centered else x
     values = np.floor(unit * self.levels) if self.uses_noise else np.round(unit * (self.levels - 1))
     return np.clip(values, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+  def shown_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in stored values: all levels, whatever `data` holds."""
+    del data
+    return 0.0, self.levels - 1.0
+
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in model values."""
+    del data
+    return (-1.0 if self.centered else 0.0), 1.0
 
   def dequantized(self) -> "Scaling":
     """The same scaling with uniform dequantisation, under which a likelihood of stored pixels is meant."""
@@ -134,18 +148,54 @@ class Categories:
 
   dtype = np.dtype(np.int32)
   uses_noise = False
+  likelihood = ""
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
       raise ValueError(f"levels={self.levels}, but there are from 2 to 65536 categories")
 
-  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
+  def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Stored categories [...] as int32; `noise` is not used."""
     return np.asarray(x).astype(np.int32)
 
-  def to_data(self, x: ArrayLike) -> np.ndarray:
+  def to_data(self, x: Any) -> np.ndarray:
     """int [...] as the smallest unsigned type that holds them."""
     return np.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+  def shown_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in stored values: the first and the last category."""
+    del data
+    return 0.0, self.levels - 1.0
+
+  model_range = shown_range
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeNumbers:
+  """Whole numbers of any range that go to the model as they are: tokens, classes, counts; int32.
+
+  >>> WholeNumbers().to_model(np.array([-1, 70_000]))
+  array([   -1, 70000], dtype=int32)
+  """
+
+  dtype = np.dtype(np.int32)
+  uses_noise = False
+  likelihood = ""
+
+  def to_model(self, x: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
+    """Stored numbers [...] as int32; `noise` is not used."""
+    del noise
+    return np.asarray(x).astype(np.int32)
+
+  def to_data(self, x: np.ndarray) -> np.ndarray:
+    """int32 [...], as they are."""
+    return np.asarray(x).astype(np.int32)
+
+  def shown_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white): the least and the largest of `data`."""
+    return _ends(data)
+
+  model_range = shown_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,24 +203,47 @@ class Standardize:
   """Real-valued data: one scalar mean and one scalar deviation for all coordinates (the convention of DDIB,
   arXiv:2203.08382).
 
+  Attributes:
+    mean, std: in the units of the data.
+    stored: type of stored values, 'float32' or 'float64': the wider one where an offset is so large beside
+      the deviation that float32 would not hold both. The mean is taken off before anything is rounded.
+
   >>> scaling = Standardize(mean=1.0, std=2.0)
   >>> scaling.to_model(np.array([1.0, 3.0])).tolist(), scaling.to_data(np.array([0.0, 1.0])).tolist()
   ([0.0, 1.0], [1.0, 3.0])
+  >>> Standardize(1e9, 1.0, "float64").to_model(np.array([1e9 + 0.5])).tolist()
+  [0.5]
   """
 
   mean: float = 0.0
   std: float = 1.0
+  stored: str = "float32"
 
   dtype = np.dtype(np.float32)
   uses_noise = False
+  likelihood = "nats_per_dim"
 
-  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
+  def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Data [...] to float32 model values (x - mean) / std; `noise` is not used."""
-    return ((np.asarray(x) - self.mean) / self.std).astype(np.float32)
+    x = np.asarray(x)
+    if abs(self.mean) > self.std:  # in float32 the mean itself is rounded, by more than the result may be
+      x = x.astype(np.float64)
+    return ((x - self.mean) / self.std).astype(np.float32)
 
-  def to_data(self, x: ArrayLike) -> np.ndarray:
-    """Model values [...] to float32 data values."""
-    return (np.asarray(x) * self.std + self.mean).astype(np.float32)
+  def to_data(self, x: Any) -> np.ndarray:
+    """Model values [...] to data values, of the type `stored`."""
+    x = np.asarray(x)
+    x = x.astype(np.float64) if self.stored == "float64" else x
+    return (x * self.std + self.mean).astype(self.stored)
+
+  def shown_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in stored values: the least and the largest of `data`."""
+    return _ends(data)
+
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in model values."""
+    low, high = _ends(data)
+    return (low - self.mean) / self.std, (high - self.mean) / self.std
 
   def dequantized(self) -> "Standardize":
     """Itself: real-valued data have nothing to dequantise."""
@@ -187,5 +260,15 @@ class Standardize:
     return math.log2(self.std)
 
 
+def _ends(data):
+  """(low, high) of finite numbers, never equal."""
+  values = np.asarray(data, np.float64)
+  values = values[np.isfinite(values)]
+  if not values.size:
+    return -1.0, 1.0
+  low, high = float(values.min()), float(values.max())
+  return (low, high) if high > low else (low - 0.5 * max(abs(low), 1.0), high + 0.5 * max(abs(low), 1.0))
+
+
 AnyScaling: TypeAlias = Scaling | Categories | Standardize
-"""Between stored values and those of the model, whatever the data are."""
+"""How stored values become what a model sees."""

@@ -9,7 +9,7 @@ from diffusion.metrics.evaluate import evaluate_points, evaluate_samples, featur
 from diffusion.metrics.features import FeatureMap, fit_features
 from diffusion.metrics.frechet import Statistics, frechet_distance, gaussian_frechet, merge, statistics
 from diffusion.metrics.kernel import RBF, Estimate, Polynomial, median_bandwidth, mmd_squared
-from diffusion.metrics.neighbours import Neighbours, nearest_neighbours, neighbour_ratio
+from diffusion.metrics.neighbours import Neighbours, near_zero, nearest_neighbours, neighbour_ratio
 from diffusion.metrics.sliced import sliced_wasserstein, total_variation, total_variation_floor
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
   "median_bandwidth",
   "merge",
   "mmd_squared",
+  "near_zero",
   "nearest_neighbours",
   "neighbour_ratio",
   "sliced_wasserstein",

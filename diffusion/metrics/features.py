@@ -70,13 +70,14 @@ def principal_components(train: ArrayLike, count: int, seed: int = 0, whiten: bo
   count = min(count, flat.shape[1], len(flat) - 1)
   if count < 1:
     raise ValueError(f"principal components need at least 2 training data, and there are {len(flat)}")
+  equal = "all training data are equal, so they have no principal component: look at how they were loaded"
+  if (flat == flat[0]).all():
+    raise ValueError(equal)
   solver = "full" if flat.shape[1] <= MOST_ENTRIES else "randomized"
   pca = PCA(count, svd_solver=solver, random_state=seed).fit(flat)
   kept = pca.explained_variance_ > 1e-9 * pca.explained_variance_[0]
   if not kept.any():
-    raise ValueError(
-      "all training data are equal, so they have no principal component: look at how they were loaded"
-    )
+    raise ValueError(equal)
   scale = np.sqrt(pca.explained_variance_[kept])
   components = pca.components_[kept]  # pyright: ignore[reportOptionalSubscript]  # None before the fit alone
   return Projection(pca.mean_, components.T, scale if whiten else np.ones_like(scale))

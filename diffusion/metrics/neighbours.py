@@ -80,3 +80,20 @@ def neighbour_ratio(samples: ArrayLike, heldout: ArrayLike, train: ArrayLike, ch
       "the data anew"
     )
   return float(nearest_neighbours(samples, train, chunk).distances.mean() / reference)
+
+
+def near_zero(*batches: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Batches [N, ...] of real numbers less their common offset, where they lie so far from zero that squares
+  of distances would lose their digits: further than their deviation, by the last batch. No distance
+  changes.
+
+  >>> near_zero(np.array([[1e9]]), np.array([[1e9], [1e9 + 2]]))[0].tolist()
+  [[-1.0]]
+  """
+  last = np.asarray(batches[-1])
+  if last.dtype.kind != "f" or not len(last):
+    return batches
+  centre = float(last.mean(dtype=np.float64))
+  if abs(centre) <= float(last.std(dtype=np.float64)):
+    return batches
+  return tuple(np.asarray(batch, np.float64) - centre for batch in batches)

@@ -1,6 +1,7 @@
 """Loss curves, and point sets in the plane."""
 
 import os
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,7 +29,7 @@ def loss_curve(
   if not len(losses):
     raise ValueError("there is no finite loss to draw")
   smooth = running_mean(losses, max(1, len(losses) // 50))
-  figure, axes = _axes(8.0, 4.6)
+  figure, axes = axes_of(8.0, 4.6)
   axes.plot(steps, losses, color=cells.SAMPLE, alpha=0.25, linewidth=0.8, label="training, each step logged")
   axes.plot(steps, smooth, color=cells.SAMPLE, linewidth=1.8, label="training, running mean")
   shown = smooth
@@ -82,7 +83,7 @@ def scatter2d(
   low, high = data.min(axis=0), data.max(axis=0)
   middle, reach = 0.5 * (low + high), 0.575 * max(np.max(high - low), 1e-9)
   outside = int((~(np.abs(samples - middle) <= reach).all(axis=1)).sum())
-  figure, left, right = _axes(9.0, 4.9, 2)
+  figure, left, right = axes_of(9.0, 4.9, 2)
   for axes, points, name, colour in (
     (left, data, names[0], cells.TRAINING),
     (right, samples, names[1], cells.SAMPLE),
@@ -107,13 +108,16 @@ def scatter2d(
   files.write_figure(path, figure)
 
 
-def _axes(width, height, count=1):
+def axes_of(
+  width: float, height: float, columns: int = 1, rows: int = 1, layout: str = "constrained"
+) -> tuple[Any, ...]:
+  """A Figure and its axes, row by row; sizes in inches, `layout` as matplotlib names it."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+  figure = Figure(figsize=(width, height), dpi=120, layout=layout)
   FigureCanvasAgg(figure)
-  sets = [figure.add_subplot(1, count, index + 1) for index in range(count)]
+  sets = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
   for axes in sets:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -86,23 +86,24 @@ def _signal_pixels(signals, columns, value_range):
 
 
 def sample_grid(
-  path: str | os.PathLike[str],
-  samples: ArrayLike,
-  labels: ArrayLike | None = None,
-  neighbours: ArrayLike | None = None,
-  class_names: Sequence[str] | Mapping[int, str] | None = None,
-  per_class: int = 5,
-  value_range: tuple[float, float] = (-1.0, 1.0),
-  title: str | None = None,
-  most_rows: int = 20,
-) -> None:
+  path,
+  samples,
+  labels=None,
+  neighbours=None,
+  class_names=None,
+  per_class=5,
+  value_range=(-1.0, 1.0),
+  title=None,
+  most_rows=20,
+  distances=None,
+):
   """Samples in rows by class, each beside its nearest training datum, with a legend; written to `path` as
   PNG.
 
   samples [N, H, W, C] or [N, L, C]; labels [N] integers, or None for one block without classes; neighbours
   like samples: the training datum nearest to each (see `diffusion.metrics.nearest_neighbours`), or None.
   class_names: a sequence or mapping by label. The first per_class samples of each class are shown, and the
-  first most_rows classes. Under each pair stands the Euclidean distance of the two.
+  first most_rows classes. Under each pair stands the Euclidean distance of the two, or `distances` [N].
 
   Raises ValueError for shapes that do not fit, UserError where the file cannot be written.
   """
@@ -142,7 +143,7 @@ def sample_grid(
         continue
       cells.draw(axes, samples[index], x, y, size, limits, frame=cells.SAMPLE)
       cells.draw(axes, neighbours[index], x + size[0] + inner, y, size, limits, frame=cells.TRAINING)
-      distance = np.linalg.norm(samples[index] - neighbours[index])
+      distance = np.linalg.norm(samples[index] - neighbours[index]) if distances is None else distances[index]
       axes.text(
         x + group / 2,
         y + size[1] + 0.15,

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.errors import UserError
 from diffusion.sampling_command import check_batch, destination
-from diffusion.saved_run import make_sampler, open_run
+from diffusion.saved_run import check_no_class, make_sampler, open_run
 from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
@@ -45,6 +45,16 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
       f"--task={args.task} is for images of 1 or 3 channels, and this run's data have shape {list(shape)}: "
       "use diffusion.tasks on them in Python"
     )
+  told = [one.name for one in opened.parts.dataset.conditions]
+  if told:
+    raise UserError(
+      f"--task={args.task} tells the model a class at most, and this one is told {', '.join(told)} too: use "
+      "diffusion.tasks in Python"
+    )
+  if args.task in ("inpaint", "colorize", "super_resolve", "edit"):
+    if args.label is None:
+      check_no_class(opened, -1, f"--task={args.task} without --label")
+    check_no_class(opened, args.label)
   out = args.out or os.path.join(
     args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}"
   )

@@ -93,12 +93,11 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   return Parts(config, dataset, process, network, parameterization, roles.build(config, model))
 
 
-def example_batch(parts: Parts, size: int):
-  """Shapes of a global batch, as `jax.ShapeDtypeStruct`."""
-  batch = {"x": jax.ShapeDtypeStruct((size, *parts.dataset.shape), parts.dataset.scaling.dtype)}
-  if parts.dataset.num_classes:
-    batch["cond"] = {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
-  return batch
+def example_batch(parts: Parts, size: int) -> dict[str, Any]:
+  """Shapes of a global batch, as `jax.ShapeDtypeStruct`: x, and by name the conditions and the other half of a pair."""
+  return jax.tree.map(
+    lambda spec: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype), parts.dataset.batch_shapes
+  )
 
 
 def denoiser(parts: Parts, params: Any = None, collections: Any = None) -> denoisers.NetworkDenoiser:
@@ -206,17 +205,17 @@ def model_player(parts: Parts) -> players.Player:
   return next(player for player in players_of(parts) if "model" in player.trains)
 
 
-def objective_of(config: Any, process: Any, num_classes: int) -> losses.Objective:
+def objective_of(config: Any, process: Any, conditional: Any) -> losses.Objective:
   """The objective that trains the model of a config, with what its transforms state. Raises UserError."""
   (section,) = [one for one in players.sections(config) if "model" in one["trains"]]
-  return _objective_of(section["loss"], process, num_classes, section["where"])[0]
+  return _objective_of(section["loss"], process, conditional, section["where"])[0]
 
 
 def _objective(section, parts, where):
-  return _objective_of(section, parts.process, parts.dataset.num_classes, where)
+  return _objective_of(section, parts.process, parts.dataset.conditional, where)
 
 
-def _objective_of(section, process, num_classes, where):
+def _objective_of(section, process, conditional, where):
   """(the objective with its transforms, the sampler of times or None)."""
   section = plain(section)
   factory = configuration.resolve(section["factory"], where) if "factory" in section else None
@@ -229,7 +228,7 @@ def _objective_of(section, process, num_classes, where):
   objective = configuration.build(section, process, where=where)
   transforms = []
   try:
-    if around.get("condition_dropout") and num_classes:
+    if around.get("condition_dropout") and conditional:
       transforms.append(losses.condition_dropout(around["condition_dropout"]))
     for index, transform in enumerate(around.get("transforms") or ()):
       transforms.append(configuration.build(transform, where=f"{where}.transforms[{index}]"))
@@ -296,11 +295,8 @@ def solver(section, process):
 
 def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
   """(parameters, mutable collections) of a new network for the run's data."""
-  shapes = example_batch(parts, 1)
-  x, cond = jnp.zeros(shapes["x"].shape, shapes["x"].dtype), None
-  if "cond" in shapes:
-    cond = {"label": jnp.zeros((1,), jnp.int32)}
-  variables = dict(network.init(key, x, jnp.zeros((1,), jnp.float32), cond))
+  one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example_batch(parts, 1))
+  variables = dict(network.init(key, one["x"], jnp.zeros((1,), jnp.float32), one.get("cond")))
   return variables.pop("params"), variables
 
 
@@ -355,10 +351,16 @@ def shape_state(parts: Parts) -> states.TrainState:
   try:
     ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
     return jax.eval_shape(lambda: init_state(parts))
-  except (ValueError, TypeError) as error:
+  except (ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f"config.network does not take examples of shape {list(parts.dataset.shape)}: {error}"
+      f"config.network does not take examples of shape {list(parts.dataset.shape)}{_told(parts)}: {error}"
     ) from error
+
+
+def _told(parts):
+  """The conditions that a network is given, in words."""
+  shapes = parts.dataset.batch_shapes.get("cond", {})
+  return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None):

@@ -21,6 +21,7 @@ from diffusion.training import (
   distributed,
   ema,
   interruption,
+  later,
   logging,
   profiling,
   roles,
@@ -98,9 +99,8 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   parts = assembly.assemble(config)
   playing = assembly.players_of(parts)
   teacher.check(parts, playing)
-  if config.get("sampler") and parts.parameterization is not None:
-    assembly.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
-  written = sinks.build(section.get("sinks"))  # nor should one there
+  later.check(parts)
+  written = sinks.build(section.get("sinks"))  # a mistake there should not wait for the end of training
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
   shapes = assembly.shape_state(parts)
@@ -170,7 +170,7 @@ class _Run:
         processes = f" of {jax.process_count()} processes" if jax.process_count() > 1 else ""
         log.say(
           f"training {count:,} parameters on {self.mesh.size} device(s){processes}; data: "
-          f"{self.parts.dataset.split}"
+          f"{self.parts.dataset.said}"
         )
       ahead = self._take(batches)
       while done < total and watch.ask(done) is None:

@@ -251,11 +251,11 @@ def test_evaluation_of_a_student(runs, monkeypatch):
   run = saved_run.open_run(str(runs / "two"))
   held = {"x": run.parts.dataset.held_out.x[:16], "label": run.parts.dataset.held_out.label[:16]}
   assert 0 < evaluation.held_out_loss(run, held, 16) < np.inf
-  monkeypatch.setattr(evaluation.metrics, "evaluate_points", lambda *arrays: {})
-  monkeypatch.setattr(evaluation, "draw_pictures", lambda *arguments: None)
-  monkeypatch.setattr(evaluation, "held_out_loss", lambda *arguments: 0.0)
-  found = evaluation._of_samples(run, str(runs / "two"), dict(num_samples=8, batch=8), True, {})
+  monkeypatch.setattr(evaluation.samples.metrics, "evaluate_points", lambda *arrays, **options: {})
+  monkeypatch.setattr(evaluation.held_out, "held_out_loss", lambda *arguments: 0.0)
+  found = evaluation.evaluate_run(str(runs / "two"), quiet=True)
   assert "nats_per_dim" not in found and (found["nfe"], found["forward_passes"]) == (2, 2)
+  assert "student of steps" in found["left_out"]["nats_per_dim"]
 
 
 @pytest.mark.parametrize(

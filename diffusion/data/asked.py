@@ -1,0 +1,51 @@
+"""What samples are told: the class and the other conditions of sample i, as functions of its index."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from diffusion.data.sources import gather
+
+
+def classes_in_turn(dataset: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+  """A function from sample indices [n] to classes [n] in turn, of those that training records have; None
+  without classes.
+
+  >>> from diffusion import data
+  >>> labelled = data.Arrays(np.zeros((4, 2)), [1, 3, 1, 3])
+  >>> mine = data.describe("mine", labelled, [], split="none", class_names="abcd", present=(1, 3))
+  >>> classes_in_turn(mine)(np.arange(5)).tolist()
+  [1, 3, 1, 3, 1]
+  """
+  if not dataset.num_classes:
+    return None
+  classes = np.asarray(dataset.classes, np.int64)
+  return lambda index: classes[index % len(classes)]
+
+
+def records_of(dataset: Any) -> Any:
+  """The source whose records lend samples their conditions: the held-out ones, or else the training ones."""
+  return dataset.held_out if len(dataset.held_out) else dataset.train
+
+
+def conditions_of_records(dataset: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]] | None:
+  """A function from sample indices [n] to all that the model is told, dict(name=[n, ...]) in model values.
+
+  Sample i is told what record i (mod their number) of `records_of` says, its class included, so that the
+  conditions of one sample belong together. None for a data set whose only condition is the label: samples
+  then go through the classes in turn.
+  """
+  if not dataset.conditions:
+    return None
+  source = records_of(dataset)
+  return lambda index: dataset.encode(gather(source, np.asarray(index) % len(source)))["cond"]
+
+
+def stored_conditions(dataset: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+  """The same as stored, without the label: what a file of samples keeps beside them."""
+  if not dataset.conditions:
+    return {}
+  source = records_of(dataset)
+  records = gather(source, np.asarray(index) % len(source))
+  return {one.name: records[one.name] for one in dataset.conditions}

@@ -1,0 +1,124 @@
+"""Loss and likelihood of held-out data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import likelihood
+from diffusion.data import Standardize, order
+from diffusion.training import assembly
+
+# Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
+# otherwise; drawn where there are more.
+MOST_HELD_OUT = 512
+# Passes over the held-out data, each with its own times and noise, that the held-out loss is averaged over.
+LOSS_PASSES = 16
+
+
+def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0) -> dict[str, np.ndarray]:
+  """At most `most` of some records, drawn by the seed where there are more; all of them keep their order."""
+  rows = order.subset(len(held["x"]), most, seed)
+  return {name: array[rows] for name, array in held.items()}
+
+
+def model_batch(run: Any, held: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Held-out records as the batch that a loss takes, with fixed dequantisation noise."""
+  dataset, x = run.parts.dataset, np.asarray(held["x"])
+  noise = np.random.default_rng(0).random(x.shape) if dataset.scaling.uses_noise else None
+  return jax.tree.map(jnp.asarray, dataset.encode(held, noise))
+
+
+def held_out_loss(
+  run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
+) -> float:
+  """The training loss on held-out data, averaged over several draws of times and noise.
+
+  With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition
+  dropout included, is that of training.
+
+  Args:
+    run: of `open_run`.
+    held: held-out records, stored values.
+    most, seed: how many of them to take, and the seed that draws them.
+  """
+  player = assembly.model_player(run.parts)
+  batch = model_batch(run, chosen(held, most, seed))
+  params, state = player.inputs(run.state, model=run.params)
+
+  @jax.jit
+  def value(params, state, batch, passes):
+    one = lambda number: player.loss(
+      params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False
+    )[0]
+    return jnp.mean(jax.lax.map(one, passes))
+
+  return float(value(params, state, batch, jnp.arange(LOSS_PASSES)))
+
+
+def held_out_likelihood(
+  run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
+) -> dict[str, Any]:
+  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
+  flow.
+
+  One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
+  without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
+  which it is. Of a conditional model it is that of x given its condition.
+
+  Args:
+    run: of `open_run`.
+    held: held-out records, stored values.
+    most, seed: how many of them to take, and the seed that draws them.
+
+  Raises:
+    ValueError: fewer than two records, or a model without a density (see `why_none`).
+  """
+  why = why_none(run)
+  if why:
+    raise ValueError(why)
+  dataset, held = run.parts.dataset, chosen(held, most, seed)
+  if len(held["x"]) < 2:
+    raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
+  scaling, size = dataset.scaling, int(np.prod(dataset.shape))
+  name, pixels = scaling.likelihood, scaling.likelihood == "bits_per_dim"
+  cond = dataset.encode(held).get("cond")
+  cond = cond and {key: jnp.asarray(array) for key, array in cond.items()}
+
+  def log_prob(x, keys):
+    return likelihood.log_likelihood(
+      run.denoiser, x, cond=cond, keys=keys, num_steps=24, divergence="rademacher"
+    )[0]
+
+  # Real numbers are standardised on the host, where an offset costs no digits.
+  values = jnp.asarray(held["x"] if pixels else scaling.to_model(held["x"]))
+  nats, _ = likelihood.log_likelihood_of_values(
+    log_prob,
+    values,
+    scaling if pixels else Standardize(),
+    dequantization="uniform" if pixels else "none",
+    keys=jax.random.split(jax.random.key(2), values.shape[0]),
+  )
+  if pixels:
+    found = np.asarray(likelihood.bits_per_dim(nats, dataset.shape))
+  else:
+    found = -np.asarray(nats) / size - scaling.log_det
+  result = {name: float(found.mean()), f"{name}_error": float(found.std(ddof=1) / np.sqrt(len(found)))}
+  return result | ({"dequantized_in_training": scaling.uses_noise} if pixels else {})
+
+
+def why_none(run: Any) -> str:
+  """Why there is no likelihood of a run, in a sentence; '' where there is one.
+
+  The probability flow needs a denoiser at all times and without guidance.
+  """
+  if not run.parts.dataset.scaling.likelihood:
+    return "a density says nothing of whole numbers that are categories"
+  if not run.objective.denoises:
+    return "a student of few steps is no denoiser at every time, as the probability flow needs"
+  learned = run.objective.conditions.get("guidance")
+  if learned and learned[0]:
+    return f"the run has learned guidance from {learned[0]:g} on, and a guided denoiser has no density"
+  return ""

@@ -160,7 +160,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   noisy = [
     leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)
   ]
-  run = run._replace(denoiser=run.denoiser.with_params(jax.tree.unflatten(tree, noisy)))
+  params = jax.tree.unflatten(tree, noisy)
+  run = run._replace(params=params, denoiser=run.denoiser.with_params(params))
   held = load(run.parts.dataset.held_out)
   loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
   params = {**run.state.params, "model": run.denoiser.params}

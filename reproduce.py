@@ -8,27 +8,27 @@ import sys
 from diffusion.training import command
 
 EPILOG = """
-A config makes a claim: the number of a paper, or a known truth, with a tolerance. This command runs the config's own
-measurement (config.measure: a function of the config and a seed), compares, and writes down what came out, also
-where the claim does not hold. Only the rows of configs that ran are replaced.
+A config makes a claim: the number of a paper, or a known truth, with a tolerance. This command runs the
+config's own measurement (config.measure: a function of the config and a seed), compares, and writes down what
+came out, also where the claim does not hold. Only the rows of configs that ran are replaced.
 
 examples:
   python reproduce.py --list                 which claims there are, and what the ledger says of them
   python reproduce.py --jobs=2               run them all, two at a time
   python reproduce.py finite_difference      those whose path contains the word (or matches a pattern with *)
   python reproduce.py my_configs/mine.py     a config file of your own
-  python reproduce.py --fast --check         a few quick ones, once each, written nowhere: for continuous integration
+  python reproduce.py --fast --check         a few quick ones, once each, written nowhere: for every commit
 
 A measurement that takes under five minutes is repeated with three seeds, for the mean and the spread
 (standard deviation); seeds count from 0.
 
-exit status: 0 done, whether the claims hold or not; 1 a measurement stopped with an error, or, with --check, a
-claim that the ledger calls reproduced no longer holds; 2 a mistake you can mend; 130 or 143 stopped: what had
-finished is written.
+exit status: 0 done, whether the claims hold or not; 1 a measurement stopped with an error, or, with --check,
+a claim that the ledger calls reproduced no longer holds; 2 a mistake you can mend; 130 or 143 stopped: what
+had finished is written.
 """
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
   parser = command.Parser(
     prog="reproduce.py",
     description=__doc__,
@@ -43,7 +43,7 @@ def main(argv):
     help="part of a config's path, a pattern with * and ?, or a file; all by default",
   )
   parser.add_argument(
-    "--configs", default="configs", metavar="DIR", help="where the configs are (default: configs)"
+    "--configs", default="experiments", metavar="DIR", help="where the configs are (default: experiments)"
   )
   parser.add_argument(
     "--out",
@@ -66,7 +66,7 @@ def main(argv):
   flags = parser.parse_args(argv)
   sys.path.append(os.getcwd())  # a config may name measurements in modules of the reader's own
 
-  from diffusion import reproduction
+  from experiments import reproduction
 
   reproduction.run(
     flags.pattern,

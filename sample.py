@@ -10,7 +10,8 @@ from diffusion.task_command import flags as task_flags
 from diffusion.training import command, distributed
 
 DESCRIPTION = """\
-Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and classifies images with it.
+Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and
+classifies images with it.
 
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
@@ -23,8 +24,9 @@ Samples from the newest (or a named) checkpoint of a run, evaluates it, or resto
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
 Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64.
-With --shards the same command goes on where it stopped. Processes write each their own shards and need not know of each other:
-start N of them with --processes=N --process=0 ... N-1, or let the cluster say with --distributed.
+With --shards the same command goes on where it stopped. Processes write each their own shards and need not
+know of each other: start N of them with --processes=N --process=0 ... N-1, or let the cluster say with
+--distributed.
 What is not given comes from the run's config."""
 
 

@@ -1,5 +1,7 @@
-"""Trains a model from a config, resumes it if the folder holds a started run, then samples and evaluates
-it."""
+"""Trains a model from a config, then samples and evaluates it.
+
+If the folder holds a started run, it is resumed.
+"""
 
 import argparse
 import os
@@ -20,11 +22,12 @@ Only the run's length, its logging, checkpointing, placement and sampling may be
 A learning rate that falls until the end of the run (cosine, linear) moves with its length: set
 config.optimizer.decay_steps to keep it where it is.
 
-The folder gets config.json, checkpoints/, log.jsonl, tensorboard/, and at the end the evaluation's files
-(metrics.json and pictures).
+The folder gets config.json, checkpoints/, log.jsonl and tensorboard/ (or what config.training.sinks says),
+and at the end the evaluation's files (metrics.json and pictures).
 
 exit status: 0 done; 2 a mistake you can mend, said in one line; 130 or 143 stopped by Ctrl-C or SIGTERM
-after saving: run the same command to go on; 75 (134 where JAX's runtime aborts) another process of the run is gone: run all again.
+after saving: run the same command to go on; 75 (134 where JAX's runtime aborts) another process of the run is
+gone: run all again.
 """
 
 

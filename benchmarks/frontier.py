@@ -1,5 +1,6 @@
-"""How accurate a sampler is for its number of denoiser calls, beside every other library that can be
-installed.
+"""Accuracy of samplers at a number of denoiser calls.
+
+Measured beside every other library that can be installed.
 
 RMSE to the exact probability-flow solution at sigma = 0 (`frontier_problems`: its error is printed), from the
 same starts for all, on three problems whose denoiser is known in closed form, under VP and EDM noise. Every
@@ -41,7 +42,8 @@ STARTS = {"ring2d": 512, "gmm64": 64, "digits": 64}
 # From so many evaluations on, a combination whose errors on the first starts are so many times the best's is
 # not tried on all of them.
 MANY, PILOT, WORTH = 12, 16, 2.5
-ROUNDS = 3  # of search around the best, and twice as many where evaluations are few, after so many random combinations
+# Of search around the best, and twice as many where evaluations are few, after so many random combinations.
+ROUNDS = 3
 SCATTERED = 400
 KINDS = ("flow", "fitted", "fresh", "stochastic")
 QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")

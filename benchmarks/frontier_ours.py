@@ -1,5 +1,7 @@
-"""Our samplers on the problems of the frontier: every combination of a solver and a grid, stacked and run by
-one program a shape."""
+"""Our samplers on the problems of the frontier.
+
+Every combination of a solver and a grid, stacked and run by one program a shape.
+"""
 
 import dataclasses
 import functools

@@ -1,5 +1,6 @@
-"""Other libraries' samplers on the problems of the frontier, each handed the same denoiser and the same
-starts.
+"""Other libraries' samplers on the problems of the frontier.
+
+Each is handed the same denoiser and the same starts.
 
 A peer is a function (process, nfe) -> runs, or a line that says why it is left out. A run takes a model, (y,
 rho) -> E[x0] on y = x/alpha, and starts y [B, D] at the largest rho, and returns y where it ends. Libraries
@@ -72,7 +73,7 @@ def handed(process, n):
   return found
 
 
-# ---------------------------------------------------------------------------------------------------------------- diffusers
+# -------------------------------------------------------------------------------------------------- diffusers
 
 
 def level_table(process):
@@ -338,7 +339,7 @@ def diffusers_runs(process, nfe):
   return found
 
 
-# -------------------------------------------------------------------------------------------------------------- k-diffusion
+# ------------------------------------------------------------------------------------------------ k-diffusion
 
 
 @functools.cache
@@ -427,7 +428,7 @@ def k_diffusion_runs(process, nfe):
   return found
 
 
-# ------------------------------------------------------------------------------------------------------------------ diffrax
+# ---------------------------------------------------------------------------------------------------- diffrax
 
 
 @functools.cache
@@ -494,7 +495,7 @@ def diffrax_runs(process, nfe):
   return found
 
 
-# ----------------------------------------------------------------------------------------------------------------- together
+# --------------------------------------------------------------------------------------------------- together
 
 
 PEERS = {

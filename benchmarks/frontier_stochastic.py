@@ -1,5 +1,6 @@
-"""Stochastic samplers on the problems of the frontier: sliced Wasserstein distance of their samples to true
-ones.
+"""Stochastic samplers on the problems of the frontier.
+
+Sliced Wasserstein distance of their samples to true ones.
 
 The distance between true samples of the same numbers, on average, is the floor: a row of owner `floor`."""
 

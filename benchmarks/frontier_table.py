@@ -61,7 +61,8 @@ def line(rows):
       else None
     )
     if chosen:
-      text += f" (chosen on one half of the starts, judged on the other {chosen[0]['halves'][1] / chosen[1]['halves'][1]:.2f})"
+      other = chosen[0]["halves"][1] / chosen[1]["halves"][1]
+      text += f" (chosen on one half of the starts, judged on the other {other:.2f})"
   floor = best(rows, lambda o: o == "floor")
   if floor:
     text += f"  |  true samples {value(floor):.3g}"

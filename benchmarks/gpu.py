@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import configuration, data, solvers
-from diffusion.training import ema, model, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, sharding, step as steps
 
 # Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
 PEAKS = {
@@ -38,8 +38,7 @@ def parts_of(config):
   dataset = data.describe(
     "noise", data.Arrays(noise), data.Arrays(noise[:0]), split="noise only", num_classes=0
   )
-  make = lambda section: configuration.build(config[section], where=f"config.{section}")
-  return model.Parts(config, dataset, make("process"), make("network"), make("denoiser"))
+  return assembly.assemble(config, dataset)
 
 
 def flops(compiled):
@@ -57,12 +56,11 @@ def training(parts, batch_size, rounds):
   """Images/s and FLOP/s of the training step, and its time against that of the network's gradient alone."""
   config = parts.config
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
-  state = jax.jit(lambda: model.init_state(parts))()
+  state = jax.jit(lambda: assembly.init_state(parts))()
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   step = steps.make_step(
-    model.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    assembly.players_of(parts),
+    parts.roles,
     ema.half_lives(config.training.ema_half_life_images),
     mesh=mesh,
     state_sharding=places,
@@ -105,7 +103,7 @@ def training(parts, batch_size, rounds):
 def sampling(parts, params, batch_size, rounds):
   """Images/s of 50 steps of DPM-Solver++ 2M, beside 50 bare network calls."""
   solver = solvers.build("dpmpp_2m", parts.process, 50)
-  denoiser = model.denoiser(parts, params)
+  denoiser = assembly.denoiser(parts, params)
   x = jax.random.normal(jax.random.key(1), (batch_size, 32, 32, 3))
   times = 999.0 * jnp.asarray(solver.t[:-1])
 

@@ -17,16 +17,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import processes
-from diffusion.claims import inverse_problems
+from experiments.inverse_problems import posteriors
 
 
 def measure(args):
-  process, prior = processes.edm(sigma_min=0.01, sigma_max=20.0), inverse_problems.prior()
+  process, prior = processes.edm(sigma_min=0.01, sigma_max=20.0), posteriors.prior()
   count, points, steps = (500, 1, 20) if args.quick else (2000, 4, 100)
   rows = []
   for noise in (0.1,) if args.quick else (0.1, 0.5):
-    for name, (measurement, matrix) in inverse_problems.measurements(noise).items():
-      distances, calls = inverse_problems.distances(
+    for name, (measurement, matrix) in posteriors.measurements(noise).items():
+      distances, calls = posteriors.distances(
         process, prior, measurement, matrix, points=points, count=count, steps=steps
       )
       for method, found in distances.items():

@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion import configuration, solvers
-from diffusion.training import ema, model, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, optimizer, sharding, step as steps
 
 BATCH, STEPS = 64, 50
 TABLE_STEPS, TABLE_REPEATS = 16, 5  # of each table of the catalogue
@@ -37,7 +37,7 @@ def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
   if solver.nfe > calls:
     solver = solvers.build(name, process, max(4, calls * calls // solver.nfe))
   keys = jax.random.split(jax.random.key(0), BATCH) if solver.stochastic else None
-  denoiser = model.denoiser(parts, params)
+  denoiser = assembly.denoiser(parts, params)
   x, labels = batch["x"], batch["cond"]["label"]
   times = jnp.asarray(solver.t[:-1])
 
@@ -90,15 +90,13 @@ def every_table(parts, params, batch, quick):
 def step_pair(parts, state, batch):
   """(ours, by hand): training steps that take the state's buffers over."""
   config = parts.config
-  transform = optimizer.direction(config.optimizer)
   rate = optimizer.learning_rate(config.optimizer, BATCH, config.training.steps)
   averages = ema.half_lives(config.training.ema_half_life_images)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   ours = lambda: steps.make_step(
-    model.loss(parts),
-    transform,
-    rate,
+    assembly.players_of(parts),
+    parts.roles,
     averages,
     mesh=mesh,
     state_sharding=places,
@@ -187,8 +185,8 @@ def main():
   args = parser.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
   config = configuration.load(str(ROOT / "configs" / "digits_unet.py"))
-  parts = model.assemble(config)
-  state = jax.jit(lambda: model.init_state(parts))()
+  parts = assembly.assemble(config)
+  state = jax.jit(lambda: assembly.init_state(parts))()
   rng = np.random.default_rng(0)
   batch = {
     "x": jnp.asarray(rng.normal(size=(BATCH, *parts.dataset.shape)), jnp.float32),

@@ -23,7 +23,7 @@ import gpu
 import timing
 
 from diffusion import configuration, evaluation
-from diffusion.training import ema, loop, model, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, loop, sharding, step as steps
 
 OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse", "xla_backend_optimization_level": 0}
 METRICS = (
@@ -51,7 +51,7 @@ def trained(dtype, quick):
 
 
 def digits_unet():
-  return model.assemble(configuration.load(str(ROOT / "configs" / "digits_unet.py")))
+  return assembly.assemble(configuration.load(str(ROOT / "configs" / "digits_unet.py")))
 
 
 def cifar_unet():
@@ -65,18 +65,17 @@ def memory(parts, batch_size, remat=False, accumulate=1):
   """The compiler's account of one training step on one device, and the bytes of its state."""
   parts = parts._replace(network=parts.network.clone(remat=remat))
   config, mesh = parts.config, sharding.make_mesh(devices=jax.devices()[:1])
-  shapes = model.shape_state(parts)
+  shapes = assembly.shape_state(parts)
   step = steps.make_step(
-    model.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, batch_size, 1000),
+    assembly.players_of(parts),
+    parts.roles,
     ema.half_lives(config.training.ema_half_life_images),
     mesh=mesh,
     state_sharding=sharding.state_sharding(mesh, shapes),
     seed=0,
     accumulate=accumulate,
   )
-  compiled = step.lower(shapes, model.example_batch(parts, batch_size)).compile(OPTIONS)
+  compiled = step.lower(shapes, assembly.example_batch(parts, batch_size)).compile(OPTIONS)
   return compiled.memory_analysis(), sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 

@@ -1,5 +1,6 @@
-"""What each form of score matching costs: time and temporary memory of one gradient of an energy's
-parameters.
+"""The cost of each form of score matching.
+
+Time and temporary memory of one gradient of an energy's parameters.
 
 SM takes the trace exactly by D directional derivatives of the score, SSM one of them, forward over reverse;
 FD-SSM three values of the energy, DSM one score at noisy points, FD-DSM two energies. A dense network
@@ -17,7 +18,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import timing
 
-from diffusion.claims import score_matching
+from experiments.finite_difference import score_matching
 
 FORMS = ("SM", "SSM", "FD-SSM", "DSM", "FD-DSM")
 

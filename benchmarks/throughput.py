@@ -24,7 +24,7 @@ import timing
 
 from diffusion import configuration, data
 from diffusion.data import load
-from diffusion.training import model, sharding
+from diffusion.training import assembly, sharding
 
 UNET = dict(
   factory="networks.UNet",
@@ -101,8 +101,8 @@ class Plain:
 def measure(name, config, batch, steps, rounds):
   """Numbers of one network, printed as rows."""
   overhead.BATCH = batch
-  parts = model.assemble(config)
-  state = jax.jit(lambda: model.init_state(parts))()
+  parts = assembly.assemble(config)
+  state = jax.jit(lambda: assembly.init_state(parts))()
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params["model"]))
   records = load(parts.dataset.train, 1500)
   x = np.asarray(

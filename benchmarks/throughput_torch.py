@@ -1,5 +1,7 @@
-"""The two networks of benchmarks/throughput.py in PyTorch, layer for layer, and a minimal training loop
-around them."""
+"""The networks of benchmarks/throughput.py in PyTorch.
+
+The two are the same layer for layer; around them is a minimal training loop.
+"""
 
 import math
 

@@ -1,5 +1,7 @@
-"""The digits of `configs/digits.py` in colour, each in one random hue: a model to colourise with, in some
-minutes on a CPU."""
+"""The digits of `configs/digits.py` in colour, each in one random hue.
+
+A model to colourise with, in some minutes on a CPU.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,7 @@
-"""The digits of `configs/digits.py` with a small U-Net instead of the MLP: fewer parameters, slower on a
-CPU."""
+"""The digits of `configs/digits.py` with a small U-Net instead of the MLP.
+
+Fewer parameters, slower on a CPU.
+"""
 
 from ml_collections import ConfigDict
 

@@ -1,9 +1,10 @@
-"""The model of `configs/digits.py` distilled: every weight of guidance in one network, then 64 DDIM steps
-halved down to one (arXiv:2210.03142).
+"""The model of `configs/digits.py` distilled.
+
+Every weight of guidance in one network, then 64 DDIM steps halved down to one (arXiv:2210.03142).
 
 `:stage_one` learns from runs/digits, `:32` from runs/distilled/stage_one, `:16` from runs/distilled/32 and so
 on down to `:1`: train each into runs/distilled/NAME, or name the teacher's folder with
---config.teacher.workdir and --config.training.warm_start. Minutes on two CPU cores.
+--config.roles.teacher.run and --config.training.warm_start. Minutes on two CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -24,7 +25,8 @@ def get_config(stage="stage_one"):
   # solvers.grids.thinned).
   grid = dict(factory="solvers.grids.vp_time", t_min=0.0)
   config = digits.get_config()
-  config.teacher = ConfigDict(dict(workdir=before, ema=None, guided=first, interval=()))
+  around = (dict(factory="guidance.by_condition", interval=None),) if first else ()
+  config.roles = ConfigDict(dict(teacher=dict(run=before, ema=None, guidance=around)))
   config.network.update(
     dict(guidance_size=64, dropout=0.0)
   )  # a teacher's word is never noisy, so there is nothing to overfit

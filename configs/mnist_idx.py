@@ -1,5 +1,7 @@
-"""`configs/mnist.py` on MNIST's own files: `--config.data.path=FOLDER` with `*-images-idx3-ubyte[.gz]` and
-the labels beside them."""
+"""`configs/mnist.py` on MNIST's own files.
+
+`--config.data.path=FOLDER` with `*-images-idx3-ubyte[.gz]` and the labels beside them.
+"""
 
 from ml_collections import ConfigDict
 

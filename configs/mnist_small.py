@@ -1,4 +1,5 @@
-"""MNIST's own files with a residual MLP, for pictures in minutes on one CPU core:
+"""MNIST's own files with a residual MLP, for pictures in minutes on one CPU core.
+
 `--config.data.path=FOLDER`, see `configs/mnist_idx.py`.
 
 The network is narrower than an image, so it can not carry an image's noise to its output: it predicts the

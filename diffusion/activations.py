@@ -1,5 +1,6 @@
-"""Where a network's activations lie on many devices: a question that networks ask, and that whoever spreads
-the work answers.
+"""Placement of a network's activations on many devices.
+
+A question that networks ask, and that whoever spreads the work answers.
 
 Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless
 it is called inside `placing`; the training step calls it with the rule of `training.sharding`.
@@ -7,11 +8,13 @@ it is called inside `placing`; the training step calls it with the rule of `trai
 
 import contextlib
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 
-_rule: contextvars.ContextVar[Callable | None] = contextvars.ContextVar("placing", default=None)
+_rule: contextvars.ContextVar[Callable[[jax.Array], jax.Array] | None] = contextvars.ContextVar(
+  "placing", default=None
+)
 
 
 def placed(h: jax.Array) -> jax.Array:
@@ -25,7 +28,7 @@ def placed(h: jax.Array) -> jax.Array:
 
 
 @contextlib.contextmanager
-def placing(rule: Callable[[jax.Array], jax.Array]):
+def placing(rule: Callable[[jax.Array], jax.Array]) -> Iterator[None]:
   """A context in which a network that is traced lays its activations out by `rule`.
 
   >>> with placing(lambda h: -h):

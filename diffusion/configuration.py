@@ -10,7 +10,8 @@ import importlib.util
 import inspect
 import json
 import os
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import ml_collections
 
@@ -20,7 +21,7 @@ from diffusion.factories import arguments, build, closest, plain, resolve  # noq
 # ---- files and the command line ---------------------------------------------------------------
 
 
-def load(path: str, overrides=()) -> ml_collections.ConfigDict:
+def load(path: str, overrides: Iterable[tuple[str, str]] = ()) -> ml_collections.ConfigDict:
   """The config that a file makes, with overrides applied.
 
   Args:
@@ -36,6 +37,8 @@ def load(path: str, overrides=()) -> ml_collections.ConfigDict:
     listed = f"; {folder} has {', '.join(others)}" if others else ""
     raise UserError(f"--config={path}: no such file{closest(os.path.basename(file), others)}{listed}")
   spec = importlib.util.spec_from_file_location("config_file", file)
+  if spec is None or spec.loader is None:
+    raise UserError(f"--config={path}: a config is a Python file, so give one whose name ends in .py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
@@ -111,7 +114,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
   2000
   """
   *folders, last = key.split(".")
-  section = config
+  section: Any = config
   for depth, name in enumerate(folders):
     if not isinstance(section, ml_collections.ConfigDict) or name not in section:
       _unknown(key, section, name, folders[:depth])
@@ -128,7 +131,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
       section[last] = value
     return
   known = (
-    arguments(resolve(section["factory"], "config." + ".".join(folders))) if "factory" in section else {}
+    arguments(resolve(str(section["factory"]), "config." + ".".join(folders))) if "factory" in section else {}
   )
   if last not in known:
     _unknown(key, section, last, folders, known)
@@ -136,7 +139,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     section[last] = _literal(text)
 
 
-def _unknown(key, section, name, folders, more=()):
+def _unknown(key: str, section: Any, name: str, folders: list[str], more: Iterable[str] = ()) -> NoReturn:
   if not isinstance(section, ml_collections.ConfigDict):
     raise UserError(
       f"unknown config key --config.{key}: config.{'.'.join(folders)} is a value, not a section"
@@ -148,7 +151,7 @@ def _unknown(key, section, name, folders, more=()):
   )
 
 
-def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
+def split_overrides(argv: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
   """Takes the `--config.key=value` (or `--config.key value`) out of a command line; returns them and the
   rest.
 
@@ -173,7 +176,7 @@ def split_overrides(argv) -> tuple[list[tuple[str, str]], list[str]]:
 # ---- saving and comparing ---------------------------------------------------------------------
 
 
-def to_json(config) -> str:
+def to_json(config: Any) -> str:
   """The config as JSON text, two spaces deep."""
   return json.dumps(plain(config), indent=2) + "\n"
 
@@ -193,7 +196,7 @@ def from_json(text: str) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(tuples(json.loads(text)))
 
 
-def flatten(config, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
   """Dotted key -> value, as JSON would give it back.
 
   >>> flatten(dict(a=dict(b=1, c=(2,)), d=None))
@@ -208,7 +211,7 @@ def flatten(config, prefix: str = "") -> dict[str, Any]:
   return found
 
 
-def differences(old, new, ignore=()) -> list[tuple[str, Any, Any]]:
+def differences(old: Any, new: Any, ignore: Iterable[str] = ()) -> list[tuple[str, Any, Any]]:
   """(key, old value, new value) for every key that differs; keys at or under `ignore` may.
 
   >>> differences(dict(a=1, b=dict(c=2)), dict(a=1, b=dict(c=3)))
@@ -224,3 +227,16 @@ def differences(old, new, ignore=()) -> list[tuple[str, Any, Any]]:
     for key in keys
     if old.get(key, absent) != new.get(key, absent)
   ]
+
+
+def check_keys(section: Mapping, allowed: Sequence[str], where: str) -> None:
+  """Raises UserError for a key that a section does not have, with the closest one.
+
+  >>> check_keys(dict(stesp=3), ("steps", "seed"), "config.training")
+  Traceback (most recent call last):
+  ...
+  diffusion.errors.UserError: unknown key config.training.stesp (did you mean 'steps'?); it has steps, seed
+  """
+  for key in section:
+    if key not in allowed:
+      raise UserError(f"unknown key {where}.{key}{closest(key, allowed)}; it has {', '.join(allowed)}")

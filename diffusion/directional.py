@@ -1,14 +1,18 @@
-"""Derivatives of f along a line, d^k/dh^k f(x + h v) at h = 0, of any order: by nested forward mode, or by
-differences.
+"""Derivatives along a line, d^k/dh^k f(x + h v) at h = 0, of any order.
+
+By nested forward mode, or by differences.
 
 Forward mode never forms a gradient, a Jacobian or a Hessian; differences need f alone, all points at once.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from diffusion.precision import sum_rows
 
@@ -17,7 +21,9 @@ KINDS = ("rademacher", "gaussian", "sphere")
 WIDTH = 16  # derivatives taken at once
 
 
-def derivatives(f, x, v, order: int = 1, *, method: str = "jvp"):
+def derivatives(
+  f: Callable[[jax.Array], Any], x: jax.Array, v: jax.Array, order: int = 1, *, method: str = "jvp"
+) -> tuple[Any, ...]:
   """(f, f', ..., f^(order)) at x along v, exactly.
 
   Args:
@@ -79,7 +85,9 @@ def _taylor(f, x, v, order):
   )
 
 
-def differences(f, x, v, order: int = 1, *, step: float):
+def differences(
+  f: Callable[[jax.Array], Any], x: jax.Array, v: jax.Array, order: int = 1, *, step: float | jax.Array
+) -> tuple[Any, ...]:
   """(f, f', ..., f^(order)) at x along v from order + 1 values of f on a symmetric, equally spaced stencil.
 
   Points are x + step v (j - order / 2), j = 0..order, evaluated together (arXiv:2007.03317). The error of
@@ -109,7 +117,9 @@ def differences(f, x, v, order: int = 1, *, step: float):
   return tuple(derivative(k) for k in range(order + 1))
 
 
-def random_directions(key, shape, kind: str, dtype=jnp.float32):
+def random_directions(
+  key: jax.Array, shape: tuple[int, ...], kind: str, dtype: DTypeLike = jnp.float32
+) -> jax.Array:
   """Independent directions with E v v^T = I, [num, ...]: signs, normal, or uniform on the sphere of radius
   sqrt(D).
 
@@ -130,7 +140,7 @@ def random_directions(key, shape, kind: str, dtype=jnp.float32):
   return (rows / length).reshape(shape)
 
 
-def trace(derivative, x, *, width: int = WIDTH):
+def trace(derivative: Callable[[jax.Array], jax.Array], x: jax.Array, *, width: int = WIDTH) -> jax.Array:
   """The trace of a linear map given by its action on tangents shaped like x, [B] in at least float32: one
   derivative a dimension.
 
@@ -154,7 +164,7 @@ def trace(derivative, x, *, width: int = WIDTH):
   return jnp.sum(jax.lax.map(diagonal, jnp.arange(size), batch_size=min(width, size)), axis=0)
 
 
-def stencil(order: int):
+def stencil(order: int) -> tuple[np.ndarray, np.ndarray]:
   """(offsets [P], weights [P, P]) with P = order + 1: row k of the weights gives the k-th derivative for step
   one.
 
@@ -170,7 +180,7 @@ def stencil(order: int):
   return offsets, weights
 
 
-def check_line(x, v, order):
+def check_line(x: jax.Array, v: jax.Array, order: int) -> None:
   """Raises ValueError unless x and v are alike and the order is a whole number, zero or more."""
   if not isinstance(order, int) or order < 0:
     raise ValueError(f"the order of a derivative is a whole number, 0 or more, got {order!r}")

@@ -11,7 +11,7 @@ import numpy as np
 from diffusion import configuration, likelihood, metrics, pictures, sampling, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
-from diffusion.training import logging, model, state as states, student
+from diffusion.training import assembly, logging, sinks, state as states
 
 EVALUATION_KEYS = ("num_samples", "batch", "seed", "held_out", "own")
 # Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
@@ -30,7 +30,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
 
   The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers,
   which are kept beside the others as `own`; it may draw pictures too. A run that learned something else than
-  a denoiser has these, its held-out loss and its costs.
+  a denoiser has these, its held-out loss and its costs. All goes to the run's sinks too.
 
   Args:
     workdir: folder of the run; gets metrics.json, samples.png, loss.png and, for images, trajectory.png.
@@ -42,8 +42,9 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
     The metrics as a dict of JSON types.
   """
   run = open_run(workdir, checkpoint, ema)
+  tell_sinks = sinks.of_evaluation(run.config, workdir)
   section = dict(run.config.get("evaluation", {}))
-  model.check_keys(section, EVALUATION_KEYS, "config.evaluation")
+  configuration.check_keys(section, EVALUATION_KEYS, "config.evaluation")
   found = (
     _of_samples(run, workdir, section, quiet, sampler)
     if run.parts.parameterization is not None
@@ -52,6 +53,7 @@ def evaluate_run(workdir, *, checkpoint=None, ema=None, quiet=False, **sampler) 
   if section.get("own"):
     found["own"] = configuration.build(section["own"], run, workdir, where="config.evaluation.own")
   _write_json(os.path.join(workdir, "metrics.json"), found)
+  tell_sinks(run.step, found)
   return found
 
 
@@ -116,10 +118,7 @@ def _of_samples(run, workdir, section, quiet, sampler) -> dict:
     found["held_out_loss"] = held_out_loss(run, held, most)
     # The probability flow needs a denoiser at all times and without guidance: a student of steps is none, nor
     # is what starts at some weight.
-    if (
-      student.own_solver(run.config.loss, run.denoiser.process) is None
-      and not (student.guidance_range(run.config.loss) or (0.0,))[0]
-    ):
+    if run.objective.denoises and not run.objective.conditions.get("guidance", (0.0,))[0]:
       found.update(held_out_likelihood(run, held, most))
   draw_pictures(workdir, run, denoiser, solver, stored, samples.labels, train, held, found)
   return found
@@ -169,18 +168,18 @@ def held_out_loss(run, held, most=MOST_HELD_OUT) -> float:
   With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition
   dropout included, is that of training.
   """
-  loss = model.loss(run.parts)
+  player = assembly.model_player(run.parts)
   batch = _model_batch(run, held, most)
-  params = {**run.state.params, **run.state.loss_state.get("fixed", {}), "model": run.params}
+  params, state = player.inputs(run.state, model=run.params)
 
   @jax.jit
   def value(params, state, batch, passes):
-    one = lambda number: loss(
+    one = lambda number: player.loss(
       params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False
     )[0]
     return jnp.mean(jax.lax.map(one, passes))
 
-  return float(value(params, run.state.loss_state, batch, jnp.arange(LOSS_PASSES)))
+  return float(value(params, state, batch, jnp.arange(LOSS_PASSES)))
 
 
 def held_out_likelihood(run, held, most=MOST_HELD_OUT) -> dict:

@@ -4,7 +4,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import ml_collections
@@ -12,7 +12,7 @@ import ml_collections
 from diffusion.errors import UserError
 
 
-def closest(name: str, allowed) -> str:
+def closest(name: str, allowed: Iterable[Any]) -> str:
   """' (did you mean 'x'?)' for the nearest allowed name, or nothing.
 
   >>> closest("stesp", ["steps", "seed"])
@@ -32,7 +32,7 @@ def _module(path: str):
     raise
 
 
-def resolve(path: str, where: str = "config"):
+def resolve(path: str, where: str = "config") -> Any:
   """The object a dotted path names: inside `diffusion` first, else any importable module.
 
   Raises UserError with the closest name if there is no such object.
@@ -66,7 +66,7 @@ def resolve(path: str, where: str = "config"):
   )
 
 
-def arguments(factory) -> dict[str, inspect.Parameter]:
+def arguments(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
   """The arguments a factory takes, by name; those Flax adds to every module are left out."""
   found = {
     name: argument
@@ -74,11 +74,12 @@ def arguments(factory) -> dict[str, inspect.Parameter]:
     if not name.startswith("_")
   }
   if inspect.isclass(factory):
-    found.pop("parent", None), found.pop("name", None)
+    found.pop("parent", None)
+    found.pop("name", None)
   return found
 
 
-def plain(section):
+def plain(section: Any) -> Any:
   """A section as a plain dict; anything else as it is."""
   return section.to_dict() if isinstance(section, ml_collections.ConfigDict) else section
 
@@ -94,7 +95,13 @@ def _value(value, where):
   return value
 
 
-def build(section: Mapping, *positional, where: str = "config", without=(), **given) -> Any:
+def build(
+  section: Mapping[str, Any],
+  *positional: Any,
+  where: str = "config",
+  without: Iterable[str] = (),
+  **given: Any,
+) -> Any:
   """Calls the factory a section names with the section's other keys; nested sections are built first.
 
   Args:
@@ -112,7 +119,8 @@ def build(section: Mapping, *positional, where: str = "config", without=(), **gi
   >>> build(dict(factory="fractions.Fraction", denomimator=4), 3)
   Traceback (most recent call last):
   ...
-  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean 'denominator'?); it takes numerator, denominator
+  diffusion.errors.UserError: config: 'fractions.Fraction' has no argument 'denomimator' (did you mean
+  'denominator'?); it takes numerator, denominator
   """
   section = plain(section)
   if not isinstance(section, Mapping) or not isinstance(section.get("factory"), str):

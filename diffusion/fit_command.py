@@ -1,7 +1,12 @@
-"""What `sample.py --fit` does: fits a sampler to a trained run, guidance included, and saves it beside the
-checkpoint."""
+"""`sample.py --fit`: a sampler fitted to a trained run.
 
+Guidance is included, and the sampler is saved beside the checkpoint.
+"""
+
+import argparse
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +20,7 @@ NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
 
 
-def run(args, sampler) -> str:
+def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   """Fits as the command line asks; returns the sentences that say what was done.
 
   Args:
@@ -94,7 +99,10 @@ def run(args, sampler) -> str:
     improved=found.improved,
   )
   solvers.save(path, table, process, notes)
-  return f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with --solver={path}"
+  return (
+    f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with "
+    f"--solver={path}"
+  )
 
 
 def _bar(quiet):

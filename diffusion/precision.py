@@ -1,10 +1,15 @@
-"""What must not be computed in half precision: losses, sums over dimensions, softmax, logarithms, time
-embeddings."""
+"""Arithmetic that must not be done in half precision.
 
+Losses, sums over dimensions, softmax, logarithms, time embeddings.
+"""
+
+import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
 
 
-def at_least_single(dtype) -> jnp.dtype:
+def at_least_single(dtype: DTypeLike) -> np.dtype:
   """float64 for float64, float32 for anything narrower.
 
   >>> at_least_single("bfloat16"), at_least_single("float64")
@@ -13,7 +18,7 @@ def at_least_single(dtype) -> jnp.dtype:
   return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
 
 
-def sum_rows(values):
+def sum_rows(values: jax.Array) -> jax.Array:
   """The sum over everything but the batch, in at least float32: [B, ...] -> [B].
 
   >>> sum_rows(jnp.ones((2, 3, 4), jnp.bfloat16))

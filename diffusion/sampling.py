@@ -6,11 +6,13 @@ and to rounding across batch sizes and device counts.
 """
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffusion import solvers
 from diffusion.errors import UserError
@@ -29,16 +31,18 @@ class Samples(NamedTuple):
       itself.
   """
 
-  x: Any
-  labels: Any
+  x: np.ndarray
+  labels: np.ndarray | None
   nfe: int | float
   forward_passes: int | float
-  trajectory: Any = None
-  evaluations: Any = None
+  trajectory: np.ndarray | None = None
+  evaluations: np.ndarray | None = None
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
-def draw_noise(process, seed, indices, shape):
+def draw_noise(
+  process: Any, seed: ArrayLike, indices: jax.Array, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
   """Initial noise [B, ...] and solver keys [B], each from (seed, index)."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
   noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
@@ -47,18 +51,18 @@ def draw_noise(process, seed, indices, shape):
 
 
 def generate(
-  denoiser,
-  solver,
-  shape,
-  num,
+  denoiser: Any,
+  solver: Any,
+  shape: Sequence[int],
+  num: int,
   *,
-  seed=0,
-  first=0,
-  labels=None,
-  batch=64,
-  place=None,
-  trajectory=False,
-  progress=None,
+  seed: int = 0,
+  first: int = 0,
+  labels: Callable[[np.ndarray], ArrayLike] | None = None,
+  batch: int = 64,
+  place: Callable[[jax.Array], jax.Array] | None = None,
+  trajectory: bool = False,
+  progress: Callable[[int], Any] | None = None,
 ) -> Samples:
   """Draws samples `first` to `first + num - 1` of the endless sequence that a seed defines.
 

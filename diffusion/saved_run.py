@@ -6,14 +6,14 @@ import jax
 
 from diffusion import configuration, guidance, solvers
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, model, sharding, student, workdir as workdirs
+from diffusion.training import assembly, checkpoints, sharding, teacher, workdir as workdirs
 
 
 class SavedRun(NamedTuple):
   """What a workdir holds.
 
   Attributes:
-    parts: config, data set, process, network, parameterisation (`training.model.Parts`).
+    parts: config, data set, process, network, parameterisation (`training.assembly.Parts`).
     state: the train state of the checkpoint.
     params: the averaged weights, or those that were asked for.
     denoiser: the network with them as a denoiser, with every view that the network states.
@@ -29,8 +29,14 @@ class SavedRun(NamedTuple):
   mesh: Any
 
   @property
-  def config(self):
+  def config(self) -> Any:
+    """The run's config."""
     return self.parts.config
+
+  @property
+  def objective(self) -> Any:
+    """The objective that trained the model, with what it states (`losses.Objective`)."""
+    return assembly.model_player(self.parts).loss.objective
 
   def place(self, array):
     """A [batch, ...] array split over the devices."""
@@ -57,9 +63,9 @@ def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
     raise UserError(
       f"no checkpoint in {folder}: train first with python train.py --config=... --workdir={workdir}"
     )
-  parts = model.assemble(config)
+  parts = assembly.assemble(config)
   mesh = mesh or sharding.make_mesh()
-  shapes = model.shape_state(parts)
+  shapes = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes)
   template = jax.tree.map(
     lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
@@ -68,8 +74,8 @@ def open_run(workdir, checkpoint=None, ema=None, mesh=None) -> SavedRun:
   return SavedRun(
     parts,
     state,
-    model.trained_params(parts, state, ema),
-    model.trained_denoiser(parts, state, ema),
+    assembly.trained_params(parts, state, ema),
+    assembly.trained_denoiser(parts, state, ema),
     checkpoints.read_meta(path)["step"],
     mesh,
   )
@@ -92,7 +98,7 @@ def make_sampler(run: SavedRun, **changes):
   """
   if run.parts.parameterization is None:
     raise UserError(
-      f"this run's network gives {', '.join(model.own_views(run.parts.network))} and no posterior mean, so no "
+      f"this run's network gives {', '.join(assembly.own_views(run.parts.network))} and no posterior mean, so no "
       "solver samples from it: "
       "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and ask its denoiser"
     )
@@ -100,20 +106,21 @@ def make_sampler(run: SavedRun, **changes):
   name = section.get("solver", "dpmpp_2m")
   process, denoiser = run.denoiser.process, run.denoiser
   solver = (
-    _saved_solver(name, process, changes) if str(name).endswith(".npz") else model.solver(section, process)
+    _saved_solver(name, process, changes) if str(name).endswith(".npz") else assembly.solver(section, process)
   )
   # What a student of steps says at one of its times is where that step should end. At other times, or in
   # another solver's formula, it is neither that nor a mean, and more steps make samples worse. Nobody who
   # asks for more steps wants that, so it is an error and not a warning.
-  own = student.own_solver(run.config.loss, process)
-  if own is not None and not student.same_solver(solver, own):
+  objective = run.objective
+  own = teacher.own_solver(objective, process)
+  if own is not None and not teacher.same_solver(solver, own):
     raise UserError(
       f"this run is a student of {own.nfe} {own.name} steps and knows no other times: leave out --solver, "
       "--steps, --grid and --option; for other numbers "
-      f"of steps sample the run it learned from ({run.config.teacher.workdir}) or distil another"
+      f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
   weight, interval = section.get("guidance") or 0.0, section.get("interval")
-  learned = student.guidance_range(run.config.loss)
+  learned = objective.conditions.get("guidance")
   if learned is not None:
     return _with_learned(denoiser, float(weight), interval, learned), solver
   if weight:

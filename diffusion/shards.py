@@ -1,7 +1,8 @@
 """Many samples as many files of a fixed number each, written by any number of processes, at any time.
 
     samples/manifest.json               what was asked for: checkpoint, sampler, seed, size of a shard
-            000000000-000008191.npz     stored [n, ...], index [n], with classes label [n], and the digest of the manifest
+            000000000-000008191.npz     stored [n, ...], index [n], with classes label [n], and the digest of
+                                        the manifest
 
 A file appears under its name when it is whole. Its name says which samples it holds, and sample i depends on
 (seed, i) alone, so who writes it and when makes no difference, and what is there already need not be made
@@ -13,6 +14,8 @@ import json
 import os
 import re
 import zipfile
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +44,7 @@ def plan(first: int, num: int, size: int, process: int = 0, processes: int = 1) 
   return whole[process::processes]
 
 
-def claim(folder: str, command: dict, num: int) -> str:
+def claim(folder: str, command: dict[str, Any], num: int) -> str:
   """Makes the folder and its manifest, or checks that what it holds belongs to the same command.
 
   Args:
@@ -126,7 +129,7 @@ def problem(path: str, first: int, count: int, digest: str) -> str | None:
   return None
 
 
-def write(path: str, digest: str, **arrays) -> None:
+def write(path: str, digest: str, **arrays: Any) -> None:
   """Writes a shard beside its place and renames it when it is on the disk."""
   with open(path + ".tmp", "wb") as file:
     np.savez(file, command=np.array(digest), **arrays)
@@ -135,19 +138,19 @@ def write(path: str, digest: str, **arrays) -> None:
   os.replace(path + ".tmp", path)
 
 
-def read(folder: str):
+def read(folder: str) -> Iterator[dict[str, np.ndarray]]:
   """The shards of a folder in the order of their indices, as dicts of arrays, one after another.
 
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
   ...   digest = claim(folder, {"first": 0, "size": 2, "seed": 0}, num=3)
   ...   for first, count in plan(0, 3, 2):
-  ...     write(os.path.join(folder, name(first, count)), digest, stored=np.zeros((count, 1)), index=first + np.arange(count))
+  ...     path, index = os.path.join(folder, name(first, count)), first + np.arange(count)
+  ...     write(path, digest, stored=np.zeros((count, 1)), index=index)
   ...   [shard["index"].tolist() for shard in read(folder)]
   [[0, 1], [2]]
   """
-  for found in sorted(
-    filter(NAME.fullmatch, os.listdir(folder)), key=lambda found: int(NAME.fullmatch(found).group(1))
-  ):
-    with np.load(os.path.join(folder, found)) as arrays:
+  names = filter(None, map(NAME.fullmatch, os.listdir(folder)))
+  for found in sorted(names, key=lambda found: int(found.group(1))):
+    with np.load(os.path.join(folder, found.string)) as arrays:
       yield {key: arrays[key] for key in arrays.files if key != "command"}

@@ -1,10 +1,15 @@
-"""What `sample.py --shards` does: one process's part of many samples, as files, going on where it or another
-process stopped."""
+"""`sample.py --shards`: many samples as files.
 
+One process's part of them, going on where it or another process stopped.
+"""
+
+import argparse
 import hashlib
 import json
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,11 +18,11 @@ from diffusion import sampling, shards
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
-from diffusion.saved_run import make_sampler, open_run, sampler_section
+from diffusion.saved_run import SavedRun, make_sampler, open_run, sampler_section
 from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
 
 
-def run(args, sampler, process: int = 0, processes: int = 1) -> str:
+def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, processes: int = 1) -> str:
   """Writes the shards of one process that are not there yet; returns the sentence that says what was done.
 
   Args:
@@ -96,7 +101,7 @@ def run(args, sampler, process: int = 0, processes: int = 1) -> str:
   )
 
 
-def command_of(args, sampler, opened) -> dict:
+def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: SavedRun) -> dict[str, Any]:
   """All that decides the samples: which weights, which sampler, which sequence, in files of which size."""
   folder = checkpoints.path_of(workdirs.checkpoints(args.workdir), opened.step)
   with open(os.path.join(folder, "digests.json")) as file:

@@ -32,8 +32,9 @@ Every picture on this page was made by the command beside it; all of them, and t
 python docs/gallery.py --digits=runs/digits --color=runs/digits_color --mnist=runs/mnist
 ```
 
-The models are small and were trained on a CPU: the first in a few minutes by the main command of the README, the second on the same digits in
-colour, the third on MNIST's own files (10,000 images are enough: `t10k-images-idx3-ubyte.gz` and its labels) by
+The models are small and were trained on a CPU: the first in a few minutes by the main command of the README,
+the second on the same digits in colour, the third on MNIST's own files (10,000 images are enough:
+`t10k-images-idx3-ubyte.gz` and its labels) by
 
 ```bash
 python train.py --config=configs/digits.py --workdir=runs/digits
@@ -196,7 +197,7 @@ CLAIMED = [
     "guides and the best level, 0.75 here. "
     "The curve says realistic and not correct: so little is left of the digits in four by four greys that of "
     "the five examples only the 6 is one again.",
-    "python reproduce.py configs/sdedit/digits.py",
+    "python reproduce.py experiments/sdedit/digits.py",
   ),
   Picture(
     "../posterior_covariance",
@@ -207,7 +208,7 @@ CLAIMED = [
     "the training digits as the only possible ones that leads from one digit to another (fourth row: a 1 and "
     "a 9); the denoiser's directions are blurrier "
     "and resemble the exact ones only roughly.",
-    "python reproduce.py configs/high_order/digit_uncertainty.py",
+    "python reproduce.py experiments/high_order/digit_uncertainty.py",
   ),
 ]
 
@@ -255,15 +256,15 @@ def guides(folder, digits):
   seam.png (where to mend them)."""
   from PIL import Image
 
-  from diffusion.claims.sdedit import strokes
   from diffusion.data import load
   from diffusion.saved_run import open_run
 
   dataset = open_run(digits).parts.dataset
   held = load(dataset.held_out)
   x, label = np.asarray(held["x"]), np.asarray(held["label"])
-  crude = np.asarray(strokes(np.asarray(x[:6], np.float32) / 8.0 - 1.0, 2, 4))
-  np.savez(folder / "guides.npz", stored=np.round((crude + 1.0) * 8.0).astype(np.uint8))
+  means = np.asarray(x[:6], np.float32).reshape(6, 4, 2, 4, 2, 1).mean((2, 4))
+  crude = (np.round(means * 3.0 / 16.0) * 16.0 / 3.0).repeat(2, axis=1).repeat(2, axis=2)  # in four greys
+  np.savez(folder / "guides.npz", stored=np.round(crude).astype(np.uint8))
   one = lambda digit, number: x[np.flatnonzero(label == digit)[number]]
   pairs = [(one(7, 0), one(2, 0)), (one(5, 1), one(6, 1)), (one(9, 2), one(3, 2)), (one(0, 0), one(8, 1))]
   glued = np.stack([np.concatenate([top[:4], bottom[4:]]) for top, bottom in pairs])

@@ -11,7 +11,10 @@ import pytest
 # Nearly all the time of the tests is compilation of small programs that run once, so they are compiled with
 # few optimisations. XLA aborts on a flag that it does not know: each version's own are named, and a version
 # not seen yet compiles as users' programs do.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
+QUICK = (
+  "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+  "--xla_cpu_parallel_codegen_split_count=1"
+)
 FLAGS = {(0, 10): QUICK + " --xla_cpu_use_fusion_emitters=false", (0, 12): QUICK}
 if "PYTEST_XDIST_WORKER" not in os.environ and "XLA_FLAGS" not in os.environ:
   version = tuple(int(part) for part in importlib.metadata.version("jaxlib").split(".")[:2])

@@ -1,5 +1,7 @@
-"""The CIFAR-10 configs of Score SDE: every one is built, and its network counted against the published
-architecture."""
+"""The CIFAR-10 configs of Score SDE.
+
+Every one is built, and its network counted against the published architecture.
+"""
 
 import functools
 import json
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 
 from diffusion import configuration, data
-from diffusion.training import ema, model, optimizer, sharding, step as steps
+from diffusion.training import assembly, ema, sharding, step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # as it is for `python train.py`
@@ -146,7 +148,7 @@ def test_every_part_is_built(name):
     configuration.build(section)
   section = config.sampler
   # 1000 evaluations of the predictor, and as many of the corrector on VE.
-  solver = model.solver(section, process)
+  solver = assembly.solver(section, process)
   assert solver.nfe == (2000 if kind == "ve" else 1000)
   json.dumps(config.to_dict())
 
@@ -162,7 +164,7 @@ def test_the_network_is_handed_the_published_clock(name):
     t = rungs / 1000
     want = 1000 - rungs if name.startswith("ve_") else rungs - 1
   t = jnp.asarray(t, jnp.float32)
-  np.testing.assert_allclose(view.clock(process.marginal(t), t), want, rtol=1e-5, atol=1e-3)
+  np.testing.assert_allclose(view.clock(process, t), want, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.standard_promotion  # optax
@@ -177,20 +179,19 @@ def test_step_is_lowered(name):
   config = load(name)
   noise = data.Arrays(np.zeros((8, 32, 32, 3), np.uint8))
   dataset = data.describe("noise", noise, noise, split="noise", num_classes=0)
-  parts = model.Parts(config, dataset, part(name, "process"), part(name, "network"), part(name, "denoiser"))
+  parts = assembly.assemble(config, dataset)
   mesh = sharding.make_mesh()
-  state = model.shape_state(parts)
+  state = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, state)
   step = steps.make_step(
-    model.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, 128, config.training.steps),
+    assembly.players_of(parts),
+    parts.roles,
     ema.half_lives(config.training.ema_half_life_images),
     mesh=mesh,
     state_sharding=places,
     seed=0,
   )
-  lowered = step.lower(state, model.example_batch(parts, 16))
+  lowered = step.lower(state, assembly.example_batch(parts, 16))
   after, metrics = lowered.out_info
   assert jax.tree.map(lambda leaf: leaf.shape, after) == jax.tree.map(lambda leaf: leaf.shape, state)
   assert {"loss", "grad_norm", "learning_rate"} <= set(metrics)

@@ -157,6 +157,12 @@ def test_load_variants_and_mistakes(tmp_path):
     configuration.load(str(file))
 
 
+def test_a_config_without_its_ending_is_refused(tmp_path):
+  (tmp_path / "one").write_text("def get_config():\n  return None\n")
+  with pytest.raises(UserError, match=r"a config is a Python file, so give one whose name ends in \.py"):
+    configuration.load(str(tmp_path / "one"))
+
+
 def test_split_overrides_needs_a_value():
   with pytest.raises(UserError, match="needs a value"):
     configuration.split_overrides(["--config.seed", "--workdir=x"])

@@ -1,5 +1,7 @@
-"""Directional derivatives: exact ones against closed forms and each other, differences at the order they
-claim."""
+"""Directional derivatives.
+
+Exact ones against closed forms and each other, differences at the order they claim.
+"""
 
 import jax
 import jax.numpy as jnp

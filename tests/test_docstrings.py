@@ -1,4 +1,4 @@
-"""Every example in a docstring of the package runs."""
+"""Every example in a docstring of the package and of the experiments runs."""
 
 import doctest
 import importlib
@@ -7,8 +7,16 @@ import pkgutil
 import pytest
 
 import diffusion
+import experiments
 
-MODULES = ["diffusion"] + [module.name for module in pkgutil.walk_packages(diffusion.__path__, "diffusion.")]
+MODULES = [
+  name
+  for package in (diffusion, experiments)
+  for name in (
+    package.__name__,
+    *(module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")),
+  )
+]
 
 
 @pytest.mark.standard_promotion

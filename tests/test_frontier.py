@@ -1,5 +1,7 @@
-"""The frontier benchmark: its denoisers are the oracles', its exact solution is exact, its rows say what they
-must."""
+"""The frontier benchmark.
+
+Its denoisers are the oracles', its exact solution is exact, its rows say what they must.
+"""
 
 import json
 import pathlib

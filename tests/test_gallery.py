@@ -1,5 +1,7 @@
-"""The gallery: the page is the one that its script writes, and what it measures of hues is right where these
-are known."""
+"""The gallery.
+
+The page is the one that its script writes, and what it measures of hues is right where these are known.
+"""
 
 import importlib.util
 import pathlib

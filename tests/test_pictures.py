@@ -1,5 +1,7 @@
-"""Pictures are written whole, hold what they were given at the right place, and refuse what they cannot
-show."""
+"""Pictures.
+
+They are written whole, hold what they were given at the right place, and refuse what they cannot show.
+"""
 
 import os
 import sys

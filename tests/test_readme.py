@@ -67,7 +67,9 @@ def test_marked_commands_run(page, commands, tmp_path):
   ]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+  "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"], ids=lambda p: p.name
+)
 def test_pages_name_files_that_exist(page):
   """Every path in back-ticks exists, from the root, in the package, or beside the page."""
   roots = (ROOT, ROOT / "diffusion", page.parent)

@@ -1,5 +1,7 @@
-"""The ledger: claims are checked, measured, compared and merged; the command says what it does and mends
-nothing silently."""
+"""The ledger and its command.
+
+Claims are checked, measured, compared and merged; the command says what it does and mends nothing silently.
+"""
 
 import importlib.util
 import json
@@ -9,9 +11,10 @@ import sys
 
 import pytest
 
-from diffusion import ledger, measuring, reproduction
+from diffusion import factories
 from diffusion.errors import UserError
 from diffusion.training import command
+from experiments import ledger, parallel, reproduction
 
 ROOT = pathlib.Path(__file__).parents[1]
 MEASURE = """
@@ -35,7 +38,7 @@ def get_config({signature}):
 def config(folder, name, value=2.0, measure="ledger_measure.noisy", signature="", variants=(), **claim):
   """Writes a config that claims; the measured values are value - 1, value, value + 1."""
   claim = dict(source="arXiv:0000.00000", metric="value", true=2.0, tolerance=0.1) | claim
-  path = folder / "configs" / "paper" / f"{name}.py"
+  path = folder / "experiments" / "paper" / f"{name}.py"
   path.parent.mkdir(parents=True, exist_ok=True)
   text = CONFIG.format(signature=signature, measure=measure, value=value, claim=claim)
   path.write_text((f"VARIANTS = {tuple(variants)!r}\n" if variants else "") + text)
@@ -59,10 +62,12 @@ def run(*patterns, **options):
 def test_a_claim_is_measured_with_three_seeds_and_written_for_people_and_programs(folder):
   config(folder, "right", unit="nats", reported=2.05, reported_sure=False, note="a remark")
   config(folder, "wrong", value=5.0)
-  (folder / "configs" / "silent.py").write_text("# makes no claim\ndef get_config(): return {}\n")
+  (folder / "experiments" / "silent.py").write_text("# makes no claim\ndef get_config(): return {}\n")
   new, said = run()
   assert (
-    "skipped 1 without a claim: configs/silent.py" in said and "wrong" in said and "NOT reproduced" in said
+    "skipped 1 without a claim: experiments/silent.py" in said
+    and "wrong" in said
+    and "NOT reproduced" in said
   )
   saved = json.loads((folder / "docs" / "ledger.json").read_text())
   assert saved == new and [one["reproduced"] for one in saved] == [True, False]
@@ -82,13 +87,13 @@ def test_a_claim_is_measured_with_three_seeds_and_written_for_people_and_program
   }
   assert wanted <= set(right)
   assert (right["config"], right["measured"], right["spread"], right["seeds"]) == (
-    "configs/paper/right.py",
+    "experiments/paper/right.py",
     2.0,
     1.0,
     3,
   )
   page = (folder / "docs" / "ledger.md").read_text()
-  assert "| `configs/paper/right.py` | value (nats) | 2.05? | 2 | 2 ± 1 | 0.1 | yes |" in page
+  assert "| `experiments/paper/right.py` | value (nats) | 2.05? | 2 | 2 ± 1 | 0.1 | yes |" in page
   assert "**no**" in page and "- value: a remark" in page and "1 of 2 claims hold" in page
 
 
@@ -103,7 +108,7 @@ def test_only_what_ran_is_replaced_and_deleted_metrics_go(folder):
     ("/first.py", "value"),
     ("second.py", "other"),
   ]
-  assert "[1/1] configs/paper/second.py" in said
+  assert "[1/1] experiments/paper/second.py" in said
 
 
 def test_slow_measurements_run_once_and_numbers_of_seeds_are_obeyed(folder, monkeypatch):
@@ -128,7 +133,7 @@ def test_the_fast_subset_writes_nothing_and_check_notices_what_was_lost(folder):
   assert caught.value.code == 1 and ledger.read("kept")[0]["measured"] == 2.0  # it only compared
 
 
-@pytest.mark.skipif(len(measuring.available()) < 2, reason="one core is one job")
+@pytest.mark.skipif(len(parallel.available_cores()) < 2, reason="one core is one job")
 def test_two_at_a_time_write_what_one_after_another_writes(folder):
   for name, value in (("right", 2.0), ("wrong", 5.0), ("third", 2.05)):
     config(folder, name, value=value)
@@ -145,10 +150,10 @@ def test_two_at_a_time_write_what_one_after_another_writes(folder):
 
 
 def test_cores_are_shared_out():
-  assert measuring.shares(3, range(8)) == [(0, 1, 2), (3, 4, 5), (6, 7)]
+  assert parallel.shares(3, range(8)) == [(0, 1, 2), (3, 4, 5), (6, 7)]
   for jobs in (0, 9):
     with pytest.raises(UserError, match=f"--jobs={jobs}: from 1 to 8"):
-      measuring.shares(jobs, range(8))
+      parallel.shares(jobs, range(8))
 
 
 def test_a_measurement_that_fails_costs_its_own_row_alone(folder):
@@ -168,13 +173,14 @@ def test_variants_patterns_and_the_list(folder):
   config(folder, "many", signature="name='a'", variants=("a", "b"))
   config(folder, "single")
   names = lambda *patterns: [
-    case.name.removeprefix("configs/paper/") for case in reproduction.find(patterns, say=lambda text: None)
+    case.name.removeprefix("experiments/paper/")
+    for case in reproduction.find(patterns, say=lambda text: None)
   ]
   assert names() == ["many.py:a", "many.py:b", "single.py"]
   assert names("many") == ["many.py:a", "many.py:b"] and names("*:b", "single") == ["many.py:b", "single.py"]
-  assert names("./configs/paper/single.py") == ["single.py"]
+  assert names("./experiments/paper/single.py") == ["single.py"]
   own = folder / "mine.py"
-  own.write_text((folder / "configs" / "paper" / "single.py").read_text())
+  own.write_text((folder / "experiments" / "paper" / "single.py").read_text())
   assert [case.name for case in reproduction.find(["mine.py"])] == ["mine.py"]
   run("single")
   _, said = run(list_only=True)
@@ -222,7 +228,7 @@ def test_bounds(bound, measured, expected):
 )
 def test_claims_that_say_too_little_raise_a_sentence(claim, words):
   with pytest.raises(UserError, match=words):
-    ledger.check_claim(claim, "configs/x.py")
+    ledger.check_claim(claim, "experiments/x.py")
 
 
 def load_command():
@@ -258,8 +264,6 @@ def test_mistakes_on_the_command_line_are_one_sentence(folder, capsys):
 
 def test_every_config_of_the_repository_that_claims_can_be_measured(monkeypatch):
   """Sources, tolerances and the measurement's name are there; nothing is run."""
-  from diffusion import factories
-
   monkeypatch.chdir(ROOT)
   monkeypatch.syspath_prepend(str(ROOT))
   cases = reproduction.find([], say=lambda text: None)

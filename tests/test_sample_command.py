@@ -1,5 +1,7 @@
-"""`sample.py` on a small trained run: files, equal rows, costs, metrics, and one sentence for each
-mistake."""
+"""`sample.py` on a small trained run.
+
+Files, equal rows, costs, metrics, and one sentence for each mistake.
+"""
 
 import contextlib
 import importlib.util
@@ -18,7 +20,7 @@ import pytest
 from diffusion import configuration, evaluation, processes, sampling, shards, solvers
 from diffusion.data import load
 from diffusion.saved_run import make_sampler, open_run
-from diffusion.training import command, loop, model
+from diffusion.training import assembly, command, loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -163,7 +165,7 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   params = jax.tree.unflatten(tree, noisy)
   run = run._replace(params=params, denoiser=run.denoiser.with_params(params))
   held = load(run.parts.dataset.held_out)
-  loss, batch = model.loss(run.parts), evaluation._model_batch(run, held, 64)
+  loss, batch = assembly.loss(run.parts), evaluation._model_batch(run, held, 64)
   params = {**run.state.params, "model": run.denoiser.params}
 
   def mean(train):

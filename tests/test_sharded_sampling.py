@@ -1,5 +1,7 @@
-"""Several processes fill one folder of shards, are killed, and go on; together through the runtime or each by
-itself."""
+"""Several processes filling one folder of shards.
+
+They are killed and go on; together through the runtime or each by itself.
+"""
 
 import os
 import pathlib

@@ -1,5 +1,7 @@
-"""`sample.py --task=...` on small runs: every task, files in and out, exact costs, equal rows at any batch
-size, one sentence a mistake."""
+"""`sample.py --task=...` on small runs.
+
+Every task, files in and out, exact costs, equal rows at any batch size, one sentence a mistake.
+"""
 
 import contextlib
 import functools
@@ -21,7 +23,7 @@ from diffusion.data import load
 from diffusion.saved_run import open_run
 from diffusion.task_command import classifying, flags as task_flags, inputs, rows, run, translating
 from diffusion.task_command.restoring import data_std, energy_score
-from diffusion.training import checkpoints, command, model, workdir as workdirs
+from diffusion.training import assembly, checkpoints, command, workdir as workdirs
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -46,7 +48,7 @@ def sample(*flags):
 def untrained(folder, config):
   """A run of random weights: what a task does with a network does not depend on how good it is."""
   workdirs.claim(str(folder), config)
-  state = jax.jit(lambda: model.init_state(model.assemble(config)))()
+  state = jax.jit(lambda: assembly.init_state(assembly.assemble(config)))()
   leaves, tree = jax.tree.flatten(state)
   floating = lambda leaf: jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.ndim > 0
   leaves = [
@@ -430,14 +432,14 @@ def test_classify_is_the_exact_posterior_as_far_as_its_noise_levels_go(grey):
   )
   args = types.SimpleNamespace(input=None, first=0, num=100, draws=None, seed=0, batch=104, quiet=True)
   found = classifying.classify(args, {}, run._replace(denoiser=denoiser)).arrays
-  apart = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
+  centred = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
   off = run.parts.dataset.scaling.to_model(found["input"]).reshape(100, 1, -1) - means.reshape(10, -1)
   exact = -0.5 * (1 / (v + 0.01) - 1 / (v + 100)) * np.sum(off**2, -1)
   measured, exact = (a - a.mean(1, keepdims=True) for a in (found["log_prob"], exact))
   slope = np.sum(measured * exact) / np.sum(exact**2)
   # Draw k adds w_k v s / (v + s^2)^2 eps_k . m_c to a class: w / (3 v) |.|^2 over all of them, with w = 2
   # log(100) / draws.
-  error = np.sqrt(2 * np.log(100) / draws / (3 * v) * np.sum((exact @ apart) ** 2)) / np.sum(exact**2)
+  error = np.sqrt(2 * np.log(100) / draws / (3 * v) * np.sum((exact @ centred) ** 2)) / np.sum(exact**2)
   assert error < 0.03 and abs(slope - 1) < 3.3 * error, (slope, error)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from diffusion import configuration, networks, saved_run
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, command, logging, model, warm_start
+from diffusion.training import assembly, checkpoints, command, logging, warm_start
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / "tests" / "training"
@@ -166,9 +166,9 @@ def test_trained_denoiser_uses_the_averages(trained):
   """The denoiser of a checkpoint, in evaluation mode, is the network with the first average and the saved
   batch statistics."""
   config = configuration.from_json((trained / "config.json").read_text())
-  parts = model.assemble(config)
+  parts = assembly.assemble(config)
   arrays = checkpoints.read_arrays(checkpoints.choose(str(trained / "checkpoints")))
-  shapes = model.shape_state(parts)
+  shapes = assembly.shape_state(parts)
   template = jax.tree.map(
     lambda leaf: jax.ShapeDtypeStruct(
       leaf.shape, leaf.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -181,9 +181,9 @@ def test_trained_denoiser_uses_the_averages(trained):
     ("2000", arrays["emas"]["2000"]),
     ("none", arrays["params"]["model"]),
   ):
-    denoiser = model.trained_denoiser(parts, state, name)
+    denoiser = assembly.trained_denoiser(parts, state, name)
     jax.tree.map(np.testing.assert_array_equal, dict(denoiser.params), weights)
-  denoiser = model.trained_denoiser(parts, state)
+  denoiser = assembly.trained_denoiser(parts, state)
   jax.tree.map(np.testing.assert_array_equal, dict(denoiser.params), arrays["emas"]["500"])
   statistics = arrays["loss_state"]["collections"]["model"]
   assert np.abs(statistics["batch_stats"]["BatchNorm_0"]["mean"]).max() > 0
@@ -283,12 +283,12 @@ def test_full_disk(call, tmp_path, monkeypatch):
 def test_configs_build(name, monkeypatch):
   config = configuration.load(str(ROOT / "configs" / name))
   json.loads(configuration.to_json(config))
-  parts = model.assemble(config)
-  shapes = model.shape_state(parts)
+  parts = assembly.assemble(config)
+  shapes = assembly.shape_state(parts)
   assert set(shapes.emas) == {f"{int(config.training.ema_half_life_images[0])}"}
-  batch = model.example_batch(parts, 8)
+  batch = assembly.example_batch(parts, 8)
   value = jax.eval_shape(
-    lambda state, batch: model.loss(parts)(
+    lambda state, batch: assembly.loss(parts)(
       state.params, state.loss_state, state.step, jax.random.key(0), batch
     )[0],
     shapes,
@@ -323,7 +323,7 @@ def test_a_network_without_a_posterior_mean_is_trained_saved_and_measured(train,
   assert found["step"] == 20 and np.isfinite(found["held_out_loss"]) and (workdir / "loss.png").stat().st_size
   assert "centre" in capsys.readouterr().out
   # The objective got the weight: both ends have a boundary term less.
-  weighted = model.loss(run.parts).objective
+  weighted = assembly.loss(run.parts).objective
   assert weighted.takes_weight and weighted.name == "time_score_matching"
   with pytest.raises(UserError, match="gives time_score and no posterior mean"):
     saved_run.make_sampler(run)

@@ -1,5 +1,7 @@
-"""The conditional scores of a set in the plane at every noise level, by `train.py`: `:csm` (default) or
-`:denoising`."""
+"""The conditional scores of a set in the plane at every noise level, by `train.py`.
+
+`:csm` (default) or `:denoising`.
+"""
 
 from configs import toy2d
 
@@ -21,6 +23,6 @@ def get_config(objective="csm"):
     )
     config.loss = dict(factory=OBJECTIVES[objective], times=dict(factory="losses.low_discrepancy"))
     config.evaluation = dict(
-      held_out=2000, own=dict(factory="claims.autoregressive.in_the_plane", points=301, reach=3.5)
+      held_out=2000, own=dict(factory="experiments.ar_csm.autoregressive.in_the_plane", points=301, reach=3.5)
     )
   return config

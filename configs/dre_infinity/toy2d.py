@@ -1,5 +1,7 @@
-"""The density of a two-dimensional set by its ratio to a standard normal: a time score trained by `train.py`;
-`:moons` or any other."""
+"""The density of a two-dimensional set by its ratio to a standard normal.
+
+A time score trained by `train.py`: `:moons` or any other set.
+"""
 
 from ml_collections import ConfigDict
 
@@ -20,6 +22,9 @@ def get_config(name="moons"):
       times=dict(factory="losses.low_discrepancy"),
     )
     config.evaluation = dict(
-      held_out=2000, own=dict(factory="claims.learned_density.in_the_plane", nodes=32, points=81, reach=3.0)
+      held_out=2000,
+      own=dict(
+        factory="experiments.dre_infinity.learned_density.in_the_plane", nodes=32, points=81, reach=3.0
+      ),
     )
   return ConfigDict(config)

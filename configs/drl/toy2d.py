@@ -1,5 +1,6 @@
-"""Energies of a two-dimensional set by recovery likelihood with `train.py`:
-`--config=configs/drl/toy2d.py:checkerboard`, or another set.
+"""Energies of a two-dimensional set by recovery likelihood.
+
+For `train.py`: `--config=configs/drl/toy2d.py:checkerboard`, or another set.
 
 Sampled level by level: sample.py with a solver of score networks, or `solvers.recovery_langevin`.
 """

@@ -1,5 +1,7 @@
-"""An energy of a two-dimensional set at every noise level, by `train.py`: `:fd_ssm` (default), `:fd_dsm`,
-`:ssm`, `:sm`, `:dsm`."""
+"""An energy of a two-dimensional set at every noise level, by `train.py`.
+
+`:fd_ssm` (default), `:fd_dsm`, `:ssm`, `:sm`, `:dsm`.
+"""
 
 from configs import toy2d
 

@@ -1,5 +1,7 @@
-"""The score and the Hessian of a two-dimensional set at every noise level, by `train.py`: `:low_rank`
-(default), `:diagonal` or `:full`."""
+"""The score and the Hessian of a two-dimensional set at every noise level, by `train.py`.
+
+`:low_rank` (default), `:diagonal` or `:full`.
+"""
 
 from configs import toy2d
 

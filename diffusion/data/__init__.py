@@ -2,7 +2,8 @@
 
 A config names one of the factories by its dotted path and gives its arguments; each returns a `Dataset`:
 
-  data.digits()                       the 8x8 handwritten digits of scikit-learn; data.binary_digits() in black and white,
+  data.digits()                       the 8x8 handwritten digits of scikit-learn;
+                                      data.binary_digits() in black and white,
                                       data.color_digits() in random hues
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
@@ -22,6 +23,9 @@ of them, and a config may name a function of one's own module that returns it.
 Nothing heavy (Grain, TFDS, Pillow, scikit-learn) is imported before it is needed.
 """
 
+from types import ModuleType
+
+from diffusion import lazy
 from diffusion.data.array_files import idx, npz
 from diffusion.data.binary_digits import binary_digits
 from diffusion.data.dataset import Dataset, describe
@@ -33,3 +37,7 @@ from diffusion.data.sources import Arrays, load
 from diffusion.data.tfds_sets import tfds
 from diffusion.data.toy_sets import TOY2D, toy2d
 from diffusion.data.uci_digits import digits
+
+
+def __getattr__(name: str) -> ModuleType:
+  return lazy.load(__name__, name)

@@ -1,11 +1,14 @@
-"""Files by number, from a folder or from a zip, with the same few methods: `names`, `read(index) -> bytes`,
-`path`."""
+"""Files by number, from a folder or from a zip.
+
+Both have the same few methods: `names`, `read(index) -> bytes`, `path`.
+"""
 
 import mmap
 import os
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 from diffusion.errors import UserError
 
@@ -13,7 +16,7 @@ from diffusion.errors import UserError
 class Folder:
   """All files below a folder, by their names relative to it, sorted."""
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self.path = path
     self.names = sorted(
       os.path.relpath(os.path.join(parent, name), path).replace(os.sep, "/")
@@ -21,7 +24,7 @@ class Folder:
       for name in names
     )
 
-  def read(self, index):
+  def read(self, index: int) -> bytes:
     with open(os.path.join(self.path, self.names[index]), "rb") as file:
       return file.read()
 
@@ -34,7 +37,7 @@ class Zip:
   file anew.
   """
 
-  def __init__(self, path):
+  def __init__(self, path: str) -> None:
     self.path = path
     try:
       with zipfile.ZipFile(path) as file:
@@ -50,10 +53,10 @@ class Zip:
     ]
     self._map = None
 
-  def __getstate__(self):
+  def __getstate__(self) -> dict[str, Any]:
     return self.__dict__ | {"_map": None}
 
-  def read(self, index):
+  def read(self, index: int) -> bytes:
     """The bytes of one member; UserError where they are damaged."""
     if self._map is None:
       with open(self.path, "rb") as file:
@@ -78,7 +81,7 @@ class Zip:
     return content
 
 
-def open_archive(path):
+def open_archive(path: str) -> Folder | Zip:
   """`Folder` or `Zip` at a path; UserError where there is neither."""
   if os.path.isdir(path):
     return Folder(path)

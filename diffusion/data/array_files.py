@@ -5,12 +5,14 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.dataset import describe, size_pair
+from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import Fitted
+from diffusion.data.sources import Augment
 from diffusion.errors import UserError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -18,20 +20,20 @@ IDX_NAME = re.compile(r"(.+?)[-.]images[-.]idx\d-\w+?(\.gz)?$")
 
 
 def npz(
-  path,
+  path: str,
   *,
-  x_key="x",
-  label_key="label",
-  held_out=0.1,
-  levels=256,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  x_key: str = "x",
+  label_key: str = "label",
+  held_out: float = 0.1,
+  levels: int = 256,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
   Whole-numbered x [n, H, W] or [n, H, W, C] are images with values 0 .. levels-1; real-valued x [n, ...] are
@@ -68,31 +70,31 @@ def npz(
       f"{path} has the arrays {', '.join(names)}, but none called {x_key!r}: name it with x_key=..."
     )
   train = arrays[x_key], arrays.get(label_key)
-  apart = (
+  test = (
     (arrays[x_key + "_held_out"], arrays.get(label_key + "_held_out"))
     if x_key + "_held_out" in arrays
     else None
   )
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
-    path, train, apart, held_out, levels, image_size, channels, num_classes=num_classes, **options
+    path, train, test, held_out, levels, image_size, channels, num_classes=num_classes, **options
   )
 
 
 def idx(
-  path="",
+  path: str = "",
   *,
-  images="",
-  labels="",
-  held_out=0.1,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  images: str = "",
+  labels: str = "",
+  held_out: float = 0.1,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """IDX files as MNIST has them, plain or gzipped.
 
   Args:
@@ -112,13 +114,13 @@ def idx(
   else:
     pairs = _idx_pairs(os.path.expanduser(path))
   read = lambda pair: (read_idx(pair[0]), read_idx(pair[1]) if pair[1] else None)
-  apart = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
+  test = next((pairs[key] for key in ("t10k", "test") if key in pairs and "train" in pairs), None)
   train = pairs.get("train") or next(iter(pairs.values()))
   options = dict(centered=centered, dequantization=dequantization, random_flip=random_flip, augment=augment)
   return _from_arrays(
     path or images,
     read(train),
-    apart and read(apart),
+    test and read(test),
     held_out,
     256,
     image_size,
@@ -128,7 +130,7 @@ def idx(
   )
 
 
-def read_idx(path):
+def read_idx(path: str) -> np.ndarray:
   """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
   values)."""
   try:
@@ -153,7 +155,7 @@ def read_idx(path):
   return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
-def _idx_pairs(path):
+def _idx_pairs(path: str) -> dict[str, tuple[str, str]]:
   """dict from 'train', 't10k', ... to (images file, labels file or '')."""
   if not os.path.isdir(path):
     raise UserError(
@@ -174,17 +176,20 @@ def _idx_pairs(path):
   return pairs
 
 
-def _from_arrays(name, train, apart, held_out, levels, image_size, channels, **options):
+def _from_arrays(name, train, test, held_out, levels, image_size, channels, **options):
   """`Dataset` of arrays (x, label) and, perhaps, held-out ones."""
   train = sources.Arrays(_values(name, train[0], levels), _labels(name, train[1]))
   labelled = bool((train.label >= 0).all()) and len(train) > 0
   count = int(train.label.max()) + 1 if labelled else 0
-  if apart is None:
+  if test is None:
     kept, rest = order.split(len(train), held_out, train.label if labelled else None)
     parts = [sources.Arrays(**train.gather(indices)) for indices in (kept, rest)]
-    split = f"fixed {'stratified ' if labelled else ''}split of one collection: {len(kept)} training and {len(rest)} held-out records"
+    split = (
+      f"fixed {'stratified ' if labelled else ''}split of one collection: {len(kept)} training and "
+      f"{len(rest)} held-out records"
+    )
   else:
-    parts = [train, sources.Arrays(_values(name, apart[0], levels), _labels(name, apart[1]))]
+    parts = [train, sources.Arrays(_values(name, test[0], levels), _labels(name, test[1]))]
     split = "the files' own training and test split"
     if parts[1].label.max(initial=-1) >= count and labelled:
       raise UserError(

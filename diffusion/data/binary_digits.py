@@ -3,29 +3,30 @@
 import numpy as np
 
 from diffusion.data import sources, uci_digits
-from diffusion.data.dataset import describe
+from diffusion.data.dataset import Dataset, describe
+from diffusion.data.sources import Record, Source
 
 
 class Binary:
   """A source whose images are 1 where the other's are `threshold` or more, else 0."""
 
-  def __init__(self, source, threshold):
+  def __init__(self, source: Source, threshold: float) -> None:
     self.source, self.threshold = source, threshold
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Record:
     record = self.source[index]
     return {**record, "x": (np.asarray(record["x"]) >= self.threshold).astype(np.uint8)}
 
-  def gather(self, indices):
+  def gather(self, indices: np.ndarray) -> Record:
     """Records as stacked arrays."""
     found = sources.gather(self.source, indices)
     return {**found, "x": (found["x"] >= self.threshold).astype(np.uint8)}
 
 
-def binary_digits(data_dir="", *, threshold=8, num_classes=None):
+def binary_digits(data_dir: str = "", *, threshold: float = 8, num_classes: int | None = None) -> Dataset:
   """The UCI handwritten digits with two values, categories 0 and 1: `data.digits`, its grey levels 0 to 16
   cut in two.
 

@@ -1,11 +1,13 @@
 """What a data factory returns: two sources and what the rest of the program must know about them."""
 
 import dataclasses
-import typing
+from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 
-from diffusion.data.scaling import Categories, Scaling, Standardize
+from diffusion.data.scaling import AnyScaling, Categories, Scaling, Standardize
+from diffusion.data.sources import Augment, Source, load
 from diffusion.errors import UserError
 from diffusion.factories import resolve
 
@@ -27,33 +29,33 @@ class Dataset:
   """
 
   name: str
-  train: typing.Any
-  held_out: typing.Any
-  shape: tuple
+  train: Source
+  held_out: Source
+  shape: tuple[int, ...]
   num_classes: int
-  class_names: tuple
-  scaling: typing.Any
+  class_names: tuple[str, ...]
+  scaling: AnyScaling
   split: str
   random_flip: bool = False
-  augment: typing.Callable | None = None
+  augment: Augment | None = None
 
 
 def describe(
-  name,
-  train,
-  held_out,
+  name: str,
+  train: Source,
+  held_out: Source,
   *,
-  split,
-  class_names=(),
-  levels=256,
-  num_classes=None,
-  image_size=None,
-  channels=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  split: str,
+  class_names: Sequence[str] = (),
+  levels: int = 256,
+  num_classes: int | None = None,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """Put a `Dataset` together and check what the config asked for against what the data are.
 
   Args:
@@ -112,14 +114,13 @@ def describe(
   )
 
 
-def standardize_source(source):
+def standardize_source(source: Source) -> Standardize:
   """`Standardize` by the scalar mean and deviation of a source in memory."""
-  from diffusion.data.sources import load
-
   x = np.asarray(load(source)["x"], dtype=np.float64)
   return Standardize(float(x.mean()), float(x.std()) or 1.0)
 
 
-def size_pair(image_size):
+def size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
   """(height, width) from a number or a pair."""
-  return (int(image_size),) * 2 if np.ndim(image_size) == 0 else tuple(int(n) for n in image_size)
+  sides = cast(Sequence[int], (image_size,) * 2 if np.ndim(image_size) == 0 else image_size)
+  return cast(tuple[int, int], tuple(int(n) for n in sides))

@@ -2,13 +2,15 @@
 
 import io
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.archives import Zip, open_archive
-from diffusion.data.dataset import describe, size_pair
+from diffusion.data.archives import Folder, Zip, open_archive
+from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import fit
+from diffusion.data.sources import Augment, Record
 from diffusion.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -17,19 +19,19 @@ HELD_OUT = ("test", "testing", "held_out", "val", "valid", "validation")
 
 
 def images(
-  path,
+  path: str,
   *,
-  held_out_path="",
-  held_out=0.1,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-  name="",
-):
+  held_out_path: str = "",
+  held_out: float = 0.1,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+  name: str = "",
+) -> Dataset:
   """JPEG and PNG files in a folder or a zip, or in a folder with one zip each for training and test.
 
   The class of an image is the name of the folder it lies in (`cat/001.png`); images that lie in no folder
@@ -51,11 +53,11 @@ def images(
     UserError: for a missing path, a folder without images, images of mixed sizes, a damaged file.
   """
   path = os.path.expanduser(path)
-  train, apart = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
-  class_names = sorted(set(train[1].values()) - {None})
+  train, test = _parts(path, os.path.expanduser(held_out_path) if held_out_path else "")
+  class_names = sorted({name for name in train[1].values() if name is not None})
   numbers = {class_name: number for number, class_name in enumerate(class_names)}
-  if apart is not None:
-    unknown = sorted(set(apart[1].values()) - {None, *class_names})
+  if test is not None:
+    unknown = sorted({name for name in test[1].values() if name is not None} - set(class_names))
     if unknown:
       raise UserError(
         f"the held-out images of {path} have classes that training lacks, such as {unknown[0]!r}: rename or "
@@ -66,13 +68,16 @@ def images(
   if channels not in (1, 3):
     raise UserError(f"channels={channels}, but image files are read as 1 (grey) or 3 (RGB) channels")
   make = lambda part: ImageFiles(part[0], part[1], numbers, size, channels)
-  if apart is not None:
-    parts, split = (make(train), make(apart)), "the files' own training and test split"
+  if test is not None:
+    parts, split = (make(train), make(test)), "the files' own training and test split"
   else:
     whole = make(train)
     kept, rest = order.split(len(whole), held_out, whole.label if class_names else None)
     parts = sources.Subset(whole, kept), sources.Subset(whole, rest)
-    split = f"fixed {'stratified ' if class_names else ''}split of one collection: {len(kept)} training and {len(rest)} held-out images"
+    split = (
+      f"fixed {'stratified ' if class_names else ''}split of one collection: {len(kept)} training and "
+      f"{len(rest)} held-out images"
+    )
   for part in parts:
     _check_sizes(part)
   return describe(
@@ -100,15 +105,23 @@ class ImageFiles:
     size, channels: see `fit`.
   """
 
-  def __init__(self, archive, classes, numbers, size, channels):
+  def __init__(
+    self,
+    archive: Folder | Zip,
+    classes: Mapping[int, str | None],
+    numbers: Mapping[str, int],
+    size: tuple[int, int] | None,
+    channels: int | None,
+  ) -> None:
     self.archive, self.size, self.channels = archive, size, channels
     self.index = np.array(sorted(classes), dtype=np.int64)
-    self.label = np.array([numbers.get(classes[i], -1) for i in sorted(classes)], dtype=np.int32)
+    names = [classes[i] for i in sorted(classes)]
+    self.label = np.array([-1 if name is None else numbers.get(name, -1) for name in names], dtype=np.int32)
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.index)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Record:
     image = _decode(self.archive, int(self.index[index]))
     return {"x": fit(image, self.size, self.channels), "label": int(self.label[index])}
 
@@ -135,15 +148,15 @@ def _parts(path, held_out_path):
     if len(zips) == 1:
       return _parts(os.path.join(path, zips[0]), "")
     if zips:
-      train, apart = (
+      train, test = (
         [name for name in zips if any(word in name.lower() for word in words)] for words in (TRAIN, HELD_OUT)
       )
-      if len(train) != 1 or len(apart) != 1:
+      if len(train) != 1 or len(test) != 1:
         raise UserError(
           f"{path} has the zips {', '.join(zips)}: name one with path=..., and the held-out one with "
           "held_out_path=..."
         )
-      return tuple(_whole(Zip(os.path.join(path, names[0]))) for names in (train, apart))
+      return tuple(_whole(Zip(os.path.join(path, names[0]))) for names in (train, test))
   archive = open_archive(path)
   parents = _parents(archive)
   depth = _shared(parents)
@@ -151,12 +164,12 @@ def _parts(path, held_out_path):
     number: folders[depth].lower() if len(folders) > depth else "" for number, folders in parents.items()
   }
   train = next((name for name in TRAIN if name in tops.values()), None)
-  apart = next((name for name in HELD_OUT if name in tops.values()), None)
-  if not (train and apart):
+  test = next((name for name in HELD_OUT if name in tops.values()), None)
+  if not (train and test):
     return (archive, _classes(parents, depth)), None
   # The split's folder is not a class, hence the one level more.
   under = lambda name: {number: folders for number, folders in parents.items() if tops[number] == name}
-  return (archive, _classes(under(train), depth + 1)), (archive, _classes(under(apart), depth + 1))
+  return (archive, _classes(under(train), depth + 1)), (archive, _classes(under(test), depth + 1))
 
 
 def _whole(archive):

@@ -1,12 +1,20 @@
 """One image to one size and channel count: centre crop to the shape's proportions, then resize."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+  from PIL import Image
+from diffusion.data.sources import Record, Source
 
 GREY = ("L", "1", "I", "I;16", "LA")
 """Pillow's modes of grey PNG and JPEG files; those with an I have 16 bits."""
 
 
-def fit(image, size=None, channels=None):
+def fit(
+  image: "np.ndarray | Image.Image", size: tuple[int, int] | None = None, channels: int | None = None
+) -> np.ndarray:
   """Crop, resize and convert one image.
 
   Args:
@@ -45,13 +53,15 @@ def fit(image, size=None, channels=None):
 class Fitted:
   """A source of images with `levels` pixel values, all fitted to one size."""
 
-  def __init__(self, source, size, channels, levels=256):
+  def __init__(
+    self, source: Source, size: tuple[int, int] | None, channels: int | None, levels: int = 256
+  ) -> None:
     self.source, self.size, self.channels, self.levels = source, size, channels, levels
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Record:
     record = self.source[index]
     x = fit(record["x"], self.size, self.channels)
     # Resizing overshoots at edges; Pillow clips at 255 only.

@@ -1,14 +1,17 @@
-"""The order in which records are seen, and which of them are held out: both pure functions, with no generator
-state."""
+"""The order of records, and the choice of those held out.
+
+Both are pure functions, with no generator state.
+"""
 
 import functools
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.errors import UserError
 
 
-def scramble(values, key):
+def scramble(values: ArrayLike, key: int) -> np.ndarray:
   """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy
   version.
 
@@ -29,7 +32,7 @@ def scramble(values, key):
 
 
 @functools.lru_cache(maxsize=4)
-def permutation(size, seed, epoch):
+def permutation(size: int, seed: int, epoch: int) -> np.ndarray:
   """The order of one epoch: the records sorted by a hash of (seed, epoch, record).
 
   Kept for the few newest epochs, since a batch may span two: 8 bytes a record, about 0.1 s for a million
@@ -52,7 +55,7 @@ def permutation(size, seed, epoch):
   return order
 
 
-def records(examples, size, seed):
+def records(examples: ArrayLike, size: int, seed: int) -> np.ndarray:
   """Which record each example of the endless stream is.
 
   Args:
@@ -73,7 +76,7 @@ def records(examples, size, seed):
   return out
 
 
-def split(size, fraction, labels=None):
+def split(size: int, fraction: float, labels: ArrayLike | None = None) -> tuple[np.ndarray, np.ndarray]:
   """Fixed split of one collection into training and held-out records, by class where there are labels.
 
   The rule does not know any seed: it is a property of the data. In each class the round(fraction * n) records

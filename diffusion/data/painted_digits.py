@@ -1,17 +1,21 @@
-"""The 8x8 handwritten digits in colour: each in one random hue on black, a hue of which the grey picture
-tells nothing."""
+"""The 8x8 handwritten digits in colour.
+
+Each in one random hue on black, a hue of which the grey picture tells nothing.
+"""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.data import random_streams, sources, uci_digits
-from diffusion.data.dataset import describe
+from diffusion.data.dataset import Dataset, describe
+from diffusion.data.sources import Record, Source
 
 LEVELS = 256
 _THIRDS = np.arange(3) / 3.0
 _STEP = (LEVELS - 1) / 2.0 / 16.0  # of the mean of channels, for one of the 16 grey levels
 
 
-def paint(grey, hue):
+def paint(grey: ArrayLike, hue: ArrayLike) -> np.ndarray:
   """Grey levels as a fully saturated hue: channel c is g (1 + cos 2 pi (hue - c/3)) with g the level on 0 to
   127.5, rounded.
 
@@ -30,17 +34,17 @@ def paint(grey, hue):
   return np.round(_STEP * np.asarray(grey, np.float64) * share).astype(np.uint8)
 
 
-def grey_levels(x):
+def grey_levels(x: ArrayLike) -> np.ndarray:
   """The levels 0 to 16 [..., H, W, 1] of painted digits [..., H, W, 3], exactly: rounding is far less than a
   level.
 
   >>> grey_levels(paint(np.array([[[5]]]), np.array(0.1))).tolist()
   [[[5]]]
   """
-  return np.round(np.mean(x, axis=-1, keepdims=True, dtype=np.float64) / _STEP).astype(np.uint8)
+  return np.round(np.mean(np.asarray(x), axis=-1, keepdims=True, dtype=np.float64) / _STEP).astype(np.uint8)
 
 
-def chroma(x):
+def chroma(x: ArrayLike) -> np.ndarray:
   """2/3 sum_c x_c exp(2 pi i c / 3), complex [..., H, W]: of g painted in a hue it is g exp(2 pi i hue), of
   grey it is zero.
 
@@ -61,28 +65,30 @@ class Painted:
     hue: [len(source)] in turns.
   """
 
-  def __init__(self, source, hue):
+  def __init__(self, source: Source, hue: ArrayLike) -> None:
     self.source, self.hue = source, np.asarray(hue)
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.source)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Record:
     record = self.source[index]
     return {**record, "x": paint(record["x"], self.hue[index])}
 
-  def gather(self, indices):
+  def gather(self, indices: np.ndarray) -> Record:
     """Records as stacked arrays."""
     found = sources.gather(self.source, indices)
     return {**found, "x": paint(found["x"], self.hue[indices])}
 
 
-def repaint(record, rng):
+def repaint(record: Record, rng: np.random.Generator) -> Record:
   """A painted digit in another random hue: the augmentation of `color_digits`."""
   return {**record, "x": paint(grey_levels(record["x"]), np.array(rng.random()))}
 
 
-def color_digits(data_dir="", *, num_classes=None, centered=True, dequantization="none"):
+def color_digits(
+  data_dir: str = "", *, num_classes: int | None = None, centered: bool = True, dequantization: str = "none"
+) -> Dataset:
   """The UCI handwritten digits in colour, 8x8x3 with values 0 to 255: `data.digits` by `paint`, in hues
   uniform on the circle.
 

@@ -11,10 +11,14 @@ image from memory.
 """
 
 import os
+from typing import Any
 
 import numpy as np
 
 from diffusion.data import order, random_streams, sources
+from diffusion.data.dataset import Dataset
+from diffusion.data.scaling import AnyScaling
+from diffusion.data.sources import Augment, Source
 
 _ENDLESS = 2**60  # elements; Grain wants a length
 
@@ -54,21 +58,21 @@ class Stream:
 
   def __init__(
     self,
-    source,
-    batch_size,
-    seed,
+    source: Source,
+    batch_size: int,
+    seed: int,
     *,
-    start=0,
-    scaling=None,
-    num_classes=0,
-    random_flip=False,
-    augment=None,
-    process_index=0,
-    process_count=1,
-    num_threads=None,
-    num_workers=0,
-    prefetch=8,
-  ):
+    start: int = 0,
+    scaling: AnyScaling | None = None,
+    num_classes: int = 0,
+    random_flip: bool = False,
+    augment: Augment | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_threads: int | None = None,
+    num_workers: int = 0,
+    prefetch: int = 8,
+  ) -> None:
     if batch_size < 1 or batch_size % process_count:
       raise ValueError(
         f"a global batch of {batch_size} cannot be shared by {process_count} process(es): choose a multiple "
@@ -96,15 +100,15 @@ class Stream:
     )
     self._iterator = _ahead(batches, num_threads, num_workers, prefetch)
 
-  def __iter__(self):
+  def __iter__(self) -> "Stream":
     return self
 
-  def __next__(self):
+  def __next__(self) -> dict[str, Any]:
     batch = next(self._iterator)
     self.position += self.batch_size
     return batch
 
-  def close(self):
+  def close(self) -> None:
     """Stop the threads or worker processes."""
     if hasattr(self._iterator, "close"):
       self._iterator.close()
@@ -115,17 +119,17 @@ class Batches:
 
   def __init__(
     self,
-    source,
-    batch_size,
-    seed,
-    start,
-    scaling,
-    num_classes,
-    random_flip,
-    augment,
-    process_index,
-    process_count,
-  ):
+    source: Source,
+    batch_size: int,
+    seed: int,
+    start: int,
+    scaling: AnyScaling | None,
+    num_classes: int,
+    random_flip: bool,
+    augment: Augment | None,
+    process_index: int,
+    process_count: int,
+  ) -> None:
     self.source, self.batch_size, self.seed, self.start = source, batch_size, seed, start
     self.scaling, self.num_classes, self.random_flip, self.augment = (
       scaling,
@@ -136,14 +140,14 @@ class Batches:
     self.rows = batch_size // process_count
     self.offset = self.rows * process_index
 
-  def __len__(self):
+  def __len__(self) -> int:
     return _ENDLESS
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> dict[str, Any]:
     first = self.start + int(index) * self.batch_size + self.offset
     return self.examples(first, self.rows)
 
-  def examples(self, first, count):
+  def examples(self, first: int, count: int) -> dict[str, Any]:
     """Examples first .. first+count-1 of the run as one batch."""
     batch = sources.gather(self.source, order.records(first + np.arange(count), len(self.source), self.seed))
     x, label = batch["x"], batch["label"]
@@ -151,7 +155,7 @@ class Batches:
       mirrored = random_streams.uniform(self.seed, "flip", first, count) < 0.5
       x = np.where(mirrored.reshape(-1, 1, 1, 1), x[:, :, ::-1], x)
     if self.augment is not None:
-      x, label = self._augmented(x, label, first)
+      x, label = self._augmented(self.augment, x, label, first)
     if self.scaling is None:
       x = x.astype(np.float32)
     else:
@@ -163,11 +167,11 @@ class Batches:
       return {"x": x}
     return {"x": x, "cond": {"label": label.astype(np.int32)}}
 
-  def _augmented(self, x, label, first):
+  def _augmented(self, augment: Augment, x, label, first):
     made = []
     for row in range(len(x)):
       record = {"x": x[row], "label": int(label[row])}
-      record = self.augment(record, random_streams.generator(self.seed, "augment", first + row))
+      record = augment(record, random_streams.generator(self.seed, "augment", first + row))
       if np.shape(record["x"]) != x.shape[1:] or np.asarray(record["x"]).dtype != x.dtype:
         raise ValueError(
           f"augment returned x of shape {np.shape(record['x'])} and type {np.asarray(record['x']).dtype},"
@@ -178,7 +182,7 @@ class Batches:
     return made["x"], made["label"]
 
 
-def stream(dataset, batch_size, seed, **options):
+def stream(dataset: Dataset, batch_size: int, seed: int, **options: Any) -> Stream:
   """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those
   of `Stream`.
 

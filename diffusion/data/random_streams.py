@@ -11,7 +11,7 @@ PURPOSES = {"flip": 1, "dequantization": 2, "augment": 3, "hue": 4}
 _PER_BLOCK = 8  # one step of the Philox counter makes four 64-bit words, that is eight float32
 
 
-def uniform(seed, purpose, first, count, shape=()):
+def uniform(seed: int, purpose: str, first: int, count: int, shape: tuple[int, ...] = ()) -> np.ndarray:
   """Uniform numbers in [0, 1) for the examples first .. first+count-1.
 
   Args:
@@ -34,7 +34,7 @@ def uniform(seed, purpose, first, count, shape=()):
   return numbers[:, :size].reshape((count, *shape))
 
 
-def generator(seed, purpose, example):
+def generator(seed: int, purpose: str, example: int) -> np.random.Generator:
   """A NumPy generator of its own for one example; it may draw as much as it likes.
 
   >>> float(generator(0, "augment", 5).random()) == float(generator(0, "augment", 5).random())

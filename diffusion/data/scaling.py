@@ -1,5 +1,6 @@
-"""Between stored numbers and model numbers: dequantisation, scaling and their log-determinant, stated here
-and only here.
+"""Scaling between stored numbers and model numbers.
+
+Dequantisation, scaling and their log-determinant, stated here and only here.
 
 Levels (pixels with values v = 0 .. L-1):
 
@@ -11,13 +12,16 @@ Levels (pixels with values v = 0 .. L-1):
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
-|dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels, log2(17) in [0, 1] for the digits.
+|dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
+log2(17) in [0, 1] for the digits.
 """
 
 import dataclasses
 import math
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +44,7 @@ class Scaling:
 
   dtype = np.dtype(np.float32)
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
       raise ValueError(f"levels={self.levels}, but a pixel has from 2 to 65536 values")
     if self.dequantization not in ("uniform", "none"):
@@ -50,11 +54,11 @@ class Scaling:
       )
 
   @property
-  def uses_noise(self):
+  def uses_noise(self) -> bool:
     """Whether `to_model` takes noise."""
     return self.dequantization == "uniform"
 
-  def to_model(self, x, noise=None):
+  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
     """Stored values to model values.
 
     Args:
@@ -64,18 +68,18 @@ class Scaling:
     Returns:
       float32 [...] in [0, 1] or [-1, 1].
     """
-    x = np.array(x, dtype=np.float32)  # a copy, then in place: this is the hot loop of the pipeline
+    v = np.array(x, dtype=np.float32)  # a copy, then in place: this is the hot loop of the pipeline
     if self.uses_noise:
-      x += np.float32(0.5) if noise is None else self._inside(noise)
-      x /= np.float32(self.levels)
+      v += np.float32(0.5) if noise is None else self._inside(noise)
+      v /= np.float32(self.levels)
     else:
-      x /= np.float32(self.levels - 1)
+      v /= np.float32(self.levels - 1)
     if self.centered:
-      x *= np.float32(2)
-      x -= np.float32(1)
-    return x
+      v *= np.float32(2)
+      v -= np.float32(1)
+    return v
 
-  def to_data(self, x):
+  def to_data(self, x: ArrayLike) -> np.ndarray:
     """Model values (float [...], any range) to the nearest stored values: clipped integers [...] (uint8 up to
     256 levels)."""
     x = np.asarray(x, dtype=np.float32)
@@ -83,18 +87,18 @@ class Scaling:
     values = np.floor(unit * self.levels) if self.uses_noise else np.round(unit * (self.levels - 1))
     return np.clip(values, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
 
-  def dequantized(self):
+  def dequantized(self) -> "Scaling":
     """The same scaling with uniform dequantisation, under which a likelihood of stored pixels is meant."""
     return dataclasses.replace(self, dequantization="uniform")
 
   @property
-  def log_det(self):
+  def log_det(self) -> float:
     """log |dx/dv| of one dimension, in nats."""
     steps = self.levels if self.uses_noise else self.levels - 1
     return math.log((2 if self.centered else 1) / steps)
 
   @property
-  def bits_offset(self):
+  def bits_offset(self) -> float:
     """What to add to -log2 p(x) / D for bits/dim of the stored values; ValueError without dequantisation."""
     if not self.uses_noise:
       raise ValueError(
@@ -131,15 +135,15 @@ class Categories:
   dtype = np.dtype(np.int32)
   uses_noise = False
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
       raise ValueError(f"levels={self.levels}, but there are from 2 to 65536 categories")
 
-  def to_model(self, x, noise=None):
+  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
     """Stored categories [...] as int32; `noise` is not used."""
     return np.asarray(x).astype(np.int32)
 
-  def to_data(self, x):
+  def to_data(self, x: ArrayLike) -> np.ndarray:
     """int [...] as the smallest unsigned type that holds them."""
     return np.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
 
@@ -160,24 +164,28 @@ class Standardize:
   dtype = np.dtype(np.float32)
   uses_noise = False
 
-  def to_model(self, x, noise=None):
+  def to_model(self, x: ArrayLike, noise: ArrayLike | None = None) -> np.ndarray:
     """Data [...] to float32 model values (x - mean) / std; `noise` is not used."""
     return ((np.asarray(x) - self.mean) / self.std).astype(np.float32)
 
-  def to_data(self, x):
+  def to_data(self, x: ArrayLike) -> np.ndarray:
     """Model values [...] to float32 data values."""
     return (np.asarray(x) * self.std + self.mean).astype(np.float32)
 
-  def dequantized(self):
+  def dequantized(self) -> "Standardize":
     """Itself: real-valued data have nothing to dequantise."""
     return self
 
   @property
-  def log_det(self):
+  def log_det(self) -> float:
     """log |d model / d data| of one dimension, in nats."""
     return -math.log(self.std)
 
   @property
-  def bits_offset(self):
+  def bits_offset(self) -> float:
     """What to add to -log2 p(model value) / D for the same in data units."""
     return math.log2(self.std)
+
+
+AnyScaling: TypeAlias = Scaling | Categories | Standardize
+"""Between stored values and those of the model, whatever the data are."""

@@ -1,36 +1,39 @@
 """Any TFDS data set by its name, read through its random-access files and so without TensorFlow."""
 
 import os
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.dataset import describe, size_pair
+from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_files import images
 from diffusion.data.image_size import Fitted
+from diffusion.data.sources import Augment, Record
 from diffusion.errors import UserError
 
 
 def tfds(
-  name,
-  path="",
+  name: str,
+  path: str = "",
   *,
-  data_dir="",
-  download=False,
-  train_split="train",
-  held_out_split="",
-  held_out=0.1,
-  x_key="",
-  label_key="",
-  levels=256,
-  image_size=None,
-  channels=None,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  data_dir: str = "",
+  download: bool = False,
+  train_split: str = "train",
+  held_out_split: str = "",
+  held_out: float = 0.1,
+  x_key: str = "",
+  label_key: str = "",
+  levels: int = 256,
+  image_size: int | Sequence[int] | None = None,
+  channels: int | None = None,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """A TFDS data set that was prepared as ArrayRecord, or the same images from files.
 
   Args:
@@ -50,7 +53,7 @@ def tfds(
     UserError: for a data set that is not prepared as ArrayRecord (saying how to), an unknown name, split or
       feature.
   """
-  options = dict(
+  options: dict[str, Any] = dict(
     image_size=image_size,
     channels=channels,
     num_classes=num_classes,
@@ -63,7 +66,7 @@ def tfds(
     return images(path, held_out=held_out, name=f"{name} from {path}", **options)
   builder = _builder(name, data_dir, download)
   x_key, label_key = _features(builder.info, x_key, label_key)
-  label_feature = builder.info.features[label_key] if label_key else None
+  label_feature = cast(Any, builder.info.features)[label_key] if label_key else None
   class_names = tuple(
     getattr(label_feature, "names", None) or map(str, range(getattr(label_feature, "num_classes", 0) or 0))
   )
@@ -91,13 +94,13 @@ class Records:
     x_key, label_key: feature names; label_key '' for none.
   """
 
-  def __init__(self, data_source, x_key, label_key=""):
+  def __init__(self, data_source: Any, x_key: str, label_key: str = "") -> None:
     self.data_source, self.x_key, self.label_key = data_source, x_key, label_key
 
-  def __len__(self):
+  def __len__(self) -> int:
     return len(self.data_source)
 
-  def __getitem__(self, index):
+  def __getitem__(self, index: int) -> Record:
     record = self.data_source[int(index)]
     return {
       "x": np.asarray(record[self.x_key]),

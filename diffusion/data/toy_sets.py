@@ -1,19 +1,25 @@
-"""Two-dimensional toy sets, each a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or
-None).
+"""Two-dimensional toy sets.
+
+Each is a function (n, numpy Generator) -> (points [n, 2] float64, labels [n] or None).
 
 Recipes: rings, squares and the olympic sets as in DDIB (arXiv:2203.08382), the checkerboard as in the code of
 the density-ratio papers, swiss roll and pinwheel as in FFJORD (arXiv:1810.01367). Where there are labels they
 name the component.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 
 from diffusion.data import sources
-from diffusion.data.dataset import describe
+from diffusion.data.dataset import Dataset, describe
 from diffusion.errors import UserError
 
+Points: TypeAlias = tuple[np.ndarray, np.ndarray | None]
+"""Points [n, 2] and their labels [n], or None for a set without classes."""
 
-def moons(n, rng):
+
+def moons(n: int, rng: np.random.Generator) -> Points:
   """Two half circles of radius 1, noise 0.05."""
   label = np.arange(n) % 2
   angle = rng.uniform(0, np.pi, n)
@@ -22,54 +28,54 @@ def moons(n, rng):
   return np.where(label[:, None] == 0, upper, lower) + 0.05 * rng.standard_normal((n, 2)), label
 
 
-def checkerboard(n, rng):
+def checkerboard(n: int, rng: np.random.Generator) -> Points:
   """Uniform on the 8 unit cells of [-2, 2]^2 with floor(x) + floor(y) even."""
   x = rng.uniform(-2, 2, n)
   y = rng.uniform(0, 1, n) - 2 * rng.integers(0, 2, n) + np.floor(x) % 2
   return np.stack([x, y], -1), None
 
 
-def rings(n, rng):
+def rings(n: int, rng: np.random.Generator) -> Points:
   """Circles of radius 1, 2, 3 with equally many points and radial jitter of width 0.5."""
   label = np.arange(n) % 3
   return (1 + label + _jitter(n, rng))[:, None] * _circle(n, rng), label
 
 
-def squares(n, rng):
+def squares(n: int, rng: np.random.Generator) -> Points:
   """Squares of half-side 1, 2, 3 with equally many points and jitter of width 0.5."""
   label = np.arange(n) % 3
   return (1 + label + _jitter(n, rng))[:, None] * _square(n, rng), label
 
 
-def olympic_rings(n, rng):
+def olympic_rings(n: int, rng: np.random.Generator) -> Points:
   """Three circles of radius 1 at (-2.8, 0), (0, 0), (2.8, 0), jitter of width 0.5."""
   label = np.arange(n) % 3
   centre = np.stack([2.8 * (label - 1), np.zeros(n)], -1)
   return centre + (1 + _jitter(n, rng))[:, None] * _circle(n, rng), label
 
 
-def olympic_squares(n, rng):
+def olympic_squares(n: int, rng: np.random.Generator) -> Points:
   """Three squares of half-side 1 at (-3, 0), (0, 0), (3, 0), jitter of width 0.5."""
   label = np.arange(n) % 3
   centre = np.stack([3.0 * (label - 1), np.zeros(n)], -1)
   return centre + (1 + _jitter(n, rng))[:, None] * _square(n, rng), label
 
 
-def eight_gaussians(n, rng):
+def eight_gaussians(n: int, rng: np.random.Generator) -> Points:
   """Eight equal Gaussians of deviation 0.25 on a circle of radius 2."""
   label = rng.integers(0, 8, n)
   angle = label * np.pi / 4
   return 2 * np.stack([np.cos(angle), np.sin(angle)], -1) + 0.25 * rng.standard_normal((n, 2)), label
 
 
-def gmm4(n, rng):
+def gmm4(n: int, rng: np.random.Generator) -> Points:
   """Four equal Gaussians of deviation 0.5 at (2, 0), (0, 2), (-2, 0), (0, -2)."""
   label = rng.integers(0, 4, n)
   centres = np.array([[2, 0], [0, 2], [-2, 0], [0, -2]], dtype=np.float64)
   return centres[label] + 0.5 * rng.standard_normal((n, 2)), label
 
 
-def swiss_roll(n, rng):
+def swiss_roll(n: int, rng: np.random.Generator) -> Points:
   """Spiral r = angle / 5 for angles from 1.5 pi to 4.5 pi, noise 0.2."""
   angle = rng.uniform(1.5 * np.pi, 4.5 * np.pi, n)
   return (angle / 5)[:, None] * np.stack([np.cos(angle), np.sin(angle)], -1) + 0.2 * rng.standard_normal(
@@ -77,7 +83,7 @@ def swiss_roll(n, rng):
   ), None
 
 
-def pinwheel(n, rng):
+def pinwheel(n: int, rng: np.random.Generator) -> Points:
   """Five arms: a radial Gaussian (1, 0.3) and a tangential one (0, 0.1), turned by 0.25 exp(radius), times
   2."""
   label = np.arange(n) % 5
@@ -104,7 +110,14 @@ TOY2D = {
 }
 
 
-def toy2d(name, size=100_000, seed=0, *, held_out_size=10_000, num_classes=None):
+def toy2d(
+  name: str,
+  size: int = 100_000,
+  seed: int = 0,
+  *,
+  held_out_size: int = 10_000,
+  num_classes: int | None = None,
+) -> Dataset:
   """A two-dimensional toy set, drawn once from a seed and standardised by one scalar mean and deviation.
 
   Args:

@@ -5,9 +5,12 @@ import io
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
+from typing import Any
 
 from diffusion.data import sources
-from diffusion.data.dataset import describe
+from diffusion.data.dataset import Dataset, describe
+from diffusion.data.sources import Augment
 from diffusion.data.tfds_sets import Records
 from diffusion.errors import UserError
 
@@ -15,16 +18,16 @@ NAME = "uci_digits"
 
 
 def digits(
-  data_dir="",
+  data_dir: str = "",
   *,
-  image_size=8,
-  channels=1,
-  num_classes=None,
-  centered=True,
-  dequantization="none",
-  random_flip=False,
-  augment=None,
-):
+  image_size: int | Sequence[int] | None = 8,
+  channels: int | None = 1,
+  num_classes: int | None = None,
+  centered: bool = True,
+  dequantization: str = "none",
+  random_flip: bool = False,
+  augment: Augment | str | None = None,
+) -> Dataset:
   """The UCI handwritten digits: 1,797 images 8x8x1 with values 0..16 and their labels.
 
   They come with scikit-learn and are written once as a TFDS data set in ArrayRecord format, then read from
@@ -65,7 +68,7 @@ def digits(
   )
 
 
-def prepare(data_dir=""):
+def prepare(data_dir: str = "") -> str:
   """Write the digits under data_dir unless they are there; the folder it returns holds `uci_digits/`.
 
   Written aside and moved into place by one rename, so that an interrupted run leaves nothing half done and of
@@ -101,7 +104,7 @@ def prepare(data_dir=""):
   return root
 
 
-def _builder(root):
+def _builder(root: str) -> Any:  # TFDS decorates its methods, and their signatures are lost
   try:
     from diffusion.data.uci_digits_builder import UciDigits
   except ImportError as error:

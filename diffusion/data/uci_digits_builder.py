@@ -1,5 +1,9 @@
-"""TFDS builder of the UCI handwritten digits that scikit-learn ships. Importing this file imports TFDS (not
-TensorFlow)."""
+"""TFDS builder of the UCI handwritten digits that scikit-learn ships.
+
+Importing this file imports TFDS (not TensorFlow).
+"""
+
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -38,7 +42,7 @@ class UciDigits(tfds.core.GeneratorBasedBuilder):
     del dl_manager  # nothing to download
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()  # a pair of arrays where asked for one
     train, test = order.split(len(bunch.target), HELD_OUT, bunch.target)
     return {"train": self._generate_examples(bunch, train), "test": self._generate_examples(bunch, test)}
 

@@ -94,6 +94,16 @@ class Together:
     return any(one.needs_signal for one in self.members.values())
 
   @property
+  def needs_unconditional(self) -> bool:
+    """Whether one of them asks its network without a condition."""
+    return any(one.needs_unconditional for one in self.members.values())
+
+  @property
+  def own_conditions(self) -> tuple[str, ...]:
+    """Conditions that one of them takes itself."""
+    return tuple(dict.fromkeys(name for one in self.members.values() for name in one.own_conditions))
+
+  @property
   def views(self) -> tuple[str, ...]:
     """All that one of them can answer."""
     return tuple(dict.fromkeys(view for one in self.members.values() for view in one.views))

@@ -87,6 +87,9 @@ class Denoiser(Protocol):
     inner: the denoiser that it wraps, or None.
     needs_signal: whether what it says of x0 does not exist where alpha = 0, as for a network of eps or score.
     views: names of the views that it can answer.
+    needs_unconditional: whether it asks its network without a condition, as classifier-free guidance does, so that
+      the network must have been trained to know the data without one too.
+    own_conditions: names of conditions that it takes itself, such as a weight of guidance.
   """
 
   process: Any
@@ -96,6 +99,8 @@ class Denoiser(Protocol):
   inner: Any
   needs_signal: bool
   views: tuple[str, ...]
+  needs_unconditional: bool
+  own_conditions: tuple[str, ...]
 
   def __call__(
     self,
@@ -132,6 +137,8 @@ class WithoutParameters:
   cost = 1
   inner = None
   needs_signal = False
+  needs_unconditional = False
+  own_conditions = ()
 
   @property
   def params(self) -> dict:
@@ -188,6 +195,16 @@ class Wrapper:
   def views(self) -> tuple[str, ...]:
     """What it can answer: what the inner denoiser can."""
     return self.inner.views
+
+  @property
+  def needs_unconditional(self) -> bool:
+    """Whether it asks its network without a condition: as the inner denoiser."""
+    return self.inner.needs_unconditional
+
+  @property
+  def own_conditions(self) -> tuple[str, ...]:
+    """Conditions that it takes itself: those of the inner denoiser."""
+    return self.inner.own_conditions
 
   def with_params(self, params: Any, collections: Any = None) -> Self:
     """The same transform of the inner denoiser with other parameters."""

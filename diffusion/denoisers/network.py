@@ -152,6 +152,8 @@ class NetworkDenoiser:
 
   cost = 1
   inner = None
+  needs_unconditional = False
+  own_conditions = ()
 
   @property
   def needs_signal(self) -> bool:

@@ -1,21 +1,22 @@
-"""Averages of a log-ratio over samples: Kullback-Leibler divergence, mutual information, and how sure they
-are."""
+"""Averages of a log-ratio over samples.
 
-from typing import Any
+Kullback-Leibler divergence, mutual information, and how sure they are.
+"""
 
 import numpy as np
 from flax import struct
+from numpy.typing import ArrayLike
 
 
 @struct.dataclass
 class Estimate:
   """mean, nats, and the standard error of it that the samples alone make."""
 
-  mean: Any
-  standard_error: Any
+  mean: float
+  standard_error: float
 
 
-def kl_divergence(log_ratios, max_error=None) -> Estimate:
+def kl_divergence(log_ratios: ArrayLike, max_error: float | None = None) -> Estimate:
   """KL(p_1 || p_0) from log p_1(x) - log p_0(x) at samples of p_1; a mutual information where p_0 is the
   product of margins.
 

@@ -1,18 +1,22 @@
-"""The time score and the score of a path from a standard normal to N(0, M), as functions of a root of M: a
-parametric model.
+"""The path from a standard normal to N(0, M) as a parametric model.
+
+Its time score and its score are functions of a root of M.
 
 Every density of the path is N(0, b^2 M + v I), so one eigenbasis of M serves all times. Derivatives with
 respect to M are those of first-order perturbation, exact for equal eigenvalues too, where an eigenbasis
 itself has none.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.paths import Path, as_path
 
 
-def prepare(root):
+def prepare(root: jax.Array) -> dict[str, jax.Array]:
   """The parameters of `gaussian_end`'s functions from a root [D, D] of M: once a step, for all times and terms.
 
   >>> sorted(prepare(jnp.eye(3)))
@@ -23,14 +27,15 @@ def prepare(root):
   return {"basis": basis, "matrix": basis.T @ covariance @ basis}
 
 
-def gaussian_end(path):
+def gaussian_end(path: Path | GaussianProcess) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
   """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for `denoisers.from_functions`.
 
   Raises ValueError for a path that does not lead from a standard normal to data.
 
   >>> from diffusion import processes
   >>> time_score, score = gaussian_end(processes.spherical())
-  >>> found = time_score(prepare(0.5 * jnp.eye(2)), jnp.zeros((1, 2)), jnp.ones(1))      # -tr(dC/dt C^-1) / 2 = 2 (1 - 1/4) / (1/4)
+  >>> found = time_score(prepare(0.5 * jnp.eye(2)), jnp.zeros((1, 2)), jnp.ones(1))
+  >>> # -tr(dC/dt C^-1) / 2 = 2 (1 - 1/4) / (1/4)
   >>> bool(abs(found[0] - 6) < 1e-5)
   True
   """

@@ -1,17 +1,34 @@
-"""Differences of log-density along a curve in x as well as t, from the time score and the data score
-together."""
+"""Differences of log-density along a curve in x and t.
+
+From the time score and the data score together.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.density_ratio.nodes import Nodes, gauss_legendre
 from diffusion.density_ratio.quadrature import on_device
+from diffusion.density_ratio.quadrature_nodes import Nodes, gauss_legendre
 from diffusion.precision import at_least_single
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess, Number
+from diffusion.processes.paths import Path, as_path
 
 
-def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int = 64, curve=None, cond=None):
+def log_difference(
+  time_score: Callable[[jax.Array, jax.Array, Any], jax.Array],
+  score: Callable[[jax.Array, jax.Array, Any], jax.Array],
+  path: Path | GaussianProcess,
+  start: tuple[jax.Array, Number],
+  stop: tuple[jax.Array, Number],
+  *,
+  nodes: Nodes | int = 64,
+  curve: Callable[[jax.Array], jax.Array] | None = None,
+  cond: Any = None,
+) -> jax.Array:
   """log p_t(x) at `stop` less that at `start`: the integral of s_t dt + s_x . dx along a curve
   (arXiv:2111.11010, section 4.3).
 
@@ -76,8 +93,17 @@ def log_difference(time_score, score, path, start, stop, *, nodes: Nodes | int =
 
 
 def log_ratio_along(
-  time_score, score, path, x, z=None, *, nodes: Nodes | int = 64, curve=None, end_log_prob=None, cond=None
-):
+  time_score: Callable[[jax.Array, jax.Array, Any], jax.Array],
+  score: Callable[[jax.Array, jax.Array, Any], jax.Array],
+  path: Path | GaussianProcess,
+  x: jax.Array,
+  z: jax.Array | None = None,
+  *,
+  nodes: Nodes | int = 64,
+  curve: Callable[[jax.Array], jax.Array] | None = None,
+  end_log_prob: Callable[[jax.Array], jax.Array] | None = None,
+  cond: Any = None,
+) -> jax.Array:
   """log p_1(x) - log p_0(x) by way of a point z at the end: from (x, t_min) to (z, t_max), then from z to x
   at t_max.
 
@@ -115,5 +141,5 @@ def _places(nodes, path, t_start, t_stop, dtype):
     return 0.5 * (u + 1.0), 0.5 * w
   low, high = sorted((t_start, t_stop))
   nodes = gauss_legendre(path, nodes, t_min=low, t_max=high) if isinstance(nodes, int) else nodes
-  on_device(nodes, path.replace(t_min=low, t_max=high), dtype)
+  on_device(nodes, dataclasses.replace(path, t_min=low, t_max=high), dtype)
   return (nodes.t - t_start) / (t_stop - t_start), nodes.weight / (high - low)

@@ -1,15 +1,27 @@
 """The ratio as an integral over t at fixed x."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
-from diffusion.density_ratio.nodes import Nodes, gauss_legendre
+from diffusion.density_ratio.quadrature_nodes import Nodes, gauss_legendre
 from diffusion.precision import at_least_single
-from diffusion.processes.paths import as_path
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.paths import Path, as_path
 
 
-def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
+def log_ratio(
+  time_score: Callable[[jax.Array, jax.Array, Any], jax.Array],
+  path: Path | GaussianProcess,
+  x: jax.Array,
+  *,
+  nodes: Nodes | int = 64,
+  cond: Any = None,
+) -> jax.Array:
   """log p_1(x) - log p_0(x): the integral of the time score at fixed x (arXiv:2111.11010, eq. 5).
 
   Args:
@@ -49,7 +61,7 @@ def log_ratio(time_score, path, x, *, nodes: Nodes | int = 64, cond=None):
   return jax.lax.scan(add, rows, (t, weight))[0]
 
 
-def on_device(nodes, path, dtype):
+def on_device(nodes: Nodes, path: Path, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
   """(t, weight) in this precision. Raises ValueError where it is too low for them, or they are outside of the
   path."""
   t = np.asarray(nodes.t, np.float64)

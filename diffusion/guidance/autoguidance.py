@@ -8,7 +8,7 @@ from flax import struct
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
-from diffusion.processes.comparison import apart
+from diffusion.processes.comparison import difference
 
 
 @struct.dataclass
@@ -98,7 +98,7 @@ def autoguidance(
   low, high = check_interval(interval)
 
   def apply(denoiser):
-    wrong = apart(denoiser.process, worse.process)
+    wrong = difference(denoiser.process, worse.process)
     if wrong:
       raise ValueError(f"the two models of autoguidance must share a process, noise for noise: {wrong}")
     return Autoguidance(denoiser, worse, weight, low, high)

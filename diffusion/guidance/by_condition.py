@@ -19,6 +19,9 @@ class ByCondition(Wrapper):
   low: Any
   high: Any
 
+  needs_unconditional = True
+  own_conditions = ("guidance",)
+
   @property
   def cost(self) -> int:
     """Network evaluations of one call: the inner denoiser's, twice."""

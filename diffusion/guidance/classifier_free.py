@@ -28,6 +28,8 @@ class ClassifierFree(Wrapper):
   high: Any
   negative: Any = None
 
+  needs_unconditional = True
+
   @property
   def cost(self) -> int:
     """Network evaluations of one call: the inner denoiser's, twice."""

@@ -21,6 +21,8 @@ class Conjunction(Wrapper):
   conditions: tuple
   weights: tuple
 
+  needs_unconditional = True
+
   @property
   def cost(self) -> int:
     """Network evaluations of one call: the inner denoiser's, once a condition and once without."""

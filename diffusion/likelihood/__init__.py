@@ -1,7 +1,6 @@
 """Log-likelihoods of data under a trained model: by the probability flow, or bounded from below."""
 
 from diffusion.likelihood.annealed_importance import LogNormalizer, annealed_importance
-from diffusion.likelihood.concrete import annealed_log_prob, log_prob_of_states
 from diffusion.likelihood.decoders import gaussian_decoder, level_decoder
 from diffusion.likelihood.dequantization import (
   bits_per_dim,
@@ -14,4 +13,5 @@ from diffusion.likelihood.error_bars import over_batch, over_draws
 from diffusion.likelihood.flow_map import decode, encode
 from diffusion.likelihood.prior import prior_gap, prior_kl
 from diffusion.likelihood.probability_flow import decode_with_log_likelihood, log_likelihood
+from diffusion.likelihood.state_probabilities import annealed_log_prob, log_prob_of_states
 from diffusion.likelihood.steps import Steps, flow_steps, log_snr_times

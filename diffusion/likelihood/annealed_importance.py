@@ -1,13 +1,17 @@
-"""The normaliser of an unnormalised density by annealed importance sampling, with an error bar, from below
-and from above."""
+"""Annealed importance sampling.
+
+The normaliser of an unnormalised density with an error bar, from below and from above.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from diffusion.precision import sum_rows
 
@@ -26,27 +30,27 @@ class LogNormalizer:
     acceptance: share of accepted moves.
   """
 
-  value: Any
-  standard_error: Any
-  effective: Any
-  log_weights: Any
-  x: Any
-  acceptance: Any
+  value: jax.Array
+  standard_error: jax.Array
+  effective: jax.Array
+  log_weights: jax.Array
+  x: jax.Array
+  acceptance: jax.Array
 
 
 def annealed_importance(
-  energy,
-  x,
-  keys,
+  energy: Callable[..., jax.Array],
+  x: ArrayLike,
+  keys: jax.Array,
   *,
-  std=1.0,
-  scale=None,
-  num_steps=1000,
-  step=0.5,
-  leapfrog=1,
-  power=4.0,
-  reverse=False,
-  params=None,
+  std: float = 1.0,
+  scale: float | None = None,
+  num_steps: int = 1000,
+  step: float = 0.5,
+  leapfrog: int = 1,
+  power: float = 4.0,
+  reverse: bool = False,
+  params: Any = None,
 ) -> LogNormalizer:
   """log of the integral of exp(-energy), by annealing from N(0, std^2 I) (arXiv:physics/9803008).
 
@@ -83,7 +87,8 @@ def annealed_importance(
     ValueError: counts below one, lengths that are not positive, keys that do not fit.
 
   >>> keys = jax.random.split(jax.random.key(0), 200)
-  >>> found = annealed_importance(lambda x: 2.0 * jnp.sum(x**2, 1), jnp.zeros((200, 1)), keys, num_steps=50, scale=0.5)
+  >>> energy, x = lambda x: 2.0 * jnp.sum(x**2, 1), jnp.zeros((200, 1))
+  >>> found = annealed_importance(energy, x, keys, num_steps=50, scale=0.5)
   >>> bool(abs(found.value - 0.5 * np.log(np.pi / 2)) < 4 * found.standard_error)
   True
   """

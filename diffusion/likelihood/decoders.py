@@ -4,19 +4,37 @@ A decoder is a function (x [B, ...], z [B, ...], marginal) -> [B] nats, `margina
 z as []. One with arrays inside (a network, an oracle) is a pytree: `jax.tree_util.Partial(fn, arrays)`.
 """
 
-from typing import Any
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
+
+from diffusion.processes.base import Marginal
+
+
+class Levels(Protocol):
+  """A scaling of whole-numbered values, such as `diffusion.data.Scaling`."""
+
+  @property
+  def levels(self) -> int: ...
+
+  def to_model(self, x: np.ndarray, /) -> np.ndarray: ...
+
+
+class Decoder(Protocol):
+  """log p(x | z) [B] in nats of data x [B, ...] given the first latent z [B, ...], whose marginal is m."""
+
+  def __call__(self, x: jax.Array, z: jax.Array, m: Marginal) -> jax.Array: ...
 
 
 @struct.dataclass
 class GaussianDecoder:
   """N(x; z / alpha, (sigma / alpha)^2 I): what q(z | x) says of x where the data are smooth at that scale."""
 
-  def __call__(self, x, z, m):
+  def __call__(self, x: jax.Array, z: jax.Array, m: Marginal) -> jax.Array:
     rho = m.sigma / m.alpha
     residual = ((x - z / m.alpha) / rho).reshape(x.shape[0], -1)
     return -0.5 * jnp.sum(residual**2 + jnp.log(2 * np.pi * rho**2), axis=1)
@@ -26,9 +44,9 @@ class GaussianDecoder:
 class LevelDecoder:
   """See `level_decoder`."""
 
-  levels: Any  # [L] model values, ascending and equally spaced
+  levels: jax.Array  # [L] model values, ascending and equally spaced
 
-  def __call__(self, x, z, m):
+  def __call__(self, x: jax.Array, z: jax.Array, m: Marginal) -> jax.Array:
     mean, precision = z / m.alpha, (m.alpha / m.sigma) ** 2
 
     def score(level):
@@ -54,7 +72,7 @@ def gaussian_decoder() -> GaussianDecoder:
   return GaussianDecoder()
 
 
-def level_decoder(scaling, dtype=jnp.float32) -> LevelDecoder:
+def level_decoder(scaling: Levels, dtype: DTypeLike = jnp.float32) -> LevelDecoder:
   """For whole-numbered pixels without dequantisation: P(level | z) in proportion to q(z | level)
   (arXiv:2107.00630, eq. 8).
 

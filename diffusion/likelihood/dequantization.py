@@ -1,5 +1,6 @@
-"""From a density of model values to the likelihood of stored values: scaling, dequantisation, bits per
-dimension.
+"""Likelihood of stored values from a density of model values.
+
+Scaling, dequantisation, bits per dimension.
 
 Stored pixels are whole numbers v and have probabilities; a model gives a density p of model values
 x = slope (v + n) + offset, n in [0, 1). With n drawn from any q(n | v) (arXiv:1902.00275, eq. 4 and 12)
@@ -10,7 +11,8 @@ Uniform noise has log q = 0. Real-valued data take no noise, and the result is a
 not a probability. Whole numbers without noise have no bound at all: a density can grow without limit on them.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,44 @@ from flax import struct
 
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32
+
+
+class Pixels(Protocol):
+  """A scaling of whole-numbered values that can be dequantised: `diffusion.data.Scaling`."""
+
+  @property
+  def levels(self) -> int: ...
+
+  @property
+  def centered(self) -> bool: ...
+
+  @property
+  def log_det(self) -> float: ...
+
+  @property
+  def bits_offset(self) -> float: ...
+
+  def dequantized(self) -> "Pixels": ...
+
+
+class RealValues(Protocol):
+  """A scaling of real-valued data by a mean and a deviation: `diffusion.data.Standardize`."""
+
+  @property
+  def mean(self) -> float: ...
+
+  @property
+  def std(self) -> float: ...
+
+  @property
+  def log_det(self) -> float: ...
+
+  @property
+  def bits_offset(self) -> float: ...
+
+
+Proposal: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(keys [B], values [B, ...]) -> (noise [B, ...] in [0, 1), log q [B] nats)."""
 
 DEQUANTIZATIONS = ("uniform", "variational", "none")
 
@@ -32,12 +72,12 @@ class ModelValues:
     offset: [B] nats to add to log p(x) for the stored values: D log slope - log q.
   """
 
-  x: Any
-  offset: Any
+  x: jax.Array
+  offset: jax.Array
 
 
 @jax.jit
-def uniform_noise(keys, values):
+def uniform_noise(keys: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Uniform dequantisation noise in [0, 1) of float32 (or wider) and its log-density, which is 0.
 
   Args:
@@ -52,7 +92,14 @@ def uniform_noise(keys, values):
   return noise, jnp.zeros(values.shape[:1], dtype)
 
 
-def dequantize(values, scaling, *, dequantization, keys=None, proposal=None) -> ModelValues:
+def dequantize(
+  values: jax.Array,
+  scaling: Pixels | RealValues,
+  *,
+  dequantization: str,
+  keys: jax.Array | None = None,
+  proposal: Proposal | None = None,
+) -> ModelValues:
   """Stored values to model values, with what their log-density needs to become a log-likelihood.
 
   Args:
@@ -77,16 +124,27 @@ def dequantize(values, scaling, *, dequantization, keys=None, proposal=None) -> 
   values = at_least_float32(values)
   size = int(np.prod(values.shape[1:]))
   if dequantization == "none":
+    real = cast(RealValues, scaling)
     return ModelValues(
-      (values - scaling.mean) / scaling.std, jnp.full(values.shape[:1], size * scaling.log_det, values.dtype)
+      (values - real.mean) / real.std, jnp.full(values.shape[:1], size * real.log_det, values.dtype)
     )
-  noise, log_q = (uniform_noise if dequantization == "uniform" else proposal)(keys, values)
-  scaling = scaling.dequantized()
-  low = -1.0 if scaling.centered else 0.0
-  return _affine(values, noise, log_q, (1.0 - low) / scaling.levels, low, size * scaling.log_det)
+  draw = uniform_noise if proposal is None else proposal
+  noise, log_q = draw(cast(jax.Array, keys), values)  # pixels without keys were refused above
+  pixels = cast(Pixels, scaling).dequantized()
+  low = -1.0 if pixels.centered else 0.0
+  return _affine(values, noise, log_q, (1.0 - low) / pixels.levels, low, size * pixels.log_det)
 
 
-def log_likelihood_of_values(log_prob, values, scaling, *, dequantization, keys=None, proposal=None, draws=1):
+def log_likelihood_of_values(
+  log_prob: Callable[[jax.Array, jax.Array | None], jax.Array],
+  values: jax.Array,
+  scaling: Pixels | RealValues,
+  *,
+  dequantization: str,
+  keys: jax.Array | None = None,
+  proposal: Proposal | None = None,
+  draws: int = 1,
+) -> tuple[jax.Array, jax.Array]:
   """Log-likelihood of stored values under any density of model values: nats in the units of the data.
 
   Args:
@@ -103,7 +161,8 @@ def log_likelihood_of_values(log_prob, values, scaling, *, dequantization, keys=
   >>> from diffusion.data import Scaling
   >>> flat = lambda x, keys: jnp.full(x.shape[:1], -x[0].size * np.log(2).item())      # uniform on [-1, 1]
   >>> keys = jax.random.split(jax.random.key(0), 3)
-  >>> nats, _ = log_likelihood_of_values(flat, jnp.zeros((3, 4)), Scaling(16), dequantization="uniform", keys=keys)
+  >>> v, how = jnp.zeros((3, 4)), "uniform"
+  >>> nats, _ = log_likelihood_of_values(flat, v, Scaling(16), dequantization=how, keys=keys)
   >>> bits_per_dim(nats, (4,)).round(4).tolist()
   [4.0, 4.0, 4.0]
   """
@@ -116,7 +175,9 @@ def log_likelihood_of_values(log_prob, values, scaling, *, dequantization, keys=
   return over_draws(jnp.stack(results))
 
 
-def bits_per_dim(log_prob, shape, scaling=None):
+def bits_per_dim(
+  log_prob: jax.Array, shape: Sequence[int], scaling: Pixels | RealValues | None = None
+) -> jax.Array:
   """Bits per dimension from nats.
 
   Args:

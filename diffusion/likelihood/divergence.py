@@ -4,6 +4,8 @@ For a probe e with mean zero and covariance I, e^T J e has mean tr J (Hutchinson
 Rademacher probes are exact for a diagonal J and never worse in variance than Gaussian ones.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,7 +15,7 @@ from diffusion.precision import sum_rows
 METHODS = ("exact", "rademacher", "gaussian")
 
 
-def check(method, keys, probes, rows):
+def check(method: str, keys: jax.Array | None, probes: int, rows: int) -> None:
   """Raises ValueError on an unknown method, too few probes, or keys that are missing or not one a row."""
   if method not in METHODS:
     raise ValueError(f"divergence {method!r} is unknown: choose {', '.join(METHODS)}")
@@ -29,7 +31,7 @@ def check(method, keys, probes, rows):
     raise ValueError(f"probes={probes}: one is the least")
 
 
-def draw_probes(method, keys, x, probes):
+def draw_probes(method: str, keys: jax.Array | None, x: jax.Array, probes: int) -> jax.Array | None:
   """Probes [P, B, ...], row i from keys[i] alone; None for the exact divergence, which needs none."""
   if method == "exact":
     return None
@@ -37,13 +39,13 @@ def draw_probes(method, keys, x, probes):
   return jnp.moveaxis(jax.vmap(one)(keys), 1, 0)
 
 
-def exact(derivative, x):
+def exact(derivative: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
   """Trace of a linear map given by its action on tangents shaped like x: [1, B], one derivative a
   dimension."""
   return trace(derivative, x)[None]
 
 
-def estimates(derivative, probes):
+def estimates(derivative: Callable[[jax.Array], jax.Array], probes: jax.Array) -> jax.Array:
   """e^T J e of each probe: [P, B, ...] -> [P, B]."""
   one = lambda probe: sum_rows(probe * derivative(probe))
   return jax.lax.map(one, probes, batch_size=min(WIDTH, len(probes)))

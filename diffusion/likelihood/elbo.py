@@ -4,21 +4,25 @@ Read as a hierarchical model z_T -> ... -> z_0 -> x whose reverse steps are q's 
 denoiser's (arXiv:2107.00630, eq. 7 and 11-17):
 
   log p(x) >= - KL(q(z_T | x), prior) + E log p(x | z_0) - L
-  L_T   = sum over steps s < t of 1/2 (SNR(s) - SNR(t)) E |x - x0_hat(z_t, t)|^2      discrete, any grid
-  L_inf = 1/2 int E |eps - eps_hat(z_t, t)|^2 d log-SNR                               its limit: -d log SNR / dt weighting
+  L_T   = sum over steps s < t of 1/2 (SNR(s) - SNR(t)) E |x - x0_hat(z_t, t)|^2
+  L_inf = 1/2 int E |eps - eps_hat(z_t, t)|^2 d log-SNR
+
+L_T is discrete, on any grid; L_inf is its limit, weighted by -d log SNR / dt.
 
 With the exact denoiser, decoder and marginal at the last time in place of the prior, the continuous bound is
 log p(x).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from numpy.typing import ArrayLike
 
-from diffusion.likelihood.decoders import GaussianDecoder
+from diffusion.likelihood.decoders import Decoder, GaussianDecoder
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32
 from diffusion.likelihood.prior import prior_kl
@@ -38,14 +42,23 @@ class Bound:
     reconstruction: E log p(x | z_0).
   """
 
-  total: Any
-  error: Any
-  prior: Any
-  diffusion: Any
-  reconstruction: Any
+  total: jax.Array
+  error: jax.Array
+  prior: jax.Array
+  diffusion: jax.Array
+  reconstruction: jax.Array
 
 
-def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) -> Bound:
+def discrete_elbo(
+  denoiser: Any,
+  x: jax.Array,
+  grid: ArrayLike,
+  *,
+  keys: jax.Array,
+  cond: Mapping[str, jax.Array] | None = None,
+  draws: int = 1,
+  decoder: Decoder | None = None,
+) -> Bound:
   """The bound of a model with latents at the times of a grid; every step is evaluated, only eps is drawn.
 
   Args:
@@ -86,7 +99,16 @@ def discrete_elbo(denoiser, x, grid, *, keys, cond=None, draws=1, decoder=None) 
 
 
 def continuous_elbo(
-  denoiser, x, *, keys, cond=None, num_times=64, draws=1, decoder=None, t_min=None, t_max=None
+  denoiser: Any,
+  x: jax.Array,
+  *,
+  keys: jax.Array,
+  cond: Mapping[str, jax.Array] | None = None,
+  num_times: int = 64,
+  draws: int = 1,
+  decoder: Decoder | None = None,
+  t_min: float | None = None,
+  t_max: float | None = None,
 ) -> Bound:
   """The limit of infinitely many steps between t_min and t_max.
 

@@ -1,12 +1,14 @@
-"""Standard errors of log-likelihoods: of one example over its random draws, and of a data set over its
-examples."""
+"""Standard errors of log-likelihoods.
+
+Of one example over its random draws, and of a data set over its examples.
+"""
 
 import jax
 import jax.numpy as jnp
 
 
 @jax.jit
-def over_draws(values):
+def over_draws(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and standard error over independent draws: [R, B] -> ([B], [B]); the error is NaN for one draw.
 
   Draws are few, so an interval of stated confidence takes Student's t with R - 1 degrees of freedom in place
@@ -24,7 +26,7 @@ def over_draws(values):
 
 
 @jax.jit
-def over_batch(values):
+def over_batch(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Mean and standard error over examples: [B] -> ([], []), also where each value carries one draw's noise.
 
   Examples and their draws are independent, so the spread over examples holds both: one probe an example is

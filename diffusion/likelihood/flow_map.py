@@ -5,17 +5,30 @@ decided by the process and the scores alone, so two models of the same data enco
 section 4.3).
 """
 
+import dataclasses
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffusion.likelihood import divergence as divergences
-from diffusion.likelihood.steps import flow_steps
+from diffusion.likelihood.steps import Steps, flow_steps
 
 
-def encode(denoiser, x, *, cond=None, num_steps=64, steps=None, t_min=None, t_max=None):
+def encode(
+  denoiser: Any,
+  x: jax.Array,
+  *,
+  cond: Mapping[str, jax.Array] | None = None,
+  num_steps: int = 64,
+  steps: Steps | None = None,
+  t_min: float | None = None,
+  t_max: float | None = None,
+) -> jax.Array:
   """Latents of data: x at t_min carried to t_max.
 
   Args:
@@ -47,7 +60,16 @@ def encode(denoiser, x, *, cond=None, num_steps=64, steps=None, t_min=None, t_ma
   return transport(denoiser, x, cond, steps, None, exact=False)[0]
 
 
-def decode(denoiser, z, *, cond=None, num_steps=64, steps=None, t_min=None, t_max=None):
+def decode(
+  denoiser: Any,
+  z: jax.Array,
+  *,
+  cond: Mapping[str, jax.Array] | None = None,
+  num_steps: int = 64,
+  steps: Steps | None = None,
+  t_min: float | None = None,
+  t_max: float | None = None,
+) -> jax.Array:
   """Data of latents: z at t_max carried to t_min, the inverse of `encode` with the same arguments.
 
   Args:
@@ -65,7 +87,15 @@ def decode(denoiser, z, *, cond=None, num_steps=64, steps=None, t_min=None, t_ma
 
 
 @functools.partial(jax.jit, static_argnames="exact")
-def transport(denoiser, x, cond, steps, probes, *, exact):
+def transport(
+  denoiser: Any,
+  x: jax.Array,
+  cond: Mapping[str, jax.Array] | None,
+  steps: Steps,
+  probes: jax.Array | None,
+  *,
+  exact: bool,
+) -> tuple[jax.Array, jax.Array]:
   """Carries x along the steps, and the integral of the divergence with it.
 
   Args:
@@ -93,7 +123,9 @@ def transport(denoiser, x, cond, steps, probes, *, exact):
     if not count:
       return velocity(w), jnp.zeros((0, w.shape[0]), w.dtype)
     k, derivative = jax.linearize(velocity, w)
-    return k, divergences.exact(derivative, w) if exact else divergences.estimates(derivative, probes)
+    if exact or probes is None:
+      return k, divergences.exact(derivative, w)
+    return k, divergences.estimates(derivative, probes)
 
   def stage(carry, row):
     u, w, moved, gain = carry
@@ -105,12 +137,12 @@ def transport(denoiser, x, cond, steps, probes, *, exact):
   u = x / steps.ends[0]
   none = jnp.zeros_like(u)  # which inside a shard_map varies as u does
   start = (u, u, none, jnp.broadcast_to(none.reshape(u.shape[0], -1)[:, 0][None], (count, u.shape[0])))
-  rows = jax.tree.map(jnp.asarray, steps.replace(ends=jnp.zeros_like(steps.t)))
+  rows = jax.tree.map(jnp.asarray, dataclasses.replace(steps, ends=jnp.zeros_like(steps.t)))
   (u, _, _, gain), _ = jax.lax.scan(stage, start, rows)
   return steps.ends[1] * u, gain + np.prod(x.shape[1:]).item() * jnp.log(steps.ends[1] / steps.ends[0])
 
 
-def at_least_float32(x):
+def at_least_float32(x: ArrayLike) -> jax.Array:
   """The array in float32, or float64 if it is: 16 bits hold neither a latent nor a log-density."""
   x = jnp.asarray(x)
   return x if x.dtype == np.float64 else x.astype(jnp.float32)

@@ -1,11 +1,14 @@
 """What it costs that the prior is not the marginal at the last time."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from diffusion.processes.base import GaussianProcess
 
 
-def prior_kl(process: GaussianProcess, x, t):
+def prior_kl(process: GaussianProcess, x: jax.Array, t: jax.Array) -> jax.Array:
   """KL from q(x_t | x_0 = x) to the prior, the first term of the bound (arXiv:2107.00630, eq. 11).
 
   Args:
@@ -25,7 +28,7 @@ def prior_kl(process: GaussianProcess, x, t):
   return 0.5 * (square + flat.shape[1] * _excess((m.sigma / process.prior_std) ** 2))
 
 
-def prior_gap(oracle, t):
+def prior_gap(oracle: Any, t: jax.Array) -> jax.Array:
   """KL from the marginal of Gaussian data to the prior: the mean log-likelihood that the approximate prior
   costs.
 

@@ -5,29 +5,32 @@ log p(x at t_min) = log p(x at t_max) + integral of the divergence from t_min to
 (arXiv:2011.13456, appendix D.2; arXiv:1810.01367 for the estimate of the divergence).
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from diffusion.likelihood import divergence as divergences
 from diffusion.likelihood.error_bars import over_draws
 from diffusion.likelihood.flow_map import at_least_float32, transport
-from diffusion.likelihood.steps import flow_steps
+from diffusion.likelihood.steps import Steps, flow_steps
 
 
 def log_likelihood(
-  denoiser,
-  x,
+  denoiser: Any,
+  x: jax.Array,
   *,
-  cond=None,
-  keys=None,
-  num_steps=64,
-  steps=None,
-  divergence="exact",
-  probes=1,
-  t_min=None,
-  t_max=None,
-  prior_log_prob=None,
-):
+  cond: Mapping[str, jax.Array] | None = None,
+  keys: jax.Array | None = None,
+  num_steps: int = 64,
+  steps: Steps | None = None,
+  divergence: str = "exact",
+  probes: int = 1,
+  t_min: float | None = None,
+  t_max: float | None = None,
+  prior_log_prob: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array]:
   """log p(x) in nats of data at t_min, by fourth-order Runge-Kutta steps of equal length in log-SNR.
 
   Args:
@@ -72,19 +75,19 @@ def log_likelihood(
 
 
 def decode_with_log_likelihood(
-  denoiser,
-  z,
+  denoiser: Any,
+  z: jax.Array,
   *,
-  cond=None,
-  keys=None,
-  num_steps=64,
-  steps=None,
-  divergence="exact",
-  probes=1,
-  t_min=None,
-  t_max=None,
-  prior_log_prob=None,
-):
+  cond: Mapping[str, jax.Array] | None = None,
+  keys: jax.Array | None = None,
+  num_steps: int = 64,
+  steps: Steps | None = None,
+  divergence: str = "exact",
+  probes: int = 1,
+  t_min: float | None = None,
+  t_max: float | None = None,
+  prior_log_prob: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Samples and their log-likelihood from one integration, noise to data.
 
   Args:
@@ -107,7 +110,8 @@ def decode_with_log_likelihood(
     steps = flow_steps(denoiser.process, num_steps, t_min=t_min, t_max=t_max, backward=True, dtype=z.dtype)
   prior = _prior(denoiser.process, z) if prior_log_prob is None else prior_log_prob(z)
   x, gain = _carry(denoiser, z, cond, steps, keys, divergence, probes)
-  return (x, *_with_error(prior[None] - gain, divergence))
+  value, error = _with_error(prior[None] - gain, divergence)
+  return x, value, error
 
 
 def _carry(denoiser, x, cond, steps, keys, divergence, probes):
@@ -115,7 +119,7 @@ def _carry(denoiser, x, cond, steps, keys, divergence, probes):
   return transport(denoiser, x, cond, steps, noise, exact=divergence == "exact")
 
 
-def _with_error(values, divergence):
+def _with_error(values: jax.Array, divergence: str) -> tuple[jax.Array, jax.Array]:
   """[P, B] -> mean and standard error, which is zero where nothing was drawn."""
   if divergence == "exact":
     return values[0], jnp.zeros_like(values[0])

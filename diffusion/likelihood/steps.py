@@ -7,13 +7,18 @@ once and not once a stage. All numbers are computed in float64 on the host from 
 run-time precision first.
 """
 
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
 from flax import struct
+from jax.typing import DTypeLike
+
+from diffusion.processes.base import AnyArray, GaussianProcess, Number
 
 # Where the integral ends if the process ends without any signal: half log-SNR -5.1.
+T = TypeVar("T")
+
 LOWEST_LOG_SNR = -10.2
 
 
@@ -25,22 +30,24 @@ class Steps:
   from u; the next row's point is u + reach k, or, after the last row of a step, the new u.
   """
 
-  t: Any
-  scale: Any  # step length in log-SNR times dt / d log-SNR
-  norm: Any
-  shrink: Any  # step length times d log norm / d log-SNR
-  weight: Any
-  reach: Any
-  last: Any
-  ends: Any  # [2], norm at the first and the last time
+  t: AnyArray
+  scale: AnyArray  # step length in log-SNR times dt / d log-SNR
+  norm: AnyArray
+  shrink: AnyArray  # step length times d log norm / d log-SNR
+  weight: AnyArray
+  reach: AnyArray
+  last: AnyArray
+  ends: AnyArray  # [2], norm at the first and the last time
 
 
-def on_host(process):
+def on_host(process: T) -> T:
   """The process with float64 numbers, wherever they lived; inside someone's jit this raises, as it must."""
   return jax.tree.map(lambda a: np.asarray(a, np.float64), process)
 
 
-def log_snr_times(process, count, t_min=None, t_max=None):
+def log_snr_times(
+  process: GaussianProcess, count: int, t_min: Number | None = None, t_max: Number | None = None
+) -> np.ndarray:
   """Times from t_min to t_max, equally spaced in log-SNR and ascending: [count + 1] float64.
 
   A process that ends without signal is cut at log-SNR -10.2.
@@ -68,10 +75,18 @@ def log_snr_times(process, count, t_min=None, t_max=None):
       f"t_min={t_min} and t_max={t_max} must have finite, decreasing log-SNR (got {high} and {low}):"
       " raise t_min above 0, and keep t_max above it"
     )
-  return process.t_of_log_snr(np.linspace(high, low, count + 1))
+  return np.asarray(process.t_of_log_snr(np.linspace(high, low, count + 1)))
 
 
-def flow_steps(process, num_steps=64, *, t_min=None, t_max=None, backward=False, dtype=np.float32) -> Steps:
+def flow_steps(
+  process: GaussianProcess,
+  num_steps: int = 64,
+  *,
+  t_min: Number | None = None,
+  t_max: Number | None = None,
+  backward: bool = False,
+  dtype: DTypeLike = np.float32,
+) -> Steps:
   """Runge-Kutta steps from data to noise, or from noise to data.
 
   Made outside of jit, once; every function here that takes `num_steps` also takes these as `steps`, which

@@ -34,6 +34,7 @@ from diffusion.losses.concrete_score import (
   denoising_concrete_score_matching,
 )
 from diffusion.losses.conditioning import condition_dropout, random_guidance
+from diffusion.losses.consistency import consistency
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.distillation import (
   StudentSteps,
@@ -42,6 +43,7 @@ from diffusion.losses.distillation import (
   progressive_distillation,
   student_steps,
 )
+from diffusion.losses.distribution_matching import distribution_matching, fake_matching
 from diffusion.losses.exact import score_matching
 from diffusion.losses.finite_difference import (
   finite_difference_denoising_score_matching,

@@ -173,6 +173,11 @@ class Objective:
     interval: the times (t_min, t_max) that the derivation integrates over, where it does: the sampler must
       have the same.
     parts: the objectives of a sum.
+    conditions: {name: (low, high)} of the conditions that it draws itself, such as a weight of guidance.
+    drops_condition: whether conditions are dropped now and then, so that the model knows the data without too.
+    denoises: whether its model learns posterior means, as a likelihood or a restoration needs; a student of few steps
+      learns where a step should end.
+    steps: (the teacher's grid [n + 1], sampler) where it learns the steps of one solver alone, else None.
   """
 
   name: str
@@ -188,6 +193,10 @@ class Objective:
   bias_order: float | None = None
   interval: tuple | None = None
   parts: tuple = ()
+  conditions: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+  drops_condition: bool = False
+  denoises: bool = True
+  steps: tuple | None = None
 
   def __post_init__(self):
     if self.place is None:

@@ -44,7 +44,11 @@ def condition_dropout(rate: float) -> Callable[[Objective], Objective]:
       # The rest is drawn with the same key, so that dropout leaves the noise as it was.
       return objective.draw(key, {**batch, "cond": cond}, t, state)
 
-    return objective.replace(name=f"condition_dropout({objective.name})", draw=draw)
+    return objective.replace(
+      name=f"condition_dropout({objective.name})",
+      draw=draw,
+      drops_condition=objective.drops_condition or rate > 0,
+    )
 
   return transform
 
@@ -88,7 +92,8 @@ def random_guidance(
       # The rest is drawn with the same key, so that the weight leaves the noise as it was.
       return objective.draw(key, {**batch, "cond": {**batch["cond"], "guidance": weight}}, t, state)
 
-    return objective.replace(name=f"random_guidance({objective.name})", draw=draw)
+    conditions = {**objective.conditions, "guidance": (float(low), float(high))}
+    return objective.replace(name=f"random_guidance({objective.name})", draw=draw, conditions=conditions)
 
   return transform
 

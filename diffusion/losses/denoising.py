@@ -35,10 +35,7 @@ def denoising_score_matching(
   name = "denoising_score_matching"
   if target not in VIEWS:
     raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
-  if getattr(process, "kind", None) != "gaussian":
-    raise ValueError(
-      f"{name} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
-    )
+  check_gaussian(process, name)
 
   def draw(key, batch, t, state):
     del state
@@ -70,6 +67,14 @@ def denoising_score_matching(
     process=process,
     needs={"model": dict.fromkeys((target, "eps") if variance_reduced else (target,), name)},
   )
+
+
+def check_gaussian(process: Any, who: str) -> None:
+  """Raises ValueError for what is no Gaussian process."""
+  if getattr(process, "kind", None) != "gaussian":
+    raise ValueError(
+      f"{who} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
+    )
 
 
 def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array:

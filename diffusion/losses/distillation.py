@@ -8,7 +8,7 @@ import numpy as np
 from flax import struct
 
 from diffusion.losses.base import Objective, terms
-from diffusion.losses.denoising import denoising_score_matching
+from diffusion.losses.denoising import check_gaussian, denoising_score_matching
 from diffusion.losses.weights import VIEWS, noise_scale
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
@@ -189,11 +189,8 @@ def progressive_distillation(
   (['model', 'teacher'], 1)
   """
   name = "progressive_distillation"
-  steps = (
-    teacher_grid
-    if isinstance(teacher_grid, StudentSteps)
-    else student_steps(process, teacher_grid, sampler, grid)
-  )
+  given = isinstance(teacher_grid, StudentSteps)
+  steps = teacher_grid if given else student_steps(process, teacher_grid, sampler, grid)
   inner = _noised(process, name)
 
   def draw(key, batch, t, state):
@@ -216,6 +213,8 @@ def progressive_distillation(
     process=process,
     needs={"model": {"x0": name}, "teacher": {"x0": name}},
     bias_order=1,
+    denoises=False,
+    steps=None if given else (tuple(float(t) for t in np.asarray(teacher_grid)), sampler),
   )
 
 
@@ -230,10 +229,7 @@ def step_of(steps: StudentSteps, t: jax.Array) -> jax.Array:
 def _noised(process, name):
   """The draw of denoising score matching, or a ValueError of this objective's own for what is no Gaussian
   process."""
-  if getattr(process, "kind", None) != "gaussian":
-    raise ValueError(
-      f"{name} needs a Gaussian process such as processes.vp_cosine(), got {type(process).__name__}"
-    )
+  check_gaussian(process, name)
   return denoising_score_matching(process).draw
 
 

@@ -1,5 +1,7 @@
-"""Distances between samples and data, in float64 NumPy on the host. Only `fit_features` and `fit_classifier`
-need scikit-learn."""
+"""Distances between samples and data, in float64 NumPy on the host.
+
+Only `fit_features` and `fit_classifier` need scikit-learn.
+"""
 
 from diffusion.metrics.classifier import Accuracy, Classifier, class_accuracy, fit_classifier, wilson_interval
 from diffusion.metrics.detection import Auroc, auroc, detection_rate

@@ -1,5 +1,7 @@
-"""Class accuracy of class-conditional samples, judged by an independent classifier of the real training
-split."""
+"""Class accuracy of class-conditional samples.
+
+Judged by an independent classifier of the real training split.
+"""
 
 import dataclasses
 import math
@@ -7,8 +9,9 @@ import statistics
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from diffusion.metrics.features import reduction_for, spaced_subset, standard_inputs
+from diffusion.metrics.features import Projection, reduction_for, spaced_subset, standard_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,14 +19,14 @@ class Classifier:
   """images [N, ...] in data units -> predicted labels [N]; an RBF support vector machine."""
 
   machine: Any
-  reduction: Any
+  reduction: Projection | None
   classes: np.ndarray
 
-  def __call__(self, images):
+  def __call__(self, images: ArrayLike) -> np.ndarray:
     return self.machine.predict(standard_inputs(images, self.reduction))
 
 
-def fit_classifier(train, labels, most=10_000, seed=0):
+def fit_classifier(train: ArrayLike, labels: ArrayLike, most: int = 10_000, seed: int = 0) -> Classifier:
   """scikit-learn SVC (RBF, C = 10, gamma = 1 / (entries x variance)) of train [N, ...] and labels [N]; a
   `Classifier`.
 
@@ -62,14 +65,16 @@ class Accuracy(NamedTuple):
   high: float
 
 
-def class_accuracy(classifier, samples, labels, confidence=0.95):
+def class_accuracy(
+  classifier: Classifier, samples: ArrayLike, labels: ArrayLike, confidence: float = 0.95
+) -> Accuracy:
   """Share of samples [N, ...] that the classifier puts in the class they were drawn for, with its Wilson
   interval.
 
   Raises ValueError where a label is none of the classifier's classes (-1, no class, included: such samples
   have no accuracy).
   """
-  labels = np.asarray(labels)
+  samples, labels = np.asarray(samples), np.asarray(labels)
   if labels.shape != (len(samples),) or not len(labels):
     raise ValueError(
       f"there are {len(samples)} samples and labels of shape {labels.shape}: give one label for each, and at "
@@ -85,7 +90,7 @@ def class_accuracy(classifier, samples, labels, confidence=0.95):
   return Accuracy(right / len(labels), *wilson_interval(right, len(labels), confidence))
 
 
-def wilson_interval(successes, trials, confidence=0.95):
+def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
   """Wilson's score interval of a proportion (JASA 22, 1927): sound near 0 and 1, where the normal interval
   has width zero.
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Auroc(NamedTuple):
@@ -13,7 +14,7 @@ class Auroc(NamedTuple):
   error: float
 
 
-def auroc(found, usual) -> Auroc:
+def auroc(found: ArrayLike, usual: ArrayLike) -> Auroc:
   """P(score of one of `found` > score of one of `usual`), ties counted half: the area under the curve of hits
   over false alarms.
 
@@ -38,7 +39,7 @@ def auroc(found, usual) -> Auroc:
   )
 
 
-def detection_rate(found, usual, kept=0.95) -> float:
+def detection_rate(found: ArrayLike, usual: ArrayLike, kept: float = 0.95) -> float:
   """Share of `found` [N] that a threshold finds which keeps at least the share `kept` of `usual` [M].
 
   Raises ValueError for scores as in `auroc` and for a share that is not in (0, 1].

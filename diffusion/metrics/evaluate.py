@@ -1,6 +1,9 @@
 """All numbers that a run reports about its samples, next to the floors that real data set."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.metrics import sliced
 from diffusion.metrics.classifier import class_accuracy, fit_classifier
@@ -15,7 +18,15 @@ SUBSETS = 8
 MOST_KERNEL_ROWS = 5000
 
 
-def evaluate_samples(samples, labels, train, train_labels, heldout, heldout_labels, seed=0):
+def evaluate_samples(
+  samples: ArrayLike,
+  labels: ArrayLike | None,
+  train: ArrayLike,
+  train_labels: ArrayLike | None,
+  heldout: ArrayLike,
+  heldout_labels: ArrayLike | None,
+  seed: int = 0,
+) -> dict[str, Any]:
   """Metrics of samples [N, ...] against held-out data, as a dict of JSON types.
 
   samples, train and heldout share one shape [...] and one scaling ("data units", whatever they are); labels
@@ -69,7 +80,9 @@ def evaluate_samples(samples, labels, train, train_labels, heldout, heldout_labe
   return metrics
 
 
-def feature_distances(samples, train, heldout, seed=0):
+def feature_distances(
+  samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, seed: int = 0
+) -> dict[str, float]:
   """Frechet and kernel distances of feature matrices [N, K] with their floors: a dict, see
   `evaluate_samples`."""
   rng = np.random.default_rng(seed)
@@ -97,7 +110,9 @@ def feature_distances(samples, train, heldout, seed=0):
   }
 
 
-def evaluate_points(samples, train, heldout, bins=16):
+def evaluate_points(
+  samples: ArrayLike, train: ArrayLike, heldout: ArrayLike, bins: int = 16
+) -> dict[str, float]:
   """Metrics of low-dimensional samples [N, D] against held-out points, with floors from the training points:
   a dict of floats.
 

@@ -1,5 +1,6 @@
-"""Fixed feature maps for small images, learned from the real training split alone, for Frechet and kernel
-distances.
+"""Fixed feature maps for small images.
+
+Learned from the real training split alone, for Frechet and kernel distances.
 
 Two halves see different faults: whitened principal components see noise, blur and lost variety, hidden units
 of a small classifier see missing classes and broken shapes. Distances in these features compare runs of one
@@ -9,8 +10,10 @@ data set with each other, never with published FIDs.
 import dataclasses
 import hashlib
 import warnings
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # Above this many entries per sample, everything is first projected on its leading principal components.
 MOST_ENTRIES = 1024
@@ -24,8 +27,9 @@ class Projection:
   components: np.ndarray
   scale: np.ndarray
 
-  def __call__(self, images):
-    flat = np.asarray(images).reshape(len(images), -1)
+  def __call__(self, images: ArrayLike) -> np.ndarray:
+    images = np.asarray(images)
+    flat = images.reshape(len(images), -1)
     chunks = [flat[i : i + 4096].astype(np.float64) - self.mean for i in range(0, max(len(flat), 1), 4096)]
     return np.concatenate([chunk @ self.components for chunk in chunks]) / self.scale
 
@@ -41,10 +45,12 @@ class FeatureMap:
 
   projection: Projection
   reduction: Projection | None
-  hidden: tuple | None  # (weights [D, H], bias [H], centre [H], scale) of the classifier's hidden units
-  manifest: dict
+  hidden: (
+    tuple[np.ndarray, np.ndarray, np.ndarray, np.floating] | None
+  )  # (weights [D, H], bias [H], centre [H], scale) of the classifier's hidden units
+  manifest: dict[str, Any]
 
-  def __call__(self, images):
+  def __call__(self, images: ArrayLike) -> np.ndarray:
     features = self.projection(images)
     if self.hidden is None:
       return features
@@ -54,12 +60,13 @@ class FeatureMap:
     return np.concatenate([features, (units - centre) / scale], axis=1)
 
 
-def principal_components(train, count, seed=0, whiten=True):
+def principal_components(train: ArrayLike, count: int, seed: int = 0, whiten: bool = True) -> Projection:
   """The `count` leading principal components of train [N, ...] (fewer where the data span fewer), as a
   `Projection`."""
   from sklearn.decomposition import PCA
 
-  flat = np.asarray(train, np.float64).reshape(len(train), -1)
+  train = np.asarray(train, np.float64)
+  flat = train.reshape(len(train), -1)
   count = min(count, flat.shape[1], len(flat) - 1)
   if count < 1:
     raise ValueError(f"principal components need at least 2 training data, and there are {len(flat)}")
@@ -71,10 +78,11 @@ def principal_components(train, count, seed=0, whiten=True):
       "all training data are equal, so they have no principal component: look at how they were loaded"
     )
   scale = np.sqrt(pca.explained_variance_[kept])
-  return Projection(pca.mean_, pca.components_[kept].T, scale if whiten else np.ones_like(scale))
+  components = pca.components_[kept]  # pyright: ignore[reportOptionalSubscript]  # None before the fit alone
+  return Projection(pca.mean_, components.T, scale if whiten else np.ones_like(scale))
 
 
-def reduction_for(train, seed=0):
+def reduction_for(train: ArrayLike, seed: int = 0) -> Projection | None:
   """None for small samples; for large ones the 64 leading principal components, which classifiers then see
   instead of pixels."""
   entries = int(np.prod(np.shape(train)[1:]))
@@ -84,14 +92,15 @@ def reduction_for(train, seed=0):
   return dataclasses.replace(reduced, scale=reduced.scale * reduced(train).std())
 
 
-def standard_inputs(images, reduction):
+def standard_inputs(images: ArrayLike, reduction: Projection | None) -> np.ndarray:
   """Classifier inputs [N, D]: the flat images, or their reduction."""
   if reduction is not None:
     return reduction(images)
-  return np.asarray(images, np.float64).reshape(len(images), -1)
+  images = np.asarray(images, np.float64)
+  return images.reshape(len(images), -1)
 
 
-def spaced_subset(count, most, seed=0):
+def spaced_subset(count: int, most: int, seed: int = 0) -> np.ndarray:
   """Indices of `most` of `count` rows, drawn once by `seed` and in rising order; all of them where there are
   no more."""
   if count <= most:
@@ -99,7 +108,14 @@ def spaced_subset(count, most, seed=0):
   return np.sort(np.random.default_rng(seed).permutation(count)[:most])
 
 
-def fit_features(train, labels=None, components=24, units=24, most=10_000, seed=0):
+def fit_features(
+  train: ArrayLike,
+  labels: ArrayLike | None = None,
+  components: int = 24,
+  units: int = 24,
+  most: int = 10_000,
+  seed: int = 0,
+) -> FeatureMap:
   """A `FeatureMap` learned from train [N, ...] and, where given, labels [N].
 
   Without labels: whitened principal components. With labels: those, beside the hidden units of a scikit-learn
@@ -139,7 +155,11 @@ def _hidden_units(inputs, labels, units, seed):
   # The scale goes into the first layer, so that data in any unit train alike.
   shift, size = inputs.mean(), inputs.std()
   network = MLPClassifier(
-    (units,), alpha=1.0, batch_size=min(64, len(inputs)), max_iter=20, random_state=seed
+    (units,),
+    alpha=1.0,
+    batch_size=min(64, len(inputs)),  # pyright: ignore[reportArgumentType]  # the stubs know 'auto' alone
+    max_iter=20,
+    random_state=seed,
   )
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", ConvergenceWarning)  # 20 epochs on purpose

@@ -8,6 +8,7 @@ pure function of (mean, covariance).
 import dataclasses
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Statistics:
   scatter: np.ndarray
 
   @property
-  def covariance(self):
+  def covariance(self) -> np.ndarray:
     """Unbiased covariance [D, D], scatter / (count - 1)."""
     if self.count < 2:
       raise ValueError(
@@ -30,7 +31,7 @@ class Statistics:
     return self.scatter / (self.count - 1)
 
 
-def statistics(features):
+def statistics(features: ArrayLike) -> Statistics:
   """Statistics of features [N, D], in float64.
 
   Raises ValueError where features is not a matrix with at least one row or holds a NaN or an infinity.
@@ -55,7 +56,7 @@ def statistics(features):
   return Statistics(len(features), mean, deviations.T @ deviations)
 
 
-def merge(a, b):
+def merge(a: Statistics, b: Statistics) -> Statistics:
   """Statistics of two sets together, from the statistics of each (the pairwise update of Chan, Golub and
   LeVeque).
 
@@ -78,13 +79,15 @@ def merge(a, b):
   return Statistics(count, mean, scatter)
 
 
-def gaussian_frechet(mean_a, covariance_a, mean_b, covariance_b):
+def gaussian_frechet(
+  mean_a: ArrayLike, covariance_a: ArrayLike, mean_b: ArrayLike, covariance_b: ArrayLike
+) -> float:
   """Squared 2-Wasserstein distance between N(mean_a, covariance_a) and N(mean_b, covariance_b), a float.
 
-  |m_a - m_b|^2 + tr(A + B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is the sum of the singular values of A^1/2 B^1/2, with
-  symmetric square roots from eigenvalues cut at zero: singular covariances need no jitter, nothing turns
-  complex, and near-zero values keep full precision (a root of the eigenvalues of the product would keep only
-  half of the digits).
+  |m_a - m_b|^2 + tr(A + B) - 2 tr((A^1/2 B A^1/2)^1/2). The last trace is the sum of the singular values of
+  A^1/2 B^1/2, with symmetric square roots from eigenvalues cut at zero: singular covariances need no jitter,
+  nothing turns complex, and near-zero values keep full precision (a root of the eigenvalues of the product
+  would keep only half of the digits).
 
   Means [D], covariances [D, D]; raises ValueError for other shapes, for matrices that are not symmetric, and
   for those with a clearly negative eigenvalue.
@@ -106,7 +109,7 @@ def gaussian_frechet(mean_a, covariance_a, mean_b, covariance_b):
   return float(max(distance, 0.0))
 
 
-def symmetric_root(covariance, dimension):
+def symmetric_root(covariance: ArrayLike, dimension: int) -> np.ndarray:
   """Symmetric square root of a positive semi-definite matrix [dimension, dimension]; eigenvalues below zero
   by rounding count as zero."""
   covariance = np.asarray(covariance, np.float64)
@@ -129,7 +132,7 @@ def symmetric_root(covariance, dimension):
   return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def frechet_distance(a, b):
+def frechet_distance(a: Statistics, b: Statistics) -> float:
   """Frechet distance (squared, as FID is) of two Statistics, a float.
 
   >>> round(frechet_distance(statistics([[0.0], [2.0]]), statistics([[1.0], [3.0]])), 12)

@@ -5,9 +5,11 @@ out the diagonals and may come out negative: zero distance reads as zero plus or
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Estimate(NamedTuple):
@@ -24,7 +26,7 @@ class Polynomial:
 
   degree: int = 3
 
-  def __call__(self, x, y):
+  def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1.0) ** self.degree
 
 
@@ -34,17 +36,17 @@ class RBF:
 
   bandwidth: float
 
-  def __call__(self, x, y):
+  def __call__(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * squared_distances(x, y) / self.bandwidth**2)
 
 
-def squared_distances(x, y):
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
   """Squared Euclidean distances [N, M] of the rows of x [N, D] and y [M, D]."""
   squares = np.sum(x * x, axis=1)[:, None] + np.sum(y * y, axis=1)[None, :] - 2.0 * (x @ y.T)
   return np.maximum(squares, 0.0)
 
 
-def median_bandwidth(x, y, most=1000):
+def median_bandwidth(x: ArrayLike, y: ArrayLike, most: int = 1000) -> float:
   """Median distance between different rows of x and y pooled: a scale for `RBF`.
 
   Takes at most `most` rows of each, evenly spaced, so that the answer is deterministic. Raises ValueError
@@ -53,7 +55,8 @@ def median_bandwidth(x, y, most=1000):
   >>> median_bandwidth(np.zeros((1, 1)), np.array([[3.0]]))
   3.0
   """
-  pooled = np.concatenate([np.asarray(rows, np.float64)[_spaced(len(rows), most)] for rows in (x, y)])
+  sets = [np.asarray(rows, np.float64) for rows in (x, y)]
+  pooled = np.concatenate([rows[_spaced(len(rows), most)] for rows in sets])
   upper = np.triu_indices(len(pooled), k=1)
   median = float(np.sqrt(np.median(squared_distances(pooled, pooled)[upper])))
   if not median > 0.0:
@@ -68,7 +71,12 @@ def _spaced(count, most):
   return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
 
 
-def mmd_squared(x, y, kernel=None, chunk=1024):
+def mmd_squared(
+  x: ArrayLike,
+  y: ArrayLike,
+  kernel: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
+  chunk: int = 1024,
+) -> Estimate:
   """Unbiased MMD^2 of the rows of x [N, D] and y [M, D], as Estimate(value, standard_error).
 
   kernel: `Polynomial()` (the default, KID's), `RBF(bandwidth)`, or any function from ([n, D], [m, D]) to [n,

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.metrics.kernel import squared_distances
 
@@ -14,7 +15,7 @@ class Neighbours(NamedTuple):
   distances: np.ndarray
 
 
-def nearest_neighbours(samples, train, chunk=2048):
+def nearest_neighbours(samples: ArrayLike, train: ArrayLike, chunk: int = 2048) -> Neighbours:
   """Nearest training sample of each sample, by Euclidean distance over all entries.
 
   samples [N, ...] and train [M, ...] of one shape and one scaling. The search runs in tiles of at most chunk
@@ -62,7 +63,7 @@ def _finite(rows, name):
   return rows
 
 
-def neighbour_ratio(samples, heldout, train, chunk=2048):
+def neighbour_ratio(samples: ArrayLike, heldout: ArrayLike, train: ArrayLike, chunk: int = 2048) -> float:
   """Mean distance of the samples to their nearest training data, over the same mean for held-out data.
 
   Means, not medians: a tenth of samples copied lowers the ratio by a tenth, and a median would not show it. 0

@@ -1,10 +1,13 @@
-"""Distances for low-dimensional sets: sliced Wasserstein and total variation on a histogram, in float64 on
-the host."""
+"""Distances for low-dimensional sets.
+
+Sliced Wasserstein and total variation on a histogram, in float64 on the host.
+"""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def directions(dimension, count=64, seed=0):
+def directions(dimension: int, count: int = 64, seed: int = 0) -> np.ndarray:
   """Fixed unit vectors [count, dimension]: evenly spaced angles over half a circle in the plane, else drawn
   once from `seed`.
 
@@ -20,7 +23,7 @@ def directions(dimension, count=64, seed=0):
   return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def wasserstein_1d(x, y, order=2):
+def wasserstein_1d(x: ArrayLike, y: ArrayLike, order: float = 2) -> np.ndarray:
   """The order-th power of the Wasserstein distance between the columns of x [N, K] and y [M, K], exactly, for
   any N and M: [K].
 
@@ -39,7 +42,9 @@ def wasserstein_1d(x, y, order=2):
   return ((ends - starts) / (n * m)) @ gaps
 
 
-def sliced_wasserstein(x, y, order=2, count=64, seed=0, chunk=64):
+def sliced_wasserstein(
+  x: ArrayLike, y: ArrayLike, order: float = 2, count: int = 64, seed: int = 0, chunk: int = 64
+) -> float:
   """Sliced Wasserstein distance of x [N, D] and y [M, D]: (mean over directions of W_order^order)^(1/order),
   in data units.
 
@@ -63,7 +68,12 @@ def sliced_wasserstein(x, y, order=2, count=64, seed=0, chunk=64):
   return float(np.concatenate(powers).mean() ** (1.0 / order))
 
 
-def total_variation(samples, data, bins=16, limits=None):
+def total_variation(
+  samples: ArrayLike,
+  data: ArrayLike,
+  bins: int = 16,
+  limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> float:
   """Total variation distance in [0, 1] between two point sets [N, 2] and [M, 2] on a histogram of bins x bins
   cells.
 
@@ -78,7 +88,12 @@ def total_variation(samples, data, bins=16, limits=None):
   return float(0.5 * np.abs(p - q).sum())
 
 
-def total_variation_floor(data, count, bins=16, limits=None):
+def total_variation_floor(
+  data: ArrayLike,
+  count: int,
+  bins: int = 16,
+  limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
+) -> float:
   """Expected `total_variation` of `count` fresh samples of the distribution of `data` [M, 2] against M of its
   samples.
 
@@ -88,6 +103,7 @@ def total_variation_floor(data, count, bins=16, limits=None):
   >>> total_variation_floor([[0.0, 0.0], [1.0, 1.0]] * 50, 100, bins=2) < 0.06
   True
   """
+  data = np.asarray(data)
   p, _ = _histograms(data, data, bins, limits)
   return float(0.5 * np.sqrt(2.0 / np.pi * p * (1.0 - p) * (1.0 / count + 1.0 / len(data))).sum())
 

@@ -1,6 +1,6 @@
 """Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion."""
 
-from diffusion.networks.concrete import ConcreteFlips, ConcreteMLP
+from diffusion.networks.concrete_score import ConcreteFlips, ConcreteMLP
 from diffusion.networks.dit import DiT
 from diffusion.networks.energy import Energy
 from diffusion.networks.examples import NETWORKS, Example

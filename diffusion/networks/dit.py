@@ -1,8 +1,11 @@
-"""The diffusion transformer with adaptive layer norm that starts as the identity (arXiv 2212.09748,
-adaLN-Zero)."""
+"""The diffusion transformer (arXiv:2212.09748).
+
+With adaptive layer norm that starts as the identity (adaLN-Zero).
+"""
 
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -63,14 +66,14 @@ class DiT(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
     check_inputs(x, t, (3, 4), "DiT")
     sizes = x.shape[1:-1]
     check_divisible(sizes, self.patch, f"a DiT of patch {self.patch}")
     if self.width % self.num_heads:
       raise ValueError(f"DiT: num_heads={self.num_heads} must divide width={self.width}.")
-    precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+    precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
       self.width,
       min(256, self.width),
@@ -135,7 +138,9 @@ class Block(nn.Module):
     return placed(h + gate_m * dense(width, "dense_1")(inner))
 
 
-def modulation(count: int, width: int, name: str, precision: dict[str, Any]):
+def modulation(
+  count: int, width: int, name: str, precision: dict[str, Any]
+) -> Callable[[jax.Array], list[jax.Array]]:
   """A zero-initialised dense layer from the embedding [B, E] to `count` arrays [B, 1, width]."""
   dense = nn.Dense(count * width, kernel_init=nn.initializers.zeros, name=name, **precision)
   return lambda embedding: jnp.split(dense(embedding)[:, None], count, axis=-1)

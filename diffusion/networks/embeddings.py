@@ -1,6 +1,7 @@
 """Embeddings of the noise level, of class labels and of condition vectors."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -97,7 +98,7 @@ class Condition(nn.Module):
   param_dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, cond: dict[str, jax.Array] | None, batch: int) -> jax.Array | None:
+  def __call__(self, cond: Mapping[str, jax.Array] | None, batch: int) -> jax.Array | None:
     cond = dict(cond or {})
     label, vector, guidance = cond.pop("label", None), cond.pop("vector", None), cond.pop("guidance", None)
     if cond:
@@ -182,8 +183,8 @@ class NoiseEmbedding(nn.Module):
   param_dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, t: jax.Array, cond: dict[str, jax.Array] | None) -> jax.Array:
-    precision = dict(dtype=at_least_single(self.dtype), param_dtype=self.param_dtype)
+  def __call__(self, t: jax.Array, cond: Mapping[str, jax.Array] | None) -> jax.Array:
+    precision: dict[str, Any] = dict(dtype=at_least_single(self.dtype), param_dtype=self.param_dtype)
     t = t.astype(at_least_single(self.dtype))
     if self.kind == "positional":
       h = positional(t, self.size)

@@ -1,5 +1,8 @@
 """An energy out of any network, whose output is the score that it implies."""
 
+from collections.abc import Mapping
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -32,28 +35,35 @@ class Energy(nn.Module):
 
   views = ("energy",)
 
-  def setup(self):
+  def setup(self) -> None:
     self.embedding = NoiseEmbedding(self.width, max(self.width // 4, 4), "fourier", 1.0, 0, 0)
     self.log_scale = nn.Dense(1, kernel_init=nn.initializers.zeros)
 
   @property
-  def num_classes(self):
+  def num_classes(self) -> int:
     """Classes that the inner network takes."""
     return getattr(self.network, "num_classes", 0)
 
-  def energy(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def energy(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B], with p(x | t) proportional to exp(-energy)."""
     error = (x - self.network(x, t, cond, train)).astype(jnp.float32)
     scale = jnp.exp(self.log_scale(nn.swish(self.embedding(t, None)))).reshape(-1)
     return 0.5 * scale * jnp.sum(jnp.square(error).reshape(x.shape[0], -1), axis=1)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     if self.is_initializing():
       self.energy(x, t, cond, train)
       return -x
     # Flax has no lifted gradient for a module within a module: the unbound copy is a plain function of x.
     module, variables = self.unbind()
     rngs = {"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else None
-    return -jax.grad(
-      lambda x: jnp.sum(module.apply(variables, x, t, cond, train, rngs=rngs, method="energy"))
-    )(x)
+
+    def total(x: jax.Array) -> jax.Array:
+      energy = module.apply(variables, x, t, cond, train, rngs=rngs, method="energy")
+      return jnp.sum(cast(jax.Array, energy))  # a pair only where collections are mutable
+
+    return -jax.grad(total)(x)

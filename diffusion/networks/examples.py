@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 
@@ -21,7 +22,7 @@ class Example:
   shape: tuple[int, ...]
 
 
-def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Example:
+def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults: Any) -> Example:
   return Example(
     lambda **changes: module(
       **{"num_classes": 10, "vector_size": 3, "guidance_size": 4, **defaults, **changes}

@@ -9,7 +9,7 @@ from flax import linen as nn
 from diffusion.precision import at_least_single
 
 
-def fan_average(scale: float = 1.0):
+def fan_average(scale: float = 1.0) -> nn.initializers.Initializer:
   """Uniform variance scaling of DDPM (arXiv 2006.11239); scale 0 stands for 1e-10, an almost zero layer."""
   return nn.initializers.variance_scaling(scale or 1e-10, "fan_avg", "uniform")
 

@@ -83,17 +83,19 @@ class Decoder(nn.Module):
       if self.progressive == "output_skip":
         image = self._read(h, self.channels, f"image_{level}", style.init_scale)
         pyramid = image if pyramid is None else Resample("up", self.channels, False, style)(pyramid) + image
-      elif self.progressive == "residual" and pyramid is None:
-        pyramid = self._read(h, h.shape[-1], f"image_{level}", 1.0)
       elif self.progressive == "residual":
-        h = pyramid = style.merge(Resample("up", h.shape[-1], True, style, name=f"image_{level}")(pyramid), h)
+        if pyramid is None:
+          pyramid = self._read(h, h.shape[-1], f"image_{level}", 1.0)
+        else:
+          image = Resample("up", h.shape[-1], True, style, name=f"image_{level}")(pyramid)
+          h = pyramid = style.merge(image, h)
       if level and style.block == "biggan":
         h = block(h.shape[-1], style, "up", name=f"up_{level}")(h, embedding)
       elif level:
         h = Resample("up", h.shape[-1], style.resample_with_conv, style, name=f"up_{level}")(h)
-    return (
-      pyramid if self.progressive == "output_skip" else self._read(h, self.channels, "last", style.init_scale)
-    )
+    if self.progressive == "output_skip" and pyramid is not None:
+      return pyramid
+    return self._read(h, self.channels, "last", style.init_scale)
 
   @nn.nowrap
   def _read(self, h, features, name, scale):

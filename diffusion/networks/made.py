@@ -1,8 +1,10 @@
-"""MADE (arXiv:1502.03509): a dense network whose masks let the context of a coordinate see only what comes
-before it."""
+"""MADE (arXiv:1502.03509).
+
+A dense network whose masks let the context of a coordinate see only what comes before it.
+"""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +34,8 @@ class MaskedDense(nn.Module):
   [..., J].
   """
 
-  before: tuple
-  after: tuple
+  before: tuple[int, ...]
+  after: tuple[int, ...]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -79,7 +81,7 @@ class MADE(nn.Module):
   features: int = 16
   head_width: int = 64
   head_depth: int = 2
-  frequencies: tuple = ()
+  frequencies: tuple[float, ...] = ()
   std: float = 1.0
   num_classes: int = 0
   vector_size: int = 0
@@ -87,11 +89,13 @@ class MADE(nn.Module):
 
   views = ("context", "head")
 
-  def setup(self):
+  def setup(self) -> None:
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)
 
   @nn.compact
-  def context(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def context(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B, ..., features], for each coordinate a function of those before it, of t and of the condition."""
     del train
     check_inputs(x, t, (2, 3, 4, 5), "MADE")
@@ -114,10 +118,12 @@ class MADE(nn.Module):
     own = nn.Dense(size * self.features, name="time_last")(embedding)
     return (MaskedDense(hidden, may_see, name="last")(nn.swish(h)) + own).reshape(*x.shape, self.features)
 
-  def head(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+  def head(self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None) -> jax.Array:
     """The conditional scores, like x, given cond['context']; t and the rest of the condition are in the context."""
     del t
-    return self.scalar_head(cond["context"], x)
+    return self.scalar_head((cond or {})["context"], x)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     return self.head(x, t, {"context": self.context(x, t, cond, train)})

@@ -1,6 +1,7 @@
 """A residual MLP for vectors, and for small images taken as vectors."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -55,10 +56,10 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
     check_inputs(x, t, (2, 3, 4, 5), "MLP")
-    precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+    precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
       self.width,
       max(self.width // 4, 4),

@@ -1,8 +1,10 @@
-"""A small PixelCNN (arXiv:1606.05328, 1701.05517): convolutions over the rows above and the pixels to the
-left, as a context."""
+"""A small PixelCNN (arXiv:1606.05328, 1701.05517).
+
+Convolutions over the rows above and the pixels to the left, as a context.
+"""
 
 import functools
-from typing import Any
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ from diffusion.networks.made import MaskedDense
 from diffusion.networks.scalar_head import ScalarHead
 
 
-def moved(x, rows: int, columns: int):
+def moved(x: jax.Array, rows: int, columns: int) -> jax.Array:
   """x [B, H, W, F] moved down by `rows` and right by `columns` (left where negative), with zeros behind it.
 
   >>> moved(jnp.arange(1.0, 4.0).reshape(1, 1, 3, 1), 0, 1).reshape(-1).tolist()
@@ -35,7 +37,7 @@ class Convolution(nn.Module):
   """A dense layer of the pixels at some moves: x [B, H, W, F] -> [B, H, W, features]."""
 
   features: int
-  moves: tuple
+  moves: tuple[tuple[int, int], ...]
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -73,18 +75,20 @@ class PixelCNN(nn.Module):
   features: int = 16
   head_width: int = 64
   head_depth: int = 2
-  frequencies: tuple = ()
+  frequencies: tuple[float, ...] = ()
   std: float = 1.0
   num_classes: int = 0
   vector_size: int = 0
 
   views = ("context", "head")
 
-  def setup(self):
+  def setup(self) -> None:
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)
 
   @nn.compact
-  def context(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def context(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B, H, W, C, features], for each entry a function of those before it, of t and of the condition."""
     del train
     check_inputs(x, t, (4,), "PixelCNN")
@@ -111,10 +115,12 @@ class PixelCNN(nn.Module):
     inner = inner + nn.Dense(self.width, name=f"{name}_time")(embedding)[:, None, None, :]
     return conv(name=f"{name}_conv_1")(nn.swish(inner))
 
-  def head(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+  def head(self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None) -> jax.Array:
     """The conditional scores, like x, given cond['context']; t and the rest of the condition are in the context."""
     del t
-    return self.scalar_head(cond["context"], x)
+    return self.scalar_head((cond or {})["context"], x)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     return self.head(x, t, {"context": self.context(x, t, cond, train)})

@@ -1,5 +1,8 @@
 """A scalar energy of a vector at every noise level, with waves of its coordinates for sharp edges."""
 
+from collections.abc import Mapping
+from typing import cast
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -32,14 +35,16 @@ class Potential(nn.Module):
 
   width: int = 128
   depth: int = 2
-  frequencies: tuple = (1.0, 2.0, 4.0, 8.0)
+  frequencies: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
   std: float = 1.0
   num_classes: int = 0
 
   views = ("energy",)
 
   @nn.compact
-  def energy(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def energy(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B], with p(x | t) proportional to exp(-energy)."""
     del train
     x = x.reshape(x.shape[0], -1)
@@ -55,10 +60,17 @@ class Potential(nn.Module):
     log_scale = nn.Dense(1, kernel_init=nn.initializers.zeros, name="log_scale")(time)
     return 0.5 / self.std**2 * jnp.sum(jnp.square(x), axis=1) + (jnp.exp(log_scale) * value).reshape(-1)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     if self.is_initializing():
       self.energy(x, t, cond, train)
       return -x / self.std**2
     # Flax has no lifted gradient for a module within a module: the unbound copy is a plain function of x.
     module, variables = self.unbind()
-    return -jax.grad(lambda x: jnp.sum(module.apply(variables, x, t, cond, train, method="energy")))(x)
+
+    def total(x: jax.Array) -> jax.Array:
+      energy = module.apply(variables, x, t, cond, train, method="energy")
+      return jnp.sum(cast(jax.Array, energy))  # a pair only where collections are mutable
+
+    return -jax.grad(total)(x)

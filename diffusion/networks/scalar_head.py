@@ -1,12 +1,16 @@
-"""The small network of an autoregressive score that is shared by all coordinates: a context and one number
-in, one number out."""
+"""The small network of an autoregressive score.
+
+All coordinates share it: a context and one number in, one number out.
+"""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 
-def waves(x, frequencies):
+def waves(x: jax.Array, frequencies: Sequence[float]) -> jax.Array:
   """x [...] as features [..., 1 + 2 F]: itself, and its sine and cosine at each frequency, in radians per
   unit of x.
 
@@ -35,7 +39,7 @@ class ScalarHead(nn.Module):
 
   width: int = 64
   depth: int = 2
-  frequencies: tuple = ()
+  frequencies: tuple[float, ...] = ()
   std: float = 1.0
 
   @nn.compact

@@ -1,7 +1,10 @@
-"""A score and its Hessian out of one module: any network for the first, a dense network with few outputs a
-dimension for the second."""
+"""A score and its Hessian out of one module.
+
+Any network for the first, a dense network with few outputs a dimension for the second.
+"""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +14,7 @@ from flax import linen as nn
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs, layer_norm
 from diffusion.networks.mlp import Block
-from diffusion.symmetric import Diagonal, Full, LowRank, check_rank
+from diffusion.symmetric import Diagonal, Full, LowRank, Symmetric, check_rank
 
 FORMS = ("low_rank", "diagonal", "full")
 
@@ -50,7 +53,7 @@ class SecondOrder(nn.Module):
 
   views = ("score", "hessian")
 
-  def setup(self):
+  def setup(self) -> None:
     if self.form not in FORMS:
       raise ValueError(f"SecondOrder has no form {self.form!r}: choose one of {', '.join(FORMS)}")
     self.level = NoiseEmbedding(16, 4, "fourier", 1.0, 0, 0)
@@ -58,21 +61,27 @@ class SecondOrder(nn.Module):
     self.curvature = Curvature(self.form, self.rank, self.width, self.depth, self.num_classes)
 
   @property
-  def num_classes(self):
+  def num_classes(self) -> int:
     """Classes that the inner network takes."""
     return getattr(self.network, "num_classes", 0)
 
-  def score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def score(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """Like x: the gradient of log p_t."""
     scale = self._scale(t)
     return scale.reshape(-1, *[1] * (x.ndim - 1)) * self.network(x, t, cond, train)
 
-  def hessian(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False):
+  def hessian(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> Symmetric:
     """The Hessian of log p_t in the form asked for, over the D numbers of a flattened example."""
     del train
     return self.curvature(x, t, cond).rescaled(self._scale(t))
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     if self.is_initializing():
       self.hessian(x, t, cond)
     return self.score(x, t, cond, train)
@@ -92,7 +101,7 @@ class Curvature(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None):
+  def __call__(self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None) -> Symmetric:
     check_inputs(x, t, (2, 3, 4, 5), "SecondOrder")
     size = math.prod(x.shape[1:])
     if self.form == "low_rank":
@@ -121,7 +130,7 @@ class Curvature(nn.Module):
     return LowRank(diagonal, factors.reshape(-1, size, self.rank), halves(self.rank))
 
 
-def halves(rank: int) -> tuple:
+def halves(rank: int) -> tuple[int, ...]:
   """The signs of the factors: the first half, rounded up, positive.
 
   >>> halves(3)

@@ -1,5 +1,7 @@
 """A time score, one number per example, out of any network whose output is like its input."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -26,11 +28,13 @@ class TimeScore(nn.Module):
   views = ("time_score",)
 
   @property
-  def num_classes(self):
+  def num_classes(self) -> int:
     """Classes that the inner network takes."""
     return getattr(self.network, "num_classes", 0)
 
-  def time_score(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def time_score(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     """[B]: an estimate of d/dt log p_t(x)."""
     if x.ndim != 2:
       raise ValueError(
@@ -40,5 +44,7 @@ class TimeScore(nn.Module):
     x = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
     return jnp.sum((x * self.network(x, t, cond, train)).astype(jnp.float32), axis=1)
 
-  def __call__(self, x: jax.Array, t: jax.Array, cond=None, train: bool = False) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
+  ) -> jax.Array:
     return self.time_score(x, t, cond, train)

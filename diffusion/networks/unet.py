@@ -1,6 +1,6 @@
 """The U-Net of DDPM, DDPM++ and NCSN++ (arXiv 2011.13456, section 4.3 and appendix H)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,12 +84,12 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, t: jax.Array, cond: dict[str, jax.Array] | None = None, train: bool = False
+    self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
     check_inputs(x, t, (3, 4), "UNet")
     self._check_options()
     attention = self._attention_levels(x.shape[1:-1])
-    precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+    precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     style = Style(
       rank=x.ndim - 2,
       block=self.block,

@@ -1,5 +1,7 @@
-"""Pictures of samples, trajectories and losses. Matplotlib is imported when one is drawn; no global state
-(pyplot) is touched."""
+"""Pictures of samples, trajectories and losses.
+
+Matplotlib is imported when one is drawn; no global state (pyplot) is touched.
+"""
 
 from diffusion.pictures.curves import loss_curve, scatter2d
 from diffusion.pictures.grids import image_grid, sample_grid, trajectory

@@ -1,11 +1,19 @@
 """A sheet of equal cells on one set of axes: each holds an image or, for 1-D signals, a line plot."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 SAMPLE, TRAINING, INK = "#1f5fa8", "#d9822b", "#333333"
 
 
-def as_batch(items, name):
+def as_batch(items: ArrayLike, name: str) -> np.ndarray:
   """Items [N, H, W, C] (C = 1 or 3) or [N, L, C] as float64; raises ValueError for other shapes."""
   items = np.asarray(items)
   if items.ndim not in (3, 4) or not len(items):
@@ -20,7 +28,7 @@ def as_batch(items, name):
   return items.astype(np.float64)
 
 
-def to_bytes(images, value_range):
+def to_bytes(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
   """Images in data units -> uint8 [..., 3]: value_range maps to 0..255, what lies outside is cut, NaN is
   magenta."""
   low, high = value_range
@@ -36,7 +44,7 @@ def to_bytes(images, value_range):
   return pixels
 
 
-def cell_size(shape):
+def cell_size(shape: tuple[int, ...]) -> tuple[float, float]:
   """Width and height of a cell for items of `shape`, the longer side being 1 (signals: 1.6 x 1)."""
   if len(shape) == 2:
     return 1.0, 0.625
@@ -46,7 +54,7 @@ def cell_size(shape):
   return max(width / longest, 0.25), max(height / longest, 0.25)
 
 
-def sheet(width, height, inches_per_unit):
+def sheet(width: float, height: float, inches_per_unit: float) -> "tuple[Figure, Axes]":
   """A Figure of width x height units with one invisible set of axes over all of it; y grows downwards."""
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
@@ -60,7 +68,15 @@ def sheet(width, height, inches_per_unit):
   return figure, axes
 
 
-def draw(axes, item, x, y, size, value_range, frame=None):
+def draw(
+  axes: "Axes",
+  item: np.ndarray,
+  x: float,
+  y: float,
+  size: tuple[float, float],
+  value_range: tuple[float, float],
+  frame: str | None = None,
+) -> None:
   """Draws one image [H, W, C] or signal [L, C] with its upper left corner at (x, y)."""
   from matplotlib.patches import Rectangle
 
@@ -87,7 +103,7 @@ def draw(axes, item, x, y, size, value_range, frame=None):
     axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=frame, linewidth=1.6, zorder=2))
 
 
-def shown_range(value_range, items):
+def shown_range(value_range: tuple[float, float], items: Sequence[np.ndarray]) -> tuple[float, float]:
   """value_range for images; for signals widened to what they hold, so that no line is cut."""
   if items[0].ndim == 4:
     return value_range

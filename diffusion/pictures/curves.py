@@ -1,11 +1,21 @@
 """Loss curves, and point sets in the plane."""
 
+import os
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.pictures import cells, files
 
 
-def loss_curve(path, steps, losses, heldout=None, title="Training loss", ylabel="loss"):
+def loss_curve(
+  path: str | os.PathLike[str],
+  steps: ArrayLike,
+  losses: ArrayLike,
+  heldout: tuple[ArrayLike, ArrayLike] | None = None,
+  title: str = "Training loss",
+  ylabel: str = "loss",
+) -> None:
   """Losses over steps, raw (pale) and smoothed, with held-out losses as points; written to `path` as PNG.
 
   heldout: (steps, values) or None. The axis is logarithmic where all values are positive and the smoothed
@@ -39,7 +49,7 @@ def loss_curve(path, steps, losses, heldout=None, title="Training loss", ylabel=
   files.write_figure(path, figure)
 
 
-def running_mean(values, window):
+def running_mean(values: ArrayLike, window: int) -> np.ndarray:
   """Centred mean of up to 2 window + 1 values; fewer at the ends, so that no end is bent towards zero.
 
   >>> running_mean([0.0, 3.0, 6.0, 12.0], 1).tolist()
@@ -52,7 +62,13 @@ def running_mean(values, window):
   return (sums[high] - sums[low]) / (high - low)
 
 
-def scatter2d(path, samples, data, title="Samples and data", names=("data", "samples")):
+def scatter2d(
+  path: str | os.PathLike[str],
+  samples: ArrayLike,
+  data: ArrayLike,
+  title: str = "Samples and data",
+  names: tuple[str, str] = ("data", "samples"),
+) -> None:
   """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to
   `path` as PNG.
 

@@ -3,11 +3,16 @@
 import os
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from diffusion.errors import UserError
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
-def write(path, save):
+
+def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
   """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a
   picture.
 
@@ -17,7 +22,8 @@ def write(path, save):
   >>> write("/no/such/folder/a.png", lambda temporary: None)
   Traceback (most recent call last):
   ...
-  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does not exist; create it or name another path
+  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does
+  not exist; create it or name another path
   """
   path = pathlib.Path(path)
   if not path.parent.is_dir():
@@ -42,6 +48,6 @@ def write(path, save):
     ) from error
 
 
-def write_figure(path, figure):
+def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
   """Writes a matplotlib Figure as PNG."""
   write(path, lambda temporary: figure.savefig(temporary, format="png", facecolor="white"))

@@ -1,12 +1,25 @@
-"""Sheets of samples: a plain grid, samples beside their nearest training data, and the way from noise to
-data."""
+"""Sheets of samples.
+
+A plain grid, samples beside their nearest training data, and the way from noise to data.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.pictures import cells, files
 
 
-def image_grid(images, path=None, columns=None, value_range=(-1.0, 1.0), scale=None, gap=2):
+def image_grid(
+  images: ArrayLike,
+  path: str | os.PathLike[str] | None = None,
+  columns: int | None = None,
+  value_range: tuple[float, float] = (-1.0, 1.0),
+  scale: int | None = None,
+  gap: int = 2,
+) -> np.ndarray:
   """A plain grid of images [N, H, W, C] (1 or 3 channels) or of signals [N, L, C], row by row; returns uint8
   pixels [h, w, 3].
 
@@ -27,10 +40,9 @@ def image_grid(images, path=None, columns=None, value_range=(-1.0, 1.0), scale=N
   if images.ndim == 3:
     pixels = _signal_pixels(images, columns, value_range)
   else:
-    scale = scale or -(-64 // max(images.shape[1:3]))
-    pixels = _mosaic(
-      cells.to_bytes(images, value_range).repeat(scale, axis=1).repeat(scale, axis=2), columns, gap
-    )
+    times = scale or -(-64 // max(images.shape[1:3]))
+    enlarged = cells.to_bytes(images, value_range).repeat(times, axis=1).repeat(times, axis=2)
+    pixels = _mosaic(enlarged, columns, gap)
   if path is not None:
     from PIL import Image
 
@@ -38,7 +50,7 @@ def image_grid(images, path=None, columns=None, value_range=(-1.0, 1.0), scale=N
   return pixels
 
 
-def default_columns(images):
+def default_columns(images: np.ndarray) -> int:
   """The number of columns that makes a sheet of these items nearly square."""
   width, height = cells.cell_size(images.shape[1:])
   return max(1, int(np.ceil(np.sqrt(len(images) * height / width) - 1e-9)))
@@ -69,20 +81,21 @@ def _signal_pixels(signals, columns, value_range):
       limits,
     )
   figure.canvas.draw()
-  return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+  pixels = figure.canvas.buffer_rgba()  # pyright: ignore[reportAttributeAccessIssue]  # a sheet's canvas is Agg's
+  return np.asarray(pixels)[..., :3].copy()
 
 
 def sample_grid(
-  path,
-  samples,
-  labels=None,
-  neighbours=None,
-  class_names=None,
-  per_class=5,
-  value_range=(-1.0, 1.0),
-  title=None,
-  most_rows=20,
-):
+  path: str | os.PathLike[str],
+  samples: ArrayLike,
+  labels: ArrayLike | None = None,
+  neighbours: ArrayLike | None = None,
+  class_names: Sequence[str] | Mapping[int, str] | None = None,
+  per_class: int = 5,
+  value_range: tuple[float, float] = (-1.0, 1.0),
+  title: str | None = None,
+  most_rows: int = 20,
+) -> None:
   """Samples in rows by class, each beside its nearest training datum, with a legend; written to `path` as
   PNG.
 
@@ -174,16 +187,16 @@ def _rows_by_class(samples, labels, class_names, per_class):
 
 
 def trajectory(
-  path,
-  states,
-  noise_levels,
-  labels=None,
-  class_names=None,
-  value_range=(-1.0, 1.0),
-  symbol="σ",
-  title="From noise to data",
-  most=12,
-):
+  path: str | os.PathLike[str],
+  states: ArrayLike,
+  noise_levels: ArrayLike,
+  labels: ArrayLike | None = None,
+  class_names: Sequence[str] | Mapping[int, str] | None = None,
+  value_range: tuple[float, float] = (-1.0, 1.0),
+  symbol: str = "σ",
+  title: str = "From noise to data",
+  most: int = 12,
+) -> None:
   """States of a sampler from noise to data, one row per sample and one column per noise level; written to
   `path` as PNG.
 

@@ -1,9 +1,14 @@
-"""Columns of images side by side, each with a title, one row an example; and class probabilities as bars
-beside their images."""
+"""Columns of images side by side, each with a title, one row an example.
 
+Class probabilities can stand as bars beside their images.
+"""
+
+import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.pictures import cells, files
 
@@ -16,10 +21,17 @@ class Column(NamedTuple):
 
   title: str
   images: np.ndarray
-  value_range: tuple = (0.0, 1.0)
+  value_range: tuple[float, float] = (0.0, 1.0)
 
 
-def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
+def side_by_side(
+  path: str | os.PathLike[str],
+  columns: Sequence[Column],
+  title: str,
+  note: str = "",
+  row_names: Sequence[str] | None = None,
+  most_rows: int = 12,
+) -> None:
   """Columns of images, row i of each belonging together; written to `path` as PNG. At most `most_rows` rows
   are shown.
 
@@ -83,7 +95,7 @@ def side_by_side(path, columns, title, note="", row_names=None, most_rows=12):
   files.write_figure(path, figure)
 
 
-def unmeasured(images, hidden, value_range):
+def unmeasured(images: ArrayLike, hidden: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
   """Images [N, H, W, C] as colours in [0, 1], the pixels where hidden [H, W, C] is 1 in a colour that no data
   have.
 
@@ -96,7 +108,7 @@ def unmeasured(images, hidden, value_range):
   return np.where(np.asarray(hidden)[None] > 0, np.array(UNKNOWN), levels)
 
 
-def heat(values, most=None):
+def heat(values: ArrayLike, most: float | None = None) -> np.ndarray:
   """Numbers of 0 or more [N, H, W, C] as colours [N, H, W, 3]: their mean over channels, from black (0) over
   red to white (`most`, by default the largest).
 
@@ -105,23 +117,23 @@ def heat(values, most=None):
   """
   from matplotlib import colormaps
 
-  values = np.asarray(values, np.float64).mean(axis=-1)
-  most = values.max() if most is None else most
-  return colormaps["inferno"](np.clip(values / max(most, 1e-12), 0.0, 1.0))[..., :3].round(4)
+  levels: np.ndarray = np.asarray(values, np.float64).mean(axis=-1)
+  most = float(levels.max()) if most is None else most
+  return np.asarray(colormaps["inferno"](np.clip(levels / max(most, 1e-12), 0.0, 1.0)))[..., :3].round(4)
 
 
 def class_bars(
-  path,
-  images,
-  probabilities,
-  class_names,
-  truth=None,
-  value_range=(0.0, 1.0),
-  title="Which class",
-  note="",
-  most_rows=12,
-  columns=2,
-):
+  path: str | os.PathLike[str],
+  images: ArrayLike,
+  probabilities: ArrayLike,
+  class_names: Sequence[str],
+  truth: Sequence[int] | np.ndarray | None = None,
+  value_range: tuple[float, float] = (0.0, 1.0),
+  title: str = "Which class",
+  note: str = "",
+  most_rows: int = 12,
+  columns: int = 2,
+) -> None:
   """Each image with the probabilities of its classes as bars; the true class, where known, in another colour.
   Written to `path` as PNG.
 

@@ -1,8 +1,8 @@
 """How data becomes noise: x_t = alpha_t x_0 + sigma_t eps, one schedule a file."""
 
-from diffusion.processes import neighbourhoods
+from diffusion.processes import ncsnv2, neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
-from diffusion.processes.comparison import apart
+from diffusion.processes.comparison import difference
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
 from diffusion.processes.ladders import (

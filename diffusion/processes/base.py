@@ -5,27 +5,34 @@ appendix B): the forward drift and diffusion, the log-SNR clock, the marginal an
 states those numbers; `GaussianProcess` derives the rest, so there is one place for each formula.
 """
 
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike, DTypeLike
 
 from diffusion.processes.views import GAUSSIAN_VIEWS, KINDS, VIEWS, edm_views
 
+AnyArray: TypeAlias = jax.Array | np.ndarray
+"""Numbers on the device, or in float64 on the host."""
 
-def array_namespace(t):
+Number: TypeAlias = jax.Array | np.ndarray | float
+"""One number, such as the end of an interval; a leaf that may be traced."""
+
+
+def array_namespace(t: Any) -> Any:
   """`jax.numpy` for a JAX array, else NumPy: a schedule is float64 on the host, float32 on the device."""
   return jnp if isinstance(t, jax.Array) else np
 
 
-def as_times(t):
+def as_times(t: ArrayLike) -> AnyArray:
   """A JAX array as it is, anything else as a NumPy float64 array."""
   return t if isinstance(t, jax.Array) else np.asarray(t, np.float64)
 
 
-def expand(coefficient, x):
+def expand(coefficient: AnyArray, x: AnyArray) -> AnyArray:
   """Reshapes one number a sample, [B] or [], to multiply x: [B, ...].
 
   >>> expand(jnp.ones(3), jnp.ones((3, 8, 8, 1))).shape
@@ -46,21 +53,21 @@ class Marginal:
     d_variance: time derivative of sigma^2, finite there too.
   """
 
-  alpha: Any
-  sigma: Any
-  d_alpha: Any
-  d_sigma: Any
-  d_variance: Any
+  alpha: AnyArray
+  sigma: AnyArray
+  d_alpha: AnyArray
+  d_sigma: AnyArray
+  d_variance: AnyArray
 
   @property
-  def log_snr(self):
+  def log_snr(self) -> AnyArray:
     """log(alpha^2 / sigma^2): +inf without noise, -inf without signal."""
     xp = array_namespace(self.alpha)
     with np.errstate(divide="ignore"):
       return 2.0 * (xp.log(self.alpha) - xp.log(self.sigma))
 
   @property
-  def noise_to_signal(self):
+  def noise_to_signal(self) -> AnyArray:
     """rho = sigma / alpha, the noise level of x_t / alpha (EDM's sigma)."""
     with np.errstate(divide="ignore"):
       return self.sigma / self.alpha
@@ -69,11 +76,13 @@ class Marginal:
 class Schedule(Protocol):
   """What a schedule offers; both functions keep the shape of their argument."""
 
-  def __call__(self, t) -> Marginal:
+  def __call__(self, t: AnyArray, /) -> Marginal:
     """alpha, sigma and their time derivatives at times t."""
+    ...
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray, /) -> AnyArray:
     """The time at which log(alpha^2/sigma^2) has this value, the exact inverse of the schedule."""
+    ...
 
 
 @struct.dataclass
@@ -98,29 +107,29 @@ class GaussianProcess:
   """
 
   schedule: Schedule
-  t_min: Any
-  t_max: Any
-  prior_std: Any
+  t_min: Number
+  t_max: Number
+  prior_std: Number
   name: str = struct.field(pytree_node=False, default="")
 
   kind = "gaussian"
   views = GAUSSIAN_VIEWS
 
-  def marginal(self, t) -> Marginal:
+  def marginal(self, t: ArrayLike) -> Marginal:
     """alpha, sigma and their time derivatives, each shaped like t."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
       return self.schedule(as_times(t))
 
-  def log_snr(self, t):
+  def log_snr(self, t: ArrayLike) -> AnyArray:
     """log(alpha^2 / sigma^2) at times t, decreasing in t."""
     return self.marginal(t).log_snr
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: ArrayLike) -> AnyArray:
     """The inverse of `log_snr`."""
     with np.errstate(divide="ignore", over="ignore"):
       return self.schedule.t_of_log_snr(as_times(log_snr))
 
-  def drift_diffusion(self, t):
+  def drift_diffusion(self, t: ArrayLike) -> tuple[AnyArray, AnyArray]:
     """Coefficients (f, g2) of the forward SDE dx = f x dt + sqrt(g2) dw, each shaped like t.
 
     f = d log alpha / dt and g2 = d sigma^2/dt - 2 f sigma^2 (arXiv:2107.00630, eq. 3 and appendix).
@@ -220,11 +229,11 @@ class GaussianProcess:
     with np.errstate(divide="ignore"):
       return self.t_of_log_snr(-2.0 * array_namespace(level).log(level))
 
-  def sample_prior(self, key, shape, dtype=jnp.float32):
+  def sample_prior(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
     """Noise to start sampling from at t_max: N(0, prior_std^2 I) of the given shape."""
-    return self.prior_std * jax.random.normal(key, shape, dtype)
+    return jax.random.normal(key, shape, dtype) * self.prior_std
 
-  def prior_log_prob(self, x):
+  def prior_log_prob(self, x: jax.Array) -> jax.Array:
     """Log-density in nats of N(0, prior_std^2 I), summed over all but the first axis: [B, ...] -> [B]."""
     size = int(np.prod(x.shape[1:]))
     square = jnp.sum((x / self.prior_std) ** 2, axis=tuple(range(1, x.ndim)))

@@ -1,13 +1,17 @@
-"""Noise for ordered whole numbers: a Gaussian seen at the whole numbers, around a circle or between two
-ends."""
+"""Noise for ordered whole numbers.
 
-from typing import Any
+A Gaussian seen at the whole numbers, around a circle or between two ends.
+"""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 
+from diffusion.processes.base import Number
 from diffusion.processes.neighbourhoods import as_sizes
 from diffusion.processes.resample import check_interval
 
@@ -17,19 +21,19 @@ class DiscretisedGaussian:
   """See `discretised_gaussian`. log_low, log_range: of sigma, in steps; images: turns of the circle that are
   summed, 0 for none."""
 
-  t_min: Any
-  t_max: Any
-  log_low: Any
-  log_range: Any
+  t_min: Number
+  t_max: Number
+  log_low: Number
+  log_range: Number
   images: int = struct.field(pytree_node=False)
-  sizes: tuple = struct.field(pytree_node=False)
-  shape: tuple = struct.field(pytree_node=False)
+  sizes: tuple[int, ...] = struct.field(pytree_node=False)
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="discretised_gaussian")
 
   kind = "discrete"
   views = ("concrete_score",)
 
-  def sigma(self, t):
+  def sigma(self, t: jax.Array) -> jax.Array:
     """The width of the noise in steps, like t: geometric from its lowest at t = 0 to its highest at t = 1."""
     return jnp.exp(self.log_low + self.log_range * t)
 
@@ -53,18 +57,20 @@ class DiscretisedGaussian:
     drawn = jnp.sum(below <= (uniform * below[:, :, -1])[:, :, None], axis=2, dtype=x0.dtype)
     return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 
-  def ratio(self, x0, old, new, size, t):
+  def ratio(
+    self, x0: jax.Array, old: jax.Array, new: jax.Array, size: npt.ArrayLike, t: jax.Array
+  ) -> jax.Array:
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls
     out."""
     size = jnp.asarray(size, x0.dtype)[None, :]
     log_weight = lambda value: self._log_weight(value - x0, size, t[:, None])
     return jnp.exp(log_weight(new) - log_weight(old))
 
-  def balance(self, t):
+  def balance(self, t: jax.Array) -> jax.Array:
     """sigma^2 [B]: concrete scores of adjacent values are of order 1/sigma, as scores are."""
     return self.sigma(t) ** 2
 
-  def sample_prior(self, key, n):
+  def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
     """Uniform states [n, ...] int32, which stand for those at t_max; sample i from (key, i) alone."""
     draw = lambda i: jax.random.randint(
       jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
@@ -80,7 +86,14 @@ class DiscretisedGaussian:
 
 
 def discretised_gaussian(
-  sizes, shape=None, *, sigma_min=0.5, sigma_max=None, wrap: bool = True, t_min=0.0, t_max=1.0
+  sizes: npt.ArrayLike,
+  shape: int | Sequence[int] | None = None,
+  *,
+  sigma_min: float = 0.5,
+  sigma_max: float | None = None,
+  wrap: bool = True,
+  t_min: float = 0.0,
+  t_max: float = 1.0,
 ) -> DiscretisedGaussian:
   """q(x_t | x_0) proportional to exp(-(x_t - x_0)^2 / 2 sigma^2) in each coordinate (arXiv:2107.03006,
   appendix A.2.3).
@@ -100,8 +113,9 @@ def discretised_gaussian(
   1].
 
   >>> process = discretised_gaussian(16)
-  >>> ratio = process.ratio(jnp.array([[3]]), jnp.array([[3]]), jnp.array([[4]]), np.array([16]), jnp.zeros(1))
-  >>> round(float(ratio[0, 0]), 4)                                    # exp(-1 / (2 * 0.25))
+  >>> three, four = jnp.array([[3]]), jnp.array([[4]])
+  >>> ratio = process.ratio(three, three, four, np.array([16]), jnp.zeros(1))
+  >>> round(float(ratio[0, 0]), 4)  # exp(-1 / (2 * 0.25))
   0.1353
   """
   sizes = as_sizes(sizes, "discretised_gaussian", shape)

@@ -5,15 +5,14 @@ trained on the rungs can be evaluated, sampled and integrated with a real-valued
 an integer index.
 """
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 
-from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
+from diffusion.processes.base import AnyArray, GaussianProcess, Marginal, array_namespace
 
 
-def ddpm_betas(num_steps=1000, beta_min=0.1, beta_max=20.0):
+def ddpm_betas(num_steps: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> np.ndarray:
   """beta_i of the discrete VP ladder, linear from beta_min/N to beta_max/N: [N] float64 (arXiv:2011.13456,
   eq. 34).
 
@@ -24,14 +23,14 @@ def ddpm_betas(num_steps=1000, beta_min=0.1, beta_max=20.0):
   return np.linspace(beta_min / num_steps, beta_max / num_steps, num_steps)
 
 
-def cosine_betas(num_steps=1000, offset=0.008, largest=0.999):
+def cosine_betas(num_steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> np.ndarray:
   """beta_i of the cosine ladder, cut at `largest`: [N] float64 (arXiv:2102.09672, eq. 17)."""
   grid = np.arange(num_steps + 1) / num_steps
   alpha_bar = np.cos((grid + offset) / (1 + offset) * np.pi / 2) ** 2
   return np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], largest)
 
 
-def geometric_sigmas(num_steps=1000, sigma_min=0.01, sigma_max=50.0):
+def geometric_sigmas(num_steps: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> np.ndarray:
   """sigma_i of the NCSN ladder in ascending order, geometric: [N] float64 (arXiv:1907.05600)."""
   return np.exp(np.linspace(np.log(sigma_min), np.log(sigma_max), num_steps))
 
@@ -49,17 +48,17 @@ def _interpolate(t, nodes, values):
 class VPLadder:
   """log alpha^2 linear in t between the rungs; sigma = sqrt(1 - alpha^2)."""
 
-  nodes: Any  # [N + 1] times, the first is 0
-  log_alpha_bar: Any  # [N + 1] log of the cumulative product of 1 - beta, the first is 0
+  nodes: AnyArray  # [N + 1] times, the first is 0
+  log_alpha_bar: AnyArray  # [N + 1] log of the cumulative product of 1 - beta, the first is 0
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Marginal:
     xp = array_namespace(t)
     log_alpha_bar, slope = _interpolate(t, self.nodes, self.log_alpha_bar)
     alpha = xp.exp(0.5 * log_alpha_bar)
     sigma = xp.sqrt(-xp.expm1(log_alpha_bar))
     return Marginal(alpha, sigma, 0.5 * slope * alpha, -0.5 * slope * alpha**2 / sigma, -slope * alpha**2)
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
     xp = array_namespace(log_snr)
     integral = xp.logaddexp(-log_snr, xp.zeros_like(log_snr))
     dtype = log_snr.dtype
@@ -72,16 +71,16 @@ class VPLadder:
 class VELadder:
   """log sigma linear in t between the rungs, from the first rung on; below it the line goes on."""
 
-  nodes: Any  # [N] times of the rungs, the first is 1/N
-  log_sigma: Any  # [N]
+  nodes: AnyArray  # [N] times of the rungs, the first is 1/N
+  log_sigma: AnyArray  # [N]
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Marginal:
     xp = array_namespace(t)
     log_sigma, slope = _interpolate(t, self.nodes, self.log_sigma)
     sigma = xp.exp(log_sigma)
     return Marginal(xp.ones_like(t), sigma, xp.zeros_like(t), slope * sigma, 2.0 * slope * sigma**2)
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
     xp = array_namespace(log_snr)
     dtype = log_snr.dtype
     nodes, log_sigma = xp.asarray(self.nodes, dtype=dtype), xp.asarray(self.log_sigma, dtype=dtype)
@@ -89,7 +88,7 @@ class VELadder:
     return xp.where(-0.5 * log_snr < log_sigma[0], below, xp.interp(-0.5 * log_snr, log_sigma, nodes))
 
 
-def vp_ladder(betas) -> GaussianProcess:
+def vp_ladder(betas: npt.ArrayLike) -> GaussianProcess:
   """The process through any discrete VP ladder beta: [N], values in (0, 1).
 
   Raises:
@@ -106,7 +105,7 @@ def vp_ladder(betas) -> GaussianProcess:
   return GaussianProcess(VPLadder(nodes, log_alpha_bar), 1.0 / betas.size, 1.0, 1.0, name="vp_ladder")
 
 
-def ddpm_ladder(num_steps=1000, beta_min=0.1, beta_max=20.0) -> GaussianProcess:
+def ddpm_ladder(num_steps: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> GaussianProcess:
   """DDPM's ladder of `num_steps` rungs at t = i/N (arXiv:2006.11239; arXiv:2011.13456, appendix C).
 
   >>> process = ddpm_ladder()
@@ -116,7 +115,7 @@ def ddpm_ladder(num_steps=1000, beta_min=0.1, beta_max=20.0) -> GaussianProcess:
   return vp_ladder(ddpm_betas(num_steps, beta_min, beta_max))
 
 
-def ncsn_ladder(num_steps=1000, sigma_min=0.01, sigma_max=50.0) -> GaussianProcess:
+def ncsn_ladder(num_steps: int = 1000, sigma_min: float = 0.01, sigma_max: float = 50.0) -> GaussianProcess:
   """NCSN's geometric ladder of `num_steps` rungs at t = i/N (arXiv:1907.05600; arXiv:2011.13456, appendix C).
 
   >>> process = ncsn_ladder(num_steps=10)

@@ -1,25 +1,26 @@
-"""NCSNv2's five techniques for choosing the noise levels of a score model (arXiv:2006.09011), in float64 on
-the host.
+"""NCSNv2's choice of the noise levels of a score model (arXiv:2006.09011).
+
+Its five techniques, in float64 on the host.
 
 1. `initial_sigma`: the largest noise is the largest distance between two training examples.
 2. `spacing_ratio`, `num_levels`, `noise_levels`: neighbouring levels overlap by a given amount.
 3. One network that is not told the noise level, its output divided by sigma: in this package the
-parameterisation
-   `denoisers.scaled_score` around a network that ignores its time input, so it has no function here.
+   parameterisation `denoisers.scaled_score` around a network that ignores its time input, so it has no
+   function here.
 4. `langevin_step_size`, `langevin_variance_ratio`: the step size that keeps annealed Langevin in equilibrium.
 5. An average of the weights at test time: `ema_half_life` and `ema_decay` convert the paper's decay a step to
-the half-life
-   in images that training uses.
+   the half-life in images that training uses.
 """
 
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion.processes.ladders import geometric_sigmas
 
 
-def initial_sigma(data, subsample=None, seed=0, chunk=1024):
+def initial_sigma(data: ArrayLike, subsample: int | None = None, seed: int = 0, chunk: int = 1024) -> float:
   """Technique 1: the largest Euclidean distance between two examples, exactly.
 
   Examples are visited from the outermost inwards and the search stops where the triangle inequality through
@@ -85,7 +86,7 @@ def initial_sigma(data, subsample=None, seed=0, chunk=1024):
   return float(np.linalg.norm(data[pair[0]].astype(np.float64) - data[pair[1]].astype(np.float64)))
 
 
-def level_overlap(ratio, dim):
+def level_overlap(ratio: float, dim: int) -> float:
   """Phi(sqrt(2D)(g - 1) + 3g) - Phi(sqrt(2D)(g - 1) - 3g) for the ratio g of two levels (arXiv:2006.09011,
   section 3.2).
 
@@ -100,7 +101,7 @@ def level_overlap(ratio, dim):
   return 0.5 * (math.erf((shift + 3.0 * ratio) / root2) - math.erf((shift - 3.0 * ratio) / root2))
 
 
-def spacing_ratio(dim, overlap=0.5):
+def spacing_ratio(dim: int, overlap: float = 0.5) -> float:
   """Technique 2: the ratio gamma = sigma_(i-1) / sigma_i of neighbouring levels whose overlap has the given
   value.
 
@@ -140,7 +141,7 @@ def spacing_ratio(dim, overlap=0.5):
     low, high = (middle, high) if level_overlap(middle, dim) > overlap else (low, middle)
 
 
-def num_levels(sigma_1, sigma_L, ratio):
+def num_levels(sigma_1: float, sigma_L: float, ratio: float) -> int:
   """Technique 2: how many levels from sigma_1 down to sigma_L have the ratio nearest to `ratio`; at least 2.
 
   >>> num_levels(50.0, 0.01, spacing_ratio(3072))
@@ -152,7 +153,7 @@ def num_levels(sigma_1, sigma_L, ratio):
   return max(2, 1 + round(math.log(sigma_1 / sigma_L) / math.log(ratio)))
 
 
-def noise_levels(sigma_1, sigma_L, num):
+def noise_levels(sigma_1: float, sigma_L: float, num: int) -> np.ndarray:
   """Technique 2: `num` geometric levels in the order of annealing, sigma_1 first: [num] float64.
 
   >>> [round(float(sigma), 9) for sigma in noise_levels(1.0, 0.01, 3)]
@@ -164,7 +165,7 @@ def noise_levels(sigma_1, sigma_L, num):
   return geometric_sigmas(num, sigma_L, sigma_1)[::-1].copy()
 
 
-def langevin_variance_ratio(step, ratio, sigma_L, num_steps):
+def langevin_variance_ratio(step: float, ratio: float, sigma_L: float, num_steps: int) -> float:
   """Technique 4: variance over sigma_i^2 after the Langevin steps of one level (arXiv:2006.09011, eq. 4 and
   proposition 3).
 
@@ -190,7 +191,7 @@ def langevin_variance_ratio(step, ratio, sigma_L, num_steps):
   return (1.0 - relative) ** (2 * num_steps) * (ratio**2 - equilibrium) + equilibrium
 
 
-def langevin_step_size(ratio, sigma_L, num_steps):
+def langevin_step_size(ratio: float, sigma_L: float, num_steps: int) -> float:
   """Technique 4: the epsilon in (0, sigma_L^2] that brings `langevin_variance_ratio` closest to 1.
 
   Args:
@@ -221,7 +222,7 @@ def langevin_step_size(ratio, sigma_L, num_steps):
   return math.exp(0.5 * (low + high)) * sigma_L**2
 
 
-def ema_half_life(decay, batch_size):
+def ema_half_life(decay: float, batch_size: int) -> float:
   """Technique 5: images seen until an average with this decay a step has forgotten half.
 
   >>> round(ema_half_life(0.999, 128))
@@ -232,7 +233,7 @@ def ema_half_life(decay, batch_size):
   return batch_size * math.log(0.5) / math.log(decay)
 
 
-def ema_decay(half_life, batch_size):
+def ema_decay(half_life: float, batch_size: int) -> float:
   """Technique 5: the decay a step whose half-life is `half_life` images; inverse of `ema_half_life`.
 
   >>> round(ema_decay(ema_half_life(0.999, 128), 128), 12)

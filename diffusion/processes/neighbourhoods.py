@@ -1,16 +1,19 @@
-"""Neighbourhoods of discrete states as data: which states a concrete score compares a state with
-(arXiv:2211.00802, section 3).
+"""Neighbourhoods of discrete states as data.
+
+Which states a concrete score compares a state with (arXiv:2211.00802, section 3).
 
 A state is an array of whole numbers, one a coordinate, and every move changes one coordinate by a table: a
 cycle, a grid, the flips of bits and a graph given as an index array (one coordinate, whose values are the
 nodes) are the same few arrays.
 """
 
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from numpy.typing import ArrayLike
 
 
 @struct.dataclass
@@ -28,12 +31,12 @@ class Neighbourhood:
     name: what messages call it.
   """
 
-  target: Any
-  source: Any
-  coordinate: tuple = struct.field(pytree_node=False)
-  slot: tuple = struct.field(pytree_node=False)
-  sizes: tuple = struct.field(pytree_node=False)
-  shape: tuple = struct.field(pytree_node=False)
+  target: jax.Array | np.ndarray
+  source: jax.Array | np.ndarray
+  coordinate: tuple[int, ...] = struct.field(pytree_node=False)
+  slot: tuple[int, ...] = struct.field(pytree_node=False)
+  sizes: tuple[int, ...] = struct.field(pytree_node=False)
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="neighbourhood")
 
   @property
@@ -46,21 +49,23 @@ class Neighbourhood:
     """R: N where every move has one inverse."""
     return len(self.slot)
 
-  def values(self, x):
+  def values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """What the moves set: x [B, ...] -> (new values [B, N] int, whether the move exists [B, N]); the old
     value where it does not."""
     return self._values(self.target, np.asarray(self.coordinate), x)
 
-  def reverse_values(self, x):
+  def reverse_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The same for reverse neighbours: ([B, R] int, exists [B, R])."""
     return self._values(self.source, np.asarray(self.coordinate)[np.asarray(self.slot)], x)
 
-  def neighbours(self, x):
+  def neighbours(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(y [B, N, ...], exists [B, N]): y_n is x after move n, and x itself where there is no such move."""
     values, exists = self.values(x)
     return self.moved(x, np.broadcast_to(np.asarray(self.coordinate), values.shape), values), exists
 
-  def reverse_neighbours(self, x, picked=None):
+  def reverse_neighbours(
+    self, x: jax.Array, picked: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The states whose neighbour is x.
 
     Args:
@@ -82,11 +87,11 @@ class Neighbourhood:
       values, exists, slot = (jnp.take_along_axis(a, picked, axis=1) for a in (values, exists, slot))
     return self.moved(x, jnp.asarray(self.coordinate, jnp.int32)[slot], values), slot, exists
 
-  def degree(self, x):
+  def degree(self, x: jax.Array) -> jax.Array:
     """How many neighbours and reverse neighbours x has, counted apart: [B] int."""
     return jnp.sum(self.values(x)[1], axis=1) + jnp.sum(self.reverse_values(x)[1], axis=1)
 
-  def moved(self, x, coordinate, values):
+  def moved(self, x: jax.Array, coordinate: jax.Array | np.ndarray, values: jax.Array) -> jax.Array:
     """x [B, ...] with one coordinate set: coordinate, values [B, M] -> [B, M, ...]."""
     flat = self.flat(x)
     here = (
@@ -97,7 +102,7 @@ class Neighbourhood:
       *values.shape, *self.shape
     )
 
-  def flat(self, x):
+  def flat(self, x: jax.Array) -> jax.Array:
     """x [B, ...] as [B, D]. Raises ValueError unless it holds states: whole numbers of the right shape."""
     x = jnp.asarray(x)
     if x.shape[1:] != self.shape or x.ndim == 0 or not jnp.issubdtype(x.dtype, jnp.integer):
@@ -114,7 +119,7 @@ class Neighbourhood:
     return jnp.where(new < 0, old, new), new >= 0
 
 
-def grid(sizes, steps=(1,), *, wrap: bool = True) -> Neighbourhood:
+def grid(sizes: ArrayLike, steps: Sequence[int] = (1,), *, wrap: bool = True) -> Neighbourhood:
   """x_d -> x_d + s for every coordinate d and every step s, in this order.
 
   Args:
@@ -153,13 +158,13 @@ def cycle(size: int) -> Neighbourhood:
   return grid(size)
 
 
-def bit_flips(shape) -> Neighbourhood:
+def bit_flips(shape: int | Sequence[int]) -> Neighbourhood:
   """Every coordinate of a state of zeros and ones turned over, one neighbour a coordinate; shape as in x [B,
   *shape]."""
-  return grid(np.full((shape,) if np.ndim(shape) == 0 else tuple(shape), 2))
+  return grid(np.full(_state_shape(shape), 2))
 
 
-def graph(index) -> Neighbourhood:
+def graph(index: ArrayLike) -> Neighbourhood:
   """Any connected graph: states are [B, 1] numbers of nodes.
 
   Args:
@@ -190,27 +195,31 @@ def graph(index) -> Neighbourhood:
   return build(as_sizes(len(index), "a graph"), lambda size: index.T, f"graph of {len(index)} nodes")
 
 
-def as_sizes(sizes, who, shape=None) -> np.ndarray:
+def as_sizes(sizes: ArrayLike, who: str, shape: int | Sequence[int] | None = None) -> np.ndarray:
   """Numbers of values as an array of a state's shape [...]; K alone is a state of one coordinate. Raises
   ValueError."""
-  sizes = np.atleast_1d(np.asarray(sizes))
+  counts = np.atleast_1d(np.asarray(sizes))
   if shape is not None:
     try:
-      sizes = np.broadcast_to(sizes, (shape,) if np.ndim(shape) == 0 else tuple(shape))
+      counts = np.broadcast_to(counts, _state_shape(shape))
     except ValueError:
       raise ValueError(
-        f"{who} has states of shape {shape}, and sizes of shape {sizes.shape} do not fit: give one number "
+        f"{who} has states of shape {shape}, and sizes of shape {counts.shape} do not fit: give one number "
         "for all"
       ) from None
-  if not np.issubdtype(sizes.dtype, np.integer) or sizes.size == 0 or sizes.min() < 2:
+  if not np.issubdtype(counts.dtype, np.integer) or counts.size == 0 or counts.min() < 2:
     raise ValueError(
       f"every coordinate of {who} has two or more values, a whole number, got sizes "
-      f"{sizes.reshape(-1)[:8].tolist()}"
+      f"{counts.reshape(-1)[:8].tolist()}"
     )
-  return sizes
+  return counts
 
 
-def build(sizes, table, name) -> Neighbourhood:
+def _state_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
+  return tuple(np.atleast_1d(shape).tolist())
+
+
+def build(sizes: np.ndarray, table: Callable[[int], np.ndarray], name: str) -> Neighbourhood:
   """The neighbourhood whose coordinates of size K have the moves table(K) [moves, K]; coordinates of one size
   share one."""
   tables = {

@@ -5,15 +5,24 @@ Diffusion is the path whose second end is noise: `from_process`. Everything that
 a variance and its slope, which stay finite where a standard deviation leaves zero like a square root.
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
-from diffusion.processes.base import GaussianProcess, array_namespace, as_times, expand
+from diffusion.processes.base import (
+  AnyArray,
+  GaussianProcess,
+  Number,
+  Schedule,
+  array_namespace,
+  as_times,
+  expand,
+)
 
 ENDS = ("data", "normal")
 
@@ -27,14 +36,14 @@ class Blend:
   d_second_square: those of the squares, finite where a factor leaves zero like a square root.
   """
 
-  first: Any
-  second: Any
-  variance: Any
-  d_first: Any
-  d_second: Any
-  d_variance: Any
-  d_first_square: Any
-  d_second_square: Any
+  first: AnyArray
+  second: AnyArray
+  variance: AnyArray
+  d_first: AnyArray
+  d_second: AnyArray
+  d_variance: AnyArray
+  d_first_square: AnyArray
+  d_second_square: AnyArray
 
 
 @struct.dataclass
@@ -53,24 +62,25 @@ class Path:
     name: what messages call it.
   """
 
-  schedule: Callable
-  t_min: Any
-  t_max: Any
-  ends: tuple = struct.field(pytree_node=False, default=("data", "data"))
-  encode: Any = struct.field(pytree_node=False, default=None)
-  decode: Any = struct.field(pytree_node=False, default=None)
+  schedule: Callable[[AnyArray], Blend]
+  t_min: Number
+  t_max: Number
+  ends: tuple[str, str] = struct.field(pytree_node=False, default=("data", "data"))
+  encode: Callable[[jax.Array], jax.Array] | None = struct.field(pytree_node=False, default=None)
+  decode: Callable[[jax.Array], jax.Array] | None = struct.field(pytree_node=False, default=None)
   name: str = struct.field(pytree_node=False, default="path")
 
   kind = "two_ended"
   views = ("score", "time_score")
 
-  def blend(self, t) -> Blend:
+  def blend(self, t: ArrayLike) -> Blend:
     """The factors of the ends and the variance of the noise, with their slopes."""
     with np.errstate(divide="ignore", invalid="ignore"):
       blend = self.schedule(as_times(t))
     zero = blend.variance * 0.0
     if self.ends[0] == "normal":
-      blend = blend.replace(
+      blend = dataclasses.replace(
+        blend,
         variance=blend.variance + blend.first**2,
         d_variance=blend.d_variance + blend.d_first_square,
         first=zero,
@@ -78,7 +88,8 @@ class Path:
         d_first_square=zero,
       )
     if self.ends[1] == "normal":
-      blend = blend.replace(
+      blend = dataclasses.replace(
+        blend,
         variance=blend.variance + blend.second**2,
         d_variance=blend.d_variance + blend.d_second_square,
         second=zero,
@@ -110,7 +121,7 @@ class Path:
     for factor, end in ((blend.first, x0), (blend.second, x1)):
       if end is not None:
         end = end if self.encode is None else self.encode(end)
-        total = total + expand(factor, end) * end
+        total = total + end * expand(factor, end)
     return total if self.decode is None else self.decode(total)
 
 
@@ -118,7 +129,7 @@ class Path:
 class Spherical:
   """a = sqrt(1 - t^2), b = t."""
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Blend:
     xp = array_namespace(t)
     square = (1.0 - t) * (1.0 + t)
     a = xp.sqrt(xp.maximum(square, 0.0))
@@ -130,7 +141,7 @@ class Spherical:
 class LogVariance:
   """a^2 = exp(-t), b^2 = 1 - exp(-t)."""
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Blend:
     xp = array_namespace(t)
     a2, b2 = xp.exp(-t), -xp.expm1(-t)
     a, b, zero = xp.exp(-0.5 * t), xp.sqrt(b2), xp.zeros_like(t)
@@ -141,7 +152,7 @@ class LogVariance:
 class Trigonometric:
   """a = cos(pi t / 2), b = sin(pi t / 2)."""
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Blend:
     xp = array_namespace(t)
     half = 0.5 * np.pi
     a, b, zero = xp.cos(half * t), xp.sin(half * t), xp.zeros_like(t)
@@ -153,9 +164,9 @@ class Trigonometric:
 class Linear:
   """a = 1 - t, b = t, v = bridge t (1 - t)."""
 
-  bridge: Any
+  bridge: Number
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Blend:
     xp = array_namespace(t)
     one = xp.ones_like(t)
     return Blend(
@@ -174,15 +185,15 @@ class Linear:
 class OfProcess:
   """a = alpha, v = sigma^2 of a Gaussian process."""
 
-  schedule: Any
+  schedule: Schedule
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Blend:
     m = self.schedule(t)
     zero = m.alpha * 0.0
     return Blend(m.alpha, zero, m.sigma**2, m.d_alpha, zero, m.d_variance, 2.0 * m.alpha * m.d_alpha, zero)
 
 
-def spherical(first="normal", second="data", t_min=0.0, t_max=1.0) -> Path:
+def spherical(first: str = "normal", second: str = "data", t_min: float = 0.0, t_max: float = 1.0) -> Path:
   """x_t = sqrt(1 - t^2) x_0 + t x_1 (arXiv:2111.11010, the toy path of its section 5).
 
   Args:
@@ -198,7 +209,7 @@ def spherical(first="normal", second="data", t_min=0.0, t_max=1.0) -> Path:
   return _path(Spherical(), t_min, t_max, (first, second), "spherical")
 
 
-def log_variance(first="normal", second="data", t_max=20.0) -> Path:
+def log_variance(first: str = "normal", second: str = "data", t_max: float = 20.0) -> Path:
   """The spherical path in the clock t = -log(a^2), from 0 to t_max: equal steps divide the variance of x_0's
   share equally.
 
@@ -211,7 +222,7 @@ def log_variance(first="normal", second="data", t_max=20.0) -> Path:
   return _path(LogVariance(), 0.0, t_max, (first, second), "log_variance")
 
 
-def trigonometric(first="data", second="data") -> Path:
+def trigonometric(first: str = "data", second: str = "data") -> Path:
   """x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1 on [0, 1]: the spherical path in a clock that is smooth at
   both ends.
 
@@ -221,7 +232,7 @@ def trigonometric(first="data", second="data") -> Path:
   return _path(Trigonometric(), 0.0, 1.0, (first, second), "trigonometric")
 
 
-def linear(first="data", second="data", bridge=0.0) -> Path:
+def linear(first: str = "data", second: str = "data", bridge: float = 0.0) -> Path:
   """x_t = (1 - t) x_0 + t x_1 + sqrt(bridge t (1 - t)) eps on [0, 1] (a Brownian bridge's variance for bridge
   > 0).
 
@@ -252,7 +263,9 @@ def from_process(process: GaussianProcess) -> Path:
   )
 
 
-def through(path: Path, encode, decode) -> Path:
+def through(
+  path: Path, encode: Callable[[jax.Array], jax.Array], decode: Callable[[jax.Array], jax.Array]
+) -> Path:
   """A path in the latent space of an invertible map, seen in data space: x_t = decode(a encode(x_0) + ...)
   (arXiv:2111.11010, 5.3).
 
@@ -272,10 +285,10 @@ def through(path: Path, encode, decode) -> Path:
     raise ValueError("through takes two functions, encode and decode, inverse to each other")
   if path.encode is not None:
     raise ValueError(f"{path.name} already goes through a map: compose the maps first")
-  return path.replace(encode=encode, decode=decode, name=f"through({path.name})")
+  return dataclasses.replace(path, encode=encode, decode=decode, name=f"through({path.name})")
 
 
-def as_path(path, who: str = "this") -> Path:
+def as_path(path: Path | GaussianProcess, who: str = "this") -> Path:
   """The path, or a Gaussian process as one. Raises ValueError for anything without a density at every time
   between."""
   if isinstance(path, Path):

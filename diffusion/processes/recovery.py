@@ -1,5 +1,6 @@
 """Noise levels between which data are recovered one at a time, and the Langevin steps that recover them."""
 
+import dataclasses
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import struct
+from numpy.typing import ArrayLike
+
+from diffusion.processes.base import GaussianProcess
 
 # x_i of a step is "not seen" in x_{i+1} where its share of the deviation is smaller than this.
 UNSEEN = 0.1
@@ -32,22 +36,28 @@ class RecoveryLevels:
     name: of the process.
   """
 
-  t: Any
-  gain: Any
-  noise: Any
-  deviation: Any
-  step: Any
-  start: Any
-  seen: Any
+  t: np.ndarray
+  gain: np.ndarray
+  noise: np.ndarray
+  deviation: np.ndarray
+  step: np.ndarray
+  start: np.ndarray
+  seen: np.ndarray
   name: str = struct.field(pytree_node=False, default="")
 
   @property
-  def count(self):
+  def count(self) -> int:
     """Steps T."""
     return self.gain.shape[0]
 
 
-def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevels:
+def recovery_levels(
+  process: GaussianProcess,
+  levels: int | ArrayLike,
+  *,
+  step: float | Callable[[RecoveryLevels, np.ndarray], np.ndarray] = 0.3,
+  data_std: float = 1.0,
+) -> RecoveryLevels:
   """The levels of a process at given times, or at `levels` + 1 times that are equally spaced in log-SNR.
 
   Args:
@@ -74,13 +84,13 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
       f"recovery needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
     )
   process = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), process)
-  t = _times(process, levels)
+  t = np.asarray(_times(process, levels))
   m = process.marginal(t)
   if np.any(m.sigma <= 0):
     raise ValueError(
       f"every level has noise, got sigma {m.sigma.tolist()} at times {t.tolist()}: start later than t = 0"
     )
-  gain = m.alpha[1:] / m.alpha[:-1]
+  gain = np.asarray(m.alpha[1:] / m.alpha[:-1])
   variance = m.sigma[1:] ** 2 - (gain * m.sigma[:-1]) ** 2
   if np.any(variance <= 0):
     raise ValueError(
@@ -89,11 +99,12 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
   if not data_std > 0:
     raise ValueError(f"the standard deviation of the data is positive, got {data_std}")
   noise, deviation = np.sqrt(variance), np.sqrt((m.alpha * data_std) ** 2 + m.sigma**2)
-  seen = gain * deviation[:-1] > UNSEEN * noise
+  seen = np.asarray(gain * deviation[:-1] > UNSEEN * noise)
   start = np.where(seen, 1.0 / np.where(gain > 0, gain, 1.0), deviation[:-1] / deviation[1:])
-  built = RecoveryLevels(t, gain, noise, deviation, None, start, seen, process.name)
+  unknown: Any = None  # until the step is found, which may be a function of all the others
+  built = RecoveryLevels(t, gain, noise, deviation, unknown, start, seen, process.name)
   if callable(step):
-    size = np.asarray(step(built, m.sigma), np.float64)
+    size = np.asarray(step(built, np.asarray(m.sigma)), np.float64)
   elif isinstance(step, numbers.Real) and step > 0:
     size = step / ((gain / noise) ** 2 + deviation[:-1] ** -2.0)
   else:
@@ -102,10 +113,10 @@ def recovery_levels(process, levels, *, step=0.3, data_std=1.0) -> RecoveryLevel
     )
   if size.shape != gain.shape or not np.all(size > 0):
     raise ValueError(f"a step of Langevin is positive, one number a level [{gain.size}], got {size.tolist()}")
-  return built.replace(step=size)
+  return dataclasses.replace(built, step=size)
 
 
-def published_step(b2=2e-4) -> Callable:
+def published_step(b2: float = 2e-4) -> Callable[[RecoveryLevels, np.ndarray], np.ndarray]:
   """b2 (sigma_i / sigma_0) noise_i^2 in units of y_i = gain_i x_i, the authors' own (arXiv:2012.08125,
   repository; b2 = 2e-4).
 
@@ -130,8 +141,8 @@ def _times(process, levels):
   if isinstance(levels, numbers.Integral):
     if levels < 1:
       raise ValueError(f"there is at least one level to recover, got levels={levels}")
-    ends = np.clip(process.log_snr(np.array([process.t_min, process.t_max])), -6.0, 20.0)
-    return process.t_of_log_snr(np.linspace(*ends, int(levels) + 1))
+    high, low = np.clip(process.log_snr(np.array([process.t_min, process.t_max])), -6.0, 20.0)
+    return process.t_of_log_snr(np.linspace(high, low, int(levels) + 1))
   t = np.asarray(levels, np.float64)
   if t.ndim != 1 or t.size < 2 or not np.all(np.diff(t) > 0) or not np.all(np.isfinite(t)):
     raise ValueError(f"levels are two or more ascending times, or a number of steps, got {levels!r}")

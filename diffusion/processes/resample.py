@@ -1,19 +1,22 @@
-"""Noise for whole numbers: each coordinate, on its own, is drawn anew among its values with some
-probability."""
+"""Noise for whole numbers.
 
-from collections.abc import Callable
+Each coordinate, on its own, is drawn anew among its values with some probability.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
 
-from diffusion.processes.base import expand
+from diffusion.processes.base import Number, expand
 from diffusion.processes.neighbourhoods import as_sizes
 
 
-def resample_probability(t):
+def resample_probability(t: Any) -> Any:
   """The default clock: t is the probability itself."""
   return t
 
@@ -29,11 +32,11 @@ class UniformResample:
     sizes: number of values of each coordinate, flattened; shape: of a state.
   """
 
-  t_min: Any
-  t_max: Any
+  t_min: Number
+  t_max: Number
   clock: Callable[[Any], Any] = struct.field(pytree_node=False)
-  sizes: tuple = struct.field(pytree_node=False)
-  shape: tuple = struct.field(pytree_node=False)
+  sizes: tuple[int, ...] = struct.field(pytree_node=False)
+  shape: tuple[int, ...] = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="uniform_resample")
 
   kind = "discrete"
@@ -56,7 +59,9 @@ class UniformResample:
     again = noise["uniform"] < expand(self.clock(t), x0).astype(noise["uniform"].dtype)
     return jnp.where(again, noise["value"], x0)
 
-  def ratio(self, x0, old, new, size, t):
+  def ratio(
+    self, x0: jax.Array, old: jax.Array, new: jax.Array, size: npt.ArrayLike, t: jax.Array
+  ) -> jax.Array:
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score
     averages.
 
@@ -67,7 +72,7 @@ class UniformResample:
     weight = lambda value: jnp.where(value == x0, stay, jump)
     return weight(new) / weight(old)
 
-  def odds(self, t):
+  def odds(self, t: jax.Array) -> Callable[[npt.ArrayLike], tuple[jax.Array, jax.Array]]:
     """A function size [N] -> (s, m) [B, N]: the probabilities to stay and to become one given other value."""
     b = self.clock(t)[:, None]
 
@@ -77,7 +82,7 @@ class UniformResample:
 
     return of
 
-  def balance(self, t):
+  def balance(self, t: jax.Array) -> jax.Array:
     """The inverse mean square of (ratio - 1) over x_t, of the coordinate with most values: [B], at most 100.
 
     With K values it is s^2/m + m^2/s + (K - 2) m - 1 between any two of them, so that the balance is m/s as
@@ -89,7 +94,7 @@ class UniformResample:
     square = stay**2 / jump + jump**2 / stay + (size - 2) * jump - 1.0
     return 1.0 / jnp.maximum(square, 0.01)
 
-  def sample_prior(self, key, n):
+  def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
     """States of pure noise [n, ...] int32, sample i from (key, i) alone."""
     draw = lambda i: jax.random.randint(
       jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
@@ -98,7 +103,12 @@ class UniformResample:
 
 
 def uniform_resample(
-  sizes, shape=None, *, clock=resample_probability, t_min=0.01, t_max=1.0
+  sizes: npt.ArrayLike,
+  shape: int | Sequence[int] | None = None,
+  *,
+  clock: Callable[[Any], Any] = resample_probability,
+  t_min: float = 0.01,
+  t_max: float = 1.0,
 ) -> UniformResample:
   """Each coordinate is replaced with probability b = clock(t) by a uniform draw of its values
   (arXiv:2211.00802; 2107.03006, appendix A.2).
@@ -112,8 +122,9 @@ def uniform_resample(
   Raises ValueError for sizes below two, or times that are not increasing.
 
   >>> process = uniform_resample(4, shape=(2,))
-  >>> ratio = process.ratio(jnp.array([[3]]), jnp.array([[3]]), jnp.array([[0]]), np.array([4]), jnp.array([0.4]))
-  >>> round(float(ratio[0, 0]), 4)                                    # 0.1 / 0.7
+  >>> three, zero = jnp.array([[3]]), jnp.array([[0]])
+  >>> ratio = process.ratio(three, three, zero, np.array([4]), jnp.array([0.4]))
+  >>> round(float(ratio[0, 0]), 4)  # 0.1 / 0.7
   0.1429
   """
   sizes = as_sizes(sizes, "uniform_resample", shape)
@@ -121,7 +132,7 @@ def uniform_resample(
   return UniformResample(t_min, t_max, clock, tuple(sizes.reshape(-1).tolist()), tuple(sizes.shape))
 
 
-def check_interval(t_min, t_max, who):
+def check_interval(t_min: float, t_max: float, who: str) -> None:
   """Raises ValueError unless 0 <= t_min < t_max <= 1."""
   if not 0.0 <= t_min < t_max <= 1.0:
     raise ValueError(f"{who} has times from t_min to a larger t_max within [0, 1], got [{t_min}, {t_max}]")

@@ -2,7 +2,7 @@
 
 from flax import struct
 
-from diffusion.processes.base import GaussianProcess, Marginal, array_namespace
+from diffusion.processes.base import AnyArray, GaussianProcess, Marginal, array_namespace
 
 
 @struct.dataclass
@@ -15,13 +15,13 @@ class GeometricVE:
   sigma_min: float
   sigma_max: float
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Marginal:
     xp = array_namespace(t)
     rate = self._rate(t)
     sigma = self.sigma_min * xp.exp(rate * t)
     return Marginal(xp.ones_like(t), sigma, xp.zeros_like(t), rate * sigma, 2.0 * rate * sigma**2)
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
     xp = array_namespace(log_snr)
     low = xp.log(xp.asarray(self.sigma_min, dtype=log_snr.dtype))
     return (-0.5 * log_snr - low) / self._rate(log_snr)
@@ -35,15 +35,15 @@ class GeometricVE:
 class LinearVE:
   """sigma(t) = t: the noise level is the clock (arXiv:2206.00364, table 1)."""
 
-  def __call__(self, t):
+  def __call__(self, t: AnyArray) -> Marginal:
     xp = array_namespace(t)
     return Marginal(xp.ones_like(t), 1.0 * t, xp.zeros_like(t), xp.ones_like(t), 2.0 * t)
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
     return array_namespace(log_snr).exp(-0.5 * log_snr)
 
 
-def ve(sigma_min=0.01, sigma_max=50.0, t_min=1e-5) -> GaussianProcess:
+def ve(sigma_min: float = 0.01, sigma_max: float = 50.0, t_min: float = 1e-5) -> GaussianProcess:
   """The VE SDE with geometric noise on [0, 1] (arXiv:2011.13456, eq. 30-31).
 
   Args:
@@ -59,7 +59,7 @@ def ve(sigma_min=0.01, sigma_max=50.0, t_min=1e-5) -> GaussianProcess:
   return GaussianProcess(GeometricVE(sigma_min, sigma_max), t_min, 1.0, sigma_max, name="ve")
 
 
-def edm(sigma_min=0.002, sigma_max=80.0) -> GaussianProcess:
+def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> GaussianProcess:
   """EDM's process: alpha = 1, sigma = t on [0, sigma_max] (arXiv:2206.00364).
 
   Args:

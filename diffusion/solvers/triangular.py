@@ -193,12 +193,12 @@ def _basis(s):
   exists = ago[:, None] >= ago[None, :]
   seen = s[np.maximum(ago[:, None] - ago[None, :], 0)]
   pairs = exists[:, :, None] & exists[:, None, :] & ~np.eye(count, dtype=bool)[None]
-  apart = np.where(pairs, seen[:, :, None] - seen[:, None, :], 1.0)
+  gaps = np.where(pairs, seen[:, :, None] - seen[:, None, :], 1.0)
   ahead = np.where(exists, s[1:, None] - seen, 1.0)
   vectors, product, reach = [], np.ones((count, count)), np.ones((count, 1))
   for k in range(count):
     if k <= HIGHEST:  # the divided difference D[s_0..s_k] times prod_{j<k} (s' - s_j)
-      product = product * apart[:, :, k]
+      product = product * gaps[:, :, k]
       vector = reach / product
       reach = reach * ahead[:, k, None]
     else:

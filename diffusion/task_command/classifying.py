@@ -1,19 +1,26 @@
 """`--task=classify`: which class of a conditional model predicts the noise of an image best."""
 
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, tasks
 from diffusion.errors import UserError
+from diffusion.processes.base import GaussianProcess
+from diffusion.saved_run import SavedRun
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.settings import Found, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
 
 
-def classify(args, sampler, opened) -> Found:
+def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Log-probabilities of the classes of each image; see `flags` for the arguments.
 
   Noise levels are spread evenly in log-SNR and weighted as in the variational bound, so that the numbers are
@@ -61,7 +68,7 @@ def classify(args, sampler, opened) -> Found:
     if known.any()
     else f"; found: {', '.join(_names(dataset)[c] for c in found)}"
   )
-  return Found(
+  return Outcome(
     words,
     arrays,
     lambda path: _draw(path, dataset, arrays, right, int(known.sum())),
@@ -69,7 +76,9 @@ def classify(args, sampler, opened) -> Found:
   )
 
 
-def levels(process, count):
+def levels(
+  process: GaussianProcess, count: int
+) -> tuple[jax.Array, Callable[[GaussianProcess, jax.Array], jax.Array]]:
   """(times [count], weight): strata of log-SNR where sigma/alpha is from 0.1 to 10, as far as the process
   goes there.
 

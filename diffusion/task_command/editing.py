@@ -1,5 +1,10 @@
-"""`--task=edit`: strokes and composites to images (SDEdit), with a mask, a sweep over strengths, and
-repeats."""
+"""`--task=edit`: strokes and composites to images (SDEdit).
+
+With a mask, a sweep over strengths, and repeats.
+"""
+
+import argparse
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,24 +12,17 @@ import numpy as np
 from diffusion import pictures, solvers, tasks
 from diffusion.configuration import closest
 from diffusion.errors import UserError
-from diffusion.saved_run import make_sampler
+from diffusion.processes.base import GaussianProcess
+from diffusion.saved_run import SavedRun, make_sampler
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
-from diffusion.task_command.settings import (
-  Found,
-  check_grid,
-  condition,
-  counted,
-  given_label,
-  shown,
-  span,
-  table_of,
-)
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
-def edit(args, sampler, opened) -> Found:
+def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Each image noised to each strength and denoised; see `flags` for the arguments.
 
   Raises:
@@ -86,7 +84,7 @@ def edit(args, sampler, opened) -> Found:
   )
   if mask is not None:
     words += f", outside the mask by {moved[..., ~where].max():g} at the most"
-  return Found(
+  return Outcome(
     words,
     arrays,
     lambda path: _draw(path, dataset, arrays, repeats),
@@ -94,7 +92,7 @@ def edit(args, sampler, opened) -> Found:
   )
 
 
-def starting(sampler, process, strength):
+def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float) -> Any:
   """The solver that starts at a noise level sigma/alpha; UserError if there is none."""
   name, grid = sampler["solver"] or SOLVER, sampler["grid"] or "log_snr"
   if name not in solvers.SOLVERS:
@@ -116,7 +114,7 @@ def starting(sampler, process, strength):
     )
   except (ValueError, TypeError) as error:
     raise UserError(f"--task=edit: {error}") from error
-  table_of(solver, name, "edit")
+  check_table(solver, name, "edit")
   return solver
 
 
@@ -136,7 +134,10 @@ def _draw(path, dataset, arrays, repeats):
       pictures.Column(f"{arrays['strength'][k]:g}", arrays["stored"][:, k, 0], scale)
       for k in range(strengths)
     ]
-    note = f"each guide noised to the noise level sigma/alpha above its column and denoised{times}: the more, the more realistic and the less faithful"
+    note = (
+      f"each guide noised to the noise level sigma/alpha above its column and denoised{times}: the more, the "
+      "more realistic and the less faithful"
+    )
   else:
     columns += [
       pictures.Column(f"result {k + 1}", arrays["stored"][:, 0, k], scale)
@@ -147,7 +148,10 @@ def _draw(path, dataset, arrays, repeats):
       pictures.Column("mean", arrays["mean"][:, 0], scale),
       pictures.Column("spread", pictures.heat(arrays["spread"][:, 0])),
     ]
-    note = f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard deviation of {draws} results, black 0 to white {most:.3g}"
+    note = (
+      f"each guide noised to sigma/alpha = {arrays['strength'][0]:g} and denoised{times}; spread: standard "
+      f"deviation of {draws} results, black 0 to white {most:.3g}"
+    )
   pictures.side_by_side(
     path, columns, "Editing", note + ("; blue is made anew" if "mask" in arrays else ""), most_rows=MOST_ROWS
   )

@@ -1,5 +1,6 @@
 """The flags of `sample.py --task=...`, and which of them belong to which task."""
 
+import argparse
 import math
 
 from diffusion.errors import UserError
@@ -130,10 +131,12 @@ ARRAYS = {
 DESCRIPTION = (
   """\
 Images in, images out: PATH.npz with the arrays below, PATH.png side by side with column titles.
-Without --input the first held-out images of the run's data are taken, so that every task can be tried at once.
+Without --input the first held-out images of the run's data are taken, so that every task can be tried at
+once.
 
   inpaint        what --mask hides, given the rest: posterior samples, their mean and their spread
-  super_resolve  an image from the means of its --factor x --factor blocks (an input of the small size is that measurement)
+  super_resolve  an image from the means of its --factor x --factor blocks (an input of the small size is that
+                 measurement)
   colorize       a colour image from the mean of its channels (a grey input is that measurement)
   edit           SDEdit: strokes or a composite noised to --strength and denoised, everywhere or inside --mask
   translate      DDIB: the same latent decoded as class --to-label, or by the model of --other-workdir
@@ -145,7 +148,7 @@ Without --input the first held-out images of the run's data are taken, so that e
 )
 
 
-def add(parser):
+def add(parser: argparse.ArgumentParser) -> None:
   """Adds the flags of tasks, as a group of their own."""
   group = parser.add_argument_group("tasks", DESCRIPTION)
   group.add_argument("--task", choices=TASKS, help="what to do with the images of --input")
@@ -220,7 +223,7 @@ def add(parser):
   )
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
   """Raises UserError for flags that do not belong together, and fills in the defaults of the task."""
   name = lambda flag: "--" + flag.replace("_", "-")
   given = [flag for flag, value in vars(args).items() if value not in (None, False)]

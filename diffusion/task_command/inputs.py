@@ -2,10 +2,12 @@
 
 import os
 import zipfile
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from diffusion.data.dataset import Dataset
 from diffusion.data.image_size import fit
 from diffusion.errors import UserError
 
@@ -22,7 +24,13 @@ class Inputs(NamedTuple):
   source: str
 
 
-def read(files, dataset, first, num, smaller=None) -> Inputs:
+def read(
+  files: Sequence[str] | None,
+  dataset: Dataset,
+  first: int,
+  num: int | None,
+  smaller: Sequence[int] | None = None,
+) -> Inputs:
   """The images of files, or of the held-out data without any.
 
   Args:
@@ -164,7 +172,7 @@ def _open(path):
   return np.round(fit(image) * opacity).astype(np.uint8)
 
 
-def arrays_of(path):
+def arrays_of(path: str) -> dict[str, np.ndarray]:
   """Name -> array of an NPZ file; UserError for one that is damaged."""
   try:
     with np.load(path, allow_pickle=False) as file:
@@ -175,7 +183,7 @@ def arrays_of(path):
     ) from None
 
 
-def mask(where, shape, seed=0):
+def mask(where: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
   """[H, W, C] of 0 and 1, 1 where pixels are made anew.
 
   Args:

@@ -1,26 +1,28 @@
-"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured, their mean and their
-spread."""
+"""`--task=inpaint|super_resolve|colorize`: posterior samples of what was measured.
 
+With their mean and their spread.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, solvers, tasks
 from diffusion.data import load
+from diffusion.data.dataset import Dataset
 from diffusion.errors import UserError
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
-from diffusion.saved_run import make_sampler
+from diffusion.processes.base import GaussianProcess
+from diffusion.saved_run import SavedRun, make_sampler
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label
 from diffusion.task_command.flags import METHODS, MOST_ROWS, MOST_SAMPLES, OWN_SOLVERS
-from diffusion.task_command.settings import (
-  Found,
-  check_grid,
-  condition,
-  counted,
-  given_label,
-  shown,
-  span,
-  table_of,
-)
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 LEAST_NOISE = 0.01
@@ -28,7 +30,7 @@ LEAST_NOISE = 0.01
 than that the residual is none."""
 
 
-def restore(args, sampler, opened) -> Found:
+def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Samples of p(image | measurement) for each image; see `flags` for the arguments.
 
   Raises:
@@ -77,7 +79,9 @@ def restore(args, sampler, opened) -> Found:
   )
   misfit = _rms(gap if hidden is None else gap[..., hidden == 0]) / rows.unit(scaling)
   exact = hidden is not None and not noise
-  if exact:  # what is known without noise stands: no method that guides by a network's Jacobian meets it to the last digit
+  # What is known without noise stands: no method that guides by a network's Jacobian meets it to the last
+  # digit.
+  if exact:
     x = np.where(hidden == 0, np.asarray(y)[:, None], x)
   stored = scaling.to_data(x)
   arrays = dict(
@@ -103,13 +107,18 @@ def restore(args, sampler, opened) -> Found:
     f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")
   )
   if whole and draws > 1:
-    words += f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that between samples; less is better)"
-  return Found(
+    words += (
+      f"; energy score {energy_score(stored, given.stored):.2f} (distance from the input less half of that "
+      "between samples; less is better)"
+    )
+  return Outcome(
     words, arrays, lambda path: _draw(path, args, dataset, arrays, name), shown(count, draws, "samples")
   )
 
 
-def measured(args, shape, hidden, noise):
+def measured(
+  args: argparse.Namespace, shape: tuple[int, ...], hidden: np.ndarray | None, noise: float
+) -> tasks.Measurement:
   """The operator of a task, with noise in the model's units; UserError where it does not fit images of this
   shape."""
   if args.task == "colorize" and shape[2] != 3:
@@ -118,7 +127,7 @@ def measured(args, shape, hidden, noise):
       "run on colour images, or another task"
     )
   try:
-    if args.task == "inpaint":
+    if hidden is not None:
       return tasks.inpainting(1 - hidden, noise)
     return (
       tasks.colorization(shape, noise)
@@ -129,7 +138,9 @@ def measured(args, shape, hidden, noise):
     raise UserError(str(error)) from error
 
 
-def method(args, sampler, opened, operator):
+def method(
+  args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun, operator: tasks.Measurement
+) -> tuple[Any, Callable[[jax.Array], tuple[Callable[[Any], Any], Any, Any]]]:
   """(denoiser, function y -> (transform of the denoiser, solver, post_step)) of --method."""
   name, steps = args.method or METHODS[0], sampler["steps"] or STEPS
   process, clean = opened.denoiser.process, not float(opened.denoiser.process.marginal(0.0).sigma) > 0
@@ -150,15 +161,17 @@ def method(args, sampler, opened, operator):
         factory=f"solvers.grids.{sampler['grid'] or 'vp_time'}", t_max=first_time(process), clean=clean
       )
     denoiser, solver = make_sampler(opened, **(changes | dict(solver=solver)))
-    table_of(solver, sampler["solver"] or SOLVER, args.task)
-  std = data_std(opened.parts.dataset) if name in ("daps", "dps", "pigdm") else None
+    check_table(solver, sampler["solver"] or SOLVER, args.task)
+  std = data_std(opened.parts.dataset) if name in ("daps", "dps", "pigdm") else float("nan")
   same = lambda denoiser: denoiser
   around = {
     "ddrm": lambda y: (same, tasks.ddrm(process, times, operator, y), None),
     "daps": lambda y: (same, tasks.daps(process, times, operator, y, data_std=std), None),
     "pigdm": lambda y: (tasks.pigdm(operator, y, std), solver, None),
     "dps": lambda y: (
-      tasks.dps(operator.replace(noise=max(operator.noise, LEAST_NOISE * std)), y, normalized=True),
+      tasks.dps(
+        dataclasses.replace(operator, noise=max(float(operator.noise), LEAST_NOISE * std)), y, normalized=True
+      ),
       solver,
       None,
     ),
@@ -167,7 +180,7 @@ def method(args, sampler, opened, operator):
   return denoiser, around
 
 
-def first_time(process) -> float:
+def first_time(process: GaussianProcess) -> float:
   """Where sampling starts: t_max, or a little earlier on a process that has no signal there, which no
   likelihood can be carried to."""
   return (
@@ -177,12 +190,12 @@ def first_time(process) -> float:
   )
 
 
-def data_std(dataset, most=2000) -> float:
+def data_std(dataset: Dataset, most: int = 2000) -> float:
   """Standard deviation of the data in the model's units, about one scalar mean."""
   return float(np.std(dataset.scaling.to_model(load(dataset.train, most)["x"])))
 
 
-def energy_score(samples, truth) -> float:
+def energy_score(samples: np.ndarray, truth: np.ndarray) -> float:
   """E |X - x| - E |X - X'| / 2, least in expectation if X is drawn from the posterior of x: the mean over
   images.
 
@@ -197,10 +210,10 @@ def energy_score(samples, truth) -> float:
     np.asarray(a, np.float64).reshape(count, -1, np.prod(samples.shape[2:])) for a in (samples, truth)
   )
   away = np.linalg.norm(x - truth, axis=2).mean()
-  apart = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (
+  between = np.mean([np.linalg.norm(one[:, None] - one[None], axis=2).sum() for one in x]) / (
     draws * (draws - 1)
   )
-  return float(away - 0.5 * apart)
+  return float(away - 0.5 * between)
 
 
 def _rms(gap):

@@ -2,12 +2,18 @@
 
 import functools
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jax.typing import ArrayLike
 
+from diffusion.data.scaling import AnyScaling
 from diffusion.errors import UserError
+from diffusion.processes.base import GaussianProcess
 from diffusion.sampling_command import bar
 
 NOISE, SOLVER, MEASUREMENT = range(3)
@@ -15,19 +21,27 @@ NOISE, SOLVER, MEASUREMENT = range(3)
 
 
 @functools.partial(jax.jit, static_argnames="purpose")
-def keys(seed, image, draw, purpose):
+def keys(seed: ArrayLike, image: jax.Array, draw: jax.Array, purpose: int) -> jax.Array:
   """Typed keys [B] of images [B] and draws [B]."""
   base = jax.random.fold_in(jax.random.key(seed), purpose)
   return jax.vmap(lambda i, k: jax.random.fold_in(jax.random.fold_in(base, i), k))(image, draw)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
-def prior(process, own, shape):
+def prior(process: GaussianProcess, own: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Starting noise [B, *shape] from keys [B]."""
   return jax.vmap(lambda key: process.sample_prior(key, shape))(own)
 
 
-def run(function, images, draws, batch, place, quiet, index=None):
+def run(
+  function: Callable[..., Any],
+  images: int,
+  draws: int,
+  batch: int,
+  place: Callable[[jax.Array], jax.Array],
+  quiet: bool,
+  index: np.ndarray | None = None,
+) -> tuple[tuple[np.ndarray, ...], float]:
   """Calls a function for batches of rows and puts the results together.
 
   Args:
@@ -69,7 +83,7 @@ def run(function, images, draws, batch, place, quiet, index=None):
   return tuple(part.reshape(images, draws, *part.shape[1:]) for part in joined), time.perf_counter() - begun
 
 
-def in_data_values(scaling, x):
+def in_data_values(scaling: AnyScaling, x: npt.ArrayLike) -> np.ndarray:
   """Model values as numbers in the data's range, not rounded: the affine map that `to_model` inverts.
 
   >>> from diffusion.data.scaling import Scaling
@@ -79,7 +93,7 @@ def in_data_values(scaling, x):
   return (np.asarray(x, np.float64) - float(scaling.to_model(np.zeros(1))[0])) / unit(scaling)
 
 
-def unit(scaling) -> float:
+def unit(scaling: AnyScaling) -> float:
   """How many model units one step of the data's values is.
 
   >>> from diffusion.data.scaling import Scaling

@@ -1,6 +1,8 @@
 """A task from the command line: open the run, do it, write PNG and NPZ, say what it cost."""
 
+import argparse
 import os
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +13,13 @@ from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
 from diffusion.task_command.translating import translate
-from diffusion.training import student
 
 DO = dict(
   inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify
 )
 
 
-def run(args, sampler) -> str:
+def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
   """Does what --task says; returns the sentence that says what was done.
 
   Args:
@@ -33,12 +34,10 @@ def run(args, sampler) -> str:
   check_batch(args.batch, opened)
   if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
-  own = student.own_solver(opened.config.loss, opened.denoiser.process)
-  if own is not None:
+  if not opened.objective.denoises:
     raise UserError(
-      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "
-      f"{own.name} steps: use the run that its "
-      "chain of teachers began with"
+      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of few steps "
+      f"({opened.objective.name}): use the run that it learned from"
     )
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):

@@ -1,20 +1,26 @@
-"""`--task=translate`: an image carried to noise by one model and back to data by another, or as another class
-(DDIB)."""
+"""`--task=translate`: images translated by shared latents (DDIB).
+
+An image is carried to noise by one model and back to data by another, or as another class.
+"""
+
+import argparse
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion import pictures, tasks
 from diffusion.errors import UserError
-from diffusion.saved_run import class_of, make_sampler, open_run
+from diffusion.saved_run import SavedRun, class_of, make_sampler, open_run
 from diffusion.task_command import inputs, rows
+from diffusion.task_command.choices import condition, given_label
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.settings import Found, condition, counted, given_label, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown, span
 
 STEPS = 32
 
 
-def translate(args, sampler, opened) -> Found:
+def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
   """Each image translated there and back; see `flags` for the arguments.
 
   Raises:
@@ -92,7 +98,7 @@ def translate(args, sampler, opened) -> Found:
     "four ways); "
     f"they come back within {gap:.2g} (root mean square, in the data's values)"
   )
-  return Found(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label), shown(len(x)))
+  return Outcome(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label), shown(len(x)))
 
 
 def _denoiser(run, sampler):

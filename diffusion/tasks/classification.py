@@ -1,13 +1,16 @@
 """A conditional denoiser as a classifier: the class whose model predicts the noise best."""
 
 import itertools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from diffusion.precision import at_least_single, sum_rows
+from diffusion.processes.base import GaussianProcess
 
 
 class Classified(NamedTuple):
@@ -19,17 +22,26 @@ class Classified(NamedTuple):
     errors: [B, classes] weighted squared errors, summed over the draws that a class took part in.
   """
 
-  log_prob: Any
+  log_prob: jax.Array
   evaluations: int
-  errors: Any
+  errors: jax.Array
 
   @property
-  def label(self):
+  def label(self) -> jax.Array:
     """The most probable class, [B]."""
     return jnp.argmax(self.log_prob, axis=1)
 
 
-def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=()) -> Classified:
+def classify(
+  denoiser: Any,
+  x: jax.Array,
+  num_classes: int,
+  key: jax.Array,
+  times: ArrayLike,
+  *,
+  weight: Callable[[GaussianProcess, jax.Array], jax.Array] | None = None,
+  rounds: Sequence[tuple[int, int]] = (),
+) -> Classified:
   """p(c | x) from the denoising errors of every class at the same times and noises (arXiv:2303.16203,
   algorithm 1).
 
@@ -56,7 +68,8 @@ def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=(
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian_mixture(processes.edm(), None, [[-1.0, 0.0], [1.0, 0.0]], 0.1, labels=[0, 1])
-  >>> found = classify(data, jnp.array([[0.9, 0.0], [-1.2, 0.1]]), 2, jax.random.key(0), jnp.array([0.5, 1.0, 2.0]))
+  >>> x, levels = jnp.array([[0.9, 0.0], [-1.2, 0.1]]), jnp.array([0.5, 1.0, 2.0])
+  >>> found = classify(data, x, 2, jax.random.key(0), levels)
   >>> found.label.tolist(), found.evaluations
   ([1, 0], 6)
   """
@@ -100,7 +113,7 @@ def classify(denoiser, x, num_classes: int, key, times, *, weight=None, rounds=(
   return Classified(jax.nn.log_softmax(jnp.where(here, -0.5 * final, -jnp.inf), axis=1), evaluations, final)
 
 
-def strata(process, draws: int, low=0.2, high=2.0):
+def strata(process: GaussianProcess, draws: int, low: float = 0.2, high: float = 2.0) -> np.ndarray:
   """Times for `classify`: the middles of strata of equal length in log(sigma/alpha), in an order whose
   beginnings cover the range.
 
@@ -132,7 +145,7 @@ def strata(process, draws: int, low=0.2, high=2.0):
   # The order of a van der Corput sequence: bits of the number reversed.
   bits = max((draws - 1).bit_length(), 1)
   order = sorted(range(draws), key=lambda i: int(f"{i:0{bits}b}"[::-1], 2))
-  return process.t_of_log_snr(-2.0 * (np.log(low) + np.log(high / low) * places[order]))
+  return np.asarray(process.t_of_log_snr(-2.0 * (np.log(low) + np.log(high / low) * places[order])))
 
 
 @jax.jit

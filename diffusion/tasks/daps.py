@@ -1,63 +1,77 @@
 """Posterior sampling by decoupled annealing: clean data given x_t and y at every level, then noise again."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
+from jax.typing import ArrayLike, DTypeLike
 
-from diffusion.processes.base import expand
+from diffusion.processes.base import AnyArray, GaussianProcess, Number, expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About
 from diffusion.tasks.likelihood_guidance import data_variance, posterior_spread
 from diffusion.tasks.measurement import Measurement
+from diffusion.tasks.replacement import PostStep
 
 
 @struct.dataclass
 class Daps:
   """A solver; see `daps`."""
 
-  process: Any
+  process: GaussianProcess
   measurement: Measurement
-  y: Any
-  data_variance: Any
-  t: Any  # [N + 1]
+  y: jax.Array
+  data_variance: Number
+  t: AnyArray  # [N + 1]
   moves: int = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
   stochastic: bool = struct.field(pytree_node=False, default=True)
 
   @property
-  def num_steps(self):
+  def num_steps(self) -> int:
     return self.t.shape[-1] - 1
 
   @property
-  def nfe(self):
+  def nfe(self) -> int:
     """Denoiser calls for one sample."""
     return self.num_steps
 
-  def init(self, denoiser, x, keys, cond=None):
+  def init(
+    self, denoiser: Any, x: jax.Array, keys: jax.Array, cond: Mapping[str, jax.Array] | None = None
+  ) -> jax.Array:
     del denoiser, keys, cond
     self.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+  def step(
+    self,
+    denoiser: Any,
+    state: jax.Array,
+    i: int | jax.Array,
+    keys: jax.Array,
+    cond: Mapping[str, jax.Array] | None = None,
+    post_step: PostStep | None = None,
+  ) -> jax.Array:
     t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
     x0 = self.clean(denoiser(state, t, cond, views=("x0",)).x0, t, keys, i)
     m = self.process.marginal(t_next)
     z = randomness.normal(keys, i + 1, 0, state)
-    x = expand(m.alpha, x0) * x0 + expand(m.sigma, x0) * z
+    x = x0 * expand(m.alpha, x0) + z * expand(m.sigma, x0)
     return (
       x
       if post_step is None
       else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
     )
 
-  def output(self, state):
+  def output(self, state: jax.Array) -> jax.Array:
     return state
 
-  def clean(self, mean, t, keys, i):
+  def clean(self, mean: jax.Array, t: jax.Array, keys: jax.Array, i: int | jax.Array) -> jax.Array:
     """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves
     for any other."""
     y = self.y.astype(mean.dtype)
@@ -93,7 +107,16 @@ class Daps:
     return jax.lax.scan(move, x0, jnp.arange(self.moves))[0]
 
 
-def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.float32) -> Daps:
+def daps(
+  process: GaussianProcess,
+  grid: npt.ArrayLike,
+  measurement: Measurement,
+  y: ArrayLike,
+  *,
+  data_std: Number = 1.0,
+  moves: int = 50,
+  dtype: DTypeLike = np.float32,
+) -> Daps:
   """DAPS: at each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha
   x0 + sigma z (arXiv:2407.01521, algorithm 1).
 
@@ -115,8 +138,11 @@ def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.floa
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
-  >>> solver = tasks.daps(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0], noise=1.0), jnp.full((4, 2), jnp.array([3.0, 0.0])))
-  >>> x = solvers.sample(prior, solver, prior.process.sample_prior(jax.random.key(0), (4, 2)), keys=jax.random.split(jax.random.key(1), 4))
+  >>> edm, y = prior.process, jnp.full((4, 2), jnp.array([3.0, 0.0]))
+  >>> grid = solvers.grids.karras(edm, 10, clean=True)
+  >>> solver = tasks.daps(edm, grid, tasks.inpainting([1, 0], noise=1.0), y)
+  >>> noise, keys = edm.sample_prior(jax.random.key(0), (4, 2)), jax.random.split(jax.random.key(1), 4)
+  >>> x = solvers.sample(prior, solver, noise, keys=keys)
   >>> x.shape, solver.nfe
   ((4, 2), 10)
   """

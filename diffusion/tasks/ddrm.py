@@ -1,17 +1,25 @@
-"""Denoising diffusion restoration: each spectral component of x follows y as closely as its noise level
-allows."""
+"""Denoising diffusion restoration.
 
+Each spectral component of x follows y as closely as its noise level allows.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
 
-from diffusion.processes.base import expand
+from diffusion.processes.base import AnyArray, GaussianProcess, Number, expand
 from diffusion.solvers import randomness
 from diffusion.solvers.nodes import nodes
 from diffusion.solvers.table import About
+from diffusion.tasks.measurement import Measurement
+from diffusion.tasks.replacement import PostStep
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
@@ -19,30 +27,40 @@ from diffusion.tasks.spectrum import Spectrum, spectrum
 class Ddrm:
   """A solver; see `ddrm`."""
 
-  process: Any
+  process: GaussianProcess
   spectrum: Spectrum
-  y: Any
-  eta: Any
-  eta_b: Any
-  t: Any  # [N + 1]
+  y: jax.Array
+  eta: Number
+  eta_b: Number
+  t: AnyArray  # [N + 1]
   about: About = struct.field(pytree_node=False)
   stochastic: bool = struct.field(pytree_node=False, default=True)
 
   @property
-  def num_steps(self):
+  def num_steps(self) -> int:
     return self.t.shape[-1] - 1
 
   @property
-  def nfe(self):
+  def nfe(self) -> int:
     """Denoiser calls for one sample."""
     return self.num_steps
 
-  def init(self, denoiser, x, keys, cond=None):
+  def init(
+    self, denoiser: Any, x: jax.Array, keys: jax.Array, cond: Mapping[str, jax.Array] | None = None
+  ) -> jax.Array:
     del denoiser, keys, cond
     self.spectrum.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+  def step(
+    self,
+    denoiser: Any,
+    state: jax.Array,
+    i: int | jax.Array,
+    keys: jax.Array,
+    cond: Mapping[str, jax.Array] | None = None,
+    post_step: PostStep | None = None,
+  ) -> jax.Array:
     t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
     prediction = denoiser(state, t, cond, views=("x0", "eps"))
     x0, eps = prediction.x0, prediction.eps
@@ -73,11 +91,20 @@ class Ddrm:
       else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
     )
 
-  def output(self, state):
+  def output(self, state: jax.Array) -> jax.Array:
     return state
 
 
-def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32) -> Ddrm:
+def ddrm(
+  process: GaussianProcess,
+  grid: npt.ArrayLike,
+  measurement: Measurement,
+  y: ArrayLike,
+  *,
+  eta: Number = 0.85,
+  eta_b: Number = 1.0,
+  dtype: DTypeLike = np.float32,
+) -> Ddrm:
   """DDRM in the spectral space of a linear operator (arXiv:2201.11793, eqs. 7 and 8).
 
   Along each singular vector that is measured, with singular value s: y / s where its noise is below the
@@ -98,17 +125,17 @@ def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32
 
   >>> from diffusion import oracles, processes, solvers, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
-  >>> exact = tasks.ddrm(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
+  >>> edm, y = prior.process, jnp.array([[3.0, 0.0]])
+  >>> exact = tasks.ddrm(edm, solvers.grids.karras(edm, 10, clean=True), tasks.inpainting([1, 0]), y)
   >>> import jax
-  >>> x = solvers.sample(prior, exact, prior.process.sample_prior(jax.random.key(0), (1, 2)), keys=jax.random.split(jax.random.key(1), 1))
+  >>> noise, keys = edm.sample_prior(jax.random.key(0), (1, 2)), jax.random.split(jax.random.key(1), 1)
+  >>> x = solvers.sample(prior, exact, noise, keys=keys)
   >>> float(x[0, 0])
   3.0
   """
   found = spectrum(measurement, "ddrm")
   for name, value in (("eta", eta), ("eta_b", eta_b)):
-    if not isinstance(value, jax.core.Tracer) and not np.all(
-      (np.asarray(value) >= 0) & (np.asarray(value) <= 1)
-    ):
+    if not isinstance(value, Tracer) and not np.all((np.asarray(value) >= 0) & (np.asarray(value) <= 1)):
       raise ValueError(f"ddrm takes {name} from 0 to 1, got {value}")
   grid = np.asarray(grid, np.float64)
   if grid.ndim != 1:

@@ -1,21 +1,33 @@
 """What is unlike the data of a model: by its log-likelihood, or by how typical that is."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from diffusion.likelihood import flow_steps, log_likelihood
+from diffusion.likelihood import Steps, flow_steps, log_likelihood
 
 
 class Scored(NamedTuple):
   """score: [B], higher is less like the data; evaluations: network calls of each example."""
 
-  score: jnp.ndarray
+  score: jax.Array
   evaluations: int
 
 
 def surprise(
-  denoiser, x, *, cond=None, keys=None, num_steps=64, steps=None, divergence="exact", probes=1, t_min=None
+  denoiser: Any,
+  x: jax.Array,
+  *,
+  cond: Mapping[str, jax.Array] | None = None,
+  keys: jax.Array | None = None,
+  num_steps: int = 64,
+  steps: Steps | None = None,
+  divergence: str = "exact",
+  probes: int = 1,
+  t_min: float | None = None,
 ) -> Scored:
   """-log p(x) in nats under the probability flow.
 
@@ -46,7 +58,7 @@ def surprise(
   return Scored(-value, steps.t.shape[0])
 
 
-def atypicality(score, reference):
+def atypicality(score: jax.Array, reference: ArrayLike) -> jax.Array:
   """|score - mean of the reference|: how far a log-likelihood is from what usual data have, on either side
   (arXiv:1906.02994).
 

@@ -1,13 +1,17 @@
 """SDEdit: a guide (strokes, a composite) noised to a level t0 and denoised, inside a mask or everywhere."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from diffusion import solvers
-from diffusion.processes.base import expand
+from diffusion.processes.base import GaussianProcess, expand
 from diffusion.tasks.operators import inpainting
 from diffusion.tasks.replacement import replacement
 
@@ -15,11 +19,20 @@ from diffusion.tasks.replacement import replacement
 class Edited(NamedTuple):
   """x: [B, ...] edited data; evaluations: denoiser calls of each."""
 
-  x: jnp.ndarray
+  x: jax.Array
   evaluations: int
 
 
-def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> Edited:
+def edit(
+  denoiser: Any,
+  solver: Any,
+  guide: ArrayLike,
+  keys: jax.Array,
+  *,
+  mask: npt.ArrayLike | None = None,
+  repeats: int = 1,
+  cond: Mapping[str, jax.Array] | None = None,
+) -> Edited:
   """The guide noised to the solver's first time t0 and solved to data, `repeats` times (arXiv:2108.01073,
   algorithms 1 to 3).
 
@@ -74,12 +87,21 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(own), 1, 0)
     z = jax.vmap(lambda key: jax.random.normal(key, guide.shape[1:], guide.dtype))(noise_keys)
     noised = expand(m.alpha, x).astype(x.dtype) * x + expand(m.sigma, x).astype(x.dtype) * z
-    x = solvers.sample(denoiser, solver, noised, keys=solver_keys, cond=cond, post_step=put_back)
+    solved = solvers.sample(denoiser, solver, noised, keys=solver_keys, cond=cond, post_step=put_back)
+    x = cast(jax.Array, solved)  # nothing but the samples was asked for
     x = x if keep is None else jnp.where(keep > 0, guide, x)
   return Edited(x, repeats * solver.nfe)
 
 
-def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr", **options):
+def start_at(
+  process: GaussianProcess,
+  t0: float,
+  n: int,
+  *,
+  solver: str = "dpmpp_2m_sde",
+  grid: str = "log_snr",
+  **options: Any,
+) -> Any:
   """A solver of n steps from t0 down to clean data, for `edit`; with one more evaluation on a process that
   keeps noise at t = 0.
 
@@ -106,7 +128,18 @@ def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr
   return built if clean else solvers.with_denoising(built, process)
 
 
-def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mask=None, repeats=1, cond=None):
+def sweep(
+  denoiser: Any,
+  guide: ArrayLike,
+  keys: jax.Array,
+  levels: Sequence[float],
+  *,
+  steps: int = 40,
+  solver: str = "dpmpp_2m_sde",
+  mask: npt.ArrayLike | None = None,
+  repeats: int = 1,
+  cond: Mapping[str, jax.Array] | None = None,
+) -> jax.Array:
   """The guide edited from several noise levels, with the same noise each, so that what differs is what the
   level does.
 
@@ -123,8 +156,9 @@ def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mas
 
   >>> from diffusion import oracles, processes
   >>> data = oracles.gaussian(processes.edm(), [0.0], [1.0])
-  >>> found = sweep(data, jnp.full((64, 1), 5.0), jax.random.split(jax.random.key(0), 64), [0.01, 100.0 ** 0.5], steps=20)
-  >>> found.mean((1, 2)).round(0).tolist()                         # next to no noise keeps the guide, much of it forgets
+  >>> guide, keys = jnp.full((64, 1), 5.0), jax.random.split(jax.random.key(0), 64)
+  >>> found = sweep(data, guide, keys, [0.01, 100.0 ** 0.5], steps=20)
+  >>> found.mean((1, 2)).round(0).tolist()  # next to no noise keeps the guide, much of it forgets
   [5.0, 0.0]
   """
   process = denoiser.process
@@ -145,7 +179,7 @@ def sweep(denoiser, guide, keys, levels, *, steps=40, solver="dpmpp_2m_sde", mas
   )
 
 
-def recommended(levels, distances, at_zero, share=0.9):
+def recommended(levels: npt.ArrayLike, distances: npt.ArrayLike, at_zero: float, share: float = 0.9) -> float:
   """The least noise that is worth it: the smallest level whose results come `share` of the way from the
   guide's distance to the best one.
 
@@ -176,13 +210,13 @@ def recommended(levels, distances, at_zero, share=0.9):
 
 def _kept(mask, guide):
   """1 where the guide stays, broadcast over the batch."""
-  mask = mask if isinstance(mask, jax.core.Tracer) else np.asarray(mask)
+  mask = mask if isinstance(mask, Tracer) else np.asarray(mask)
   if mask.shape not in (guide.shape, guide.shape[1:]):
     raise ValueError(
       f"the mask has shape {list(mask.shape)} and the guide {list(guide.shape)}: give one mask "
       f"{list(guide.shape[1:])} for all, or one each"
     )
-  if not isinstance(mask, jax.core.Tracer) and not np.all((mask == 0) | (mask == 1)):
+  if not isinstance(mask, Tracer) and not np.all((mask == 0) | (mask == 1)):
     raise ValueError("a mask is 1 where the guide may change and 0 where it stays; this one has other values")
   return jnp.broadcast_to(1 - jnp.asarray(mask, guide.dtype), guide.shape)
 

@@ -6,16 +6,26 @@ other, and the probability flow is the same curve. So every deterministic solver
 data, adaptive ones included, leads from data to noise on the swapped process.
 """
 
-from typing import Any
+from typing import Any, cast, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax import struct
+from jax.core import Tracer
 
 from diffusion import solvers
 from diffusion.denoisers import Prediction, Wrapper, check_views
-from diffusion.processes.base import GaussianProcess, Marginal, array_namespace, expand
+from diffusion.processes.base import (
+  AnyArray,
+  GaussianProcess,
+  Marginal,
+  Number,
+  Schedule,
+  array_namespace,
+  expand,
+)
 
 SUFFIX = ", from data to noise"
 
@@ -25,17 +35,17 @@ class SwappedSchedule:
   """Times s = low high / t of a schedule read backwards: low and high change places, and relative rounding
   stays what it was."""
 
-  schedule: Any
-  low: Any
-  high: Any
+  schedule: Schedule
+  low: Number
+  high: Number
 
-  def original(self, s):
+  def original(self, s: AnyArray) -> AnyArray:
     """The original time t, cut to [low, high]."""
     number = lambda value: jnp.asarray(value, s.dtype) if isinstance(s, jax.Array) else value
     with np.errstate(divide="ignore"):
       return array_namespace(s).clip(number(self.low * self.high) / s, number(self.low), number(self.high))
 
-  def __call__(self, s) -> Marginal:
+  def __call__(self, s: AnyArray) -> Marginal:
     t = self.original(s)
     m = self.schedule(t)
     slope = -t / s  # dt/ds of t = low high / s
@@ -47,7 +57,7 @@ class SwappedSchedule:
       2.0 * m.alpha * m.d_alpha * slope,
     )
 
-  def t_of_log_snr(self, log_snr):
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
     t = self.schedule.t_of_log_snr(-log_snr)
     return (
       jnp.asarray(self.low * self.high, t.dtype) if isinstance(t, jax.Array) else self.low * self.high
@@ -83,8 +93,9 @@ class Swapped(Wrapper):
     """As a denoiser, at times of the swapped process."""
     check_views(views, self.views)
     process = self.process
+    schedule = cast(SwappedSchedule, process.schedule)
     found = self.inner(
-      x, process.schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train
+      x, schedule.original(t), cond, views=tuple(OTHER[view] for view in views), key=key, train=train
     )
     m = process.marginal(t)
     seen = dict(
@@ -92,7 +103,7 @@ class Swapped(Wrapper):
       eps=lambda: found.x0,
       v=lambda: -found.v,
       score=lambda: -found.x0 / expand(m.sigma, x).astype(x.dtype),
-      velocity=lambda: found.velocity * expand(-process.schedule.original(t) / t, x).astype(x.dtype),
+      velocity=lambda: found.velocity * expand(-schedule.original(t) / t, x).astype(x.dtype),
     )
     return Prediction(**{view: seen[view]() for view in views}, collections=found.collections)
 
@@ -101,7 +112,15 @@ OTHER = {"x0": "eps", "eps": "x0", "score": "x0", "v": "v", "velocity": "velocit
 """The view that a view of the swapped denoiser is computed from."""
 
 
-def swapped(model):
+@overload
+def swapped(model: GaussianProcess) -> GaussianProcess: ...
+
+
+@overload
+def swapped(model: Any) -> Any: ...
+
+
+def swapped(model: Any) -> Any:
   """A process, or a denoiser, with data and noise in each other's place.
 
   Args:
@@ -117,12 +136,13 @@ def swapped(model):
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.gaussian(processes.edm(), [0.0], [1.0])
   >>> other = swapped(oracle)
-  >>> bool(other(jnp.ones((1, 1)), jnp.full(1, 0.002 * 80 / 2.0)).x0 == oracle(jnp.ones((1, 1)), jnp.full(1, 2.0)).eps)
+  >>> x = jnp.ones((1, 1))
+  >>> bool(other(x, jnp.full(1, 0.002 * 80 / 2.0)).x0 == oracle(x, jnp.full(1, 2.0)).eps)
   True
   """
   if not isinstance(model, GaussianProcess):
     return Swapped(model)
-  traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(model))
+  traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(model))
   if not traced and not float(model.marginal(float(model.t_min)).sigma) > 0:
     raise ValueError(
       f"the process '{model.name}' has no noise at t_min = {float(model.t_min):g}, where an encoder has to "
@@ -137,7 +157,14 @@ def swapped(model):
   )
 
 
-def encoder(name, process, grid=None, *, tolerance=None, **options):
+def encoder(
+  name: str,
+  process: GaussianProcess,
+  grid: npt.ArrayLike | None = None,
+  *,
+  tolerance: float | None = None,
+  **options: Any,
+) -> Any:
   """A solver by name that leads from data to noise, for `translate`.
 
   Args:

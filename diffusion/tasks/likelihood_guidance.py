@@ -1,16 +1,20 @@
 """Posterior sampling by a likelihood added to the score: DPS for any measurement, PiGDM for linear ones."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
+from jax.typing import ArrayLike
 
 from diffusion.denoisers import Prediction, check_views
 from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
 from diffusion.precision import sum_rows
-from diffusion.processes.base import expand
+from diffusion.processes.base import GaussianProcess, Number, expand
 from diffusion.tasks.measurement import Measurement
 
 
@@ -30,9 +34,9 @@ class LikelihoodGuidance(GaussianWrapper):
 
   inner: Any
   measurement: Measurement
-  y: Any
-  scale: Any
-  data_variance: Any = None
+  y: jax.Array
+  scale: Number
+  data_variance: Number | None = None
   through_operator: bool = struct.field(pytree_node=False, default=False)
   normalized: bool = struct.field(pytree_node=False, default=False)
 
@@ -63,39 +67,46 @@ class LikelihoodGuidance(GaussianWrapper):
     y = self.y.astype(x.dtype)
     spread = None if self.data_variance is None else posterior_spread(self.process, t, self.data_variance)
     if self.through_operator:
-      pull = self.measurement.adjoint(self.measurement.solve(spread, y - self.measurement(x0)))
+      width = cast(jax.Array, spread)  # which goes through an operator where there is one
+      pull = self.measurement.adjoint(self.measurement.solve(width, y - self.measurement(x0)))
     else:
       noise = jnp.asarray(self.measurement.noise, y.dtype)
       wider = self.measurement
       if self.normalized:
         left = sum_rows(jnp.square(y - self.measurement(x0))) / self.measurement.count(y)
-        wider = wider.replace(noise=expand(jnp.sqrt(jnp.maximum(noise**2, left)), y))
+        wider = dataclasses.replace(wider, noise=expand(jnp.sqrt(jnp.maximum(noise**2, left)), y))
       elif spread is not None:
-        wider = wider.replace(
-          noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype) * self.measurement.steepness(x0)), y)
+        wider = dataclasses.replace(
+          wider, noise=expand(jnp.sqrt(noise**2 + spread.astype(y.dtype) * self.measurement.steepness(x0)), y)
         )
       pull = jax.grad(lambda x0: jnp.sum(wider.log_likelihood(y, x0)))(x0)
     scale = jnp.asarray(self.scale, x.dtype)
     return shifted(self.process, prediction, t, "score", scale * back(pull.astype(x0.dtype))[0]).only(views)
 
 
-def data_variance(data_std):
+def data_variance(data_std: Number) -> Number:
   """The square of a standard deviation above nought; ValueError for another."""
-  if not isinstance(data_std, jax.core.Tracer) and not np.all(np.asarray(data_std) > 0):
+  if not isinstance(data_std, Tracer) and not np.all(np.asarray(data_std) > 0):
     raise ValueError(
       f"data_std is the standard deviation of the data in the units of the model, above 0, got {data_std}"
     )
   return data_std**2
 
 
-def posterior_spread(process, t, data_variance):
+def posterior_spread(process: GaussianProcess, t: jax.Array, data_variance: Number) -> jax.Array:
   """Variance of x0 given x_t of data N(m, v I): v sigma^2 / (alpha^2 v + sigma^2), [B]."""
   m = process.marginal(t)
   v = jnp.asarray(data_variance, t.dtype)
   return v * m.sigma**2 / (m.alpha**2 * v + m.sigma**2)
 
 
-def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
+def dps(
+  measurement: Measurement,
+  y: ArrayLike,
+  scale: Number = 1.0,
+  data_std: Number | None = None,
+  normalized: bool = False,
+) -> Callable[[Any], LikelihoodGuidance]:
   """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq.
   11).
 
@@ -134,7 +145,7 @@ def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   """
   if (
     data_std is None
-    and not isinstance(measurement.noise, jax.core.Tracer)
+    and not isinstance(measurement.noise, Tracer)
     and not np.all(np.asarray(measurement.noise) > 0)
   ):
     raise ValueError(
@@ -152,7 +163,9 @@ def dps(measurement, y, scale=1.0, data_std=None, normalized=False):
   )
 
 
-def pigdm(measurement, y, data_std=1.0, scale=1.0):
+def pigdm(
+  measurement: Measurement, y: ArrayLike, data_std: Number = 1.0, scale: Number = 1.0
+) -> Callable[[Any], LikelihoodGuidance]:
   """score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's Jacobian (PiGDM, Song et
   al., ICLR 2023, eq. 7).
 
@@ -171,7 +184,8 @@ def pigdm(measurement, y, data_std=1.0, scale=1.0):
   >>> from diffusion import oracles, processes, tasks
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
   >>> guided = tasks.pigdm(tasks.inpainting([1, 0], noise=1.0), jnp.array([[1.0, 0.0]]))(prior)
-  >>> guided(jnp.zeros((1, 2)), jnp.full(1, 1e3)).x0.round(3).tolist()     # the posterior mean, with next to no x_t
+  >>> x, t = jnp.zeros((1, 2)), jnp.full(1, 1e3)
+  >>> guided(x, t).x0.round(3).tolist()  # the posterior mean, with next to no x_t
   [[0.5, 0.0]]
   """
   measurement.check_linear("pigdm")

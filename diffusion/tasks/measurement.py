@@ -1,16 +1,19 @@
-"""A measurement y = A(x) + noise as one object: the operator, its adjoint where it is linear, and the
-noise."""
+"""A measurement y = A(x) + noise as one object.
 
-from collections.abc import Callable
+The operator, its adjoint where it is linear, and the noise.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.precision import sum_rows
-from diffusion.processes.base import expand
+from diffusion.processes.base import Number, expand
 
 
 @struct.dataclass
@@ -28,42 +31,42 @@ class Measurement:
   """
 
   params: Any
-  noise: Any
-  gram: Any
-  operator: Callable[..., Any] = struct.field(pytree_node=False)
-  event: tuple = struct.field(pytree_node=False)
+  noise: Number
+  gram: Number | None
+  operator: Callable[[Any, jax.Array], jax.Array] = struct.field(pytree_node=False)
+  event: tuple[int, ...] = struct.field(pytree_node=False)
   linear: bool = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False)
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """A(x) without noise: [B, *event] -> [B, *measured]."""
     return self.operator(self.params, x)
 
   @property
-  def measured(self) -> tuple:
+  def measured(self) -> tuple[int, ...]:
     """Shape of one y."""
     return self.operator_shape(1)[1:]
 
-  def operator_shape(self, rows):
+  def operator_shape(self, rows: int) -> tuple[int, ...]:
     """Shape of y for so many rows of x, with nothing computed."""
     return jax.eval_shape(
       self.operator, self.params, jax.ShapeDtypeStruct((rows, *self.event), jnp.float32)
     ).shape
 
-  def observe(self, x, keys):
+  def observe(self, x: jax.Array, keys: jax.Array) -> jax.Array:
     """A(x) + noise, row i from keys[i] alone."""
     y = self(x)
     z = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(keys)
     return y + jnp.asarray(self.noise, y.dtype) * self.seen(z)
 
-  def seen(self, y):
+  def seen(self, y: jax.Array) -> jax.Array:
     """What of a vector shaped like y lies in the range of a linear operator with a gram; y itself for any
     other."""
     if not self.linear or self.gram is None:
       return y
     return self(self.adjoint(y)) / jnp.asarray(self.gram, y.dtype)
 
-  def adjoint(self, y):
+  def adjoint(self, y: jax.Array) -> jax.Array:
     """A^T y: [B, *measured] -> [B, *event]. Raises ValueError for an operator that is not linear."""
     self.check_linear("the adjoint")
     zero = jnp.zeros_like(y.reshape(y.shape[0], -1)[:, 0])  # which inside a shard_map varies as y does
@@ -71,7 +74,7 @@ class Measurement:
       self, jnp.broadcast_to(zero.reshape(-1, *[1] * len(self.event)), (y.shape[0], *self.event))
     )[1](y)[0]
 
-  def solve(self, spread, residual):
+  def solve(self, spread: jax.Array, residual: jax.Array) -> jax.Array:
     """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by
     conjugate gradients.
 
@@ -88,7 +91,7 @@ class Measurement:
 
     return conjugate_gradients(product, residual, min(int(np.prod(residual.shape[1:])), MOST_ITERATIONS))
 
-  def count(self, y):
+  def count(self, y: jax.Array) -> jax.Array:
     """How many numbers a y tells: the dimension of the range of a linear operator with a gram, else the size
     of one y."""
     if not self.linear or self.gram is None:
@@ -97,7 +100,7 @@ class Measurement:
     signs = jnp.asarray(np.random.default_rng(0).choice([-1.0, 1.0], (1, *y.shape[1:])), y.dtype)
     return jnp.sum(signs * self.seen(signs))
 
-  def steepness(self, x, moves=8):
+  def steepness(self, x: jax.Array, moves: int = 8) -> jax.Array:
     """The largest squared singular value of A's Jacobian at each row of x, [B]: the gram, or by power
     iteration from below."""
     if self.linear and self.gram is not None:
@@ -117,18 +120,18 @@ class Measurement:
     start = start / expand(size(start), start)
     return jax.lax.scan(move, (start, size(start)), None, length=moves)[0][1]
 
-  def log_likelihood(self, y, x):
+  def log_likelihood(self, y: jax.Array, x: jax.Array) -> jax.Array:
     """log p(y | x) up to its normaliser, in nats: [B]."""
     return -0.5 * sum_rows(jnp.square((y - self(x)) / jnp.asarray(self.noise, y.dtype)))
 
-  def check_linear(self, who):
+  def check_linear(self, who: str) -> None:
     """Raises ValueError for an operator that is not linear."""
     if not self.linear:
       raise ValueError(
         f"{who} needs a linear operator and {self.name} is not one: take dps or daps, which do not"
       )
 
-  def check(self, x_shape, y_shape):
+  def check(self, x_shape: Sequence[int], y_shape: Sequence[int]) -> None:
     """Raises ValueError unless x and y are what the operator takes and gives."""
     if tuple(x_shape[1:]) != self.event:
       raise ValueError(
@@ -145,7 +148,9 @@ class Measurement:
 MOST_ITERATIONS = 50
 
 
-def conjugate_gradients(product, b, iterations: int):
+def conjugate_gradients(
+  product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int
+) -> jax.Array:
   """The solution of a positive definite system for each row of b [B, ...] by so many steps; rows do not
   meet."""
   dot = lambda u, v: jnp.sum((u * v).reshape(u.shape[0], -1), axis=1)
@@ -164,7 +169,14 @@ def conjugate_gradients(product, b, iterations: int):
 
 
 def measurement(
-  operator, event, *, params=None, noise=0.0, linear=False, gram=None, name="measurement"
+  operator: Callable[[Any, jax.Array], jax.Array],
+  event: Sequence[int],
+  *,
+  params: Any = None,
+  noise: Number = 0.0,
+  linear: bool = False,
+  gram: float | None = None,
+  name: str = "measurement",
 ) -> Measurement:
   """A measurement of one's own.
 
@@ -188,7 +200,7 @@ def measurement(
   ([[1.0, 0.0, 0.0]], (1,))
   """
   event = tuple(int(n) for n in event)
-  if not isinstance(noise, jax.core.Tracer) and not np.all(np.asarray(noise) >= 0):
+  if not isinstance(noise, Tracer) and not np.all(np.asarray(noise) >= 0):
     raise ValueError(f"{name}: noise is a standard deviation, so it is 0 or more, got {noise}")
   found = Measurement(params, noise, gram, operator, event, bool(linear), name)
   try:
@@ -207,7 +219,7 @@ def _check_claims(found, shape):
   rng = np.random.default_rng(0)
   x, y = (jnp.asarray(rng.normal(size=(2, *one)), jnp.float32) for one in (found.event, shape[1:]))
   both = found(x[:1] + 2.0 * x[1:])
-  if isinstance(both, jax.core.Tracer):
+  if isinstance(both, Tracer):
     return  # made under jit, of numbers not known yet
   both = np.asarray(both)
   if not np.allclose(both, found(x[:1]) + 2.0 * found(x[1:]), atol=1e-3 * (1.0 + np.abs(both).max())):

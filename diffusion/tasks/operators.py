@@ -1,16 +1,21 @@
-"""The measurements that come with the library: inpainting, super-resolution, blur, colourisation, compressed
-sensing, phase retrieval."""
+"""The measurements that come with the library.
+
+Inpainting, super-resolution, blur, colourisation, compressed sensing, phase retrieval.
+"""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
+from diffusion.processes.base import Number
 from diffusion.tasks.measurement import Measurement, measurement
 
 
-def inpainting(mask, noise=0.0) -> Measurement:
+def inpainting(mask: ArrayLike, noise: Number = 0.0) -> Measurement:
   """The entries where the mask is 1; the others are measured as 0.
 
   Args:
@@ -37,7 +42,7 @@ def inpainting(mask, noise=0.0) -> Measurement:
   )
 
 
-def super_resolution(event, factor: int, noise=0.0) -> Measurement:
+def super_resolution(event: Sequence[int], factor: int, noise: Number = 0.0) -> Measurement:
   """Means of factor x factor blocks of pixels.
 
   Args:
@@ -61,7 +66,7 @@ def super_resolution(event, factor: int, noise=0.0) -> Measurement:
   return measurement(pooled, event, noise=noise, linear=True, gram=1.0 / factor**2, name="super_resolution")
 
 
-def blur(event, width: float, noise=0.0) -> Measurement:
+def blur(event: Sequence[int], width: float, noise: Number = 0.0) -> Measurement:
   """A Gaussian blur around the borders (circular), of standard deviation `width` pixels.
 
   >>> constant = blur((4, 4, 1), 1.0)(jnp.ones((1, 4, 4, 1)))
@@ -81,7 +86,7 @@ def blur(event, width: float, noise=0.0) -> Measurement:
   return measurement(_blurred, event, params=tuple(kernels), noise=noise, linear=True, name="blur")
 
 
-def colorization(event, noise=0.0) -> Measurement:
+def colorization(event: Sequence[int], noise: Number = 0.0) -> Measurement:
   """The mean of the channels: what a grey picture tells of a coloured one.
 
   >>> colorization((1, 1, 3))(jnp.array([[[[0.0, 1.0, 2.0]]]])).tolist()
@@ -91,7 +96,7 @@ def colorization(event, noise=0.0) -> Measurement:
   return measurement(_grey, event, noise=noise, linear=True, gram=1.0 / event[-1], name="colorization")
 
 
-def compressed_sensing(event, num: int, key, noise=0.0) -> Measurement:
+def compressed_sensing(event: Sequence[int], num: int, key: jax.Array, noise: Number = 0.0) -> Measurement:
   """`num` random projections with orthonormal rows.
 
   Args:
@@ -117,7 +122,7 @@ def compressed_sensing(event, num: int, key, noise=0.0) -> Measurement:
   )
 
 
-def linear(matrix, event=None, noise=0.0) -> Measurement:
+def linear(matrix: ArrayLike, event: Sequence[int] | None = None, noise: Number = 0.0) -> Measurement:
   """Any matrix [M, D] on the entries of x.
 
   >>> linear([[1.0, 1.0]])(jnp.array([[2.0, 3.0]])).tolist()
@@ -132,7 +137,7 @@ def linear(matrix, event=None, noise=0.0) -> Measurement:
   return measurement(projected, event, params=jnp.asarray(matrix), noise=noise, linear=True, name="linear")
 
 
-def phase_retrieval(event, oversampling: int = 2, noise=0.0) -> Measurement:
+def phase_retrieval(event: Sequence[int], oversampling: int = 2, noise: Number = 0.0) -> Measurement:
   """Magnitudes of the Fourier transform of the image in a frame `oversampling` times its size, divided by its
   side; not linear.
 
@@ -169,7 +174,7 @@ def _grey(params, x):
   return x.mean(-1, keepdims=True)
 
 
-def projected(matrix, x):
+def projected(matrix: jax.Array, x: jax.Array) -> jax.Array:
   """matrix [M, D] times the entries of each x: [B, M]."""
   return x.reshape(x.shape[0], -1) @ matrix.astype(x.dtype).T
 

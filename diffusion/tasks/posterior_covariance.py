@@ -1,6 +1,9 @@
-"""What a denoiser is not sure of: the covariance of the clean data given x_t, by Tweedie's formula of second
-order, and its main directions."""
+"""The posterior covariance of a denoiser.
 
+The covariance of the clean data given x_t, by Tweedie's formula of second order, and its main directions.
+"""
+
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.processes.base import expand
-from diffusion.symmetric import FORMS, PRECISION, as_symmetric
+from diffusion.processes.base import GaussianProcess, expand
+from diffusion.symmetric import FORMS, PRECISION, Symmetric, as_symmetric
 
 
-def from_hessian(process, hessian, t):
+def from_hessian(process: GaussianProcess, hessian: Symmetric | jax.Array, t: jax.Array) -> Symmetric:
   """Cov[x0 | x_t] = (sigma^4 s2 + sigma^2 I) / alpha^2 in the form of the Hessian s2 of log p_t
   (arXiv:2111.04726).
 
@@ -26,7 +29,7 @@ def from_hessian(process, hessian, t):
 
   >>> from diffusion import oracles, processes
   >>> oracle, x, t = oracles.gaussian(processes.edm(), jnp.zeros(2), 3.0), jnp.ones((1, 2)), jnp.ones(1)
-  >>> from_hessian(oracle.process, oracle.hessian(x, t), t).dense().round(4).tolist()         # 3 x 1 / (3 + 1)
+  >>> from_hessian(oracle.process, oracle.hessian(x, t), t).dense().round(4).tolist()  # 3 x 1 / (3 + 1)
   [[[0.75, 0.0], [0.0, 0.75]]]
   """
   size = hessian.dimension if isinstance(hessian, FORMS) else jnp.shape(hessian)[-1]
@@ -34,7 +37,14 @@ def from_hessian(process, hessian, t):
   return form.rescaled(m.sigma**2 / m.alpha).plus_identity((m.sigma / m.alpha) ** 2)
 
 
-def from_denoiser(denoiser, x, t, cond=None, *, symmetric: bool = True):
+def from_denoiser(
+  denoiser: Any,
+  x: jax.Array,
+  t: jax.Array,
+  cond: Mapping[str, jax.Array] | None = None,
+  *,
+  symmetric: bool = True,
+) -> Callable[[jax.Array], jax.Array]:
   """The function v -> Cov[x0 | x_t = x] v = sigma^2 / alpha (d x0_hat / dx) v, [B, ...] -> [B, ...], without
   the matrix.
 
@@ -67,13 +77,19 @@ class Directions:
   tells how far the iteration has come.
   """
 
-  variances: Any
-  vectors: Any
-  residuals: Any
+  variances: jax.Array
+  vectors: jax.Array
+  residuals: jax.Array
 
 
 def principal_directions(
-  covariance, x, k: int, *, key=None, iterations: int = 20, extra: int = 4
+  covariance: Symmetric | Callable[[jax.Array], jax.Array],
+  x: jax.Array,
+  k: int,
+  *,
+  key: jax.Array | None = None,
+  iterations: int = 20,
+  extra: int = 4,
 ) -> Directions:
   """The k eigenvectors of largest eigenvalue of each row's covariance, by products alone: subspace iteration,
   then Rayleigh-Ritz.

@@ -1,27 +1,35 @@
-"""Known parts put back at every step: Score SDE's imputation for any linear measurement, as a `post_step`
-that every solver calls."""
+"""Replacement of known parts at every step.
 
-from typing import Any
+Score SDE's imputation for any linear measurement, as a `post_step` that every solver calls.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
-from diffusion.processes.base import expand
+from diffusion.processes.base import GaussianProcess, expand
 from diffusion.solvers.table import About
+from diffusion.tasks.measurement import Measurement
 from diffusion.tasks.spectrum import Spectrum, spectrum
+
+PostStep: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]
+"""(x [B, ...], t [B], keys [B] or None) -> x, after every update of a solver."""
 
 
 @struct.dataclass
 class Replacement:
   """(x, t, keys) -> x whose measured part is a forward sample of what y tells of it; see `replacement`."""
 
-  process: Any
+  process: GaussianProcess
   spectrum: Spectrum
-  y: Any
+  y: jax.Array
   about: About = struct.field(pytree_node=False)
 
-  def __call__(self, x, t, keys):
+  def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None) -> jax.Array:
     self.spectrum.measurement.check(x.shape, self.y.shape)
     m, own = self.process.marginal(t), self.spectrum.into(x)
     alpha, sigma = (expand(leaf, own).astype(x.dtype) for leaf in (m.alpha, m.sigma))
@@ -33,7 +41,7 @@ class Replacement:
     return x + self.spectrum.back(jnp.where(sigma >= noise, told - own, 0.0)).astype(x.dtype)
 
 
-def replacement(process, measurement, y) -> Replacement:
+def replacement(process: GaussianProcess, measurement: Measurement, y: ArrayLike) -> Replacement:
   """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5
   and appendix I).
 

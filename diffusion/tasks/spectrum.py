@@ -1,12 +1,14 @@
-"""The singular vectors of a linear measurement: what it sees of x, direction by direction, and how
-noisily."""
+"""The singular vectors of a linear measurement.
 
-from typing import Any
+What it sees of x, direction by direction, and how noisily.
+"""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.processes.base import Number
 from diffusion.tasks.measurement import Measurement
 
 MOST_ENTRIES = 4096
@@ -25,25 +27,25 @@ class Spectrum:
   """
 
   measurement: Measurement
-  right: Any
-  left: Any
-  noise: Any
+  right: jax.Array | None
+  left: jax.Array | None
+  noise: Number
 
-  def into(self, x):
+  def into(self, x: jax.Array) -> jax.Array:
     """x -> its coefficients; the map is an orthogonal projection followed by a rotation."""
     if self.right is None:
       return self.measurement(x) / self._root(x)
     return x.reshape(x.shape[0], -1) @ self.right.astype(x.dtype).T
 
-  def back(self, coefficients):
+  def back(self, coefficients: jax.Array) -> jax.Array:
     """Coefficients -> the x that has them and nothing elsewhere."""
     if self.right is None:
       return self.measurement.adjoint(coefficients) / self._root(coefficients)
     return (coefficients @ self.right.astype(coefficients.dtype)).reshape(-1, *self.measurement.event)
 
-  def known(self, y):
+  def known(self, y: jax.Array) -> jax.Array:
     """The coefficients that y tells of: those of x0 plus `noise` times a standard normal."""
-    if self.right is None:
+    if self.left is None:
       return self.measurement.seen(y) / self._root(y)
     return y.reshape(y.shape[0], -1) @ self.left.astype(y.dtype).T
 
@@ -51,7 +53,7 @@ class Spectrum:
     return jnp.sqrt(jnp.asarray(self.measurement.gram, like.dtype))
 
 
-def spectrum(measurement, who="a spectrum") -> Spectrum:
+def spectrum(measurement: Measurement, who: str = "a spectrum") -> Spectrum:
   """The singular value decomposition of a linear measurement.
 
   With a gram nothing is decomposed; else the matrix is formed and decomposed here, on the host, in double

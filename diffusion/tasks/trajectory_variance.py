@@ -1,28 +1,32 @@
 """Samples that a model makes up: the variance of what it predicts at the end of their trajectory."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from diffusion.precision import at_least_single
+from diffusion.processes.base import Number
 from diffusion.solvers.table import Table, row_at
+from diffusion.tasks.replacement import PostStep
 
 
 class Watched(NamedTuple):
   """x: [B, ...] samples; variance: [B] of the predicted x0 over the last evaluations, averaged over the
   dimensions."""
 
-  x: Any
-  variance: Any
+  x: jax.Array
+  variance: jax.Array
 
 
 class State(NamedTuple):
   """The table's own state, and the mean and summed squared deviation [B, ...] of x0 so far."""
 
   inner: Any
-  mean: Any
-  deviation: Any
+  mean: jax.Array
+  deviation: jax.Array
 
 
 @struct.dataclass
@@ -31,29 +35,39 @@ class Watching:
   `watched`."""
 
   table: Table
-  last: Any
+  last: Number
 
   @property
-  def num_steps(self):
+  def num_steps(self) -> int:
     return self.table.num_steps
 
   @property
-  def nfe(self):
+  def nfe(self) -> int:
     return self.table.nfe
 
   @property
-  def stochastic(self):
+  def stochastic(self) -> bool:
     return self.table.stochastic
 
   @property
-  def name(self):
+  def name(self) -> str:
     return self.table.name
 
-  def init(self, denoiser, x, keys, cond=None):
+  def init(
+    self, denoiser: Any, x: jax.Array, keys: jax.Array | None, cond: Mapping[str, jax.Array] | None = None
+  ) -> State:
     nothing = jnp.zeros_like(x, at_least_single(x.dtype))
     return State(self.table.init(denoiser, x, keys, cond), nothing, nothing)
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+  def step(
+    self,
+    denoiser: Any,
+    state: State,
+    i: int | jax.Array,
+    keys: jax.Array | None,
+    cond: Mapping[str, jax.Array] | None = None,
+    post_step: PostStep | None = None,
+  ) -> State:
     """Row i: one denoiser call, which the table and the variance share."""
     x = state.inner.x
     t = jnp.broadcast_to(row_at(self.table.t, i, 0, x.dtype), x.shape[:1])
@@ -69,13 +83,13 @@ class Watching:
       inner, counts(mean, state.mean), counts(state.deviation + gap * (x0 - mean), state.deviation)
     )
 
-  def output(self, state):
+  def output(self, state: State) -> Watched:
     """`Watched`."""
     rows = state.deviation.reshape(state.deviation.shape[0], -1)
     return Watched(self.table.output(state.inner), jnp.mean(rows, axis=1) / self.last)
 
 
-def watched(solver, last: int = 10):
+def watched(solver: Table, last: int = 10) -> Watching:
   """A table whose samples come with the variance of the predicted x0 over its last evaluations
   (arXiv:2406.09358).
 
@@ -100,7 +114,8 @@ def watched(solver, last: int = 10):
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm()
   >>> data = oracles.gaussian_mixture(process, None, [[-1.0], [1.0]], 1e-4)
-  >>> found = solvers.sample(data, watched(solvers.build("heun", process, 8), 3), process.sample_prior(jax.random.key(0), (4, 1)))
+  >>> solver = watched(solvers.build("heun", process, 8), 3)
+  >>> found = solvers.sample(data, solver, process.sample_prior(jax.random.key(0), (4, 1)))
   >>> found.x.shape, bool((found.variance < 1e-3).all())
   ((4, 1), True)
   """

@@ -1,14 +1,20 @@
-"""Translation between two models through their shared latents (DDIB), which is its own inverse up to the
-solver's error."""
+"""Translation between two models through their shared latents (DDIB).
 
-from typing import NamedTuple
+It is its own inverse up to the solver's error.
+"""
 
-import jax.numpy as jnp
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
+
+import jax
 import numpy as np
+import numpy.typing as npt
+from jax.typing import DTypeLike
 
 from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
-from diffusion.processes.comparison import apart
+from diffusion.processes.base import GaussianProcess
+from diffusion.processes.comparison import difference
 from diffusion.solvers.table import About, Table, build
 from diffusion.tasks.encoding import SUFFIX, swapped
 
@@ -16,12 +22,20 @@ from diffusion.tasks.encoding import SUFFIX, swapped
 class Translated(NamedTuple):
   """x: [B, ...] in the target's domain; latent: [B, ...] that both models share."""
 
-  x: jnp.ndarray
-  latent: jnp.ndarray
+  x: jax.Array
+  latent: jax.Array
 
 
 def translate(
-  source, target, x, *, source_cond=None, target_cond=None, num_steps=64, encoder=None, decoder=None
+  source: Any,
+  target: Any,
+  x: jax.Array,
+  *,
+  source_cond: Mapping[str, jax.Array] | None = None,
+  target_cond: Mapping[str, jax.Array] | None = None,
+  num_steps: int = 64,
+  encoder: Any = None,
+  decoder: Any = None,
 ) -> Translated:
   """x of the source's domain carried to noise by the source's flow, and from there to data by the target's
   (arXiv:2203.08382, algorithm 1).
@@ -42,44 +56,51 @@ def translate(
     ValueError: two processes that differ, so that a latent means two things; an encoder that does not start
       at data.
 
+  >>> import jax.numpy as jnp
   >>> from diffusion import oracles, processes
-  >>> wide, narrow = (oracles.gaussian(processes.vp_cosine(), [mean], [std**2]) for mean, std in ((1.0, 2.0), (-1.0, 0.5)))
-  >>> translate(wide, narrow, jnp.array([[3.0]])).x.round(1).tolist()         # one standard deviation above the mean
+  >>> wide = oracles.gaussian(processes.vp_cosine(), [1.0], [2.0**2])
+  >>> narrow = oracles.gaussian(processes.vp_cosine(), [-1.0], [0.5**2])
+  >>> translate(wide, narrow, jnp.array([[3.0]])).x.round(1).tolist()  # one deviation above the mean
   [[-0.5]]
   """
   check_shared(source, target)
   if encoder is None:
     latent = encode(source, x, cond=source_cond, num_steps=num_steps)
   elif encoder.about.process.endswith(SUFFIX):
-    latent = solvers.sample(swapped(source), encoder, x, cond=source_cond)
+    latent = _solved(swapped(source), encoder, x, source_cond)
   else:
     if not isinstance(encoder, Table) or encoder.t[..., 0].max() > encoder.t[..., -1].min():
       raise ValueError(
         "the encoder goes from noise to data: make one that goes from data to noise, such as "
         "tasks.encoder('heun', process, grid)"
       )
-    latent = solvers.sample(source, encoder, x, cond=source_cond)
+    latent = _solved(source, encoder, x, source_cond)
   if decoder is None:
     return Translated(decode(target, latent, cond=target_cond, num_steps=num_steps), latent)
-  return Translated(solvers.sample(target, decoder, latent, cond=target_cond), latent)
+  return Translated(_solved(target, decoder, latent, target_cond), latent)
 
 
-def check_shared(source, target, tolerance=1e-4) -> None:
+def _solved(denoiser: Any, solver: Any, x: jax.Array, cond: Mapping[str, jax.Array] | None) -> jax.Array:
+  return cast(jax.Array, solvers.sample(denoiser, solver, x, cond=cond))  # nothing else was asked for
+
+
+def check_shared(source: Any, target: Any, tolerance: float = 1e-4) -> None:
   """Raises ValueError unless the noise levels of two denoisers agree all along their time, on a grid of 64
   points.
 
   >>> from diffusion import oracles, processes
-  >>> check_shared(oracles.gaussian(processes.edm(), [0.0], [1.0]), oracles.gaussian(processes.vp_cosine(), [0.0], [1.0]))
+  >>> one = oracles.gaussian(processes.edm(), [0.0], [1.0])
+  >>> check_shared(one, oracles.gaussian(processes.vp_cosine(), [0.0], [1.0]))
   Traceback (most recent call last):
   ...
   ValueError: the two models do not share their latents: ...
   """
-  wrong = apart(source.process, target.process, tolerance)
+  wrong = difference(source.process, target.process, tolerance)
   if wrong:
     raise ValueError(f"the two models do not share their latents: {wrong}; train both on one process")
 
 
-def ddim_encoder(process, grid, dtype=np.float32) -> Table:
+def ddim_encoder(process: GaussianProcess, grid: npt.ArrayLike, dtype: DTypeLike = np.float32) -> Table:
   """DDIM from data to noise: x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) eps at the times of a
   grid, upwards (arXiv:2203.08382, eq. 12).
 

@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from diffusion.errors import UserError
-from diffusion.training import digests, distributed
+from diffusion.training import digests, distributed, state as states
 
 PATIENCE = 10**9
 """Seconds that a save may take: Orbax measures them by the wall clock, and one that is set forward should end
@@ -81,7 +81,10 @@ class Writer:
     Raises UserError here or at the next call if the disk is full; what was saved before stays.
     """
     self.wait()
-    step, meta_json = int(meta["step"]), json.dumps(meta)  # now: the caller may change what it gave
+    step, meta_json = (
+      int(meta["step"]),
+      json.dumps({"format": states.FORMAT, **meta}),
+    )  # now: the caller may change what it gave
     try:
       place = path_of(self.folder, step) + ".tmp"
       if distributed.first():
@@ -217,15 +220,18 @@ def read_state(path: str, template):
   """
   import orbax.checkpoint as ocp
 
+  old = read_meta(path).get("format", 1) < states.FORMAT
+  wanted = states.before_players(template) if old else template
   with ocp.StandardCheckpointer() as reader:
     try:
-      state = reader.restore(os.path.join(path, "state"), template)
+      state = reader.restore(os.path.join(path, "state"), wanted)
     except (ValueError, KeyError, TypeError) as error:
       first = str(error).strip().splitlines()[0][:200]
       raise UserError(
         f"the checkpoint {path} does not fit the state this config makes ({first}); use the config.json "
         "beside it"
       ) from error
+  state = states.upgraded(state) if old else state
   for (key, want), (_, got) in zip(
     jax.tree_util.tree_leaves_with_path(template), jax.tree_util.tree_leaves_with_path(state)
   ):

@@ -1,19 +1,25 @@
-"""What a run says: a JSONL log, TensorBoard events, and a progress bar."""
+"""The log of a run: its records on the disk, and one writer for its sinks and the progress bar."""
 
 import json
 import os
 import sys
-import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from diffusion.training.sinks import Several
 
 TIMED = ("seconds", "images_per_second", "data_wait")
-"""Fields that depend on the clock (the last is the share of it that went into waiting for data); all others
-are the same in a run that was interrupted and one that was not."""
+"""Fields that depend on the clock.
+
+All others are the same in a run that was interrupted and one that was not.
+The last is the share of the time that went into waiting for data.
+"""
 
 STARVED = 0.02
 """Share of the time from which on the bar says that the data, not the device, is what takes long."""
 
 
-def read(path: str) -> list[dict]:
+def read(path: str) -> list[dict[str, Any]]:
   """The records of a JSONL log; a last line cut short by a kill is left out."""
   if not os.path.exists(path):
     return []
@@ -43,7 +49,7 @@ def cut(path: str, step: int) -> None:
 class Silent:
   """The log of a process that is not the first: it says and writes nothing."""
 
-  def write(self, record: dict) -> None:
+  def write(self, record: dict[str, Any]) -> None:
     """Nothing."""
 
   def say(self, text: str) -> None:
@@ -53,59 +59,27 @@ class Silent:
     """Nothing."""
 
 
-class Events:
-  """TensorBoard's file of scalars, written at once and in this thread.
-
-  tensorboardX's own writer has a thread that a full disk or a clock set back by weeks ends, after which the
-  run waits for it forever.
-
-  Args:
-    folder: gets a file of its own.
-    purge: the step from which TensorBoard hides what older files say; None for a run that starts.
-  """
-
-  def __init__(self, folder: str, purge: int | None = None):
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto import event_pb2
-
-    os.makedirs(folder, exist_ok=True)
-    self._event = event_pb2.Event
-    self._file = EventsWriter(os.path.join(folder, "events"), f".{os.getpid()}.{purge or 0}")
-    if purge is not None:
-      start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-      self._file.write_event(self._event(step=purge, wall_time=time.time(), session_log=start))
-
-  def write(self, step: int, scalars: dict) -> None:
-    """All scalars of one step."""
-    from tensorboardX import summary
-
-    for name, value in scalars.items():
-      self._file.write_event(
-        self._event(step=step, wall_time=time.time(), summary=summary.scalar(name, value))
-      )
-    self._file.flush()
-
-  def close(self) -> None:
-    self._file.close()
-
-
 class RunLog:
-  """Writes one record at a time; made at the step a run starts or resumes from.
+  """Writes one record at a time to the sinks and the progress bar.
+
+  Made at the step that a run starts or goes on from.
 
   Args:
-    workdir: gets `log.jsonl` and `tensorboard/`.
-    step: the step already done; the log is cut back to it.
+    workdir: folder of the run.
+    step: the step already done; the sinks are opened there.
     total: steps of the whole run.
+    sinks: of `config.training.sinks`, not opened yet; what they have to say goes above the bar.
     quiet: no progress bar.
+
+  Raises UserError for a sink that can not be opened.
   """
 
-  def __init__(self, workdir: str, step: int, total: int, quiet: bool = False):
+  def __init__(self, workdir: str, step: int, total: int, sinks: "Several", quiet: bool = False):
     from tqdm import tqdm
 
-    path = os.path.join(workdir, "log.jsonl")
-    cut(path, step)
-    self._file = open(path, "a")  # noqa: SIM115 (closed by `close`)
-    self._events = Events(os.path.join(workdir, "tensorboard"), purge=step + 1 if step else None)
+    self._sinks = sinks
+    sinks.say = self.say
+    sinks.open(workdir, step)
     self._bar = tqdm(
       total=total,
       initial=step,
@@ -117,25 +91,25 @@ class RunLog:
       "left]",
     )
 
-  def write(self, record: dict) -> None:
+  def write(self, record: dict[str, Any]) -> None:
     """One line of the log; `record` has `step`, `loss`, `images_per_second` and any other numbers."""
-    self._file.write(json.dumps(record) + "\n")
-    self._file.flush()
-    os.fsync(self._file.fileno())
-    self._events.write(record["step"], {name: value for name, value in record.items() if name != "step"})
+    self._sinks.log(record["step"], {name: value for name, value in record.items() if name != "step"})
     starved = record.get("data_wait", 0.0)
     slow = f", waiting for data {starved:.0%} of the time" if starved > STARVED else ""
     self._bar.set_postfix_str(
-      f"loss {record['loss']:.4g}, {record['images_per_second']:.0f} images/s{slow}", refresh=False
+      f"loss {record.get('loss', float('nan')):.4g}, {record['images_per_second']:.0f} images/s{slow}",
+      refresh=False,
     )
     self._bar.update(record["step"] - self._bar.n)
     self._bar.refresh()
 
   def say(self, text: str) -> None:
     """One line for the person watching, above the bar."""
-    self._bar.write(text, file=sys.stderr)
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stderr)
 
   def close(self) -> None:
+    """Ends the bar and the sinks."""
     self._bar.close()
-    self._events.close()
-    self._file.close()
+    self._sinks.close()

@@ -16,15 +16,16 @@ import numpy as np
 from diffusion import configuration, data
 from diffusion.errors import UserError
 from diffusion.training import (
+  assembly,
   checkpoints,
   distributed,
   ema,
   interruption,
   logging,
-  model,
-  optimizer,
   profiling,
+  roles,
   sharding,
+  sinks,
   state as states,
   step as steps,
   teacher,
@@ -45,6 +46,7 @@ KEYS = (
   "warm_start",
   "layout",
   "model_devices",
+  "sinks",
 )
 LAST = ("learning_rate",)
 """Metrics of which a log line gives the last value; of all others it gives the mean since the line before."""
@@ -54,7 +56,7 @@ class Trained(NamedTuple):
   """What a finished run hands on.
 
   Attributes:
-    parts: of `model.assemble`.
+    parts: of `assembly.assemble`.
     state: the last train state.
     seconds: spent training, over all restarts, compilation included.
     images_per_second: of this process, compilation left out; None if there was nothing left to do.
@@ -82,7 +84,7 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
     interruption.Stopped: SIGTERM or Ctrl-C came; the state is saved.
   """
   section = config.get("training", {})
-  model.check_keys(section, KEYS, "config.training")
+  configuration.check_keys(section, KEYS, "config.training")
   for key, default in (
     ("batch_size", None),
     ("steps", None),
@@ -92,19 +94,20 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   ):
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
-  config = teacher.resolve(config, workdir)
-  parts = model.assemble(config)
-  teacher.check(parts)
+  config = roles.resolve(config, workdir)
+  parts = assembly.assemble(config)
+  playing = assembly.players_of(parts)
+  teacher.check(parts, playing)
   if config.get("sampler") and parts.parameterization is not None:
-    model.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
+    assembly.solver(config.sampler, parts.process)  # a mistake there should not wait for the end of training
+  written = sinks.build(section.get("sinks"))  # nor should one there
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
-  shapes = model.shape_state(parts)
+  shapes = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes, section.get("layout", "replicated"))
   step = steps.make_step(
-    model.loss(parts),
-    optimizer.direction(config.optimizer),
-    optimizer.learning_rate(config.optimizer, section.batch_size, section.steps),
+    playing,
+    parts.roles,
     ema.half_lives(section.get("ema_half_life_images", ())),
     mesh=mesh,
     state_sharding=places,
@@ -114,20 +117,20 @@ def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> T
   )
   workdirs.claim(workdir, config)
   with interruption.Watch() as watch:
-    return _Run(parts, workdir, mesh, shapes, places, quiet, profile).go(step, watch)
+    return _Run(parts, workdir, mesh, shapes, places, written, quiet, profile).go(step, watch)
 
 
 class _Run:
   """One process's part of a run: what it has yet to write and where."""
 
-  def __init__(self, parts, workdir, mesh, shapes, places, quiet, profile):
+  def __init__(self, parts, workdir, mesh, shapes, places, written, quiet, profile):
     self.parts, self.config, self.section = parts, parts.config, parts.config.training
     self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
     self.folder = workdirs.checkpoints(workdir)
     self.template = jax.tree.map(
       lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
     )
-    self.places = places
+    self.places, self.sinks = places, written
     self.on_device = []  # (step, metrics) not yet fetched
     self.on_host = []  # metrics as numbers, not yet logged
     self.profile, self.waited = profile, 0.0  # seconds that the loop waited for data since the last log line
@@ -142,7 +145,11 @@ class _Run:
     writer = self.writer = checkpoints.Writer(
       self.folder, self.section.get("keep", 3), self.section.get("keep_every")
     )
-    log = logging.RunLog(self.workdir, done, total, self.quiet) if distributed.first() else logging.Silent()
+    log = (
+      logging.RunLog(self.workdir, done, total, self.sinks, self.quiet)
+      if distributed.first()
+      else logging.Silent()
+    )
     batches = data.stream(
       self.parts.dataset,
       size,
@@ -156,7 +163,7 @@ class _Run:
       profiling.folder_of(self.workdir) if self.profile and distributed.first() else None, first
     )
     try:
-      shape = model.example_batch(self.parts, size)
+      shape = assembly.example_batch(self.parts, size)
       step = step.lower(self.template, jax.tree.map(self._on_mesh, shape)).compile()
       compiled = mark = time.perf_counter()
       if not done and not self.quiet:
@@ -230,12 +237,11 @@ class _Run:
       # Run once: on a CPU its compilation takes far longer than it does, so it is compiled with less care.
       options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
       state = (
-        jax.jit(lambda: model.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
+        jax.jit(lambda: assembly.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
       )
       if self.section.get("warm_start"):
         state = warm_start.load(self.section.warm_start, state)
-      if self.parts.teacher is not None:
-        state = teacher.load(self.parts, state, say=_say)
+      state = roles.load(self.parts.roles, state, say=_say)
       return state, 0, 0.0
     meta = checkpoints.read_meta(chosen)
     state = checkpoints.read_state(chosen, self.template)
@@ -284,10 +290,13 @@ class _Run:
 
   def _record(self, done, seconds, speed, waited):
     rows, self.on_host = self.on_host, []
-    means = {
-      name: rows[-1][name] if name in LAST else float(np.mean([row[name] for row in rows]))
-      for name in rows[-1]
-    }
+    means = {}
+    for name in rows[-1]:
+      player, _, metric = name.rpartition("/")
+      moved = f"{player}/moved" if player else "moved"
+      of_turns = [row[name] for row in rows if row.get(moved, 1.0)]  # of the steps where its player moved
+      if metric != "moved" and of_turns:
+        means[name] = of_turns[-1] if metric in LAST else float(np.mean(of_turns))
     return {
       "step": done,
       "images": done * self.section.batch_size,

@@ -36,7 +36,8 @@ def learning_rate(section: Mapping, batch_size: int, steps: int) -> Callable[[ja
     batch_size: images in one step.
     steps: of the whole run.
 
-  >>> rate = learning_rate(dict(learning_rate=1.0, schedule="cosine", warmup_images=40), batch_size=4, steps=110)
+  >>> section = dict(learning_rate=1.0, schedule="cosine", warmup_images=40)
+  >>> rate = learning_rate(section, batch_size=4, steps=110)
   >>> [round(float(rate(jnp.int32(step))), 3) for step in (0, 5, 10, 60, 110)]
   [0.0, 0.5, 1.0, 0.5, 0.0]
   """

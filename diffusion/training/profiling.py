@@ -31,7 +31,10 @@ class Profile:
     elif done - self._first == END and self._on:
       jax.block_until_ready(state)
       self.close()
-      return f"recorded {END - BEGIN} steps in {self._folder}: open them with TensorBoard's profile plugin or ui.perfetto.dev"
+      return (
+        f"recorded {END - BEGIN} steps in {self._folder}: open them with TensorBoard's profile plugin or "
+        "ui.perfetto.dev"
+      )
     return None
 
   def close(self) -> None:

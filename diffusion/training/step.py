@@ -1,7 +1,8 @@
-"""One update, jitted over the mesh: loss -> gradient -> optax -> averages."""
+"""One step, jitted over the mesh: player by player loss -> gradient -> optax, then averages."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,73 +10,75 @@ import optax
 
 from diffusion import activations
 from diffusion.errors import UserError
-from diffusion.training import ema, sharding
+from diffusion.losses import batch_size
+from diffusion.training import ema, sharding, update
+from diffusion.training.players import Player
+from diffusion.training.roles import Role
 from diffusion.training.state import TrainState, run_key
 
 
 def make_step(
-  loss,
-  transform: optax.GradientTransformation,
-  rate: Callable,
+  playing: Sequence[Player],
+  roles: Mapping[str, Role],
   averages: Mapping[str, float],
   *,
-  mesh,
-  state_sharding,
+  mesh: Any,
+  state_sharding: Any,
   seed: int,
   accumulate: int = 1,
   ramp: float | None = None,
-):
+) -> Callable[..., Any]:
   """A jitted (state, batch) -> (state, metrics) that takes the state's buffers over.
 
   Args:
-    loss: a closed loss, (params, loss_state, step, key, batch) -> (scalar, (loss_state, metrics)).
-    transform: the optax chain without the learning rate.
-    rate: step -> learning rate.
-    averages: name -> half-life in images.
+    playing: the players, who take turns in this order.
+    roles: {name: role}; those that are averages follow their source.
+    averages: of the model, name -> half-life in images.
     mesh, state_sharding: from `sharding`.
     seed: of the run's randomness.
     accumulate: parts that the batch is taken in, one after another; the gradient is the same to rounding.
     ramp: see `ema.rate`.
 
-  The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`.
+  The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`; with several players those
+  that do not train the model under their names, 'fake/loss', and for each 'moved', whether it moved at this step (its others
+  are 0 where it did not).
   """
-  if accumulate > 1 and loss.objective.coupled:
-    raise UserError(
-      f"config.training.accumulate={accumulate}: {loss.objective.name} couples the examples of a batch, "
-      "which cannot then be taken in parts; set accumulate=1"
-    )
+  for player in playing:
+    if accumulate > 1 and player.loss.objective.coupled:
+      raise UserError(
+        f"config.training.accumulate={accumulate}: {player.loss.objective.name} couples the examples of a batch, "
+        "which cannot then be taken in parts; set accumulate=1"
+      )
+  followed = {name: role for name, role in roles.items() if role.kind == "average_of"}
 
   def step(state: TrainState, batch):
-    key = run_key(seed)
-    value = _value if accumulate == 1 else lambda *a: _accumulated(*a, accumulate, mesh)
-    # What learns nothing is a role's parameters for the loss, and goes from one state to the next as it is.
-    kept = {name: part for name, part in state.loss_state.items() if name == "fixed"}
-    changing = state.replace(
-      loss_state={name: part for name, part in state.loss_state.items() if name != "fixed"}
-    )
-    with activations.placing(sharding.activations(mesh)):
-      fixed = sharding.whole(kept["fixed"], state_sharding.loss_state["fixed"], mesh) if kept else {}
-      gradient, loss_state, metrics = value(
-        loss,
-        changing,
-        key,
-        batch,
-        lambda params: {**sharding.whole(params, state_sharding.params, mesh), **fixed},
+    metrics = {}
+    for index, player in enumerate(playing):
+      turn = lambda state, player=player, index=index: _turn(
+        player, state, run_key(seed, index), batch, state_sharding, mesh, accumulate
       )
-    updates, opt_state = transform.update(gradient, state.opt_state, state.params)
-    learning_rate = rate(state.step)
-    params = jax.tree.map(
-      lambda old, update: old - learning_rate.astype(old.dtype) * update.astype(old.dtype),
-      state.params,
-      updates,
-    )
-    size = jax.tree.leaves(batch)[0].shape[0]
-    emas = {
-      name: ema.update(state.emas[name], params["model"], ema.rate(half_life, state.step, size, ramp))
-      for name, half_life in averages.items()
-    }
-    metrics = metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": learning_rate}
-    return TrainState(state.step + 1, params, opt_state, emas, {**loss_state, **kept}), metrics
+      moved = (state.step + 1) % player.every == 0
+      if player.every == 1:
+        state, found = turn(state)
+      else:
+        nothing = lambda state, turn=turn: (state, jax.tree.map(_zero, jax.eval_shape(turn, state)[1]))
+        state, found = jax.lax.cond(moved, turn, nothing, state)
+      if len(playing) > 1:
+        before = "" if "model" in player.trains else f"{player.name}/"
+        found = {f"{before}{name}": value for name, value in found.items()}
+        found[f"{before}moved"] = jnp.asarray(moved, jnp.float32)
+      metrics |= found
+    size = batch_size(batch)
+    emas = dict(state.emas)
+    for name, half_life in averages.items():
+      share = ema.rate(half_life, state.step, size, ramp)
+      emas[name] = ema.update(emas[name], state.params["model"], share)
+    for name, role in followed.items():
+      every = next((player.every for player in playing if role.source in player.trains), 1)
+      share = jnp.where((state.step + 1) % every == 0, role.share(state.step, size * every), 0.0)
+      source = state.params[role.source] if role.source in state.params else emas[role.source]
+      emas[name] = ema.update(emas[name], source, share)
+    return state.replace(step=state.step + 1, emas=emas), metrics
 
   return jax.jit(
     step,
@@ -85,25 +88,54 @@ def make_step(
   )
 
 
-def _value(loss, state, key, batch, whole):
-  """(gradient, loss state, metrics) of the whole batch at once."""
-
-  def of(params):
-    return loss(whole(params), state.loss_state, state.step, key, batch)
-
-  gradient, (loss_state, metrics) = jax.grad(of, has_aux=True)(state.params)
-  return gradient, loss_state, metrics
+def _zero(shape):
+  return jnp.zeros(shape.shape, shape.dtype)
 
 
-def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
+def _turn(player, state, key, batch, places, mesh, accumulate):
+  """(the state after one update of a player, its metrics)."""
+  own_places = player.own(places.params)
+  # What it does not train is given to its loss as it is, and goes from one state to the next untouched.
+  others, loss_state = player.inputs(state)
+  others = {role: value for role, value in others.items() if role not in (*player.trains, "loss")}
+  with activations.placing(sharding.activations(mesh)):
+    others = sharding.whole(others, {role: _place(places, role) for role in others}, mesh)
+    whole = lambda own: {**sharding.whole(own, own_places, mesh), **others}
+    own, step = player.own(state.params), state.step // player.every
+    arguments = (player.loss, own, loss_state, step, key, batch, whole)
+    gradient, loss_state, metrics = (
+      update.gradient(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)
+    )
+  rate = player.rate(step)
+  new, opt_state = update.descend(own, gradient, state.opt_state[player.name], player.transform, rate)
+  loss_params = {**state.params["loss"], player.name: new.pop("loss")}
+  kept = state.loss_state
+  state = state.replace(
+    params={**state.params, **new, "loss": loss_params},
+    opt_state={**state.opt_state, player.name: opt_state},
+    loss_state={
+      **kept,
+      "objective": {**kept["objective"], player.name: loss_state["objective"]},
+      "collections": loss_state["collections"],
+    },
+  )
+  return state, metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": rate}
+
+
+def _place(places, role):
+  """Where a role's parameters lie, whatever part of the state holds them."""
+  return next(part[role] for part in (places.params, places.emas, places.loss_state["fixed"]) if role in part)
+
+
+def _accumulated(loss, own, loss_state, step, key, batch, whole, accumulate, mesh):
   """The same in parts. Every example keeps the noise and the time that it has in the whole batch.
 
   Dropout masks belong to a part, not to an example, so they differ from part to part and from the whole.
   """
-  size = jax.tree.leaves(batch)[0].shape[0]
+  size = batch_size(batch)
   if not isinstance(batch, Mapping):
     raise UserError("config.training.accumulate needs batches that are dicts; set accumulate=1")
-  times = loss.sample_times(state.step, key, batch)
+  times = loss.sample_times(step, key, batch)
 
   def split(rows):  # row i goes to part i mod accumulate, so that a device splits only what it holds
     rows = jnp.swapaxes(rows.reshape(size // accumulate, accumulate, *rows.shape[1:]), 0, 1)
@@ -114,13 +146,13 @@ def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
   def part(carry, inputs):
     total, loss_state = carry
     number, rows, t = inputs
-    own = _of_part(loss, number)
+    of_part = _of_part(loss, number)
 
-    def of(params):
-      values, terms = own.per_example(whole(params), loss_state, state.step, key, rows, t=t, size=size)
+    def of(own):
+      values, terms = of_part.per_example(whole(own), loss_state, step, key, rows, t=t, size=size)
       return jnp.mean(values), terms
 
-    (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(state.params)
+    (value, terms), gradient = jax.value_and_grad(of, has_aux=True)(own)
     terms = jax.lax.stop_gradient(terms)
     collections = {
       role: new for role, new in (terms.collections or {}).items() if role in loss_state["collections"]
@@ -132,9 +164,10 @@ def _accumulated(loss, state, key, batch, whole, accumulate, mesh):
     metrics = {name: jnp.mean(metric) for name, metric in terms.metrics.items()} | {"loss": value}
     return (jax.tree.map(jnp.add, total, gradient), loss_state), metrics
 
-  zeros = jax.tree.map(jnp.zeros_like, state.params)
   (total, loss_state), metrics = jax.lax.scan(
-    part, (zeros, state.loss_state), (jnp.arange(accumulate), rows, split(times))
+    part,
+    (jax.tree.map(jnp.zeros_like, own), loss_state),
+    (jnp.arange(accumulate), rows, split(times)),
   )
   gradient = jax.tree.map(lambda leaf: leaf / accumulate, total)
   return gradient, loss_state, {name: jnp.mean(metric) for name, metric in metrics.items()}

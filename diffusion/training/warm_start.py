@@ -32,7 +32,7 @@ def load(path: str, state, say=print):
     loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
   return state.replace(
     params={**state.params, "model": make(state.params["model"])},
-    emas={name: make(average) for name, average in state.emas.items()},
+    emas={name: average if name.isidentifier() else make(average) for name, average in state.emas.items()},
     loss_state=loss_state,
   )
 

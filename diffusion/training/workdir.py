@@ -2,6 +2,8 @@
 
 import os
 
+from ml_collections import ConfigDict
+
 from diffusion import configuration
 from diffusion.errors import UserError
 from diffusion.training import distributed
@@ -14,6 +16,7 @@ FREE = (
   "training.keep_every",
   "training.layout",
   "training.model_devices",
+  "training.sinks",
   "sampler",
   "evaluation",
   "claim",
@@ -51,9 +54,29 @@ def read(workdir: str):
     )
   try:
     with open(path) as file:
-      return configuration.from_json(file.read())
+      return upgraded(configuration.from_json(file.read()))
   except ValueError:
     raise UserError(f"{path} is not whole: copy config.json from a folder in {workdir}/checkpoints") from None
+
+
+def upgraded(config: ConfigDict) -> ConfigDict:
+  """A config that was saved when a teacher had a section of its own, with the role that it is today.
+
+  >>> old = ConfigDict(dict(teacher=dict(workdir="runs/a", ema=None, guided=False, interval=())))
+  >>> upgraded(old).roles.teacher.to_dict()
+  {'ema': None, 'guidance': (), 'run': 'runs/a'}
+  """
+  if "teacher" not in config:
+    return config
+  old = config.teacher
+  around = dict(factory="guidance.by_condition", interval=tuple(old.get("interval") or ()) or None)
+  role = dict(run=old.workdir, ema=old.get("ema"), guidance=(around,) if old.get("guided") else ())
+  if "saved" in old:
+    role["saved"] = old.saved.to_dict()
+  with config.unlocked():
+    del config.teacher
+    config.roles = ConfigDict(dict(teacher=role))
+  return config
 
 
 def checkpoints(workdir: str) -> str:

@@ -1,5 +1,7 @@
-"""Autoregressive models in closed form: a Gaussian with any covariance, and a mixture on the line that the
-coordinate before it moves."""
+"""Autoregressive models in closed form.
+
+A Gaussian with any covariance, and a mixture on the line that the coordinate before it moves.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""One-dimensional Langevin chains, coordinate by coordinate: their known bias, and what falling noise is
-for."""
+"""One-dimensional Langevin chains, coordinate by coordinate.
+
+Their known bias, and what falling noise is for.
+"""
 
 import conditional_families as family
 import jax

@@ -1,5 +1,7 @@
-"""Digits in colour: the mean of channels is the grey digit whatever the hue, and hues are uniform and the
-same for ever."""
+"""Digits in colour.
+
+The mean of channels is the grey digit whatever the hue, and hues are uniform and the same for ever.
+"""
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import density_ratio, oracles, processes
-from diffusion.claims import density_ratio as claims
+from experiments.dre_infinity.density_ratio import correlated, expected_log_ratio
 
 
 def test_fields_are_those_of_the_oracle_and_differentiate_in_the_covariance(x64):
@@ -37,9 +37,9 @@ def test_fields_are_those_of_the_oracle_and_differentiate_in_the_covariance(x64)
 
 def test_the_expected_ratio_at_the_truth_is_the_mutual_information():
   for dim in (4, 40):
-    covariance, truth = claims.correlated(dim)
+    covariance, truth = correlated(dim)
     nodes = density_ratio.gauss_legendre(processes.spherical(), 64)
-    assert abs(claims.expected_log_ratio(np.linalg.cholesky(covariance), covariance, nodes) - truth) < 1e-10
+    assert abs(expected_log_ratio(np.linalg.cholesky(covariance), covariance, nodes) - truth) < 1e-10
     # Less at any other covariance: by the divergence of q from the model.
     other = covariance + 0.1 * np.eye(dim)
     lost = 0.5 * (
@@ -48,7 +48,7 @@ def test_the_expected_ratio_at_the_truth_is_the_mutual_information():
       + np.linalg.slogdet(other)[1]
       - np.linalg.slogdet(covariance)[1]
     )
-    assert abs(claims.expected_log_ratio(np.linalg.cholesky(other), covariance, nodes) - truth + lost) < 1e-9
+    assert abs(expected_log_ratio(np.linalg.cholesky(other), covariance, nodes) - truth + lost) < 1e-9
 
 
 def test_a_path_without_a_normal_end_raises():

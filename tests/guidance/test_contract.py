@@ -1,5 +1,7 @@
-"""What every denoiser transform keeps: views of one prediction, rows that do not meet, a neutral setting, and
-no second trace."""
+"""What every denoiser transform keeps.
+
+Views of one prediction, rows that do not meet, a neutral setting, and no second trace.
+"""
 
 import functools
 

@@ -1,5 +1,7 @@
-"""Guidance where the answer is known: exact classes of a mixture, products of Gaussians, thresholds, experts,
-rare components."""
+"""Guidance where the answer is known.
+
+Exact classes of a mixture, products of Gaussians, thresholds, experts, rare components.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Problems with closed forms that the likelihood tests share, shaped alike so that one program serves them
-all."""
+"""Problems with closed forms that the likelihood tests share.
+
+Shaped alike, so that one program serves them all.
+"""
 
 import functools
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
-"""The estimated divergence: unbiased, inside its own error bar as often as it says, and usable from one
-probe."""
+"""The estimated divergence.
+
+Unbiased, inside its own error bar as often as it says, and usable from one probe.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Whole numbers in closed form, and the tabular family of concrete scores that holds the true one at the
-origin."""
+"""Whole numbers in closed form.
+
+With the tabular family of concrete scores that holds the true one at the origin.
+"""
 
 import itertools
 

@@ -1,5 +1,7 @@
-"""Autoregressive score matching with its exact derivative and by denoising: one expectation, and its
-limits."""
+"""Autoregressive score matching with its exact derivative and by denoising.
+
+One expectation, and its limits.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Concrete score matching beside closed forms: graphs that are no grids, the limit to the Stein score, the
-share of chance."""
+"""Concrete score matching beside closed forms.
+
+Graphs that are no grids, the limit to the Stein score, the share of chance.
+"""
 
 import itertools
 

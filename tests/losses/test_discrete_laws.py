@@ -1,5 +1,7 @@
-"""The laws of the loss algebra for objectives of whole numbers, whose data and model are a table: the same
-names as in test_laws.py."""
+"""The laws of the loss algebra for objectives of whole numbers.
+
+Data and model are a table; the laws have the same names as in test_laws.py.
+"""
 
 import functools
 

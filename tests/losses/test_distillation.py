@@ -1,5 +1,7 @@
-"""Distillation where the teacher is known: the identity that defines a step's target, exact students, and the
-order of what they differ by."""
+"""Distillation where the teacher is known.
+
+The identity that defines a step's target, exact students, and the order of what they differ by.
+"""
 
 import functools
 

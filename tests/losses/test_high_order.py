@@ -1,5 +1,7 @@
-"""Second- and third-order denoising score matching against Tweedie's formulas on atoms, and what their
-variance reduction does."""
+"""Second- and third-order denoising score matching.
+
+Against Tweedie's formulas on atoms, and what their variance reduction does.
+"""
 
 import functools
 

@@ -1,5 +1,7 @@
-"""Diffusion recovery likelihood on Gaussians, where the law of the negatives, the likelihood and its gradient
-are known."""
+"""Diffusion recovery likelihood on Gaussians.
+
+There the law of the negatives, the likelihood and its gradient are known.
+"""
 
 import jax
 import jax.numpy as jnp

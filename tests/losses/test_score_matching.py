@@ -1,5 +1,7 @@
-"""Score matching in its exact, sliced and finite-difference forms: one expectation, one unit, one
-minimiser."""
+"""Score matching in its exact, sliced and finite-difference forms.
+
+One expectation, one unit, one minimiser.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -230,7 +232,7 @@ def test_configs_train_an_energy_by_each_form(monkeypatch):
 
   from diffusion import configuration
   from diffusion.errors import UserError
-  from diffusion.training import model
+  from diffusion.training import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
@@ -240,10 +242,10 @@ def test_configs_train_an_energy_by_each_form(monkeypatch):
       f"{root}/configs/finite_difference/toy2d.py:{form}",
       [("network.network.width", "16"), ("data.size", "64")],
     )
-    parts = model.assemble(config)
+    parts = assembly.assemble(config)
     if params is None:
-      params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
-    loss = model.loss(parts)
+      params = jax.jit(lambda: assembly.init_network(parts, parts.network, jax.random.key(1)))()[0]
+    loss = assembly.loss(parts)
     loss_params, state = loss.init(jax.random.key(0))
     value = jax.jit(
       jax.value_and_grad(
@@ -256,4 +258,4 @@ def test_configs_train_an_energy_by_each_form(monkeypatch):
   with config.unlocked():
     config.denoiser = {"factory": "denoisers.eps"}
   with pytest.raises(UserError, match="denoisers.score"):
-    model.loss(model.assemble(config))
+    assembly.loss(assembly.assemble(config))

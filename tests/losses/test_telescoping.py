@@ -1,5 +1,7 @@
-"""Classifiers between waymarks: their optimum is the bridge's own ratio, and many bridges make a time
-score."""
+"""Classifiers between waymarks.
+
+Their optimum is the bridge's own ratio, and many bridges make a time score.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Unnormalised densities: the minimisers of noise-contrastive estimation and of the compositional
-likelihood."""
+"""Unnormalised densities.
+
+The minimisers of noise-contrastive estimation and of the compositional likelihood.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +162,7 @@ def test_both_act_on_noised_data_with_a_noise_that_is_noised_alike(x64):
 def test_the_gaussian_mean_is_found_where_the_classifier_is_flat():
   """R = 4 in 200 steps: within 0.15 by MECO with a broad noise, off by more than 0.3 by NCE at the better of
   two rates."""
-  from diffusion.claims import unnormalised
+  from experiments.meco import unnormalised
 
   error = lambda objective, rate: unnormalised.mean_errors(
     objective, 4.0, learning_rate=rate, steps=200, batch_size=128, seed=0

@@ -1,5 +1,7 @@
-"""Small targets on whole numbers: a neighbourhood, its states, their probabilities and the concrete score of
-these."""
+"""Small targets on whole numbers.
+
+A neighbourhood, its states, their probabilities and the concrete score of these.
+"""
 
 import itertools
 from typing import NamedTuple

@@ -1,5 +1,7 @@
-"""Gibbs sampling from a concrete score: full conditionals and the stationary law of a sweep, exactly; and
-chains along falling noise."""
+"""Gibbs sampling from a concrete score.
+
+Full conditionals and the stationary law of a sweep, exactly; and chains along falling noise.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""What each kernel leaves invariant: by its own linear map on a Gaussian, by its moments on a mixture, and
-its order against the others."""
+"""What each kernel leaves invariant.
+
+By its own linear map on a Gaussian, by its moments on a mixture, and its order against the others.
+"""
 
 import functools
 

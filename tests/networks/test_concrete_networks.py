@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import networks
-from diffusion.networks.concrete import ratio_less_one
+from diffusion.networks.concrete_score import ratio_less_one
 
 
 def test_ratios_keep_to_their_bounds_and_are_posterior_means_of_bits(x64):

@@ -70,7 +70,9 @@ def test_the_diagonal_derivative_is_that_of_the_whole_map():
     whole = jax.vmap(lambda x, t: jax.jacfwd(lambda x: net.apply(params, x[None], t[None])[0])(x))(x, t)
     context = net.apply(params, x, t, method="context")
     held = jax.vmap(
-      lambda c, x: jax.jacfwd(lambda x: net.apply(params, x[None], t[:1], {"context": c[None]}, method="head")[0])(x)
+      lambda c, x: jax.jacfwd(
+        lambda x: net.apply(params, x[None], t[:1], {"context": c[None]}, method="head")[0]
+      )(x)
     )(context, x)
     return slope, jnp.diagonal(whole, axis1=1, axis2=2), held
 

@@ -1,5 +1,8 @@
-"""PixelCNN: an entry's context has a derivative in exactly what comes before it, row by row, pixel by pixel,
-channel by channel."""
+"""PixelCNN's order.
+
+An entry's context has a derivative in exactly what comes before it, row by row, pixel by pixel, channel by
+channel.
+"""
 
 import jax
 import numpy as np

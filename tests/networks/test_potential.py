@@ -1,5 +1,7 @@
-"""The scalar energy with waves: its score is its slope, a new one is a Gaussian, and labels and times reach
-it."""
+"""The scalar energy with waves.
+
+Its score is its slope, a new one is a Gaussian, and labels and times reach it.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -45,16 +47,16 @@ def test_the_config_of_recovery_likelihood_closes_into_a_loss_with_a_gradient(mo
   import pathlib
 
   from diffusion import configuration
-  from diffusion.training import model
+  from diffusion.training import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
   config = configuration.load(
     f"{root}/configs/drl/toy2d.py:moons", [("network.width", "16"), ("data.size", "64"), ("loss.steps", "3")]
   )
-  parts = model.assemble(config)
-  params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
-  loss = model.loss(parts)
+  parts = assembly.assemble(config)
+  params = jax.jit(lambda: assembly.init_network(parts, parts.network, jax.random.key(1)))()[0]
+  loss = assembly.loss(parts)
   loss_params, state = loss.init(jax.random.key(0))
   batch = {"x": jax.random.normal(jax.random.key(0), (64, 2))}
   value = lambda params: loss({"model": params, "loss": loss_params}, state, 0, jax.random.key(2), batch)[0]

@@ -1,5 +1,7 @@
-"""The module with a score and a Hessian: its forms, its scale, and that every parameter learns from the
-start."""
+"""The module with a score and a Hessian.
+
+Its forms, its scale, and that every parameter learns from the start.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -93,7 +95,7 @@ def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch)
 
   from diffusion import configuration
   from diffusion.errors import UserError
-  from diffusion.training import model
+  from diffusion.training import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
@@ -104,9 +106,9 @@ def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch)
     ("data.held_out_size", "8"),
   ]
   config = configuration.load(f"{root}/configs/high_order/toy2d.py:{form}", sizes)
-  parts = model.assemble(config)
-  params = jax.jit(lambda: model.init_network(parts, jax.random.key(1)))()[0]
-  loss = model.loss(parts)
+  parts = assembly.assemble(config)
+  params = jax.jit(lambda: assembly.init_network(parts, parts.network, jax.random.key(1)))()[0]
+  loss = assembly.loss(parts)
   loss_params, state = loss.init(jax.random.key(0))
   batch = {"x": jax.random.normal(jax.random.key(0), (64, 2))}
   value = lambda params: loss({"model": params, "loss": loss_params}, state, 0, jax.random.key(2), batch)
@@ -117,4 +119,4 @@ def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch)
   with config.unlocked():
     config.denoiser = {"factory": "denoisers.eps"}
   with pytest.raises(UserError, match="whose method score gives the score: set factory='denoisers.score'"):
-    model.loss(model.assemble(config))
+    assembly.loss(assembly.assemble(config))

@@ -1,5 +1,7 @@
-"""Discrete processes: ratios are those of a normalised kernel, draws follow it, and its ends are the data and
-noise."""
+"""Discrete processes.
+
+Ratios are those of a normalised kernel, draws follow it, and its ends are the data and noise.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Every process: derivatives, clock, SDE coefficients and prior against closed forms and against each
-other."""
+"""Every process.
+
+Derivatives, clock, SDE coefficients and prior against closed forms and against each other.
+"""
 
 import jax
 import jax.numpy as jnp

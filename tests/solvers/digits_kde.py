@@ -1,5 +1,7 @@
-"""The 8x8 digits as a kernel density with its exact denoiser: a "network" in 64 dimensions that costs two
-matrix products."""
+"""The 8x8 digits as a kernel density with its exact denoiser.
+
+A "network" in 64 dimensions that costs two matrix products.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""What the solver tests share: tables brought to one shape, and the exact moments of a table on Gaussian
-data."""
+"""What the solver tests share.
+
+Tables brought to one shape, and the exact moments of a table on Gaussian data.
+"""
 
 import dataclasses
 

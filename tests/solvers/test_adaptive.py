@@ -1,5 +1,7 @@
-"""Steps sized by their error: the error follows the tolerance, the cost the order, and every sample is
-alone."""
+"""Steps sized by their error.
+
+The error follows the tolerance, the cost the order, and every sample is alone.
+"""
 
 import jax
 import jax.numpy as jnp

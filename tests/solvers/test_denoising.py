@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import oracles, processes, solvers
-from diffusion.training import model
+from diffusion.training import assembly
 
 
 def point(process):
@@ -25,7 +25,9 @@ def test_samples_of_a_point_are_the_point(name, process):
   keys = jax.random.split(jax.random.key(0), 64)
   start = process.sample_prior(jax.random.key(1), (64, 2))
   left, removed = [
-    solvers.sample(point(process), model.solver({**section, "denoise": denoise}, process), start, keys=keys)
+    solvers.sample(
+      point(process), assembly.solver({**section, "denoise": denoise}, process), start, keys=keys
+    )
     for denoise in (False, True)
   ]
   # Without it the noise of the last level, sigma_min = 0.01, stays on most samplers; with it only rounding

@@ -1,5 +1,7 @@
-"""Fitting a sampler: coordinates that hold every table, laws that hold whatever they are, and errors on
-noises never seen."""
+"""Fitting a sampler.
+
+Coordinates that hold every table, laws that hold whatever they are, and errors on noises never seen.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Searches over times and over whole schedules: better than what they start from on noise they have not seen,
-in one program."""
+"""Searches over times and over whole schedules.
+
+Better than what they start from on noise they have not seen, in one program.
+"""
 
 import jax
 import jax.numpy as jnp

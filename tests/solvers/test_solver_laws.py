@@ -1,5 +1,7 @@
-"""What every solver promises about accuracy: its order, the cases it solves exactly, the law of its
-samples."""
+"""What every solver promises about accuracy.
+
+Its order, the cases it solves exactly, the law of its samples.
+"""
 
 import jax
 import jax.numpy as jnp

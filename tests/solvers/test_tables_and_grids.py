@@ -1,5 +1,7 @@
-"""Building tables and grids: what is raised, what is printed, and coefficients as a differentiable function
-of the nodes."""
+"""Building tables and grids.
+
+What is raised, what is printed, and coefficients as a differentiable function of the nodes.
+"""
 
 import itertools
 

@@ -1,5 +1,7 @@
-"""A process with its ends swapped is the same process: every solver from noise to data becomes one from data
-to noise."""
+"""A process with its ends swapped is the same process.
+
+Every solver from noise to data becomes one from data to noise.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -446,7 +446,8 @@ def test_images_are_found_from_the_magnitudes_of_their_spectrum(name):
   right = (found == truth) & (distance.min(axis=1) < 0.5)
   left = np.sum((magnitudes(x) - np.asarray(seen)) ** 2, axis=(1, 2, 3)).reshape(groups, runs)
   best = right.reshape(groups, runs)[np.arange(groups), left.argmin(axis=1)]
-  said = f"right: {best.sum()} of {groups}, single runs {[round(float(right[truth == k].mean()), 3) for k in range(3)]}, forms {np.bincount(form[right])}"
+  single = [round(float(right[truth == k].mean()), 3) for k in range(3)]
+  said = f"right: {best.sum()} of {groups}, single runs {single}, forms {np.bincount(form[right])}"
   assert scipy.stats.binom.sf(best.sum() - 1, groups, 0.95) < 1e-4, said
   assert np.all(
     np.abs(np.bincount(form[right], minlength=4) / right.sum() - 0.25)

@@ -1,5 +1,7 @@
-"""Posterior covariances against the mixture oracle's own, and their main directions against a dense
-eigendecomposition."""
+"""Posterior covariances against the mixture oracle's own.
+
+And their main directions against a dense eigendecomposition.
+"""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,7 @@
-"""Restoring, editing and classifying inside a user's own jit, and over devices by shard_map: what comes out
-is what comes out outside."""
+"""Restoring, editing and classifying inside a user's own jit, and over devices by shard_map.
+
+What comes out is what comes out outside.
+"""
 
 import functools
 

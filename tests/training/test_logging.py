@@ -4,7 +4,7 @@ import json
 import struct
 import time
 
-from diffusion.training import logging
+from diffusion.training import logging, sinks
 
 
 def record(step):
@@ -23,7 +23,7 @@ def test_resumed_log_equals_an_uninterrupted_one(tmp_path):
   for name, parts in (("whole", [(0, 8)]), ("resumed", [(0, 6), (4, 8)])):
     (tmp_path / name).mkdir()
     for start, stop in parts:
-      log = logging.RunLog(str(tmp_path / name), start, 8, quiet=True)
+      log = logging.RunLog(str(tmp_path / name), start, 8, sinks.build(None), quiet=True)
       for step in range(start + 1, stop + 1):
         log.write(record(step))
       log.close()
@@ -43,7 +43,7 @@ def events(file):
 
 
 def test_tensorboard_has_every_number_at_once_though_the_clock_is_set_back(tmp_path, monkeypatch):
-  log = logging.RunLog(str(tmp_path), 3, 40, quiet=True)
+  log = logging.RunLog(str(tmp_path), 3, 40, sinks.build(None), quiet=True)
   true = time.time
   for step in range(4, 34):
     monkeypatch.setattr(time, "time", lambda step=step: true() + (-1) ** step * 4e8)  # by a dozen years

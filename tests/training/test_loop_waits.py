@@ -1,5 +1,7 @@
-"""What the loop waits for: the device at log lines and checkpoints alone, the data hardly, and a trace by one
-flag."""
+"""What the loop waits for.
+
+The device at log lines and checkpoints alone, the data hardly, and a trace by one flag.
+"""
 
 import pathlib
 import sys

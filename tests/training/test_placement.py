@@ -13,7 +13,7 @@ import pytest
 
 from diffusion import denoisers, losses, networks, processes, solvers
 from diffusion.errors import UserError
-from diffusion.training import optimizer, sharding, state as states, step as steps
+from diffusion.training import optimizer, players, sharding, state as states, step as steps
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -55,9 +55,8 @@ def program(name, layout, accumulate=1, adam=True, model=1):
   shapes = jax.eval_shape(initial)
   places = sharding.state_sharding(mesh, shapes, layout)
   step = steps.make_step(
-    loss,
-    transform,
-    optimizer.learning_rate(section, BATCH, 100),
+    players.one(loss, transform, optimizer.learning_rate(section, BATCH, 100)),
+    {},
     AVERAGES,
     mesh=mesh,
     state_sharding=places,

@@ -1,5 +1,7 @@
-"""A run that is killed, stopped and started again ends as one that was left alone: the same bits, the same
-log."""
+"""A run that is killed, stopped and started again ends as one that was left alone.
+
+The same bits, the same log.
+"""
 
 import json
 import os

@@ -10,7 +10,7 @@ import tiny
 
 from diffusion import data
 from diffusion.errors import UserError
-from diffusion.training import model, optimizer, sharding, state as states, step as steps
+from diffusion.training import assembly, optimizer, players, sharding, state as states, step as steps
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -21,8 +21,8 @@ SGD = dict(learning_rate=0.1, schedule="constant", scale=dict(factory="optax.ide
 @functools.cache
 def initial(variant):
   config = tiny.get_config(variant)
-  parts = model.assemble(config)
-  return parts, jax.device_get(jax.jit(functools.partial(model.init_state, parts))())
+  parts = assembly.assemble(config)
+  return parts, jax.device_get(jax.jit(functools.partial(assembly.init_state, parts))())
 
 
 @functools.cache
@@ -33,19 +33,18 @@ def program(devices, accumulate, variant):
   config = parts.config.copy_and_resolve_references()
   config.optimizer = SGD
   parts = parts._replace(config=config)
-  shapes = model.shape_state(parts)
+  shapes = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes)
   step = steps.make_step(
-    model.loss(parts),
-    optimizer.direction(SGD),
-    optimizer.learning_rate(SGD, 32, 200),
+    assembly.players_of(parts),
+    parts.roles,
     AVERAGES,
     mesh=mesh,
     state_sharding=places,
     seed=1,
     accumulate=accumulate,
   )
-  compiled = step.lower(shapes, model.example_batch(parts, 32)).compile(
+  compiled = step.lower(shapes, assembly.example_batch(parts, 32)).compile(
     compiler_options={"xla_backend_optimization_level": 0}
   )
   return compiled, places, mesh
@@ -55,7 +54,12 @@ def run(number=1, *, devices=1, accumulate=1, variant="plain"):
   """(parameters before and after each step, losses, last state)."""
   parts, start = initial(variant)
   step, places, mesh = program(devices, accumulate, variant)
-  state = jax.device_put(start.replace(opt_state=optimizer.direction(SGD).init(start.params)), places)
+  state = jax.device_put(
+    start.replace(
+      opt_state={"model": optimizer.direction(SGD).init(assembly.model_player(parts).own(start.params))}
+    ),
+    places,
+  )
   stream = data.stream(parts.dataset, 32, 1, num_threads=0)
   seen, values = [jax.device_get(state.params)], []
   for _ in range(number):
@@ -81,9 +85,8 @@ def simple(section, devices=1):
   )
   places = sharding.state_sharding(mesh, state)
   step = steps.make_step(
-    pull,
-    transform,
-    optimizer.learning_rate(section, 32, 200),
+    players.one(pull, transform, optimizer.learning_rate(section, 32, 200)),
+    {},
     AVERAGES,
     mesh=mesh,
     state_sharding=places,
@@ -136,7 +139,7 @@ def test_accumulation_keeps_the_draw_and_the_gradient(devices, accumulate):
 
 def test_parts_of_a_batch_have_dropout_masks_of_their_own():
   """The same examples in both halves of a batch, the same noise forced: only the masks can differ."""
-  closed = model.loss(initial("everything")[0])
+  closed = assembly.loss(initial("everything")[0])
   batch = {"x": jnp.ones((4, 2)), "cond": {"label": jnp.zeros(4, jnp.int32)}, "index": jnp.arange(4)}
   t = jnp.ones(4)
   state = closed.objective.init(jax.random.key(0))[1]

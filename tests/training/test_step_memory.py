@@ -1,5 +1,7 @@
-"""What the compiled training step needs beside the state: less with recomputation, less in parts; and the
-state has no second copy."""
+"""What the compiled training step needs beside the state.
+
+Less with recomputation, less in parts; and the state has no second copy.
+"""
 
 import functools
 
@@ -9,7 +11,7 @@ import ml_collections
 import pytest
 
 from diffusion import denoisers, losses, networks, processes
-from diffusion.training import optimizer, sharding, state as states, step as steps
+from diffusion.training import optimizer, players, sharding, state as states, step as steps
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -39,9 +41,8 @@ def memory(network, accumulate=1):
 
   shapes = jax.eval_shape(initial)
   step = steps.make_step(
-    loss,
-    transform,
-    optimizer.learning_rate(SECTION, BATCH, 100),
+    players.one(loss, transform, optimizer.learning_rate(SECTION, BATCH, 100)),
+    {},
     {"500": 500.0},
     mesh=mesh,
     state_sharding=sharding.state_sharding(mesh, shapes),

@@ -1,0 +1,239 @@
+"""The roles of a run beside its model: another run's model, a copy, an average, a network of its own, an oracle.
+
+    config.roles = dict(
+      teacher=dict(run="runs/digits", ema=None, guidance=[dict(factory="guidance.classifier_free", weight=1.0)]),
+      fake=dict(copy_of="teacher"),                     # starts as the teacher, without its guidance
+      target=dict(average_of="model", decay=0.999),     # or half_life_images=...
+      critic=dict(network=dict(...), denoiser=dict(...)),
+      truth=dict(factory="oracles.gaussian", mean=(0.0,), covariance=(1.0,)),   # any denoiser of the run's process
+    )
+
+The first start writes into `saved` what a run's model is, and keeps its weights in the train state: from then on its
+folder is not needed.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import configuration, guidance
+from diffusion.errors import UserError
+from diffusion.factories import plain
+from diffusion.training import checkpoints, ema, warm_start, workdir as workdirs
+
+KINDS = {
+  "run": ("run", "ema", "guidance", "saved"),
+  "copy_of": ("copy_of",),
+  "average_of": ("average_of", "decay", "half_life_images"),
+  "network": ("network", "denoiser"),
+}
+"""What decides a role's kind, and the keys that it has."""
+
+
+class Role(NamedTuple):
+  """One role of a run, without parameters.
+
+  Attributes:
+    name: of the role.
+    kind: a key of `KINDS`, or 'factory' for a denoiser as it is.
+    source: the role that it copies or follows; the folder of a run.
+    network, parameterization, process: what its denoiser is made of; those of its source for a copy or an average.
+    guidance: what goes around it, a function from denoiser to denoiser.
+    share: step, images an update -> the share of the new parameters in an average.
+    denoiser: of a factory.
+    saved: what is known of another run: step, ema, shape, num_classes and its sections.
+  """
+
+  name: str
+  kind: str
+  source: str | None = None
+  network: Any = None
+  parameterization: Any = None
+  process: Any = None
+  guidance: Callable[[Any], Any] = guidance.chain()
+  share: Callable[..., jax.Array] | None = None
+  denoiser: Any = None
+  saved: Any = None
+
+
+def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> Any:
+  """The config with config.roles.NAME.saved for every other run: from the run in `workdir` if it has a checkpoint, else
+  from the folder that the role names.
+
+  A config without such a role is returned as it is; the one given is never changed. Raises UserError for a role that is
+  no role, a folder without a run, and a run without a checkpoint or a denoiser.
+  """
+  runs = [
+    name
+    for name, section in (config.get("roles") or {}).items()
+    if name != "model" and kind_of(name, section) == "run"
+  ]
+  if not runs:
+    return config
+  kept = {}
+  if checkpoints.steps(workdirs.checkpoints(workdir)):
+    kept = workdirs.read(workdir).get("roles") or {}
+  config = config.copy_and_resolve_references()
+  for name in runs:
+    section = config.roles[name]
+    saved = (kept.get(name) or {}).get("saved") or _found(name, section, say)
+    with config.unlocked():
+      section.saved = saved
+  return config
+
+
+def kind_of(name: str, section: Any) -> str:
+  """The kind of a role's section. Raises UserError for none, two, or an unknown key."""
+  where = f"config.roles.{name}"
+  if not isinstance(plain(section), Mapping):
+    raise UserError(f"{where} is a section such as dict(run=FOLDER); it is {section!r}")
+  kinds = [kind for kind in (*KINDS, "factory") if kind in section]
+  if len(kinds) != 1:
+    raise UserError(
+      f"{where} has {', '.join(kinds) or 'none'} of run, copy_of, average_of, network and factory: give exactly one, such as "
+      "dict(run=FOLDER), dict(copy_of='model') or dict(average_of='model', decay=0.999)"
+    )
+  if kinds[0] != "factory":
+    configuration.check_keys(section, KINDS[kinds[0]], where)
+  return kinds[0]
+
+
+def _found(name, section, say):
+  """What another run's model is, read from its folder."""
+  where, folder = f"config.roles.{name}.run={section.run}", section.run
+  if not isinstance(folder, str) or not folder:
+    raise UserError(
+      f"config.roles.{name}.run is the folder of a finished run, such as 'runs/digits'; it is {folder!r}"
+    )
+  if not os.path.exists(os.path.join(folder, "config.json")):
+    raise UserError(f"{where}: there is no run; train it first, or name the folder of one")
+  config = workdirs.read(folder)
+  chosen = checkpoints.choose(workdirs.checkpoints(folder), say=say)
+  if chosen is None:
+    raise UserError(f"{where}: that run has no checkpoint yet; train it first")
+  if not config.get("denoiser"):
+    raise UserError(
+      f"{where}: that run's network is no denoiser; name the folder of one with a section 'denoiser'"
+    )
+  averages = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
+  average = (averages or ["none"])[0] if section.get("ema") is None else str(section.ema)
+  if average not in (*averages, "none"):
+    raise UserError(
+      f"config.roles.{name}.ema={average}: that run has no such average; it has {', '.join(averages) or 'none'}, and "
+      "'none' for the raw weights"
+    )
+  dataset = configuration.build(config.data, where=f"{where}, config.data")
+  return dict(
+    step=checkpoints.read_meta(chosen)["step"],
+    ema=average,
+    shape=tuple(dataset.shape),
+    num_classes=dataset.num_classes,
+    **{part: plain(config[part]) for part in ("process", "network", "denoiser", "loss")},
+  )
+
+
+def build(config: Any, model: Role) -> dict[str, Role]:
+  """{name: role} of config.roles, the model among them. Raises UserError for a role that does not fit."""
+  found, waiting = {"model": model}, dict(config.get("roles") or {})
+  waiting.pop("model", None)
+  for name in waiting:
+    if not name.isidentifier() or name == "loss":
+      raise UserError(f"config.roles.{name}: a role has a name such as 'teacher', and not 'loss'")
+  while waiting:
+    ready = [name for name, section in waiting.items() if _source(name, section) in (None, *found)]
+    if not ready:
+      name, section = next(iter(waiting.items()))
+      raise UserError(
+        f"config.roles.{name} is of the role '{_source(name, section)}', which there is not; there are {', '.join(found)}"
+      )
+    for name in ready:
+      found[name] = _role(name, waiting.pop(name), found)
+  return found
+
+
+def _source(name, section):
+  kind = kind_of(name, section)
+  return section[kind] if kind in ("copy_of", "average_of") else None
+
+
+def _role(name, section, found):
+  kind, where = kind_of(name, section), f"config.roles.{name}"
+  model = found["model"]
+  made = lambda part, there, at: (
+    configuration.build(there[part], where=f"{at}.{part}") if there.get(part) else None
+  )
+  if kind == "factory":
+    return Role(
+      name, kind, denoiser=configuration.build(section, model.process, where=where), process=model.process
+    )
+  if kind == "run":
+    if "saved" not in section:
+      raise UserError(
+        f"{where} has no 'saved', which says what that run is: a run gets it from `training.roles.resolve`, as train.py does"
+      )
+    there, at = section.saved, f"{where}.saved"
+    around = [
+      configuration.build(one, where=f"{where}.guidance[{i}]")
+      for i, one in enumerate(section.get("guidance") or ())
+    ]
+    parts = (made(part, there, at) for part in ("network", "denoiser", "process"))
+    return Role(name, kind, section.run, *parts, guidance.chain(*around), saved=there)
+  if kind == "network":
+    return Role(
+      name, kind, None, made("network", section, where), made("denoiser", section, where), model.process
+    )
+  source = found[section[kind]]
+  if source.kind == "factory":
+    raise UserError(
+      f"{where}: the role '{source.name}' has no parameters to copy or to average; use it as it is"
+    )
+  role = source._replace(
+    name=name, kind=kind, source=source.name, guidance=guidance.chain(), share=None, saved=None
+  )
+  return role._replace(share=_share(where, section)) if kind == "average_of" else role
+
+
+def _share(where, section):
+  """(step, images an update) -> the share of the new parameters in an average."""
+  decay, half_life = section.get("decay"), section.get("half_life_images")
+  if (decay is None) == (half_life is None):
+    raise UserError(f"{where} has its own decay (0.999, say) or half_life_images, one of the two")
+  if decay is not None:
+    if not 0 <= decay < 1:
+      raise UserError(f"{where}.decay={decay}: it is at least 0 and below 1")
+    return lambda step, images: jnp.asarray(1.0 - decay, jnp.float32)
+  (length,) = ema.half_lives(half_life).values()
+  return lambda step, images: ema.rate(length, step, images)
+
+
+def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = print) -> Any:
+  """The state with other runs' weights in place, and copies and averages started at what they are of."""
+  params, emas, loss_state = dict(state.params), dict(state.emas), dict(state.loss_state)
+  fixed, collections = dict(loss_state["fixed"]), dict(loss_state["collections"])
+  place = lambda name: next(part for part in (params, emas, fixed) if name in part)
+  for name, role in roles.items():
+    if role.kind == "run":
+      where = f"config.roles.{name}.run={role.source}"
+      chosen = checkpoints.choose(workdirs.checkpoints(role.source), role.saved.step, say=say)
+      weights, theirs = warm_start.read(chosen, role.saved.ema)
+      what = "parameters" if role.saved.ema == "none" else f"average of half-life {role.saved.ema} images"
+      say(f"{name} from {chosen}, {what}")
+      place(name)[name] = warm_start.fit(weights, place(name)[name], where)
+      if name in collections:
+        collections[name] = warm_start.fit(theirs, collections[name], where)
+    elif role.kind in ("copy_of", "average_of"):
+      place(name)[name] = jax.tree.map(jnp.copy, place(role.source)[role.source])
+      if name in collections:
+        collections[name] = jax.tree.map(jnp.copy, collections[role.source])
+  return state.replace(
+    params=params, emas=emas, loss_state={**loss_state, "fixed": fixed, "collections": collections}
+  )
+
+
+def same_times(first: Any, second: Any) -> bool:
+  """Whether two grids are the same, to the precision of a run."""
+  return len(first) == len(second) and bool(np.allclose(first, second, rtol=1e-5, atol=1e-6))

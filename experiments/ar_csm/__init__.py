@@ -1,0 +1,1 @@
+"""Autoregressive conditional score models (arXiv:2010.12810)."""

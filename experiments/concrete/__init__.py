@@ -1,0 +1,1 @@
+"""Concrete score matching (arXiv:2211.00802)."""

@@ -1,0 +1,1 @@
+"""Dual diffusion implicit bridges (arXiv:2203.08382)."""

@@ -1,0 +1,1 @@
+"""Distillation of guided diffusion models (arXiv:2210.03142)."""

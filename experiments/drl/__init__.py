@@ -1,0 +1,1 @@
+"""Diffusion recovery likelihood (arXiv:2012.08125)."""

@@ -1,0 +1,1 @@
+"""Score matching by finite differences (arXiv:2007.03317)."""

@@ -1,0 +1,1 @@
+"""Scores of second order (arXiv:2111.04726)."""

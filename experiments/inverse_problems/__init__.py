@@ -1,0 +1,1 @@
+"""Posterior sampling of inverse problems, beside exact posteriors."""

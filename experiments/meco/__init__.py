@@ -1,0 +1,1 @@
+"""Compositional optimisation of unnormalised models (arXiv:2306.07485)."""

@@ -1,0 +1,1 @@
+"""Editing from a noisy guide (arXiv:2108.01073)."""

@@ -20,12 +20,16 @@ PROCESS = processes.vp_cosine()
 GAUSSIAN = ("x0", "eps", "score", "v", "velocity")
 CALLS: list[int] = []
 """Batch sizes that networks were called with, since it was cleared."""
+NULLS: list[bool] = []
+"""Of the same calls, where classes were given, whether all of them were the null one."""
 
 
 def network(params, x, t, cond):
   """x0 of a small network with a condition, whose calls are counted."""
   CALLS.append(x.shape[0])
   label = 0.0 * t if cond is None or "label" not in cond else cond["label"].astype(x.dtype)
+  if not isinstance(label, jax.core.Tracer):
+    NULLS.append(bool(np.all(np.asarray(label) == -1)))
   return params["gain"][None] * x + (params["shift"] * (1.0 + label))[:, None] * jnp.cos(t)[:, None]
 
 
@@ -311,6 +315,16 @@ def test_the_cost_is_the_calls_of_its_networks(name):
     weighed = {**cond, "guidance": 0.0 * t} if name == "by_condition, learned" else cond
     denoiser.inner(x, t, weighed)
     assert denoiser.cost % denoiser.inner.cost == 0 and (not expected or len(CALLS) == denoiser.inner.cost)
+
+
+@ALL
+def test_it_says_which_conditions_it_needs_and_takes(name):
+  denoiser, views, (x, t, cond) = made(name)
+  NULLS.clear()
+  denoiser(x, t, cond, views=views)
+  if NULLS:  # of the networks that take a class here
+    assert denoiser.needs_unconditional == any(NULLS)
+  assert denoiser.own_conditions == (("guidance",) if name == "by_condition" else ())
 
 
 @ALL

@@ -75,7 +75,7 @@ def between_halves(process):
 
   def draw(key, batch, t, state):
     found = inner.draw(key, batch, t, state)
-    return found.replace(eps=batch["x1"], x_t=process.perturb(batch["x"], batch["x1"], t).astype(jnp.float32))
+    return found.replace(noise=batch["x1"])
 
   return inner.replace(draw=draw)
 
@@ -257,7 +257,7 @@ def test_whole_numbers_are_trained_and_evaluated_without_a_sampler(tmp_path):
   found = evaluation.evaluate_run(str(tmp_path / "run"), quiet=True)
   assert np.isfinite(found["held_out_loss"]) and found["left_out"] == {}
   status, said, err = sample(tmp_path / "run")
-  assert status == 2 and said == "" and "is no denoiser" in err and err.count("\n") == 1
+  assert status == 2 and said == "" and "no posterior mean" in err and err.count("\n") == 1
 
 
 def test_super_resolution_is_told_the_right_small_image(tmp_path):
@@ -313,7 +313,7 @@ MISTAKES = {
   "guidance without dropout": (
     dict(sampler__guidance=0.5, loss__condition_dropout=0.0),
     3,
-    "condition_dropout 0.*config.loss.condition_dropout=0.1",
+    "no condition dropout.*config.loss.condition_dropout=0.1",
   ),
   "guidance in words": (dict(sampler__guidance="much"), 3, "guidance is a number"),
   "interval as a number": (dict(sampler__guidance=0.5, sampler__interval=0.5), 3, "two noise levels"),

@@ -42,6 +42,16 @@ class Autoguidance(Wrapper):
     """Whether one of them says nothing of x0 where alpha = 0."""
     return self.inner.needs_signal or self.worse.needs_signal
 
+  @property
+  def needs_unconditional(self) -> bool:
+    """Whether one of them asks its network without a condition."""
+    return self.inner.needs_unconditional or self.worse.needs_unconditional
+
+  @property
+  def own_conditions(self) -> tuple[str, ...]:
+    """Conditions that one of them takes itself."""
+    return tuple(dict.fromkeys((*self.inner.own_conditions, *self.worse.own_conditions)))
+
   def with_params(self, params: Any, collections: Any = None) -> Self:
     """The same with other parameters of both."""
     collections = collections or {}

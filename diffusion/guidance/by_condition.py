@@ -19,8 +19,15 @@ class ByCondition(Wrapper):
   low: Any
   high: Any
 
-  needs_unconditional = True
-  own_conditions = ("guidance",)
+  @property
+  def needs_unconditional(self) -> bool:
+    """Yes: it moves away from no condition at all."""
+    return True
+
+  @property
+  def own_conditions(self) -> tuple[str, ...]:
+    """'guidance', the weight, and those of the inner denoiser."""
+    return tuple(dict.fromkeys(("guidance", *self.inner.own_conditions)))
 
   @property
   def cost(self) -> int:

@@ -28,7 +28,10 @@ class ClassifierFree(Wrapper):
   high: Any
   negative: Any = None
 
-  needs_unconditional = True
+  @property
+  def needs_unconditional(self) -> bool:
+    """Whether it moves away from no condition at all, or the inner denoiser asks without one."""
+    return self.negative is None or self.inner.needs_unconditional
 
   @property
   def cost(self) -> int:

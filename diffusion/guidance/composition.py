@@ -21,7 +21,10 @@ class Conjunction(Wrapper):
   conditions: tuple
   weights: tuple
 
-  needs_unconditional = True
+  @property
+  def needs_unconditional(self) -> bool:
+    """Yes: every condition is compared with none."""
+    return True
 
   @property
   def cost(self) -> int:

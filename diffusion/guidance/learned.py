@@ -17,6 +17,11 @@ class Learned(Wrapper):
   inner: Any
   weight: Any
 
+  @property
+  def own_conditions(self) -> tuple[str, ...]:
+    """Those of the inner denoiser but for 'guidance', which it gives."""
+    return tuple(name for name in self.inner.own_conditions if name != "guidance")
+
   def __call__(
     self,
     x: Any,

@@ -71,17 +71,17 @@ def with_directions(process: Any, who: str, kind: str, num: int) -> Callable[...
   return draw
 
 
-def noise_level(process: Any, draw: Placed) -> jax.Array:
+def noise_level(process: Any, placed: Placed) -> jax.Array:
   """sigma(t) [B] in the dtype of x_t, and one for clean data: the unit in which a direction is measured."""
   if process is None:
-    return jnp.ones(draw.x_t.shape[0], draw.x_t.dtype)
-  return process.marginal(draw.t).sigma.astype(draw.x_t.dtype)
+    return jnp.ones(placed.x_t.shape[0], placed.x_t.dtype)
+  return process.marginal(placed.t).sigma.astype(placed.x_t.dtype)
 
 
-def constant(process: Any, draw: Placed) -> float:
+def constant(process: Any, placed: Placed) -> float:
   """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for
   clean data."""
-  return 0.0 if process is None else float(np.prod(draw.x_t.shape[1:]))
+  return 0.0 if process is None else float(np.prod(placed.x_t.shape[1:]))
 
 
 def predicted_noise(

@@ -99,9 +99,9 @@ def stage_one_error(first: Any, guided: Any, process: Any, batch: Any, key: jax.
   draw = objective.draw(
     key, batch, losses.uniform_times(process.t_min, process.t_max).sample(time_key, len(batch["x"])), {}
   )
-  error = jax.jit(
-    lambda first, guided, draw: first(draw.x_t, draw.t, draw.cond).x0 - guided(draw.x_t, draw.t, draw.cond).x0
-  )(first, guided, draw)
+  placed = objective.place({}, draw)
+  at = (placed.x_t, placed.t, placed.cond)
+  error = jax.jit(lambda first, guided, at: first(*at).x0 - guided(*at).x0)(first, guided, at)
   return float(jnp.mean(jnp.square(error)) / jnp.mean(jnp.var(batch["x"], axis=0)))
 
 

@@ -32,7 +32,7 @@ def test_ratios_are_those_of_the_kernels_as_written():
     kernel(CASES["uniform_resample"], size, t), np.where(np.eye(size), stay, t / size), rtol=1e-5
   )
   for name, turns in (("gaussian_line", range(1)), ("gaussian_circle", range(-6, 7))):
-    sigma = float(CASES[name].sigma(jnp.float32(t)))
+    sigma = float(CASES[name].clock(t).sigma)
     distance = np.arange(size)[None, :] - np.arange(size)[:, None]
     weight = sum(np.exp(-0.5 * ((distance + turn * size) / sigma) ** 2) for turn in turns)
     np.testing.assert_allclose(kernel(CASES[name], size, t), weight / weight.sum(1, keepdims=True), rtol=1e-5)
@@ -46,7 +46,7 @@ def test_draws_follow_the_kernel_and_rows_their_keys(name):
   process, n, t = CASES[name], 30_000, 0.35
   x0 = jnp.tile(jnp.array([[2, 1]], jnp.int32), (n, 1))
   keys = jax.random.split(jax.random.key(0), n)
-  corrupt = jax.jit(process.corrupt)
+  corrupt = jax.jit(lambda keys, x0, t: process.corrupt(x0, process.noise(keys, x0), t))
   x = np.asarray(corrupt(keys, x0, jnp.full(n, t)))
   expected = n * np.outer(kernel(process, 4, t)[2], kernel(process, 3, t)[1]).reshape(-1)
   counts = np.bincount(x[:, 0] * 3 + x[:, 1], minlength=12)

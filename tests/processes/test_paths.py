@@ -36,16 +36,16 @@ def test_a_path_starts_at_its_first_end_and_arrives_at_its_second():
   x0, x1, eps = (jnp.full((2, 3), value) for value in (2.0, 5.0, 0.1))
   for name in ("spherical_data", "trigonometric", "linear", "bridge"):
     for t, end in ((0.0, x0), (1.0, x1)):
-      np.testing.assert_allclose(PATHS[name].between(x0, x1, eps, jnp.full(2, t)), end, atol=1e-5)
-  np.testing.assert_allclose(PATHS["spherical"].between(None, x1, eps, jnp.zeros(2)), eps)
-  np.testing.assert_allclose(PATHS["linear_to_normal"].between(x0, None, eps, jnp.ones(2)), eps)
+      np.testing.assert_allclose(PATHS[name].corrupt(x0, eps, jnp.full(2, t), x1), end, atol=1e-5)
+  np.testing.assert_allclose(PATHS["spherical"].corrupt(None, eps, jnp.zeros(2), x1), eps)
+  np.testing.assert_allclose(PATHS["linear_to_normal"].corrupt(x0, eps, jnp.ones(2)), eps)
 
 
 def test_a_process_and_its_path_are_the_same():
   process = processes.subvp()
   x0, eps, t = jnp.ones((3, 2)), jnp.full((3, 2), 0.5), jnp.array([0.1, 0.5, 1.0])
   np.testing.assert_allclose(
-    processes.from_process(process).between(x0, None, eps, t), process.corrupt(x0, eps, t), rtol=1e-6
+    processes.from_process(process).corrupt(x0, eps, t), process.corrupt(x0, eps, t), rtol=1e-6
   )
 
 

@@ -83,7 +83,7 @@ def annealed_log_prob(
 ) -> jax.Array:
   """log p_t(x) of single states, in nats: [B], by following the noise from where nothing is left of the data.
 
-  Under uniform resampling with probability b = clock(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v
+  Under uniform resampling with probability b = 1 - alpha(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v
   != x_d} c(x)_{d -> v}: the concrete score is all that the slope of the log-probability needs, and at b = 1
   all states are equally likely. Of a true concrete score this is exact up to the quadrature; a model's need
   not sum to one over the states.
@@ -109,7 +109,7 @@ def annealed_log_prob(
       "take "
       "neighbourhoods.grid(sizes, range(1, K)) with wrap, K values a coordinate"
     )
-  end = float(process.clock(np.asarray(float(process.t_max))))
+  end = float(process.clock(float(process.t_max)).noised)
   if abs(end - 1.0) > 1e-6:
     raise ValueError(
       f"annealed_log_prob starts where nothing is left of the data, but at t_max={process.t_max} b is {end}: "
@@ -128,9 +128,10 @@ def annealed_log_prob(
   def add(total, node):
     time, weight = node
     t = jnp.full(x.shape[:1], time)
-    b, slope = jax.jvp(process.clock, (time,), (jnp.ones_like(time),))
+    keep = process.clock(time)
+    slope = -keep.d_alpha
     c = concrete(x, t, None).astype(dtype)
-    return total - weight * slope / (1.0 - b) * jnp.sum(c * share[None], axis=1), None
+    return total - weight * slope / keep.alpha * jnp.sum(c * share[None], axis=1), None
 
   start = jnp.full(x.shape[:1], -np.sum(np.log(sizes)), dtype)
   pairs = (jnp.asarray(times, dtype), jnp.asarray(0.5 * width * w * times, dtype))

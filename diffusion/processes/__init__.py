@@ -2,9 +2,12 @@
 
 from diffusion.processes import ncsnv2, neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
+from diffusion.processes.check import check
 from diffusion.processes.comparison import difference
+from diffusion.processes.contract import Process, Rate
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
+from diffusion.processes.keeping import Keep, KeepSchedule, cosine_keep, linear_keep
 from diffusion.processes.ladders import (
   cosine_betas,
   ddpm_betas,
@@ -13,9 +16,11 @@ from diffusion.processes.ladders import (
   ncsn_ladder,
   vp_ladder,
 )
+from diffusion.processes.masked import masked
 from diffusion.processes.paths import (
   Blend,
   Path,
+  PathSchedule,
   as_path,
   from_process,
   linear,
@@ -38,6 +43,22 @@ PROCESSES = {
   "ve": ve,
   "edm": edm,
   "rectified_flow": rectified_flow,
+}
+# Paths between two ends, for the tests that hold for all of them.
+TWO_ENDED = {
+  "linear": linear,
+  "bridge": lambda: linear(bridge=0.7),
+  "linear_to_normal": lambda: linear("data", "normal"),
+  "trigonometric": trigonometric,
+  "spherical": spherical,
+  "spherical_data": lambda: spherical("data", "data"),
+  "log_variance": log_variance,
+  "path_of_vp": lambda: from_process(vp_linear()),
+}
+# Masked processes, (num_values, shape) -> process, for the tests that hold for all of them.
+MASKED = {
+  "masked": masked,
+  "masked_cosine": lambda num_values, shape: masked(num_values, shape, schedule=cosine_keep()),
 }
 # Processes of whole numbers, (sizes, shape) -> process, for the tests that hold for all of them.
 DISCRETE = {"uniform_resample": uniform_resample, "discretised_gaussian": discretised_gaussian}

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
+from diffusion.processes.contract import Rate, check_kind
+from diffusion.processes.spacing import vp_time
 from diffusion.processes.views import GAUSSIAN_VIEWS, KINDS, VIEWS, edm_views
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
@@ -113,6 +115,7 @@ class GaussianProcess:
   name: str = struct.field(pytree_node=False, default="")
 
   kind = "gaussian"
+  ends = ("data", "normal")
   views = GAUSSIAN_VIEWS
 
   def marginal(self, t: ArrayLike) -> Marginal:
@@ -181,10 +184,7 @@ class GaussianProcess:
 
     Raises ValueError for a kind that the table does not have.
     """
-    if kind not in KINDS:
-      raise ValueError(
-        f"'{self.name}' converts outputs of kind {', '.join(KINDS)}, got {kind!r}: choose a parameterisation of these"
-      )
+    check_kind(self, kind, KINDS)
     return GAUSSIAN_VIEWS
 
   def convert(
@@ -219,6 +219,15 @@ class GaussianProcess:
       found[view] = expand(of_x, x_t) * x_t + expand(of_output, x_t) * output
     return found
 
+  def rates(self, t: Any) -> dict[str, Rate]:
+    """alpha, sigma and sigma^2 with their time derivatives."""
+    m = self.marginal(t)
+    return {
+      "alpha": Rate(m.alpha, m.d_alpha),
+      "sigma": Rate(m.sigma, m.d_sigma),
+      "sigma^2": Rate(m.sigma**2, m.d_variance),
+    }
+
   def level(self, t: Any) -> Any:
     """The noise level sigma/alpha at times t, increasing in t."""
     return self.marginal(t).noise_to_signal
@@ -229,7 +238,38 @@ class GaussianProcess:
     with np.errstate(divide="ignore"):
       return self.t_of_log_snr(-2.0 * array_namespace(level).log(level))
 
-  def sample_prior(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+  def default_grid(self, n: int) -> np.ndarray:
+    """n + 1 times from t_max to t_min, at noise levels that suit few steps: see `spacing.vp_time`.
+
+    Raises ValueError for n below 1.
+
+    >>> from diffusion import processes
+    >>> processes.vp_linear(t_min=0.04).default_grid(4).round(4).tolist()          # even in the root of t
+    [1.0, 0.64, 0.36, 0.16, 0.04]
+    """
+    smallest, largest = (float(self.level(float(t))) for t in (self.t_min, self.t_max))
+    t = np.asarray(self.t_of_level(vp_time(largest, smallest, n)), np.float64).copy()
+    t[0], t[-1] = float(self.t_max), float(self.t_min)
+    return t
+
+  def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Noise to start sampling from at t_max: N(0, prior_std^2 I), float32.
+
+    Args:
+      keys: [B] typed keys, one a sample.
+      shape: of one sample.
+
+    Returns:
+      [B, *shape], row i from keys[i] alone.
+
+    >>> from diffusion import processes
+    >>> processes.edm().prior(jax.random.split(jax.random.key(0), 3), (8, 8, 1)).shape
+    (3, 8, 8, 1)
+    """
+    std = jnp.asarray(self.prior_std, jnp.float32)
+    return std * jax.vmap(lambda key: jax.random.normal(key, tuple(shape), jnp.float32))(keys)
+
+  def sample_prior(self, key, shape, dtype=jnp.float32):
     """Noise to start sampling from at t_max: N(0, prior_std^2 I) of the given shape."""
     return jax.random.normal(key, shape, dtype) * self.prior_std
 

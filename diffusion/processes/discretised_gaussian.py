@@ -3,21 +3,35 @@
 A Gaussian seen at the whole numbers, around a circle or between two ends.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import struct
 
-from diffusion.processes.base import Number
+from diffusion.processes.base import Number, array_namespace, as_times
+from diffusion.processes.contract import Rate
+from diffusion.processes.discrete import CoordinateNoise, coordinates, each_value
 from diffusion.processes.neighbourhoods import as_sizes
 from diffusion.processes.resample import check_interval
 
 
 @struct.dataclass
-class DiscretisedGaussian:
+class Width:
+  """The width of the noise at some times, in steps: each field is shaped like t.
+
+  Attributes:
+    sigma: the width.
+    d_sigma: its time derivative.
+  """
+
+  sigma: Any
+  d_sigma: Any
+
+
+@struct.dataclass
+class DiscretisedGaussian(CoordinateNoise):
   """See `discretised_gaussian`. log_low, log_range: of sigma, in steps; images: turns of the circle that are
   summed, 0 for none."""
 
@@ -30,12 +44,25 @@ class DiscretisedGaussian:
   shape: tuple[int, ...] = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="discretised_gaussian")
 
-  kind = "discrete"
-  views = ("concrete_score",)
+  def clock(self, t: Any) -> Width:
+    """The width of the noise in steps, geometric in t, and its time derivative, each shaped like t."""
+    t = as_times(t)
+    sigma = array_namespace(t).exp(self.log_low + self.log_range * t)
+    return Width(sigma, self.log_range * sigma)
 
-  def sigma(self, t: jax.Array) -> jax.Array:
-    """The width of the noise in steps, like t: geometric from its lowest at t = 0 to its highest at t = 1."""
-    return jnp.exp(self.log_low + self.log_range * t)
+  def rates(self, t: Any) -> dict[str, Rate]:
+    """sigma with its time derivative."""
+    width = self.clock(t)
+    return {"sigma": Rate(width.sigma, width.d_sigma)}
+
+  def level(self, t: Any) -> Any:
+    """The width sigma of the noise in steps, increasing in t."""
+    return self.clock(t).sigma
+
+  def t_of_level(self, level: Any) -> Any:
+    """The time at which sigma has this value."""
+    level = as_times(level)
+    return (array_namespace(level).log(level) - self.log_low) / self.log_range
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
     """Uniform numbers in [0, 1) like x0: [B, ...], row i from keys[i] alone."""
@@ -57,9 +84,7 @@ class DiscretisedGaussian:
     drawn = jnp.sum(below <= (uniform * below[:, :, -1])[:, :, None], axis=2, dtype=x0.dtype)
     return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 
-  def ratio(
-    self, x0: jax.Array, old: jax.Array, new: jax.Array, size: npt.ArrayLike, t: jax.Array
-  ) -> jax.Array:
+  def ratio(self, x0: jax.Array, old: jax.Array, new: jax.Array, size: Any, t: jax.Array) -> jax.Array:
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls
     out."""
     size = jnp.asarray(size, x0.dtype)[None, :]
@@ -68,7 +93,22 @@ class DiscretisedGaussian:
 
   def balance(self, t: jax.Array) -> jax.Array:
     """sigma^2 [B]: concrete scores of adjacent values are of order 1/sigma, as scores are."""
-    return self.sigma(t) ** 2
+    return self.clock(t).sigma ** 2
+
+  def posterior_ratios(self, probabilities: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    """p_t(x_t with the coordinate set to k) / p_t(x_t) [B, ..., K] from p(x_0 = j | x_t) [B, ..., K]; t [B].
+
+    The mean over x_0 of q(k | x_0) / q(x_t | x_0): it takes K^2 numbers a coordinate.
+    """
+    values = each_value(self, x_t)
+    sizes = jnp.asarray(np.reshape(self.sizes, self.shape), x_t.dtype)[None, ..., None]
+    t = coordinates(t, x_t)
+    to_here = self._log_weight(x_t[..., None] - values, sizes, t)  # [B, ..., j]
+    to_each = self._log_weight(
+      values[..., :, None] - values[..., None, :], sizes[..., None], t[..., None]
+    )  # [B, ..., k, j]
+    ratio = jnp.exp(to_each - to_here[..., None, :]).astype(probabilities.dtype)
+    return jnp.where(self.exists, jnp.sum(ratio * probabilities[..., None, :], axis=-1), 0.0)
 
   def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
     """Uniform states [n, ...] int32, which stand for those at t_max; sample i from (key, i) alone."""
@@ -79,15 +119,15 @@ class DiscretisedGaussian:
 
   def _log_weight(self, distance, size, t):
     """log of the sum over turns of exp(-d^2 / 2 sigma^2), in the shape of `distance`."""
-    precision = self.sigma(t) ** -2
+    precision = self.clock(t).sigma ** -2
     place = lambda turn: -0.5 * precision * jnp.square((distance + turn * size).astype(precision.dtype))
     turns = [place(turn) for turn in range(-self.images, self.images + 1)]
     return turns[0] if len(turns) == 1 else jax.scipy.special.logsumexp(jnp.stack(turns), axis=0)
 
 
 def discretised_gaussian(
-  sizes: npt.ArrayLike,
-  shape: int | Sequence[int] | None = None,
+  sizes: Any,
+  shape: tuple[int, ...] | None = None,
   *,
   sigma_min: float = 0.5,
   sigma_max: float | None = None,

@@ -3,47 +3,58 @@
 Each coordinate, on its own, is drawn anew among its values with some probability.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from flax import struct
 
-from diffusion.processes.base import Number, expand
+from diffusion.processes.base import as_times, expand
+from diffusion.processes.contract import Rate
+from diffusion.processes.discrete import CoordinateNoise, coordinates, each_value
+from diffusion.processes.keeping import Keep, KeepSchedule, linear_keep
 from diffusion.processes.neighbourhoods import as_sizes
 
 
-def resample_probability(t: Any) -> Any:
-  """The default clock: t is the probability itself."""
-  return t
-
-
 @struct.dataclass
-class UniformResample:
-  """See `uniform_resample`. A discrete process: what a denoising objective of whole numbers needs of its
-  noise.
+class UniformResample(CoordinateNoise):
+  """See `uniform_resample`. A discrete process whose probability to draw a coordinate anew is b = 1 - alpha.
 
   Attributes:
     t_min, t_max: where training and sampling stop.
-    clock: t -> probability b in [0, 1] that a coordinate is drawn anew.
+    schedule: times -> `Keep`, with its inverse.
     sizes: number of values of each coordinate, flattened; shape: of a state.
   """
 
-  t_min: Number
-  t_max: Number
-  clock: Callable[[Any], Any] = struct.field(pytree_node=False)
-  sizes: tuple[int, ...] = struct.field(pytree_node=False)
-  shape: tuple[int, ...] = struct.field(pytree_node=False)
+  t_min: Any
+  t_max: Any
+  schedule: KeepSchedule
+  sizes: tuple = struct.field(pytree_node=False)
+  shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="uniform_resample")
 
-  kind = "discrete"
-  views = ("concrete_score",)
+  def clock(self, t: Any) -> Keep:
+    """alpha = 1 - b, b and the time derivative of alpha, each shaped like t."""
+    return self.schedule(as_times(t))
+
+  def rates(self, t: Any) -> dict[str, Rate]:
+    """alpha and b = 1 - alpha with their time derivatives."""
+    keep = self.clock(t)
+    return {"alpha": Rate(keep.alpha, keep.d_alpha), "noised": Rate(keep.noised, -keep.d_alpha)}
+
+  def level(self, t: Any) -> Any:
+    """The probability b = 1 - alpha that a coordinate was drawn anew, increasing in t."""
+    return self.clock(t).noised
+
+  def t_of_level(self, level: Any) -> Any:
+    """The time at which b has this value."""
+    return self.schedule.t_of_noised(as_times(level))
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> dict[str, jax.Array]:
-    """What decides x_t, row i from keys[i] alone: {'uniform': in [0, 1), 'value': a uniform draw}, each [B, ...]."""
+    """What decides x_t, row i from keys[i] alone: {'uniform': in [0, 1), 'value': a uniform draw}, each [B,
+    ...]."""
     sizes = jnp.asarray(np.reshape(self.sizes, self.shape), x0.dtype)
 
     def one(key):
@@ -56,12 +67,10 @@ class UniformResample:
   def corrupt(self, x0: jax.Array, noise: dict[str, jax.Array], t: jax.Array, x1: None = None) -> jax.Array:
     """x_t [B, ...] int given x_0 and the noise; t [B]."""
     del x1
-    again = noise["uniform"] < expand(self.clock(t), x0).astype(noise["uniform"].dtype)
+    again = noise["uniform"] < expand(self.clock(t).noised, x0).astype(noise["uniform"].dtype)
     return jnp.where(again, noise["value"], x0)
 
-  def ratio(
-    self, x0: jax.Array, old: jax.Array, new: jax.Array, size: npt.ArrayLike, t: jax.Array
-  ) -> jax.Array:
+  def ratio(self, x0: jax.Array, old: jax.Array, new: jax.Array, size: Any, t: jax.Array) -> jax.Array:
     """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score
     averages.
 
@@ -72,9 +81,9 @@ class UniformResample:
     weight = lambda value: jnp.where(value == x0, stay, jump)
     return weight(new) / weight(old)
 
-  def odds(self, t: jax.Array) -> Callable[[npt.ArrayLike], tuple[jax.Array, jax.Array]]:
+  def odds(self, t: jax.Array) -> Callable[[Any], tuple[jax.Array, jax.Array]]:
     """A function size [N] -> (s, m) [B, N]: the probabilities to stay and to become one given other value."""
-    b = self.clock(t)[:, None]
+    b = self.clock(t).noised[:, None]
 
     def of(size):
       jump = b / jnp.asarray(size, b.dtype)[None, :]
@@ -94,7 +103,21 @@ class UniformResample:
     square = stay**2 / jump + jump**2 / stay + (size - 2) * jump - 1.0
     return 1.0 / jnp.maximum(square, 0.01)
 
-  def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
+  def posterior_ratios(self, probabilities: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+    """p_t(x_t with the coordinate set to k) / p_t(x_t) [B, ..., K] from p(x_0 = j | x_t) [B, ..., K]; t [B].
+
+    The mean over x_0 of q(k | x_0) / q(x_t | x_0), with s = 1 - b + b/K to stay and m = b/K to become any
+    other value.
+    """
+    b = coordinates(self.clock(t).noised.astype(probabilities.dtype), x_t)
+    jump = b / jnp.asarray(np.reshape(self.sizes, self.shape), b.dtype)[None, ..., None]
+    stay = 1.0 - b + jump
+    here = each_value(self, x_t) == x_t[..., None]
+    weighted = probabilities / jnp.where(here, stay, jump)
+    total = jnp.sum(weighted, axis=-1, keepdims=True)
+    return jnp.where(self.exists, jump * total + (stay - jump) * weighted, 0.0)
+
+  def sample_prior(self, key, n):
     """States of pure noise [n, ...] int32, sample i from (key, i) alone."""
     draw = lambda i: jax.random.randint(
       jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
@@ -103,20 +126,20 @@ class UniformResample:
 
 
 def uniform_resample(
-  sizes: npt.ArrayLike,
-  shape: int | Sequence[int] | None = None,
+  sizes: Any,
+  shape: tuple[int, ...] | None = None,
   *,
-  clock: Callable[[Any], Any] = resample_probability,
+  schedule: KeepSchedule | None = None,
   t_min: float = 0.01,
   t_max: float = 1.0,
 ) -> UniformResample:
-  """Each coordinate is replaced with probability b = clock(t) by a uniform draw of its values
+  """Each coordinate is replaced with probability b = 1 - alpha(t) by a uniform draw of its values
   (arXiv:2211.00802; 2107.03006, appendix A.2).
 
   Args:
     sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by
       default.
-    clock: t -> b in [0, 1], increasing; built once: it is static. By default t is b.
+    schedule: of alpha, such as `linear_keep()`, the default, where t is b itself, or `cosine_keep()`.
     t_min, t_max: the interval of times; at b = 1 nothing is left of the data.
 
   Raises ValueError for sizes below two, or times that are not increasing.
@@ -129,7 +152,8 @@ def uniform_resample(
   """
   sizes = as_sizes(sizes, "uniform_resample", shape)
   check_interval(t_min, t_max, "uniform_resample")
-  return UniformResample(t_min, t_max, clock, tuple(sizes.reshape(-1).tolist()), tuple(sizes.shape))
+  schedule = linear_keep() if schedule is None else schedule
+  return UniformResample(t_min, t_max, schedule, tuple(sizes.reshape(-1).tolist()), tuple(sizes.shape))
 
 
 def check_interval(t_min: float, t_max: float, who: str) -> None:

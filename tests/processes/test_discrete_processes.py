@@ -34,7 +34,7 @@ def test_ratios_are_those_of_the_kernels_as_written():
     kernel(CASES["uniform_resample"], size, t), np.where(np.eye(size), stay, t / size), rtol=1e-5
   )
   for name, turns in (("gaussian_line", range(1)), ("gaussian_circle", range(-6, 7))):
-    sigma = float(CASES[name].sigma(jnp.float32(t)))
+    sigma = float(CASES[name].clock(t).sigma)
     distance = np.arange(size)[None, :] - np.arange(size)[:, None]
     weight = sum(np.exp(-0.5 * ((distance + turn * size) / sigma) ** 2) for turn in turns)
     np.testing.assert_allclose(kernel(CASES[name], size, t), weight / weight.sum(1, keepdims=True), rtol=1e-5)

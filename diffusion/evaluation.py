@@ -234,7 +234,7 @@ def draw_pictures(workdir, run, denoiser, solver, stored, labels, train, held, f
       class_names=dataset.class_names or None,
       value_range=(0, dataset.scaling.levels - 1),
     )
-  if len(dataset.shape) != 3 or solver.nfe is None:  # nor has an adaptive solver states to show
+  if len(dataset.shape) != 3 or solver.cost is None:  # nor has an adaptive solver states to show
     return
   classes = dataset.num_classes
   number = classes or 8

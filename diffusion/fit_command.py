@@ -21,7 +21,7 @@ def run(args, sampler) -> str:
   Args:
     args: the parsed command line of sample.py; num, seed and batch may be None.
     sampler: changes to the config's sampler, None for those not given. Without a solver and a grid the best
-      of `solvers.starts` is taken.
+      of `solvers.fit_starts` is taken.
   """
   num, seed, batch = (
     default if given is None else given
@@ -54,7 +54,7 @@ def run(args, sampler) -> str:
   if name is None and sampler["grid"]:
     name = "dpmpp_2m"
   elif name is None:
-    name, tables = "best", solvers.starts(process, start.num_steps)
+    name, tables = "best", solvers.fit_starts(process, start.num_steps)
   labels = choose_labels(args.label, dataset)
   # Samples are drawn from other sequences: no sample that is looked at was fitted.
   x, _ = sampling.draw_noise(process, 2**31 - 1 - seed, jnp.arange(num), tuple(dataset.shape))

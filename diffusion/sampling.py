@@ -49,7 +49,7 @@ def draw_noise(process, seed, indices, shape):
 def forward_passes(denoiser, solver, nfe=None) -> int | float:
   """Network evaluations for one sample: calls of the denoiser (the solver's own number by default) times what
   one call costs."""
-  passes = solver.nfe if nfe is None else nfe
+  passes = solver.cost if nfe is None else nfe
   while hasattr(denoiser, "forward_passes"):
     passes *= denoiser.forward_passes
     denoiser = denoiser.denoiser
@@ -123,7 +123,7 @@ def generate(
     if progress is not None:
       progress(min(batch, num - start))
   evaluations = np.concatenate(calls)[:num]
-  nfe = float(np.mean(evaluations)) if solver.nfe is None else solver.nfe
+  nfe = float(np.mean(evaluations)) if solver.cost is None else solver.cost
   return Samples(
     np.concatenate(kept)[:num],
     np.concatenate(kept_labels)[:num] if kept_labels else None,

@@ -50,7 +50,7 @@ def run(args, sampler) -> str:
   else:
     pictures.image_grid(stored, out + ".png", value_range=(0, dataset.scaling.levels - 1))
   some = samples.evaluations
-  calls = f"{samples.nfe}" if solver.nfe is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
+  calls = f"{samples.nfe}" if solver.cost is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   return (
     f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
     "calls a sample,"

@@ -211,5 +211,5 @@ def hallucinations(config, seed):
   return found | {
     "share_made_up": float(made_up.mean()),
     "made_up": float(made_up.sum()),
-    "evaluations": float(table.nfe),
+    "evaluations": float(table.cost),
   }

@@ -76,7 +76,7 @@ def edit(args, sampler, opened) -> Found:
   )
   if mask is not None:
     arrays["mask"] = mask
-  nfe = repeats * starts[0].nfe
+  nfe = repeats * starts[0].cost
   words = (
     f"edit of {given.source} at strength {', '.join(f'{s:g}' for s in strengths)}: {draws} results each in "
     f"{seconds:.1f} s (compilation included); "

@@ -97,7 +97,7 @@ def restore(args, sampler, opened) -> Found:
   words = (
     f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation "
     "included); "
-    + counted(count * draws, solve.nfe, passes)
+    + counted(count * draws, solve.cost, passes)
     + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
     + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its "
     f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")

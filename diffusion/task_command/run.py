@@ -36,7 +36,7 @@ def run(args, sampler) -> str:
   own = student.own_solver(opened.config.loss, opened.denoiser.process)
   if own is not None:
     raise UserError(
-      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.nfe} "
+      f"--task={args.task} needs a denoiser at every noise level, and this run is a student of {own.cost} "
       f"{own.name} steps: use the run that its "
       "chain of teachers began with"
     )

@@ -7,16 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.mcmc.base import fold
+from diffusion.mcmc.langevin_step import langevin_step
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.tasks.likelihood_guidance import data_variance, posterior_spread
 from diffusion.tasks.measurement import Measurement
 
 
 @struct.dataclass
-class Daps:
+class Daps(OnGrid):
   """A solver; see `daps`."""
 
   process: Any
@@ -26,38 +29,35 @@ class Daps:
   t: Any  # [N + 1]
   moves: int = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
-  stochastic: bool = struct.field(pytree_node=False, default=True)
 
-  @property
-  def num_steps(self):
-    return self.t.shape[-1] - 1
+  stochastic = True
+  views = ("x0",)
 
-  @property
-  def nfe(self):
-    """Denoiser calls for one sample."""
-    return self.num_steps
-
-  def init(self, denoiser, x, keys, cond=None):
-    del denoiser, keys, cond
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    """x: [B, ...] itself, once its measurement fits."""
+    del keys
     self.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
-    x0 = self.clean(denoiser(state, t, cond, views=("x0",)).x0, t, keys, i)
-    m = self.process.marginal(t_next)
-    z = randomness.normal(keys, i + 1, 0, state)
-    x = expand(m.alpha, x0) * x0 + expand(m.sigma, x0) * z
-    return (
-      x
-      if post_step is None
-      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
-    )
+  def ask(self, state: jax.Array, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at level i."""
+    return state, self.time(i, state), self.views
 
-  def output(self, state):
+  def tell(
+    self, state: jax.Array, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
+  ) -> jax.Array:
+    """A draw of x0 given y, and noise again up to the next level."""
+    t = self.time(i + 1, state)
+    x0 = self.clean(prediction.x0, self.time(i, state), keys, i)
+    m = self.process.marginal(t)
+    x = expand(m.alpha, x0) * x0 + expand(m.sigma, x0) * randomness.normal(keys, i + 1, 0, state)
+    return finished(post_step, x, t, keys, i + 1, prediction)
+
+  def end(self, state: jax.Array) -> jax.Array:
+    """The newest x: [B, ...]."""
     return state
 
-  def clean(self, mean, t, keys, i):
+  def clean(self, mean: jax.Array, t: jax.Array, keys: jax.Array, i: Any) -> jax.Array:
     """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves
     for any other."""
     y = self.y.astype(mean.dtype)
@@ -67,9 +67,7 @@ class Daps:
     if self.measurement.linear:
       # A draw of the prior and of y's noise, moved by the gain of their difference, is a draw of the
       # posterior.
-      noise = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(
-        randomness.fold(keys, i + 1, 2)
-      )
+      noise = randomness.normal_like(randomness.fold(keys, i + 1, 2), y)
       gap = (
         y - self.measurement(x0) - jnp.asarray(self.measurement.noise, y.dtype) * self.measurement.seen(noise)
       )
@@ -82,18 +80,25 @@ class Daps:
     # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a
     # stable step.
     curvature = self.measurement.steepness(mean) / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))
-    step = expand(0.1 / (1.0 / spread + curvature), x0)
+    h = expand(0.1 / (1.0 / spread + curvature), x0)
+    own = randomness.fold(keys, i + 1, 3)
 
     def move(x0, number):
-      z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(
-        randomness.fold(keys, i + 1, 3)
-      )
-      return x0 + step * slope(x0) + jnp.sqrt(2.0 * step) * z, None
+      return langevin_step(x0, slope(x0), randomness.normal_like(fold(own, number), x0), h), None
 
     return jax.lax.scan(move, x0, jnp.arange(self.moves))[0]
 
 
-def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.float32) -> Daps:
+def daps(
+  process: Any,
+  grid: Any,
+  measurement: Measurement,
+  y: Any,
+  *,
+  data_std: Any = 1.0,
+  moves: int = 50,
+  dtype: Any = np.float32,
+) -> Daps:
   """DAPS: at each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha
   x0 + sigma z (arXiv:2407.01521, algorithm 1).
 
@@ -117,7 +122,7 @@ def daps(process, grid, measurement, y, *, data_std=1.0, moves=50, dtype=np.floa
   >>> prior = oracles.gaussian(processes.edm(), [0.0, 0.0], [1.0, 1.0])
   >>> solver = tasks.daps(prior.process, solvers.grids.karras(prior.process, 10, clean=True), tasks.inpainting([1, 0], noise=1.0), jnp.full((4, 2), jnp.array([3.0, 0.0])))
   >>> x = solvers.sample(prior, solver, prior.process.sample_prior(jax.random.key(0), (4, 2)), keys=jax.random.split(jax.random.key(1), 4))
-  >>> x.shape, solver.nfe
+  >>> x.shape, solver.cost
   ((4, 2), 10)
   """
   grid = np.asarray(grid, np.float64)

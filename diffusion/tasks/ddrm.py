@@ -10,13 +10,14 @@ from flax import struct
 
 from diffusion.processes.base import expand
 from diffusion.solvers import randomness
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
 @struct.dataclass
-class Ddrm:
+class Ddrm(OnGrid):
   """A solver; see `ddrm`."""
 
   process: Any
@@ -26,27 +27,26 @@ class Ddrm:
   eta_b: Any
   t: Any  # [N + 1]
   about: About = struct.field(pytree_node=False)
-  stochastic: bool = struct.field(pytree_node=False, default=True)
 
-  @property
-  def num_steps(self):
-    return self.t.shape[-1] - 1
+  stochastic = True
+  views = ("x0", "eps")
 
-  @property
-  def nfe(self):
-    """Denoiser calls for one sample."""
-    return self.num_steps
-
-  def init(self, denoiser, x, keys, cond=None):
-    del denoiser, keys, cond
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    """x: [B, ...] itself, once its measurement fits."""
+    del keys
     self.spectrum.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
-    prediction = denoiser(state, t, cond, views=("x0", "eps"))
-    x0, eps = prediction.x0, prediction.eps
-    m = self.process.marginal(t_next)
+  def ask(self, state: jax.Array, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at level i."""
+    return state, self.time(i, state), self.views
+
+  def tell(
+    self, state: jax.Array, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
+  ) -> jax.Array:
+    """One step in the spectral space."""
+    t, x0, eps = self.time(i + 1, state), prediction.x0, prediction.eps
+    m = self.process.marginal(t)
     level = expand(m.noise_to_signal, x0)  # sigma/alpha at the end of the step
     z = randomness.normal(keys, i + 1, 0, state)
     own = self.spectrum.into(x0)
@@ -56,28 +56,31 @@ class Ddrm:
     free = x0 + level * (jnp.sqrt(1 - eta**2) * eps + eta * z)
     # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is
     # noisier: towards y.
-    level, z, noise = (
-      expand(m.noise_to_signal, own),
-      self.spectrum.into(z),
-      jnp.asarray(self.spectrum.noise, state.dtype),
-    )
+    level, z = expand(m.noise_to_signal, own), self.spectrum.into(z)
+    noise = jnp.asarray(self.spectrum.noise, state.dtype)
     clear = own + eta_b * gap + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
     faint = own + level * (
       jnp.sqrt(1 - eta**2) * gap / jnp.maximum(noise, jnp.finfo(state.dtype).tiny) + eta * z
     )
     measured = jnp.where(level >= noise, clear, faint)
     x = expand(m.alpha, x0) * (free + self.spectrum.back(measured - self.spectrum.into(free)))
-    return (
-      x
-      if post_step is None
-      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
-    )
+    return finished(post_step, x, t, keys, i + 1, prediction)
 
-  def output(self, state):
+  def end(self, state: jax.Array) -> jax.Array:
+    """The newest x: [B, ...]."""
     return state
 
 
-def ddrm(process, grid, measurement, y, *, eta=0.85, eta_b=1.0, dtype=np.float32) -> Ddrm:
+def ddrm(
+  process: Any,
+  grid: Any,
+  measurement: Any,
+  y: Any,
+  *,
+  eta: Any = 0.85,
+  eta_b: Any = 1.0,
+  dtype: Any = np.float32,
+) -> Ddrm:
   """DDRM in the spectral space of a linear operator (arXiv:2201.11793, eqs. 7 and 8).
 
   Along each singular vector that is measured, with singular value s: y / s where its noise is below the

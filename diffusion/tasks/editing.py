@@ -60,7 +60,7 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     raise ValueError(
       f"edit takes one key a guide, got {list(keys.shape)} of them for {guide.shape[0]} guides"
     )
-  start = jnp.broadcast_to(jnp.asarray(solver.t, guide.dtype)[..., 0], guide.shape[:1])
+  start = jnp.broadcast_to(jnp.asarray(solver.times, guide.dtype)[..., 0], guide.shape[:1])
   keep = None if mask is None else _kept(mask, guide)
   put_back = (
     None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
@@ -76,7 +76,7 @@ def edit(denoiser, solver, guide, keys, *, mask=None, repeats=1, cond=None) -> E
     noised = expand(m.alpha, x).astype(x.dtype) * x + expand(m.sigma, x).astype(x.dtype) * z
     x = solvers.sample(denoiser, solver, noised, keys=solver_keys, cond=cond, post_step=put_back)
     x = x if keep is None else jnp.where(keep > 0, guide, x)
-  return Edited(x, repeats * solver.nfe)
+  return Edited(x, repeats * solver.cost)
 
 
 def start_at(process, t0: float, n: int, *, solver="dpmpp_2m_sde", grid="log_snr", **options):
@@ -187,5 +187,5 @@ def _kept(mask, guide):
   return jnp.broadcast_to(1 - jnp.asarray(mask, guide.dtype), guide.shape)
 
 
-def _outside(put_back, keep, x, t, keys):
-  return jnp.where(keep > 0, put_back(x, t, keys), x)
+def _outside(put_back, keep, x, t, keys, prediction):
+  return jnp.where(keep > 0, put_back(x, t, keys, prediction), x)

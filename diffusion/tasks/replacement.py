@@ -8,20 +8,22 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.processes.base import expand
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
 @struct.dataclass
 class Replacement:
-  """(x, t, keys) -> x whose measured part is a forward sample of what y tells of it; see `replacement`."""
+  """A post_step: x whose measured part is a forward sample of what y tells of it; see `replacement`."""
 
   process: Any
   spectrum: Spectrum
   y: Any
   about: About = struct.field(pytree_node=False)
 
-  def __call__(self, x, t, keys):
+  def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None, prediction: Any) -> jax.Array:
+    """x: [B, *event] with its measured part put back, whatever was predicted."""
+    del prediction
     self.spectrum.measurement.check(x.shape, self.y.shape)
     m, own = self.process.marginal(t), self.spectrum.into(x)
     alpha, sigma = (expand(leaf, own).astype(x.dtype) for leaf in (m.alpha, m.sigma))
@@ -33,7 +35,7 @@ class Replacement:
     return x + self.spectrum.back(jnp.where(sigma >= noise, told - own, 0.0)).astype(x.dtype)
 
 
-def replacement(process, measurement, y) -> Replacement:
+def replacement(process: Any, measurement: Any, y: Any) -> Replacement:
   """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5
   and appendix I).
 
@@ -59,7 +61,7 @@ def replacement(process, measurement, y) -> Replacement:
 
   >>> from diffusion import processes, tasks
   >>> put_back = tasks.replacement(processes.edm(), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
-  >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None).tolist()
+  >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None, None).tolist()
   [[3.0, 2.0]]
   """
   return Replacement(

@@ -9,8 +9,9 @@ import numpy as np
 from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
 from diffusion.processes.comparison import apart
-from diffusion.solvers.table import About, Table, build
-from diffusion.tasks.encoding import SUFFIX, swapped
+from diffusion.solvers.about import About
+from diffusion.solvers.table import Table, build
+from diffusion.tasks.encoding import swapped
 
 
 class Translated(NamedTuple):
@@ -50,10 +51,10 @@ def translate(
   check_shared(source, target)
   if encoder is None:
     latent = encode(source, x, cond=source_cond, num_steps=num_steps)
-  elif encoder.about.process.endswith(SUFFIX):
+  elif encoder.about.process_name == swapped(source.process).name:
     latent = solvers.sample(swapped(source), encoder, x, cond=source_cond)
   else:
-    if not isinstance(encoder, Table) or encoder.t[..., 0].max() > encoder.t[..., -1].min():
+    if encoder.times is None or encoder.times[..., 0].max() > encoder.times[..., -1].min():
       raise ValueError(
         "the encoder goes from noise to data: make one that goes from data to noise, such as "
         "tasks.encoder('heun', process, grid)"
@@ -109,6 +110,6 @@ def ddim_encoder(process, grid, dtype=np.float32) -> Table:
     A=[[ratio]],
     B=[sigma[1:] - ratio * sigma[:-1]],
     view="eps",
-    about=About("ddim_encoder", 1, process.name),
+    about=About("ddim_encoder", 1, process),
     dtype=dtype,
   )

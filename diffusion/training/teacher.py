@@ -227,10 +227,10 @@ def _check_steps(parts, where, own):
   built = model.solver(parts.config.get("sampler") or {}, parts.process)
   if not student.same_solver(built, own):
     raise UserError(
-      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.nfe} and a "
+      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.cost} and a "
       f"grid with the times {_times(own.t)} "
       "(every other node of one grid is solvers.grids.thinned); it is "
-      f"{getattr(built, 'name', type(built).__name__)} with {built.nfe} evaluations"
+      f"{built.name} with {built.cost} evaluations"
     )
 
 

@@ -45,7 +45,7 @@ def test_scaling_by_the_gain_recovers_the_sampler(x64):
   assert float(abs(solvers.sample(wrong, solver, x) - true).max()) > 1e-3
   repaired = guidance.chain(guidance.epsilon_scaling(1 / 1.02), guidance.epsilon_scaling(1.02))(oracle)
   np.testing.assert_allclose(solvers.sample(repaired, solver, x), true, rtol=1e-10, atol=1e-12)
-  assert forward_passes(repaired, solver) == solver.nfe
+  assert forward_passes(repaired, solver) == solver.cost
 
 
 def test_a_constant_must_be_positive():

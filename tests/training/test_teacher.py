@@ -234,7 +234,7 @@ def test_a_learned_weight_costs_one_evaluation_a_step(runs):
   assert calls == [[1.5, 1.5]] * 3
   for name, steps in (("one", 4), ("two", 2)):
     denoiser, solver = saved_run.make_sampler(saved_run.open_run(str(runs / name)), guidance=0.5)
-    assert (solver.nfe, sampling.forward_passes(denoiser, solver)) == (
+    assert (solver.cost, sampling.forward_passes(denoiser, solver)) == (
       steps,
       steps,
     ) and denoiser.weight == 0.5
@@ -522,7 +522,7 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
       and not config.teacher.guided
     )
     before = model.solver(config.sampler, process)
-    assert student.same_solver(before, student.own_solver(config.loss, process)) and before.nfe == int(name)
+    assert student.same_solver(before, student.own_solver(config.loss, process)) and before.cost == int(name)
     assert (
       student.guidance_range(config.loss) == (0.0, 4.0)
       and config.training.warm_start == config.teacher.workdir

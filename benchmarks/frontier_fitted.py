@@ -3,7 +3,7 @@
 Where there is nearly only noise no evaluation is spent: the flow of the Gaussian with the mean and covariance
 of the model's own samples takes each start to a later noise level in closed form (`solvers.teleport`), and a
 table fitted by `solvers.fit` leaves from there. The fine solutions that the fit follows are those samples.
-The start of the fit is the best of `solvers.starts` at the best of several first noise levels."""
+The start of the fit is the best of `solvers.fit_starts` at the best of several first noise levels."""
 
 import functools
 import pathlib
@@ -73,7 +73,7 @@ def fit(problem, noise, nfe, seed=0, progress=None):
   gaussian = solvers.fit_gaussian(known.end)
   found = []
   for first in FIRST:
-    tables = solvers.starts(later(process, first), nfe)
+    tables = solvers.fit_starts(later(process, first), nfe)
     there = Teleported(gaussian, tables[0]).start(process, x)
     for table in tables:
       end = solvers.sample(denoiser, table, there[:SCREENED])

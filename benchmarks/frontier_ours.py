@@ -160,7 +160,7 @@ def table(solver, spacing, process_name, nfe) -> Table | None:
   except ValueError:  # nodes that coincide
     return None
   found = solvers.late_start(found, process) if spacing.first else found
-  return found if found.nfe <= nfe else None
+  return found if found.cost <= nfe else None
 
 
 @jax.jit

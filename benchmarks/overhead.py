@@ -34,8 +34,8 @@ def sampler_pair(parts, params, batch, name="ddim", calls=STEPS):
   evaluations of a solver of the catalogue."""
   network, process = parts.network, parts.process
   solver = solvers.build(name, process, calls)
-  if solver.nfe > calls:
-    solver = solvers.build(name, process, max(4, calls * calls // solver.nfe))
+  if solver.cost > calls:
+    solver = solvers.build(name, process, max(4, calls * calls // solver.cost))
   keys = jax.random.split(jax.random.key(0), BATCH) if solver.stochastic else None
   denoiser = assembly.denoiser(parts, params)
   x, labels = batch["x"], batch["cond"]["label"]
@@ -78,7 +78,7 @@ def every_table(parts, params, batch, quick):
     calls = {"ours": lambda run=ours(), a=arrays: run(*a), "theirs": lambda a=bare_arrays: chain(*a)}
     timing.interleaved(calls, 1)
     found[name] = (
-      arrays[1].nfe,
+      arrays[1].cost,
       timing.ratio(timing.interleaved(calls, 2 if quick else TABLE_REPEATS), "ours", "theirs"),
     )
   print(f"{'solver':24}{'calls':>8}{'ratio':>8}{'middle half':>18}{'aim':>8}")

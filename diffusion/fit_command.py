@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   Args:
     args: the parsed command line of sample.py; num, seed and batch may be None.
     sampler: changes to the config's sampler, None for those not given. Without a solver and a grid the best
-      of `solvers.starts` is taken.
+      of `solvers.fit_starts` is taken.
   """
   num, seed, batch = (
     default if given is None else given
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   if name is None and sampler["grid"]:
     name = "dpmpp_2m"
   elif name is None:
-    name, tables = "best", solvers.starts(process, start.num_steps)
+    name, tables = "best", solvers.fit_starts(process, start.num_steps)
   check_no_class(opened, args.label)
   labels, told = choose_labels(args.label, dataset), conditions_of_records(dataset)
   # Samples are drawn from other sequences: no sample that is looked at was fitted.

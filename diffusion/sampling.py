@@ -126,7 +126,7 @@ def generate(
     if progress is not None:
       progress(min(batch, num - start))
   evaluations = np.concatenate(calls)[:num]
-  nfe = float(np.mean(evaluations)) if solver.nfe is None else solver.nfe
+  nfe = float(np.mean(evaluations)) if solver.cost is None else solver.cost
   told = {name: np.concatenate([part[name] for part in kept_cond])[:num] for name in kept_cond[0]}
   return Samples(
     np.concatenate(kept)[:num],

@@ -118,7 +118,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   own = teacher.own_solver(objective, process)
   if own is not None and not teacher.same_solver(solver, own):
     raise UserError(
-      f"this run is a student of {own.nfe} {own.name} steps and knows no other times: leave out --solver, "
+      f"this run is a student of {own.cost} {own.name} steps and knows no other times: leave out --solver, "
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
@@ -152,9 +152,9 @@ def _saved_solver(path, process, changes):
     raise UserError(f"--solver: {error}") from error
   if changes.get("options") or changes.get("tolerance") is not None:
     raise UserError(f"{path} is a finished table: leave out options and a tolerance")
-  if changes.get("grid") or changes.get("steps") not in (None, table.nfe):
+  if changes.get("grid") or changes.get("steps") not in (None, table.cost):
     raise UserError(
-      f"{path} has {table.nfe} evaluations at times of its own: leave out --steps and --grid, or fit another "
+      f"{path} has {table.cost} evaluations at times of its own: leave out --steps and --grid, or fit another "
       "with them"
     )
   return table

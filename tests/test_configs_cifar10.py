@@ -149,7 +149,7 @@ def test_every_part_is_built(name):
   section = config.sampler
   # 1000 evaluations of the predictor, and as many of the corrector on VE.
   solver = assembly.solver(section, process)
-  assert solver.nfe == (2000 if kind == "ve" else 1000)
+  assert solver.cost == (2000 if kind == "ve" else 1000)
   json.dumps(config.to_dict())
 
 

@@ -279,7 +279,7 @@ def test_fit_writes_a_solver_that_samples(workdir, tmp_path):
   notes = solvers.read_notes(path)
   assert notes["guidance"] == 0.5 and notes["error"] <= notes["start_error"] and notes["step"] == 20
   table = solvers.load(path)
-  assert table.nfe == 3 and table.about.process == "edm" and (np.diff(table.t) < 0).all()
+  assert table.cost == 3 and table.about.process_name == "edm" and (np.diff(table.t) < 0).all()
   status, said, err = sample(
     f"--workdir={workdir}", f"--solver={path}", "--num=8", "--batch=8", f"--out={tmp_path}/x"
   )

@@ -131,7 +131,7 @@ def _pictures(record, run, workdir, denoiser, solver, drawn, train, held):
     "samples.png",
     lambda: figures.draw_samples(path("samples.png"), dataset, stored, labels, train, held),
   )
-  if len(dataset.shape) == 1 or solver.nfe is None:
+  if len(dataset.shape) == 1 or solver.cost is None:
     record.left_out.pop("trajectory.png", None)
     return
   data = held["x"] if len(held["x"]) else train["x"]

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.precision import sum_rows
+from diffusion.mcmc.langevin_step import accepted, choose, langevin_step, log_acceptance
 
 
 def short_run(
@@ -25,8 +25,8 @@ def short_run(
 
     x <- x - size/2 (energy' + known') + sqrt(size) z
 
-  The kernels of `diffusion.mcmc` have one step for all chains; here each row has its own, the noise is the
-  same in every precision, and the parameters that the energy closes over are held still.
+  The step is that of the kernels of `diffusion.mcmc`; here each row has its own size, the noise is the same
+  in every precision, and the parameters that the energy closes over are held still.
 
   Args:
     energy: x [B, ...] -> [B], each entry of its own row; parameters that it closes over get no gradient, and
@@ -65,26 +65,23 @@ def short_run(
   if not steps:
     return x, jnp.ones(x.shape[0], jnp.float32)
 
+  h = 0.5 * size
+
   def plain(carry, number):
     x, slope, _value, share = carry
-    x = x - 0.5 * size * slope + jnp.sqrt(size) * jax.vmap(normal)(fold(number))
+    x = langevin_step(x, -slope, jax.vmap(normal)(fold(number)), h)
     return (x, *target(x), share), None
 
   def metropolis(carry, number):
     x, slope, value, share = carry
     noise_keys, uniform_keys = (keys for keys in jnp.moveaxis(jax.vmap(jax.random.split)(fold(number)), 1, 0))
     z = jax.vmap(normal)(noise_keys)
-    proposed = x - 0.5 * size * slope + jnp.sqrt(size) * z
+    proposed = langevin_step(x, -slope, z, h)
     new_slope, new_value = target(proposed)
-    back = (x - proposed + 0.5 * size * new_slope) / jnp.sqrt(size)
-    log_ratio = value - new_value + 0.5 * (sum_rows(jnp.square(z)) - sum_rows(jnp.square(back)))
-    uniform = jax.vmap(lambda key: jax.random.uniform(key, (), jnp.float32, minval=1e-30))(uniform_keys)
-    taken = jnp.log(uniform).astype(log_ratio.dtype) < log_ratio  # a proposal that is not finite is refused
-    choose = lambda new, old: jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    log_ratio = log_acceptance(value - new_value, x, z, proposed, -new_slope, h)
+    taken = accepted(uniform_keys, log_ratio)
     return (
-      choose(proposed, x),
-      choose(new_slope, slope),
-      choose(new_value, value),
+      *choose(taken, (proposed, new_slope, new_value), (x, slope, value)),
       share + taken.astype(jnp.float32),
     ), None
 

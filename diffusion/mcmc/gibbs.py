@@ -38,7 +38,7 @@ class Gibbs:
 
     def update(carry, place):
       x, moved = carry
-      draw = lambda key, row: jax.random.categorical(key, row)
+      draw = lambda key, row: jax.random.categorical(key, row, mode="high")
       value = jax.vmap(draw)(fold(keys, place), self.log_conditional(x, place))
       y = self._set(x, place, value[:, None])[:, 0]
       changed = jnp.any((x != y).reshape(x.shape[0], -1), axis=1)

@@ -1,6 +1,7 @@
 """Langevin dynamics, dx = score(x) dt / 2 + dw, by Euler's rule: unadjusted (ULA), and corrected by
 Metropolis (MALA)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.mcmc.base import fold
+from diffusion.mcmc.langevin_step import accepted, choose, langevin_step, log_acceptance
 from diffusion.mcmc.target import as_data, check_step_size
 
 NOISE, ACCEPT = 0, 1  # purposes of a step's keys
@@ -27,18 +29,18 @@ class Langevin:
   score: Any
   step_size: Any
 
-  def init(self, x):
+  def init(self, x: jax.Array) -> Position:
     """The chains at x: [C, ...]."""
     return Position(x)
 
-  def step(self, state, keys):
+  def step(self, state: Position, keys: jax.Array) -> tuple[Position, dict]:
     """One step of every chain; nothing to report."""
     x = state.x
-    size = self.step_size.astype(x.dtype)
-    return Position(x + 0.5 * size * self.score(x) + jnp.sqrt(size) * noise(keys, x)), {}
+    h = 0.5 * self.step_size.astype(x.dtype)
+    return Position(langevin_step(x, self.score(x), noise(keys, x), h)), {}
 
 
-def langevin(score, step_size) -> Langevin:
+def langevin(score: Callable[..., Any], step_size: Any) -> Langevin:
   """ULA: x <- x + step_size / 2 score(x) + sqrt(step_size) z (arXiv:2111.04726, there epsilon).
 
   Its stationary law is not the target's: for N(0, v) it has variance v / (1 - step_size / (4 v)), and
@@ -74,31 +76,27 @@ class Mala:
   log_prob: Any
   step_size: Any
 
-  def init(self, x):
+  def init(self, x: jax.Array) -> Weighed:
     """The chains at x: [C, ...]."""
     return Weighed(x, *self._weigh(x))
 
-  def step(self, state, keys):
+  def step(self, state: Weighed, keys: jax.Array) -> tuple[Weighed, dict]:
     """One proposal of every chain; info: `accepted` [C], 0 or 1."""
-    size = self.step_size.astype(state.x.dtype)
-    proposed = state.x + 0.5 * size * state.score + jnp.sqrt(size) * noise(keys, state.x)
+    h, z = 0.5 * self.step_size.astype(state.x.dtype), noise(keys, state.x)
+    proposed = langevin_step(state.x, state.score, z, h)
     new = Weighed(proposed, *self._weigh(proposed))
-    forth = _square(new.x - state.x - 0.5 * size * state.score)
-    back = _square(state.x - new.x - 0.5 * size * new.score)
-    log_ratio = new.log_prob - state.log_prob + 0.5 * (forth - back) / size
-    uniform = jax.vmap(jax.random.uniform)(fold(keys, ACCEPT))
-    # A proposal without a density (NaN) is refused.
-    accepted = jnp.log(uniform).astype(log_ratio.dtype) < log_ratio
-    keep = lambda a, b: jnp.where(accepted.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-    return jax.tree.map(keep, new, state), {"accepted": accepted.astype(jnp.float32)}
+    gain = new.log_prob - state.log_prob
+    log_ratio = log_acceptance(gain, state.x, z, new.x, new.score, h)
+    taken = accepted(fold(keys, ACCEPT), log_ratio)
+    return choose(taken, new, state), {"accepted": taken.astype(jnp.float32)}
 
-  def _weigh(self, x):
+  def _weigh(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(log_prob [C], its gradient [C, ...])."""
     value, pull = jax.vjp(self.log_prob, x)
     return value, pull(jnp.ones_like(value))[0]
 
 
-def mala(log_prob, step_size) -> Mala:
+def mala(log_prob: Callable[..., Any], step_size: Any) -> Mala:
   """MALA: the same step as a proposal, accepted with the Metropolis-Hastings probability, so that the target
   is stationary exactly.
 
@@ -116,10 +114,6 @@ def mala(log_prob, step_size) -> Mala:
   return Mala(as_data(log_prob, "mala"), check_step_size(step_size, "mala"))
 
 
-def noise(keys, x):
+def noise(keys: jax.Array, x: jax.Array) -> jax.Array:
   """Standard normal noise like x, row c from keys[c] alone."""
   return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(fold(keys, NOISE))
-
-
-def _square(x):
-  return jnp.sum(jnp.square(x).reshape(x.shape[0], -1), axis=1)

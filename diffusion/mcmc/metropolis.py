@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.mcmc.base import fold
+from diffusion.mcmc.langevin_step import accepted, choose
 from diffusion.mcmc.target import as_data
 
 MOVE, ACCEPT = 0, 1  # purposes of a step's keys
@@ -37,13 +38,11 @@ class Metropolis:
 
   def step(self, state, keys):
     """One proposal of every chain; info: `accepted` [C], 0 or 1."""
-    choose = lambda key, exists: jax.random.categorical(key, jnp.where(exists, 0.0, -jnp.inf))
-    move = jax.vmap(choose)(fold(keys, MOVE), self.moves(state.x)[1])
+    draw = lambda key, exists: jax.random.categorical(key, jnp.where(exists, 0.0, -jnp.inf), mode="high")
+    move = jax.vmap(draw)(fold(keys, MOVE), self.moves(state.x)[1])
     y, log_acceptance = self.propose(state.x, move)
-    uniform = jax.vmap(jax.random.uniform)(fold(keys, ACCEPT))
-    accepted = jnp.log(uniform) < log_acceptance.astype(uniform.dtype)
-    x = jnp.where(accepted.reshape(-1, *[1] * (y.ndim - 1)), y, state.x)
-    return States(x), {"accepted": accepted.astype(jnp.float32)}
+    taken = accepted(fold(keys, ACCEPT), log_acceptance)
+    return States(choose(taken, y, state.x)), {"accepted": taken.astype(jnp.float32)}
 
   def moves(self, x):
     """(new values [C, N + R], which exist): to the N neighbours, then to the R reverse neighbours."""

@@ -1,10 +1,22 @@
-"""How noise becomes data: samplers as tables of numbers, run by one jitted scan."""
+"""How noise becomes data: solvers that are asked where to evaluate and told what was seen, run by one jitted
+scan."""
 
 from diffusion.solvers import grids
+from diffusion.solvers.about import About
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing, times
+from diffusion.solvers.contract import (
+  Around,
+  Described,
+  OnGrid,
+  PostStep,
+  SelfDriven,
+  SelfPaced,
+  Solver,
+  finished,
+)
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.denoising import with_denoising
@@ -16,10 +28,11 @@ from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
-from diffusion.solvers.evolution import Found, error_to
-from diffusion.solvers.executor import AdaptiveSolver, Solver, sample
+from diffusion.solvers.evolution import SearchResult, error_to
+from diffusion.solvers.executor import sample
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.fit import Fitted, fit
+from diffusion.solvers.fit_starts import fit_starts
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
@@ -36,8 +49,7 @@ from diffusion.solvers.saving import load, read_notes, save
 from diffusion.solvers.scheduled import scheduled
 from diffusion.solvers.search_schedule import search_schedule
 from diffusion.solvers.search_times import search_times
-from diffusion.solvers.starts import starts
-from diffusion.solvers.table import About, State, Table
+from diffusion.solvers.table import State, Table
 from diffusion.solvers.teleportation import GaussianFit, fit_gaussian, teleport
 from diffusion.solvers.time_shift import time_shift
 from diffusion.solvers.unipc import unipc

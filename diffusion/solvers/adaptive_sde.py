@@ -1,5 +1,8 @@
 """The reverse SDE with steps sized by their error."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 
 from diffusion.processes import expand
@@ -7,17 +10,17 @@ from diffusion.solvers import adaptive
 
 
 def adaptive_sde(
-  process,
+  process: Any,
   *,
-  rtol=0.05,
-  atol=0.0078,
-  h_init=0.01,
-  h_max=1.0,
-  safety=0.9,
-  t_max=None,
-  t_min=None,
-  denoise=True,
-  max_steps=2000,
+  rtol: float = 0.05,
+  atol: float = 0.0078,
+  h_init: float = 0.01,
+  h_max: float = 1.0,
+  safety: float = 0.9,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  denoise: bool = True,
+  max_steps: int = 2000,
 ) -> adaptive.Adaptive:
   """Two-stage steps of the reverse SDE, each sample at its own pace (step control of arXiv:2105.14080,
   algorithm 1).
@@ -53,24 +56,25 @@ def adaptive_sde(
   return adaptive.build(process, PAIR, "adaptive_sde", 1, t_max=t_max, t_min=t_min, denoise=denoise, **steps)
 
 
-def _attempt(look, node, u, clock, h, path, before):
-  """x' = (s'/s) e^-h x + a' (1 - e^-2h) D + s' e^-lambda' dB, and x'' with the D of the middle of the step,
-  reached likewise."""
-  here = node(clock)
-  of = lambda weight, y: expand(weight, u) * y
-
-  def step(place, h, seen, noise):
-    return (
-      of(place.s / here.s * jnp.exp(-h), u)
-      - of(place.a * jnp.expm1(-2 * h), seen)
-      + of(place.s * jnp.exp(-(clock + h)), noise)
-    )
-
-  first = look(u, here)
-  middle, there = node(clock + h / 2), node(clock + h)
-  inside, at_end = path(jnp.stack([clock + h / 2, clock + h]))
-  second = look(step(middle, h / 2, first, inside - before), middle)
-  return step(there, h, first, at_end - before), step(there, h, second, at_end - before), at_end
+def _step(step: adaptive.Step, at: jax.Array, h: jax.Array, seen: jax.Array, path: jax.Array) -> jax.Array:
+  """(s'/s) e^-h u + a' (1 - e^-2h) D + s' e^-lambda' dB, over a length h to lambda = at."""
+  of = lambda weight, y: expand(weight, step.u) * y
+  here, place = step.node(step.clock), step.node(at)
+  return (
+    of(place.s / here.s * jnp.exp(-h), step.u)
+    - of(place.a * jnp.expm1(-2 * h), seen)
+    + of(place.s * jnp.exp(-at), path - step.path)
+  )
 
 
-PAIR = adaptive.Pair(_attempt, "x0", 2, 0.9, random=True)
+def _middle(step, seen):
+  at = step.clock + step.h / 2
+  return at, _step(step, at, step.h / 2, seen[0], step.noise[0])
+
+
+def _results(step, seen):
+  """x' with the D of the start of the step, and x'' with that of its middle."""
+  return tuple(_step(step, step.clock + step.h, step.h, of, step.noise[1]) for of in seen)
+
+
+PAIR = adaptive.Pair((_middle,), _results, "x0", 0.9, fractions=(0.5, 1.0))

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.table import Table, build
 
 # NCSNv2's published CIFAR-10 setting: step 6.2e-6 at sigma_L = 0.01.
 STEP_TO_LAST_VARIANCE = 0.062
@@ -33,7 +34,7 @@ def annealed_langevin(
 
   >>> from diffusion import processes
   >>> table = annealed_langevin(processes.ve(), np.array([1.0, 0.5, 0.0]), steps_per_level=2)
-  >>> table.nfe
+  >>> table.cost
   7
   """
   if steps_per_level < 1:

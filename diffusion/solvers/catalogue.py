@@ -176,7 +176,7 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
   Args:
     name: a key of `SOLVERS` or of `ADAPTIVE`.
     process: the Gaussian process of the denoiser.
-    n: number of steps (of levels, for annealed Langevin); `solver.nfe` says how many evaluations they take.
+    n: number of steps (of levels, for annealed Langevin); `solver.cost` says how many evaluations they take.
       None for an adaptive solver.
     grid: None for the solver's default, a key of `GRIDS`, or an array of times. None for an adaptive solver.
     tolerance: of an adaptive solver, both rtol and atol; None for its own.
@@ -188,7 +188,7 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
     TypeError: an option that the builder does not have.
 
   >>> from diffusion import processes
-  >>> build("heun", processes.edm(), 18).nfe
+  >>> build("heun", processes.edm(), 18).cost
   35
   >>> build("adaptive_sde", processes.edm(), tolerance=0.02).name
   'adaptive_sde'
@@ -249,7 +249,7 @@ def listing():
     lines.append(f"{name:21}{order:>6}  {'SDE' if entry.stochastic else 'ODE':7}{cost:20}{about}")
 
   for name, entry in SOLVERS.items():
-    few, many = (entry.builder(process, grids.uniform(process, n)).nfe for n in (8, 16))
+    few, many = (entry.builder(process, grids.uniform(process, n)).cost for n in (8, 16))
     each, once = (many - few) // 8, few - many + few
     line(
       name, entry, f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else "")

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.processes import GaussianProcess, expand
+from diffusion.processes import GaussianProcess
+from diffusion.solvers.grid_nodes import require_log_snr
 from diffusion.solvers.grids import LARGEST_RHO
-from diffusion.solvers.nodes import require_log_snr
 
 
 @struct.dataclass
@@ -90,19 +90,3 @@ def rows(x, value, dtype=None):
   constants are not."""
   nothing = 0 * jnp.sum(jnp.isnan(x.reshape(x.shape[0], -1)), axis=-1)
   return jnp.asarray(value, dtype or x.dtype) + nothing.astype(dtype or x.dtype)
-
-
-def begin(span, denoiser, x, cond):
-  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no
-  signal."""
-  here = node(span, rows(x, span.start))
-  if not span.from_noise:
-    return x / expand(here.norm, x)
-  t = rows(x, span.t_max)
-  seen = denoiser(x, t, cond, views=("x0",)).x0.astype(x.dtype)
-  return expand(here.a, x) * seen + expand(here.s / span.process.marginal(t).sigma, x) * x
-
-
-def look(denoiser, u, place, cond, view):
-  """The denoiser's view at u: one evaluation."""
-  return getattr(denoiser(expand(place.norm, u) * u, place.t, cond, views=(view,)), view).astype(u.dtype)

@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.noise_history import noise_table, noise_weights
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def deis(process, grid, *, r=3, clock="t", view="x0", dtype=np.float32, xp=np) -> Table:

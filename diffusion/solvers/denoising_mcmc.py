@@ -1,16 +1,20 @@
 """Denoising Langevin-Gibbs: a Markov chain over data and their noise level, which leaves a solver little to
 do."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
+from diffusion.mcmc.langevin_step import langevin_step
 from diffusion.processes import expand
 from diffusion.solvers import randomness
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import Described, PostStep, finished
+from diffusion.solvers.executor import sample
 
 
 class ChainStarts(NamedTuple):
@@ -20,29 +24,124 @@ class ChainStarts(NamedTuple):
     x: [R, B, ...] states of R rounds of B chains.
     t: [R, B] their times: a grid for each, for example
       `np.stack([grids.karras(process, 3, t_max=t, clean=True) for t in np.ravel(starts.t)])`.
-    nfe: denoiser calls of each state, the moves of its round.
+    cost: denoiser calls of each state, the moves of its round.
   """
 
   x: Any
   t: Any
-  nfe: int
+  cost: int
+
+
+@struct.dataclass
+class State:
+  """Of B chains: v = x / alpha [B, ...] and its time t [B], the least noisy of this round, and those of the
+  rounds that are over, [R, B, ...] and [R, B]."""
+
+  v: Any
+  t: Any
+  best_v: Any
+  best_t: Any
+  kept_v: Any
+  kept_t: Any
+
+
+@struct.dataclass
+class DenoisingMcmc(Described):
+  """The chain as a solver of one move an evaluation, which ends in `ChainStarts`; see `denoising_mcmc`.
+
+  Attributes:
+    process: of the denoiser.
+    t: [B] times where the chains start.
+    levels: [L] times.
+    level_logits: v [B, ...] -> [B, L].
+    step, clip: of the Langevin move.
+    rounds, moves, burn_in, draw: see `denoising_mcmc`.
+    about: name and process.
+  """
+
+  process: Any
+  t: Any
+  levels: Any
+  level_logits: Any
+  step: Any
+  clip: Any
+  rounds: int = struct.field(pytree_node=False)
+  moves: int = struct.field(pytree_node=False)
+  burn_in: int = struct.field(pytree_node=False)
+  draw: bool = struct.field(pytree_node=False)
+  about: About = struct.field(pytree_node=False)
+
+  stochastic = True
+  views = ("score",)
+
+  @property
+  def num_steps(self) -> int:
+    """Moves of all rounds."""
+    return (self.burn_in + self.rounds) * self.moves
+
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> State:
+    """Chains at x: [B, ...]."""
+    del keys
+    t = jnp.asarray(self.t, x.dtype)
+    v = x / self._alpha(t, x)
+    kept = lambda leaf: jnp.zeros_like(leaf, shape=(self.rounds, *leaf.shape)) + 0 * leaf[None]
+    return State(v, t, v, jnp.full_like(t, jnp.inf) + 0 * t, kept(v), kept(t))
+
+  def ask(self, state: State, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x = alpha v at its level."""
+    del i
+    return self._alpha(state.t, state.v) * state.v, state.t, self.views
+
+  def tell(
+    self, state: State, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
+  ) -> State:
+    """A Langevin move at the level, then another level; post_step sees x before the level is drawn."""
+    v, dtype = state.v, state.v.dtype
+    step, clip = jnp.asarray(self.step, dtype), jnp.asarray(self.clip, dtype)
+    score = jnp.clip(self._alpha(state.t, v) * prediction.score.astype(dtype), -clip, clip)
+    v = langevin_step(v, score, randomness.normal(keys, i, 0, v), step / 2)
+    if post_step is not None:
+      alpha = self._alpha(state.t, v)
+      v = finished(post_step, alpha * v, state.t, keys, i, prediction) / alpha
+    logits = self.level_logits(v)
+    if self.draw:
+      categorical = lambda key, row: jax.random.categorical(key, row, mode="high")
+      chosen = jax.vmap(categorical)(randomness.fold(keys, i, 1), logits)
+    else:
+      chosen = jnp.argmax(logits, axis=-1)
+    t = jnp.asarray(self.levels, dtype)[chosen]
+    number, move = i // self.moves, i % self.moves
+    better = (t < state.best_t) | (move == 0)
+    best_v, best_t = jnp.where(expand(better, v), v, state.best_v), jnp.where(better, t, state.best_t)
+    # Every move of a round writes where its last one does; those to burn in write where a later round will.
+    place = jnp.maximum(number - self.burn_in, 0)
+    keep = lambda kept, new: jax.lax.dynamic_update_index_in_dim(kept, new, place, 0)
+    return State(v, t, best_v, best_t, keep(state.kept_v, best_v), keep(state.kept_t, best_t))
+
+  def end(self, state: State) -> ChainStarts:
+    """The least noisy state of each round after those to burn in."""
+    alpha = jax.vmap(self._alpha)(state.kept_t, state.kept_v)
+    return ChainStarts(alpha * state.kept_v, state.kept_t, self.moves)
+
+  def _alpha(self, t, like):
+    return expand(self.process.marginal(t).alpha, like)
 
 
 def denoising_mcmc(
-  denoiser,
-  x,
-  t,
-  levels,
-  level_logits,
+  denoiser: Any,
+  x: Any,
+  t: Any,
+  levels: Any,
+  level_logits: Callable[..., Any],
   *,
-  keys,
-  rounds,
-  moves=5,
-  step=0.2,
-  burn_in=0,
-  clip=None,
-  draw=True,
-  cond=None,
+  keys: jax.Array,
+  rounds: int,
+  moves: int = 5,
+  step: float = 0.2,
+  burn_in: int = 0,
+  clip: float | None = None,
+  draw: bool = True,
+  cond: Any = None,
 ) -> ChainStarts:
   """Gibbs moves on p(x, sigma), of which each round keeps its least noisy state (arXiv:2209.14593, algorithms
   1 and 2).
@@ -85,7 +184,7 @@ def denoising_mcmc(
   >>> levels = np.geomspace(0.01, 5.0, 40)
   >>> keys = jax.random.split(jax.random.key(0), 8)
   >>> starts = denoising_mcmc(oracle, jnp.ones((8, 2)), jnp.full(8, 0.5), levels, level_posterior(oracle, levels), keys=keys, rounds=3)
-  >>> starts.x.shape, starts.nfe, bool(starts.t.max() <= 5.0)
+  >>> starts.x.shape, starts.cost, bool(starts.t.max() <= 5.0)
   ((3, 8, 2), 5, True)
   """
   x, t = jnp.asarray(x), jnp.asarray(t)
@@ -106,44 +205,26 @@ def denoising_mcmc(
     )
   if jax.tree_util.all_leaves([level_logits]):
     level_logits = jax.tree_util.Partial(level_logits)
-  clip = np.inf if clip is None else clip
-  run = functools.partial(_chain, rounds=int(rounds), moves=int(moves), burn_in=int(burn_in), draw=bool(draw))
-  out, times = run(denoiser, x, t, levels.astype(x.dtype), level_logits, keys, step, clip, cond)
-  if not isinstance(out, jax.core.Tracer) and not bool(jnp.isfinite(out).all()):
+  chain = DenoisingMcmc(
+    process=denoiser.process,
+    t=t.astype(x.dtype),
+    levels=levels.astype(x.dtype),
+    level_logits=level_logits,
+    step=step,
+    clip=np.inf if clip is None else clip,
+    rounds=int(rounds),
+    moves=int(moves),
+    burn_in=int(burn_in),
+    draw=bool(draw),
+    about=About("denoising_mcmc", None, denoiser.process),
+  )
+  found = sample(denoiser, chain, x, keys=keys, cond=cond)
+  if not isinstance(found.x, jax.core.Tracer) and not bool(jnp.isfinite(found.x).all()):
     raise ValueError(f"a chain has left the numbers: take a smaller step than {step} or a clip of the score")
-  return ChainStarts(out, times, int(moves))
+  return found._replace(cost=int(moves))
 
 
-@functools.partial(jax.jit, static_argnames=("rounds", "moves", "burn_in", "draw"))
-def _chain(denoiser, x, t, levels, level_logits, keys, step, clip, cond, *, rounds, moves, burn_in, draw):
-  process, dtype = denoiser.process, x.dtype
-  step, clip = jnp.asarray(step, dtype), jnp.asarray(clip, dtype)
-  alpha = lambda t: expand(process.marginal(t).alpha, x)
-
-  def move(carry, i):
-    v, t, best_v, best_t = carry
-    score = alpha(t) * denoiser(alpha(t) * v, t, cond, views=("score",)).score.astype(dtype)
-    v = v + step / 2 * jnp.clip(score, -clip, clip) + jnp.sqrt(step) * randomness.normal(keys, i, 0, v)
-    logits = level_logits(v)
-    if draw:
-      chosen = jax.vmap(jax.random.categorical)(randomness.fold(keys, i, 1), logits)
-    else:
-      chosen = jnp.argmax(logits, axis=-1)
-    t = jnp.asarray(levels)[chosen]
-    better = t < best_t
-    return (v, t, jnp.where(expand(better, v), v, best_v), jnp.where(better, t, best_t)), None
-
-  def a_round(carry, r):
-    v, t = carry
-    start = (v, t, v, t + jnp.inf)
-    (v, t, best_v, best_t), _ = jax.lax.scan(move, start, r * moves + jnp.arange(moves))
-    return (v, t), (alpha(best_t) * best_v, best_t)
-
-  _, (states, times) = jax.lax.scan(a_round, (x / alpha(t), t.astype(dtype)), jnp.arange(burn_in + rounds))
-  return states[burn_in:], times[burn_in:]
-
-
-def level_posterior(oracle, levels, log_prior=None) -> Callable[[Any], Any]:
+def level_posterior(oracle: Any, levels: Any, log_prior: Any = None) -> Callable[[Any], Any]:
   """The exact log p(level | v) of an oracle's data, up to a constant: log p_rho(v) + log prior.
 
   Args:

@@ -16,9 +16,9 @@ def describe(table, rows=12):
   draws = ["z", "z'"][:noises]
   order = f"order {table.order}" if table.order is not None else "no order claimed"
   plural = lambda count, noun: f"{count or 'no'} {noun}" + ("" if count < 2 else "s")
-  of = f" (process {table.about.process})" if table.about.process else ""
+  of = f" (process {table.about.process_name})" if table.about.process_name else ""
   lines = [
-    f"{table.name or 'table'}: {order}, {plural(table.nfe, 'evaluation')}, asks for {table.view},"
+    f"{table.name or 'table'}: {order}, {plural(table.cost, 'evaluation')}, asks for {table.view},"
     f" {plural(m, 'slot')}, {plural(noises, 'noise')}{of}"
   ]
   start = [f"{s} <- {_sum(c, ['x', *draws])}" for s, c in zip(slots, leaf("start"))]

@@ -20,23 +20,16 @@ from flax import struct
 
 from diffusion.processes import expand
 from diffusion.solvers import adaptive, clock, randomness
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import Described
 
 
 @struct.dataclass
-class State:
-  """u: [B, ...], denoiser calls [B] and whether each sample arrived [B]; `over` is set when diffrax has
-  run."""
+class Diffrax(Described):
+  """A run of diffrax, whose loop calls the denoiser: see `diffrax_ode` and `diffrax_sde`.
 
-  u: Any
-  evaluations: Any
-  arrived: Any
-  over: Any
-
-
-@struct.dataclass
-class Diffrax:
-  """A run of diffrax as one step of the adaptive protocol; see `diffrax_ode` and `diffrax_sde`.
+  diffrax evaluates a vector field from inside its own loops and has no place to stop and ask, so this is the
+  one solver that is not asked and told (`contract.SelfDriven`): it calls no post_step and cannot be wrapped.
 
   Attributes:
     span: from where to where.
@@ -58,51 +51,40 @@ class Diffrax:
   denoise: bool = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  adaptive = True
+  loop = "own"
+  cost = None
   num_steps = None
-  nfe = None
 
   @property
-  def max_steps(self):
+  def max_steps(self) -> int:
     """Attempts after which a sample is given up."""
     return self.steps
 
   @property
-  def stochastic(self):
+  def stochastic(self) -> bool:
     """Whether sampling needs keys."""
     return self.random
 
   @property
-  def order(self):
-    """Order of the method."""
-    return self.about.order
+  def views(self) -> tuple[str, ...]:
+    """The v-prediction, and the clean data at the ends."""
+    return ("v", "x0") if self.denoise or self.span.from_noise else ("v",)
 
-  @property
-  def name(self):
-    """What messages call it."""
-    return self.about.name
-
-  def init(self, denoiser, x, keys, cond=None):
-    """u at the start, from x: [B, ...] at t_max."""
-    del keys
-    u, never = clock.begin(self.span, denoiser, x, cond), clock.rows(x, 0) > 0
-    return State(u, clock.rows(x, int(self.span.from_noise), jnp.int32), never, never)
-
-  def done(self, state):
-    """All samples at once: [B]."""
-    return state.over
-
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    """The whole run of every sample."""
-    del i
-    if post_step is not None:
-      raise ValueError("diffrax knows no post_step: use dpm_solver_adaptive, adaptive_sde or a table")
-    run = lambda u, key, cond: self._one(denoiser, u, key, cond)
+  def run(
+    self, denoiser: Any, x: jax.Array, keys: jax.Array | None, cond: Any
+  ) -> tuple[jax.Array, jax.Array]:
+    """(x [B, ...], NaN where a sample did not arrive; denoiser calls [B]), from x: [B, ...] at t_max."""
+    u = _begin(self.span, denoiser, x, cond)
+    one = lambda u, key, cond: self._one(denoiser, u, key, cond)
     keys = None if keys is None else randomness.fold(keys, 1, 0)
     # diffrax relies on JAX's standard promotion in places.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-      u, count, arrived = jax.vmap(run)(state.u, keys, cond)
-    return State(u, state.evaluations + count, arrived, ~state.over)
+      u, count, arrived = jax.vmap(one)(u, keys, cond)
+    place = clock.node(self.span, clock.rows(u, self.span.end))
+    x, count = expand(place.norm, u) * u, count + int(self.span.from_noise)
+    if self.denoise:
+      x, count = _look(denoiser, u, place, cond, "x0"), count + 1
+    return jnp.where(expand(arrived, x), x, jnp.nan), count
 
   def _one(self, denoiser, u, key, cond):
     """One sample, u: [...]; the batch is vmap's."""
@@ -121,7 +103,7 @@ class Diffrax:
       denoiser, cond = args
       here = place(at)
       there = clock.Node(*(leaf[None] for leaf in here))
-      v = clock.look(denoiser, y.reshape(1, *shape), there, cond, "v").reshape(-1) / here.norm
+      v = _look(denoiser, y.reshape(1, *shape), there, cond, "v").reshape(-1) / here.norm
       slope = -here.a * here.s * v
       return 2 * slope - here.s**2 * y if self.random else slope
 
@@ -164,29 +146,21 @@ class Diffrax:
       solution.result == diffrax.RESULTS.successful,
     )
 
-  def finish(self, denoiser, state, cond=None):
-    """(x [B, ...], evaluations [B]); NaN where a sample did not arrive."""
-    place = clock.node(self.span, clock.rows(state.u, self.span.end))
-    x, count = expand(place.norm, state.u) * state.u, state.evaluations
-    if self.denoise:
-      x, count = clock.look(denoiser, state.u, place, cond, "x0"), count + 1
-    return jnp.where(expand(state.arrived, x), x, jnp.nan), count
-
   def __str__(self):
     return f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, atol={float(self.atol):g})"
 
 
 def diffrax_ode(
-  process,
+  process: Any,
   *,
-  method=None,
-  rtol=1e-3,
-  atol=1e-3,
-  h_init=0.05,
-  t_max=None,
-  t_min=None,
-  denoise=True,
-  max_steps=1000,
+  method: Any = None,
+  rtol: float = 1e-3,
+  atol: float = 1e-3,
+  h_init: float = 0.05,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  denoise: bool = True,
+  max_steps: int = 1000,
 ) -> Diffrax:
   """The probability flow by a Runge-Kutta method of diffrax with its step-size control, each sample at its
   own pace.
@@ -219,16 +193,16 @@ def diffrax_ode(
 
 
 def diffrax_sde(
-  process,
+  process: Any,
   *,
-  method=None,
-  rtol=1e-2,
-  atol=1e-2,
-  h_init=0.01,
-  t_max=None,
-  t_min=None,
-  denoise=True,
-  max_steps=4000,
+  method: Any = None,
+  rtol: float = 1e-2,
+  atol: float = 1e-2,
+  h_init: float = 0.01,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  denoise: bool = True,
+  max_steps: int = 4000,
 ) -> Diffrax:
   """The reverse SDE by a stochastic Runge-Kutta method of diffrax with its step-size control and its Brownian
   tree.
@@ -264,6 +238,23 @@ def _build(process, method, random, rtol, atol, h_init, t_max, t_min, denoise, m
   return Diffrax(
     span, rtol, atol, h_init, method, int(max_steps), random, denoise, About(name, order, process)
   )
+
+
+def _begin(span, denoiser, x, cond):
+  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no
+  signal."""
+  here = clock.node(span, clock.rows(x, span.start))
+  if not span.from_noise:
+    return x / expand(here.norm, x)
+  t = clock.rows(x, span.t_max)
+  seen = denoiser(x, t, cond, views=("x0",), train=False).x0.astype(x.dtype)
+  return expand(here.a, x) * seen + expand(here.s / span.process.marginal(t).sigma, x) * x
+
+
+def _look(denoiser, u, place, cond, view):
+  """The denoiser's view at u: one evaluation."""
+  found = denoiser(expand(place.norm, u) * u, place.t, cond, views=(view,), train=False)
+  return getattr(found, view).astype(u.dtype)
 
 
 def _stages(method):

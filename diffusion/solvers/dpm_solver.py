@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.join import join
 from diffusion.solvers.multistep import phi
 from diffusion.solvers.singlestep import exponential_runge_kutta
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.float32) -> Table:
@@ -65,7 +66,7 @@ def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> 
 
   >>> from diffusion import processes
   >>> table = dpm_solver_fast(processes.edm(), np.array([8.0, 4.0, 2.0, 1.0]), nfe=8)
-  >>> table.name, table.nfe
+  >>> table.name, table.cost
   ('dpm_solver_fast(3, 3, 2)', 8)
   """
   grid = np.asarray(grid, np.float64)

@@ -1,5 +1,8 @@
 """DPM-Solver with steps sized by its error: DPM-Solver-12 and DPM-Solver-23."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -8,19 +11,19 @@ from diffusion.solvers import adaptive
 
 
 def dpm_solver_adaptive(
-  process,
+  process: Any,
   *,
-  order=3,
-  prediction="x0",
-  rtol=0.05,
-  atol=0.0078,
-  h_init=0.05,
-  h_max=np.inf,
-  safety=0.9,
-  t_max=None,
-  t_min=None,
-  denoise=True,
-  max_steps=1000,
+  order: int = 3,
+  prediction: str = "x0",
+  rtol: float = 0.05,
+  atol: float = 0.0078,
+  h_init: float = 0.05,
+  h_max: float = np.inf,
+  safety: float = 0.9,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  denoise: bool = True,
+  max_steps: int = 1000,
 ) -> adaptive.Adaptive:
   """DPM-Solver-12 or -23: steps in log(alpha/sigma) whose two orders differ by less than a tolerance
   (arXiv:2206.00927, appendix C).
@@ -50,7 +53,6 @@ def dpm_solver_adaptive(
     TypeError: a process without log-SNR.
     ValueError: another order or prediction, a tolerance that is not positive, bad ends.
 
-  >>> import jax
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.vp_linear()
   >>> oracle = oracles.gaussian(process, [0.5], [0.1])
@@ -71,7 +73,7 @@ def dpm_solver_adaptive(
   )
 
 
-def phi(k, z):
+def phi(k: int, z: jax.Array) -> jax.Array:
   """phi_1(z) = (e^z - 1)/z and phi_2(z) = (phi_1 - 1)/z, by their series where the formulas cancel."""
   near = abs(z) < 0.02
   safe = jnp.where(near, 1.0, z).astype(z.dtype)
@@ -95,29 +97,33 @@ def _update(prediction, here, there, u, weights, values):
   return total
 
 
-def _pair(order, prediction):
+def _pair(order: int, prediction: str) -> adaptive.Pair:
   first = 1 / 2 if order == 2 else 1 / 3
+  sign = 1 if prediction == "eps" else -1
 
-  def attempt(look, node, u, clock, h, path, before):
-    del path
-    z = h if prediction == "eps" else -h
-    here, there = node(clock), node(clock + h)
-    update = lambda place, weights, values: _update(prediction, here, place, u, weights, values)
-    e0 = look(u, here)
-    inner = node(clock + first * h)
-    e1 = look(update(inner, [first * h * phi(1, first * z)], [e0]), inner)
+  def update(step, at, weights, values):
+    return _update(prediction, step.node(step.clock), step.node(at), step.u, weights, values)
+
+  def inner(step, seen):
+    at = step.clock + first * step.h
+    return at, update(step, at, [first * step.h * phi(1, first * sign * step.h)], seen)
+
+  def later(step, seen):
+    h, z, at = step.h, sign * step.h, step.clock + 2 / 3 * step.h
+    bent = 2 / 3 * h * phi(2, 2 / 3 * z) * 2  # r2^2 / r1 phi_2 = r2 (r2 / r1) phi_2
+    return at, update(step, at, [2 / 3 * h * phi(1, 2 / 3 * z) - bent, bent], seen)
+
+  def results(step, seen):
+    h, z, at = step.h, sign * step.h, step.clock + step.h
     whole = h * phi(1, z)
     slope = whole / (2 * first)
-    second = update(there, [whole - slope, slope], [e0, e1])
+    second = update(step, at, [whole - slope, slope], seen[:2])
     if order == 2:
-      return update(there, [whole], [e0]), second, before
-    later = node(clock + 2 / 3 * h)
-    bent = 2 / 3 * h * phi(2, 2 / 3 * z) * 2  # r2^2 / r1 phi_2 = r2 (r2 / r1) phi_2
-    e2 = look(update(later, [2 / 3 * h * phi(1, 2 / 3 * z) - bent, bent], [e0, e1]), later)
+      return update(step, at, [whole], seen[:1]), second
     end = h * phi(2, z) * 3 / 2
-    return second, update(there, [whole - end, end], [e0, e2]), before
+    return second, update(step, at, [whole - end, end], [seen[0], seen[2]])
 
-  return adaptive.Pair(attempt, prediction, order, 1 / order)
+  return adaptive.Pair((inner, later)[: order - 1], results, prediction, 1 / order)
 
 
 PAIRS = {(order, prediction): _pair(order, prediction) for order in (2, 3) for prediction in ("eps", "x0")}

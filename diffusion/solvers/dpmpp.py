@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.data_history import data_noise, data_ratio, data_table, data_weights
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.table import Table, build
 
 
 def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:

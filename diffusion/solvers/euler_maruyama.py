@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.table import Table, build
 
 
 def euler_maruyama(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> Table:

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.solvers.executor import sample
 
 
-class Found(NamedTuple):
+class SearchResult(NamedTuple):
   """The outcome of a search.
 
   Attributes:

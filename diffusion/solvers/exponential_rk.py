@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.multistep import phi
 from diffusion.solvers.singlestep import exponential_runge_kutta
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table:
@@ -26,7 +27,7 @@ def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table
     ValueError: a bad grid, c2 or c3; a traced grid.
 
   >>> from diffusion import processes
-  >>> exponential_rk3(processes.edm(), np.array([4.0, 2.0, 1.0, 0.0])).nfe
+  >>> exponential_rk3(processes.edm(), np.array([4.0, 2.0, 1.0, 0.0])).cost
   7
   """
   if not 0 < c2 < min(c3, 2 / 3) or c3 > 1:

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.solvers import belonging, gauss_newton, triangular
+from diffusion.solvers import fit_coordinates, gauss_newton, process_check
+from diffusion.solvers.about import About
 from diffusion.solvers.executor import sample
 from diffusion.solvers.reference import Reference, reference as solve, rms, split
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 # Weight of the predictions along the way, robust threshold in medians of the residual (at the first and at
 # the last step), share of the steps.
@@ -73,7 +74,7 @@ def fit(
   model.
 
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
-  `triangular`, so the result is exact wherever the data prediction is constant, as the start is. The method
+  `fit_coordinates`, so the result is exact wherever the data prediction is constant, as the start is. The method
   is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust loss: at
   first medians matter and, at the end, the mean square. Half-way results are judged on noises that the fit
   does not see, and the best one is returned: never one that is worse there than the start.
@@ -86,7 +87,7 @@ def fit(
     denoiser: a denoiser, guided or not, whose probability flow is to be followed.
     table: where to start: a deterministic table with strictly decreasing times, such as
       `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which
-      the best on the noises of the fit is taken. `solvers.starts` is such a list.
+      the best on the noises of the fit is taken. `solvers.fit_starts` is such a list.
     x: [n, ...] starts at the table's first time, for example from process.sample_prior: thousands where they
       are cheap. The mean square is ruled by the few that end in another mode, and it takes many noises to
       meet enough of them.
@@ -118,7 +119,7 @@ def fit(
   >>> x = process.sample_prior(jax.random.key(0), (64, 1))
   >>> known = solvers.reference(denoiser, x, steps=160)
   >>> found = solvers.fit(denoiser, start, x, reference=known, iterations=6, guide=0.0)
-  >>> found.error < 0.1 * found.start_error, found.table.nfe
+  >>> found.error < 0.1 * found.start_error, found.table.cost
   (True, 4)
   """
   x = jnp.asarray(x)
@@ -127,7 +128,7 @@ def fit(
   )
   tables = list(table) if isinstance(table, (list, tuple)) else [table]
   _check(tables, process, x)
-  coordinates = [triangular.of_table(table, process) for table in tables]
+  coordinates = [fit_coordinates.of_table(table, process) for table in tables]
   count = len(x) // 4 if held_out is None else int(held_out)
   if not 1 <= count < len(x):
     raise ValueError(
@@ -158,7 +159,7 @@ def fit(
     ends = [
       rms(
         data.sizes(
-          triangular.steps_of(process, each, first, last), 0.0, np.arange(min(data.trained, per_step))
+          fit_coordinates.steps_of(process, each, first, last), 0.0, np.arange(min(data.trained, per_step))
         )[1]
       )
       for each in coordinates
@@ -179,7 +180,7 @@ def fit(
         break
     done += steps
   about = About(f"fitted {table.name}", None, process)
-  fitted = triangular.to_table(process, search.best, first, last, about, np.asarray(table.t).dtype)
+  fitted = fit_coordinates.to_table(process, search.best, first, last, about, np.asarray(table.t).dtype)
   errors = {name: data.table_errors(which) for name, which in (("start", table), ("fitted", fitted))}
   improved = rms(errors["fitted"][data.judged]) < rms(errors["start"][data.judged])
   held, start = errors["fitted" if improved else "start"], errors["start"]
@@ -203,10 +204,10 @@ def _check(tables, process, x):
         f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, "
         "unipc or deis"
       )
-    wrong = belonging.difference(table.about, process)
+    wrong = process_check.mismatch(table.about, process)
     if wrong:
       raise ValueError(f"the table {table.name} {wrong}: build it with denoiser.process")
-  alike = {(table.nfe, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}
+  alike = {(table.cost, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}
   if len(alike) != 1:
     raise ValueError(
       "the tables to start from need as many evaluations and the same first and last time, and at least one "
@@ -299,10 +300,10 @@ class _Search:
     return self._coordinates(self.best_at)
 
   def _coordinates(self, flat):
-    return triangular.Coordinates(flat[: self.n], flat[self.n :].reshape(self.n, self.n - 1))
+    return fit_coordinates.Coordinates(flat[: self.n], flat[self.n :].reshape(self.n, self.n - 1))
 
   def _steps(self, flat):
-    return triangular.steps_of(self.process, self._coordinates(flat), *self.ends)
+    return fit_coordinates.steps_of(self.process, self._coordinates(flat), *self.ends)
 
   def _held(self, flat):
     return self.data.sizes(self._steps(flat), 0.0, np.arange(self.data.trained, len(self.data.x)))[1]
@@ -311,7 +312,7 @@ class _Search:
     """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c =
     cut medians."""
     data, everyone = self.data, np.arange(self.data.trained)
-    steps, by = triangular.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
+    steps, by = fit_coordinates.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
     by = by[:, self.free]
     if self.known_size is None or self.known_size[0] != guide:
       self.known_size = guide, data.sizes(steps, guide, everyone)[0]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.processes import expand
-from diffusion.solvers import triangular
+from diffusion.solvers import fit_coordinates
 
 
 def _run(denoiser, steps, x, cond):
@@ -49,7 +49,7 @@ def _residuals(denoiser, steps, x, cond, target, guide):
   if count == 1:
     return last
   m = denoiser.process.marginal(steps.t[:, 1:])
-  place = (triangular.clock(m.alpha, m.sigma, jnp) - clocks[0]) / (clocks[1] - clocks[0])
+  place = (fit_coordinates.clock(m.alpha, m.sigma, jnp) - clocks[0]) / (clocks[1] - clocks[0])
   below = jnp.clip(
     jnp.floor(place[0]).astype(jnp.int32), 0, len(clocks) - 2
   )  # copies of one sampler have equal times
@@ -78,7 +78,7 @@ def derivatives(denoiser, steps, x, cond, target, guide, key, *, directions):
 
   Args:
     denoiser: a pytree, called with x and t.
-    steps: `triangular.Steps` of one sampler.
+    steps: `fit_coordinates.Steps` of one sampler.
     x: [B, ...] starts.
     cond: None or a dict of arrays.
     target: (end [B, ...], clocks [M], data [M, B, ...]) as in `Reference`.

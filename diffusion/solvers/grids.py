@@ -10,7 +10,7 @@ denoises from there, and `from_nodes` takes any times and says what is wrong wit
 import numpy as np
 
 from diffusion.processes import vp_linear
-from diffusion.solvers.nodes import nodes, require_log_snr
+from diffusion.solvers.grid_nodes import nodes, require_log_snr
 
 # Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from
 # pure noise lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine

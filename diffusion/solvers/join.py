@@ -24,7 +24,7 @@ def join(tables, about, jumps=None) -> Table:
   >>> process = processes.edm()
   >>> head = solvers.heun(process, np.array([4.0, 2.0]))
   >>> tail = solvers.ddim(process, np.array([2.0, 1.0, 0.0]))
-  >>> print(join([head, tail], About("heun, then ddim", 1, "edm")))
+  >>> print(join([head, tail], About("heun, then ddim", 1, process)))
   heun, then ddim: order 1, 4 evaluations, asks for x0, 2 slots, no noise (process edm)
   row 0  t=4   S0 <- 0.5 S0 + 0.5 E; S1 <- 0.75 S0 + 0.25 E
   row 1  t=2   S0 <- -0.5 S0 + S1 + 0.5 E; S1 <- 0

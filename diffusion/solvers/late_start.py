@@ -3,7 +3,8 @@ without a network."""
 
 import numpy as np
 
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.about import About
+from diffusion.solvers.table import Table
 
 
 def late_start(solver, process, std=1.0) -> Table:

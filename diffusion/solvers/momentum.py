@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.noise_history import keep_noise, move, newest, remember
 from diffusion.solvers.pndm import ADAMS, warming
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.table import Table, build
 
 
 def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) -> Table:

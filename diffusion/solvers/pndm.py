@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.noise_history import keep_noise, move, newest, noise_table, remember
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.table import Table, build
 
 # Adams-Bashforth for equal steps, newest first, by order.
 ADAMS = {
@@ -68,7 +69,7 @@ def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
     ValueError: a bad grid or view; a traced grid.
 
   >>> from diffusion import processes
-  >>> pndm(processes.edm(), np.linspace(2.0, 1.0, 11)).nfe
+  >>> pndm(processes.edm(), np.linspace(2.0, 1.0, 11)).cost
   19
   """
   n = nodes(process, grid, dtype, xp)

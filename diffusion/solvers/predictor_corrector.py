@@ -1,6 +1,5 @@
 """The predictor-corrector sampler of Score SDE, whose Langevin step is sized by norms and so is no table."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.mcmc.langevin_step import langevin_step
 from diffusion.processes import expand
 from diffusion.solvers import randomness
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import Described, PostStep, both, finished, row_at
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
-from diffusion.solvers.table import State, Table, row_at
+from diffusion.solvers.table import State, Table
 
 
-def langevin(x, score, z, snr, scale, sigma, norm):
-  """x + step score + sqrt(2 step) z with step = 2 scale (snr |z| / |score|)^2 (arXiv:2011.13456, algorithms 4
-  and 5).
+def langevin(
+  x: jax.Array, score: jax.Array, z: jax.Array, snr: Any, scale: Any, sigma: Any, norm: str
+) -> jax.Array:
+  """x + h score + sqrt(2 h) z with h = 2 scale (snr |z| / |score|)^2 (arXiv:2011.13456, algorithms 4 and 5).
 
   Args:
     x, score, z: [B, ...].
@@ -34,20 +37,22 @@ def langevin(x, score, z, snr, scale, sigma, norm):
   return _move(x, score, z, 2 * scale * (snr * of_noise / of_score) ** 2)
 
 
-def annealed(x, score, z, snr, scale, sigma, norm):
-  """The same with step = 2 scale (snr sigma)^2, which needs no norms (Score SDE's "ALD" corrector)."""
+def annealed(
+  x: jax.Array, score: jax.Array, z: jax.Array, snr: Any, scale: Any, sigma: Any, norm: str
+) -> jax.Array:
+  """The same with h = 2 scale (snr sigma)^2, which needs no norms (Score SDE's "ALD" corrector)."""
   del norm
   return _move(x, score, z, 2 * scale * (snr * sigma) ** 2)
 
 
-def _move(x, score, z, step):
-  step = jnp.broadcast_to(step, x.shape[:1])
-  return x + expand(step, x) * score + expand(jnp.sqrt(2 * step), x) * z
+def _move(x: jax.Array, score: jax.Array, z: jax.Array, h: jax.Array) -> jax.Array:
+  return langevin_step(x, score, z, expand(jnp.broadcast_to(h, x.shape[:1]), x))
 
 
 @struct.dataclass
-class PredictorCorrector:
-  """See `predictor_corrector`. [...] is () or [B].
+class PredictorCorrector(Described):
+  """See `predictor_corrector`. [...] is () or [B]. A step is n_corrector evaluations of the corrector and one
+  of the predictor.
 
   Attributes:
     table: the predictor, one row a step on one slot.
@@ -73,66 +78,97 @@ class PredictorCorrector:
   stochastic = True
 
   @property
-  def num_steps(self):
-    """Steps N."""
-    return self.table.num_steps
+  def each(self) -> int:
+    """Evaluations a step."""
+    return self.n_corrector + self.predict
 
   @property
-  def nfe(self):
-    """Denoiser calls per sample, N (n_corrector + 1), or N n_corrector without a predictor."""
-    return self.num_steps * (self.n_corrector + self.predict)
+  def num_steps(self) -> int:
+    """Evaluations: N (n_corrector + 1), or N n_corrector without a predictor."""
+    return self.table.num_steps * self.each
 
   @property
-  def name(self):
+  def times(self) -> Any:
+    """The predictor's grid."""
+    return self.table.t
+
+  @property
+  def about(self) -> About:
+    """The predictor's, for its process."""
+    return self.table.about
+
+  @property
+  def views(self) -> tuple[str, ...]:
+    """The corrector's score, the predictor's view."""
+    return both(("score",) if self.n_corrector else (), (self.table.view,) if self.predict else ())
+
+  @property
+  def name(self) -> str:
     """What messages call it."""
     predictor = self.table.name if self.predict else "no predictor"
     return predictor + (
       f" + {self.n_corrector} {self.corrector.__name__} (norm={self.norm})" if self.n_corrector else " alone"
     )
 
-  def init(self, denoiser, x, keys, cond=None):
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> State:
     """The predictor's state."""
-    return self.table.init(denoiser, x, keys, cond)
+    return self.table.begin(x, keys)
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    """The corrector's moves at t_i, then the predictor's from t_i to t_i+1."""
-    row = lambda leaf: row_at(leaf, i, 0, state.x.dtype)
-    snr = jnp.asarray(self.snr, state.x.dtype)
-    t = jnp.broadcast_to(row(self.table.t), state.x.shape[:1])
+  def ask(self, state: State, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at the time of the step that evaluation i belongs to."""
+    return state.x, self.table.time(i // self.each, state.x), self.views
 
-    def correct(j, x):
-      # Odd purposes are the moves' noise, even ones their hook's.
-      z = randomness.normal(keys, i + 1, randomness.CORRECTOR + 2 * j, x)
-      score = denoiser(x, t, cond, views=("score",)).score.astype(x.dtype)
-      x = self.corrector(x, score, z, snr, row(self.scale), row(self.sigma), self.norm)
-      if post_step is None:
-        return x
-      return post_step(x, t, randomness.fold(keys, i + 1, randomness.CORRECTOR + 2 * j + 1)).astype(x.dtype)
+  def tell(
+    self, state: State, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
+  ) -> State:
+    """The corrector's moves at t_i one after another, then the predictor's from t_i to t_i+1."""
+    step, move = i // self.each, i % self.each
+    predict = lambda: self.table.tell(state, step, prediction, keys, post_step)
+    correct = lambda: self._corrected(state, step, move, prediction, keys, post_step)
+    if not self.n_corrector:
+      return predict()
+    return jax.lax.cond(move < self.n_corrector, correct, predict) if self.predict else correct()
 
-    x = jax.lax.fori_loop(0, self.n_corrector, correct, state.x)
-    state = State(x, (x,))
-    return self.table.step(denoiser, state, i, keys, cond, post_step) if self.predict else state
+  def _corrected(self, state, step, move, prediction, keys, post_step):
+    x = state.x
+    row = lambda leaf: row_at(leaf, step, 0, x.dtype)
+    # Odd purposes are the moves' noise, even ones their hook's.
+    purpose = randomness.CORRECTOR + 2 * move
+    z, score = randomness.normal(keys, step + 1, purpose, x), prediction.score.astype(x.dtype)
+    snr = jnp.asarray(self.snr, x.dtype)
+    x = self.corrector(x, score, z, snr, row(self.scale), row(self.sigma), self.norm)
+    t = self.table.time(step, x)
+    x = finished(post_step, x, t, keys, step + 1, prediction, purpose + 1)
+    return State(x, (x,))
 
-  def output(self, state):
+  def end(self, state: State) -> jax.Array:
     """The newest x: [B, ...]."""
-    return self.table.output(state)
+    return self.table.end(state)
 
-  def __str__(self):
-    head = f"{self.name}: no order claimed, {self.nfe} evaluations"
+  def denoised(self, process: Any) -> "PredictorCorrector":
+    """With a last step at the last node, whose predictor returns the posterior mean: see
+    `with_denoising`."""
+    last = lambda leaf, value: np.append(np.asarray(leaf), np.asarray(value, np.asarray(leaf).dtype))
+    sigma = process.marginal(float(np.asarray(self.table.t)[-1])).sigma
+    table = self.table.denoised(process)
+    return self.replace(table=table, scale=last(self.scale, 1.0), sigma=last(self.sigma, sigma))
+
+  def __str__(self) -> str:
+    head = f"{self.name}: no order claimed, {self.cost} evaluations"
     return f"{head}\npredictor {self.table}" if self.predict else head
 
 
 def predictor_corrector(
-  process,
-  grid,
+  process: Any,
+  grid: Any,
   *,
-  predictor=reverse_diffusion,
-  corrector=langevin,
-  snr=0.16,
-  n_corrector=1,
-  norm="sample",
-  denoise=True,
-  dtype=np.float32,
+  predictor: Callable[..., Table] | None = reverse_diffusion,
+  corrector: Callable[..., Any] | None = langevin,
+  snr: float = 0.16,
+  n_corrector: int = 1,
+  norm: str = "sample",
+  denoise: bool = True,
+  dtype: Any = np.float32,
 ) -> PredictorCorrector:
   """Corrector first, then predictor, at every node (arXiv:2011.13456, algorithm 1 and Score SDE's code).
 
@@ -150,7 +186,8 @@ def predictor_corrector(
     snr: signal-to-noise ratio; 0.16 for CIFAR-10 on VE, 0.01 on VP.
     n_corrector: corrector moves a step.
     norm: 'sample' or 'batch'.
-    denoise: whether the last predictor step adds no noise.
+    denoise: whether the last predictor step adds no noise; False is for predictors with that option,
+      `reverse_diffusion` and `euler_maruyama`.
     dtype: precision at run time.
 
   Raises:
@@ -158,7 +195,7 @@ def predictor_corrector(
       corrector.
 
   >>> from diffusion import processes
-  >>> predictor_corrector(processes.ve(), np.linspace(1, 0, 11), n_corrector=2).nfe
+  >>> predictor_corrector(processes.ve(), np.linspace(1, 0, 11), n_corrector=2).cost
   30
   """
   if norm not in ("sample", "batch"):
@@ -173,9 +210,7 @@ def predictor_corrector(
   if not predict and not n_corrector:
     raise ValueError("without a predictor there must be a corrector with n_corrector >= 1, or nothing moves")
   predictor = reverse_diffusion if predictor is None else predictor  # for its times
-  # Deterministic predictors have no noise to leave out.
-  noisy = {} if denoise or "denoise" not in inspect.signature(predictor).parameters else {"denoise": False}
-  table = predictor(process, grid, dtype=dtype, **noisy)
+  table = predictor(process, grid, dtype=dtype, **({} if denoise else {"denoise": False}))
   n = nodes(process, grid, dtype)
   if table.A.shape[-1] != 1 or table.num_steps != n.s.shape[-1]:
     raise ValueError(

@@ -3,7 +3,8 @@
 import numpy as np
 
 from diffusion.processes.recovery import recovery_levels
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.about import About
+from diffusion.solvers.table import Table, build
 
 
 def recovery_langevin(
@@ -41,7 +42,7 @@ def recovery_langevin(
 
   >>> from diffusion import processes
   >>> table = recovery_langevin(processes.ddpm_ladder(), processes.T6_TIMES[::-1])
-  >>> table.nfe, table.stochastic
+  >>> table.cost, table.stochastic
   (180, True)
   """
   if steps_per_level < 1:
@@ -77,7 +78,7 @@ def recovery_langevin(
     C = [[row(C[0][0], 0.0)], [row(C[1][0], 0.0)]]
     hook = [row(hook[0], 1.0), row(hook[1], 0.0)]
     t = np.append(t, 0.0)
-  about = About(f"recovery_langevin(K={steps_per_level})", None, process.name)
+  about = About(f"recovery_langevin(K={steps_per_level})", None, process)
   return build(
     t, A=A, B=B, C=C, start=[[start[0], 0.0], [1.0, 0.0]], hook=hook, view="score", about=about, dtype=dtype
   )

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion.solvers.deis import lms
 from diffusion.solvers.executor import sample
-from diffusion.solvers.triangular import clock, noise_to_signal
+from diffusion.solvers.fit_coordinates import clock, noise_to_signal
 
 
 class Reference(NamedTuple):
@@ -19,7 +19,7 @@ class Reference(NamedTuple):
     end: [n, ...] where the flow takes the starts.
     error: root mean square difference between `end` and the same with half as many steps; NaN if it was not
       computed.
-    clocks: [M] even values of `triangular.clock`, increasing, or None.
+    clocks: [M] even values of `fit_coordinates.clock`, increasing, or None.
     data: [M, n, ...] the denoiser's x0 along the flow at those, or None.
   """
 
@@ -30,7 +30,7 @@ class Reference(NamedTuple):
 
 
 def fine_grid(process, n, first, last):
-  """n steps that are even in `triangular.clock`, logarithmic in sigma/alpha at high noise and linear near the
+  """n steps that are even in `fit_coordinates.clock`, logarithmic in sigma/alpha at high noise and linear near the
   data: [n+1]."""
   ends = process.marginal(np.array([first, last], np.float64))
   rho = noise_to_signal(np.linspace(*clock(ends.alpha, ends.sigma), n + 1))[1:-1]

@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.heun import heun
 from diffusion.solvers.join import join
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def restart(

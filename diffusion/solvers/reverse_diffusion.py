@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffusion.solvers.euler_maruyama import from_moments
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table
 
 

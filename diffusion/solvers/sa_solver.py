@@ -3,10 +3,11 @@ noise."""
 
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.data_history import data_noise, data_ratio, data_table, data_weights
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.multistep import past
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.table import Table
 
 
 def sa_solver(

@@ -9,7 +9,8 @@ import zipfile
 import jax
 import numpy as np
 
-from diffusion.solvers.table import About, Table
+from diffusion.solvers.about import About
+from diffusion.solvers.table import Table
 
 FORMAT = "diffusion solver table"
 VERSION = 1
@@ -46,9 +47,9 @@ def save(path, table, process=None, notes=None):
   path = os.fspath(path)
   if not path.endswith(".npz"):
     raise ValueError(f"a table is saved as .npz, got {path!r}")
-  if process is not None and table.about.process and table.about.process != process.name:
+  if process is not None and table.about.process_name and table.about.process_name != process.name:
     raise ValueError(
-      f"the table belongs to the process {table.about.process!r} and {process.name!r} was given"
+      f"the table belongs to the process {table.about.process_name!r} and {process.name!r} was given"
     )
   about = dict(
     format=FORMAT,
@@ -56,9 +57,9 @@ def save(path, table, process=None, notes=None):
     name=table.name,
     order=table.order,
     view=table.view,
-    process=table.about.process,
+    process=table.about.process_name,
     parameters=None if process is None else _parameters(process),
-    numbers=table.about.numbers,
+    numbers=table.about.levels,
     notes=notes or {},
   )
   text = np.frombuffer(json.dumps(about).encode(), np.uint8)
@@ -113,7 +114,7 @@ def load(path, process=None) -> Table:
   return Table(
     **leaves,
     view=about["view"],
-    about=About(name, about["order"], known, tuple(map(tuple, about.get("numbers", ())))),
+    about=About(name, about["order"], known, levels=tuple(map(tuple, about.get("numbers", ())))),
   )
 
 

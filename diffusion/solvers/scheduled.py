@@ -4,9 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.multistep import integrals, past, quadrature
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, Table, build
+from diffusion.solvers.table import Table, build
 
 # Past evaluations that are kept, of each kind: order 4 uses three and the newest.
 DEPTH = 3
@@ -45,7 +46,7 @@ def scheduled(
   >>> grid = np.array([0.9, 0.5, 0.2, 0.05])
   >>> same = scheduled(processes.vp_linear(), grid, [1, 2, 2], ["x0"] * 3, [False] * 3)
   >>> known = solvers.dpmpp_3m(processes.vp_linear(), grid, lower_order_final=False)
-  >>> bool(np.allclose(same.A[1, 0, 0], known.A[1, 0, 0])), same.nfe
+  >>> bool(np.allclose(same.A[1, 0, 0], known.A[1, 0, 0])), same.cost
   (True, 3)
   """
   n = nodes(process, grid, dtype)

@@ -29,7 +29,7 @@ def search_schedule(
   crossovers=15,
   chunk=8,
   resolution=1000,
-) -> evolution.Found:
+) -> evolution.SearchResult:
   """The best `scheduled` sampler by evolution (USF and its search S^3, arXiv:2312.07243).
 
   A genome has a row for each step: its time, order 1 to 4, prediction x0 or eps, corrector or not. Times move
@@ -48,7 +48,7 @@ def search_schedule(
     resolution: number of places between the ends.
 
   Returns:
-    `Found`, whose genome is such a tuple.
+    `SearchResult`, whose genome is such a tuple.
 
   Raises:
     ValueError: more steps than places, or what `evolve` and `evaluator` raise.
@@ -61,7 +61,7 @@ def search_schedule(
   >>> fine = solvers.sample(oracle, solvers.build("unipc", process, 60), x)
   >>> options = dict(generations=3, population=8, parents=3, mutations=4, crossovers=2)
   >>> found = search_schedule(oracle, x, 4, solvers.error_to(fine), **options)
-  >>> found.solver.nfe, found.fitness <= found.history[0]
+  >>> found.solver.cost, found.fitness <= found.history[0]
   (4, True)
   """
   process = denoiser.process
@@ -138,4 +138,4 @@ def search_schedule(
     mutations=mutations,
     crossovers=crossovers,
   )
-  return evolution.Found(build(best), best, value, history, evaluated)
+  return evolution.SearchResult(build(best), best, value, history, evaluated)

@@ -26,7 +26,7 @@ def search_times(
   crossovers=15,
   rate=0.25,
   chunk=8,
-) -> evolution.Found:
+) -> evolution.SearchResult:
   """The best grid of a solver among those that can be chosen from a pool of times (AutoDiffusion,
   arXiv:2309.10438, section 3.4).
 
@@ -52,7 +52,7 @@ def search_times(
     chunk: candidates that run side by side.
 
   Returns:
-    `Found`, whose genome is the grid [n+1].
+    `SearchResult`, whose genome is the grid [n+1].
 
   Raises:
     ValueError: more steps than the pool has times for, a pool outside the ends, a rate outside (0, 1], or
@@ -123,4 +123,4 @@ def search_times(
     mutations=mutations,
     crossovers=crossovers,
   )
-  return evolution.Found(build(process, grid(best)), grid(best), value, history, evaluated)
+  return evolution.SearchResult(build(process, grid(best)), grid(best), value, history, evaluated)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from diffusion.solvers.nodes import nodes
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 

@@ -38,10 +38,9 @@ How the known linear samplers become rows (H: kept evaluations, newest first):
   fitted tables                 every leaf is differentiable through `sample`.
 
 What is not linear in what was seen (adaptive steps, Langevin steps sized by norms, times chosen from the
-state) implements `init`, `step` and `output` itself: see predictor_corrector.py.
+state) implements `begin`, `ask`, `tell` and `end` itself: see predictor_corrector.py.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -50,49 +49,23 @@ import numpy as np
 from flax import struct
 
 from diffusion.processes import expand
-from diffusion.solvers import belonging, randomness
+from diffusion.solvers import randomness
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished, layout, row_at
+from diffusion.solvers.denoising import denoised_leaves
 from diffusion.solvers.describe import describe
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class About:
-  """What people read of a table and no program depends on: all are equal, so a name never recompiles.
-
-  Attributes:
-    name: with the arguments that matter, e.g. 'ddim(eta=0.5)'.
-    order: observed order of convergence (weak order if there is noise); None if it has no such order.
-    process: the process that the coefficients belong to, or its name; kept as the name.
-    numbers: some of the process's levels (`belonging.levels`), which `sample` compares with the denoiser's.
-  """
-
-  name: str = ""
-  order: int | None = None
-  process: Any = ""
-  numbers: tuple = ()
-
-  def __post_init__(self):
-    if not isinstance(self.process, str):
-      object.__setattr__(self, "numbers", belonging.levels(self.process))
-      object.__setattr__(self, "process", getattr(self.process, "name", ""))
-
-  def __eq__(self, other):
-    return isinstance(other, About)
-
-  def __hash__(self):
-    return hash(About)
 
 
 @struct.dataclass
 class State:
-  """What a table carries from row to row: x [B, ...], where it evaluates next, and the stack of m arrays [B,
-  ...]."""
+  """What a table carries from row to row: x [B, ...], where it evaluates next, and the stack of m such x."""
 
   x: Any
   stack: tuple
 
 
 @struct.dataclass
-class Table:
+class Table(OnGrid):
   """A linear sampler; see the head of this file. [...] is () for a shared grid and [B] for one grid a sample.
 
   Attributes:
@@ -120,118 +93,113 @@ class Table:
   about: About = struct.field(pytree_node=False)
 
   @property
-  def num_steps(self):
-    """Rows N."""
-    return self.t.shape[-1] - 1
-
-  @property
-  def nfe(self):
-    """Denoiser calls per sample: one a row."""
-    return self.num_steps
-
-  @property
-  def noise(self):
+  def noise(self) -> int:
     """Number of noises a row draws."""
     return self.C.shape[-1]
 
   @property
-  def stochastic(self):
+  def stochastic(self) -> bool:
     """Whether sampling needs keys."""
     return self.noise > 0
 
   @property
-  def order(self):
-    """Claimed order of convergence, weak if stochastic, or None."""
-    return self.about.order
+  def views(self) -> tuple[str, ...]:
+    """The one view that is asked for."""
+    return (self.view,)
 
-  @property
-  def name(self):
-    """What messages call it."""
-    return self.about.name
-
-  def init(self, denoiser, x, keys, cond=None):
+  def begin(self, x: Any, keys: jax.Array | None) -> State:
     """The state before the first row, from x: [B, ...] at the first time."""
-    del denoiser, cond
-    start = jnp.asarray(self.start, x.dtype)
+    _, dtype = layout(x)
+    start = jnp.asarray(self.start, dtype)
     noise = [randomness.normal(keys, 0, j, x) for j in range(self.noise)]
     stack = tuple(_combine(start[..., k, :], (x, *noise)) for k in range(start.shape[-2]))
-    return State(_combine(row_at(self.w, 0, 1, x.dtype), stack), stack)
+    return State(_combine(row_at(self.w, 0, 1, dtype), stack), stack)
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
-    """Row i: one denoiser call.
+  def ask(self, state: State, i: Any) -> tuple[Any, jax.Array, tuple[str, ...]]:
+    """Row i (traced): the point, its time [B], the view."""
+    return state.x, self.time(i, state.x), self.views
+
+  def tell(
+    self, state: State, i: Any, prediction: Any, keys: jax.Array | None, post_step: PostStep | None = None
+  ) -> State:
+    """The state after row i.
 
     Args:
-      denoiser: (x, t, cond, views=) -> Prediction.
       state: `State`.
       i: row number, may be traced.
+      prediction: the denoiser's at the row's point.
       keys: [B] typed keys; may be None without noise.
-      cond: the condition.
-      post_step: None or (x [B, ...], t [B], keys [B]) -> x, called where a step is finished.
+      post_step: `PostStep` or None; called at each row, and what it does kept where a step is finished.
     """
     x, stack = state.x, state.stack
-    row = lambda leaf, tail, j=i: row_at(leaf, j, tail, x.dtype)
-    t = jnp.broadcast_to(row(self.t, 0), x.shape[:1])
-    seen = getattr(denoiser(x, t, cond, views=(self.view,)), self.view).astype(x.dtype)
-    kept = _times(row(self.g, 0), x) + _times(row(self.h, 0), seen)
+    _, dtype = layout(x)
+    row = lambda leaf, tail, j=i: row_at(leaf, j, tail, dtype)
+    seen = jax.tree.map(lambda view, x: view.astype(x.dtype), getattr(prediction, self.view), x)
+    g, h = row(self.g, 0), row(self.h, 0)
+    kept = jax.tree.map(lambda x, seen: _times(g, x) + _times(h, seen), x, seen)
     noise = tuple(randomness.normal(keys, i + 1, j, x) for j in range(self.noise))
     weights = jnp.concatenate([row(self.A, 2), row(self.B, 1)[..., None], row(self.C, 2)], axis=-1)
     stack = tuple(_combine(weights[..., k, :], (*stack, kept, *noise)) for k in range(len(stack)))
     point = row(self.w, 1, i + 1)
     x = _combine(point, stack)
     if post_step is not None:
-      t = jnp.broadcast_to(row(self.t, 0, i + 1), x.shape[:1])
       hook = row(self.hook, 1)
-      moved = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(
-        x.dtype
-      )
-      stack = tuple(slot + _times(hook[..., k], moved - x) for k, slot in enumerate(stack))
-      finished = jnp.sum(point * hook, axis=-1) != 0
-      x = jnp.where(expand(finished, x) if finished.ndim else finished, moved, x)
+      moved = finished(post_step, x, self.time(i + 1, x), keys, i + 1, prediction)
+      shift = jax.tree.map(jnp.subtract, moved, x)
+      written = lambda k: lambda slot, change: slot + _times(hook[..., k], change)
+      stack = tuple(jax.tree.map(written(k), slot, shift) for k, slot in enumerate(stack))
+      ends = jnp.sum(point * hook, axis=-1) != 0
+      keep = lambda new, old: jnp.where(expand(ends, old) if ends.ndim else ends, new, old)
+      x = jax.tree.map(keep, moved, x)
     return State(x, stack)
 
-  def output(self, state):
+  def end(self, state: State) -> Any:
     """The newest point: after the last row, the sample [B, ...]."""
     return state.x
 
-  def __str__(self):
+  def denoised(self, process: Any) -> "Table":
+    """With a last row that returns the posterior mean: see `with_denoising`."""
+    return self.replace(**denoised_leaves(self, process))
+
+  def __str__(self) -> str:
     return describe(self)
 
 
-def row_at(leaf, i, tail, dtype):
-  """Entry i of the row axis, which has `tail` axes after it: [..., (tail)]."""
-  leaf = jnp.asarray(leaf, dtype)
-  return jax.lax.dynamic_index_in_dim(leaf, i, leaf.ndim - 1 - tail, keepdims=False)
-
-
-def _times(coefficient, x):
-  """A number, or one number a sample, times x: [B, ...]."""
+def _times(coefficient: jax.Array, x: jax.Array) -> jax.Array:
+  """A number, or one number a sample, times an array x: [B, ...]."""
+  coefficient = coefficient.astype(x.dtype)
   return coefficient * x if coefficient.ndim == 0 else expand(coefficient, x) * x
 
 
-def _combine(weights, arrays):
-  """sum_k weights[..., k] arrays[k], elementwise: a matrix product would lose digits on accelerators."""
-  total = _times(weights[..., 0], arrays[0])
-  for k in range(1, len(arrays)):
-    total = total + _times(weights[..., k], arrays[k])
-  return total
+def _combine(weights: jax.Array, parts: tuple) -> Any:
+  """sum_k weights[..., k] parts[k], elementwise, of arrays or pytrees [B, ...]: a matrix product would lose
+  digits on accelerators."""
+
+  def total(*arrays):
+    found = _times(weights[..., 0], arrays[0])
+    for k in range(1, len(arrays)):
+      found = found + _times(weights[..., k], arrays[k])
+    return found
+
+  return jax.tree.map(total, *parts)
 
 
 def build(
-  t,
-  A,
-  B,
-  C=(),
+  t: Any,
+  A: Any,
+  B: Any,
+  C: Any = (),
   *,
-  g=0.0,
-  h=1.0,
-  w=None,
-  start=None,
-  hook=None,
-  view="x0",
-  about=About(),
-  dtype=np.float32,
-  xp=np,
-):
+  g: Any = 0.0,
+  h: Any = 1.0,
+  w: Any = None,
+  start: Any = None,
+  hook: Any = None,
+  view: str = "x0",
+  about: About = About(),
+  dtype: Any = np.float32,
+  xp: Any = np,
+) -> Table:
   """A `Table` from nested lists of coefficients.
 
   Each innermost entry is a number or an array [..., N]; in `start`, a number. Left out, the point of
@@ -256,9 +224,10 @@ def build(
 
   A new sampler: Euler in sigma, dx/dsigma = (x - D) / sigma.
 
+  >>> from diffusion import processes
   >>> sigma = np.array([2.0, 1.0, 0.0])
   >>> ratio = sigma[1:] / sigma[:-1]
-  >>> print(build(sigma, A=[[ratio]], B=[1 - ratio], about=About("my_euler", 1, "edm")))
+  >>> print(build(sigma, A=[[ratio]], B=[1 - ratio], about=About("my_euler", 1, processes.edm())))
   my_euler: order 1, 2 evaluations, asks for x0, 1 slot, no noise (process edm)
   row 0  t=2   S0 <- 0.5 S0 + 0.5 E
   row 1  t=1   S0 <- E

@@ -2,14 +2,16 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from diffusion.processes import expand
-from diffusion.solvers import clock, randomness
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, row_at
+from diffusion.solvers import clock
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished, row_at
+from diffusion.solvers.grid_nodes import nodes
 
 
 @struct.dataclass
@@ -21,7 +23,7 @@ class State:
 
 
 @struct.dataclass
-class TimeShift:
+class TimeShift(OnGrid):
   """See `time_shift`. [...] is () or [B].
 
   Attributes:
@@ -46,45 +48,31 @@ class TimeShift:
   about: About = struct.field(pytree_node=False)
 
   stochastic = False
-  view = "x0"
-  order = None
+  views = ("x0", "eps")
 
-  @property
-  def num_steps(self):
-    """Steps N."""
-    return self.t.shape[-1] - 1
-
-  @property
-  def nfe(self):
-    """Denoiser calls per sample, one a step."""
-    return self.num_steps
-
-  @property
-  def name(self):
-    """What messages call it."""
-    return self.about.name
-
-  def init(self, denoiser, x, keys, cond=None):
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> State:
     """The state at the first scheduled time."""
-    del denoiser, keys, cond
+    del keys
     return State(x, clock.rows(x, row_at(self.t, 0, 0, x.dtype)))
 
-  def step(self, denoiser, state, i, keys, cond=None, post_step=None):
+  def ask(self, state: State, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at its shifted time."""
+    del i
+    return state.x, state.t, self.views
+
+  def tell(
+    self, state: State, i: Any, prediction: Any, keys: jax.Array | None, post_step: PostStep | None = None
+  ) -> State:
     """DDIM's step from the shifted time to the next scheduled one, which is then shifted."""
     x = state.x
-    row = lambda leaf, at=i: jnp.broadcast_to(row_at(leaf, at, 0, x.dtype), x.shape[:1])
-    seen = denoiser(x, state.t, cond, views=("x0", "eps"))
-    x = expand(row(self.alpha), x) * seen.x0.astype(x.dtype) + expand(row(self.sigma), x) * seen.eps.astype(
-      x.dtype
-    )
-    t = row(self.t, i + 1)
-    if post_step is not None:
-      x = post_step(x, t, None if keys is None else randomness.fold(keys, i + 1, randomness.HOOK)).astype(
-        x.dtype
-      )
+    row = lambda leaf: expand(jnp.broadcast_to(row_at(leaf, i, 0, x.dtype), x.shape[:1]), x)
+    x0, eps = prediction.x0.astype(x.dtype), prediction.eps.astype(x.dtype)
+    t = self.time(i + 1, x)
+    x = row(self.alpha) * x0 + row(self.sigma) * eps
+    x = finished(post_step, x, t, keys, i + 1, prediction)
     return State(x, jnp.where(t > jnp.asarray(self.cutoff, x.dtype), self._shift(x, t), t))
 
-  def _shift(self, x, t):
+  def _shift(self, x: jax.Array, t: jax.Array) -> jax.Array:
     """The time in the window around t whose marginal has the variance of each x: [B]."""
     number = lambda leaf: jnp.asarray(leaf, x.dtype)
     offsets = number(np.linspace(-0.5, 0.5, self.candidates))
@@ -98,16 +86,23 @@ class TimeShift:
     gap = jnp.abs(m.sigma**2 + m.alpha**2 * number(self.data_variance) - observed)
     return jnp.take_along_axis(times, jnp.argmin(gap, axis=-1)[:, None], axis=-1)[:, 0]
 
-  def output(self, state):
+  def end(self, state: State) -> jax.Array:
     """The newest x: [B, ...]."""
     return state.x
 
-  def __str__(self):
-    return f"{self.name}: no order claimed, {self.nfe} evaluations (process {self.about.process})"
+  def __str__(self) -> str:
+    return f"{self.name}: no order claimed, {self.cost} evaluations (process {self.about.process_name})"
 
 
 def time_shift(
-  process, grid, *, window, cutoff, data_variance=0.0, candidates=41, dtype=np.float32
+  process: Any,
+  grid: Any,
+  *,
+  window: float,
+  cutoff: float,
+  data_variance: float = 0.0,
+  candidates: int = 41,
+  dtype: Any = np.float32,
 ) -> TimeShift:
   """TS-DDIM: after each step, take the state to be at the time near the scheduled one whose noise variance is
   that of its entries.

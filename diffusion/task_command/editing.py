@@ -74,11 +74,11 @@ def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) ->
   )
   if mask is not None:
     arrays["mask"] = mask
-  nfe = repeats * starts[0].nfe
+  nfe = repeats * starts[0].cost
   words = (
     f"edit of {given.source} at strength {', '.join(f'{s:g}' for s in strengths)}: {draws} results each in "
     f"{seconds:.1f} s (compilation included); "
-    + counted(count * draws * len(strengths), nfe, repeats * starts[0].nfe * denoiser.cost)
+    + counted(count * draws * len(strengths), nfe, repeats * starts[0].cost * denoiser.cost)
     + f"; moved from the guide by {', '.join(f'{c:.2g}' for c in change)} (root mean "
     f"square{' inside the mask' if mask is not None else ''}, in the data's values)"
   )

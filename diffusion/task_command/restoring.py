@@ -70,7 +70,7 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun)
 
   (x,), seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
   transform, solve, _ = around(y[:1])
-  passes = solve.nfe * transform(denoiser).cost
+  passes = solve.cost * transform(denoiser).cost
   gap = (
     np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(
       count, draws, *operator.measured
@@ -101,7 +101,7 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun)
   words = (
     f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation "
     "included); "
-    + counted(count * draws, solve.nfe, passes)
+    + counted(count * draws, solve.cost, passes)
     + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
     + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its "
     f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")

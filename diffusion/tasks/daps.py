@@ -1,6 +1,5 @@
 """Posterior sampling by decoupled annealing: clean data given x_t and y at every level, then noise again."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -10,17 +9,19 @@ import numpy.typing as npt
 from flax import struct
 from jax.typing import ArrayLike, DTypeLike
 
+from diffusion.mcmc.base import fold
+from diffusion.mcmc.langevin_step import langevin_step
 from diffusion.processes.base import AnyArray, GaussianProcess, Number, expand
 from diffusion.solvers import randomness
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.tasks.likelihood_guidance import data_variance, posterior_spread
 from diffusion.tasks.measurement import Measurement
-from diffusion.tasks.replacement import PostStep
 
 
 @struct.dataclass
-class Daps:
+class Daps(OnGrid):
   """A solver; see `daps`."""
 
   process: GaussianProcess
@@ -30,48 +31,35 @@ class Daps:
   t: AnyArray  # [N + 1]
   moves: int = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
-  stochastic: bool = struct.field(pytree_node=False, default=True)
 
-  @property
-  def num_steps(self) -> int:
-    return self.t.shape[-1] - 1
+  stochastic = True
+  views = ("x0",)
 
-  @property
-  def nfe(self) -> int:
-    """Denoiser calls for one sample."""
-    return self.num_steps
-
-  def init(
-    self, denoiser: Any, x: jax.Array, keys: jax.Array, cond: Mapping[str, jax.Array] | None = None
-  ) -> jax.Array:
-    del denoiser, keys, cond
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    """x: [B, ...] itself, once its measurement fits."""
+    del keys
     self.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(
-    self,
-    denoiser: Any,
-    state: jax.Array,
-    i: int | jax.Array,
-    keys: jax.Array,
-    cond: Mapping[str, jax.Array] | None = None,
-    post_step: PostStep | None = None,
-  ) -> jax.Array:
-    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
-    x0 = self.clean(denoiser(state, t, cond, views=("x0",)).x0, t, keys, i)
-    m = self.process.marginal(t_next)
-    z = randomness.normal(keys, i + 1, 0, state)
-    x = x0 * expand(m.alpha, x0) + z * expand(m.sigma, x0)
-    return (
-      x
-      if post_step is None
-      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
-    )
+  def ask(self, state: jax.Array, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at level i."""
+    return state, self.time(i, state), self.views
 
-  def output(self, state: jax.Array) -> jax.Array:
+  def tell(
+    self, state: jax.Array, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
+  ) -> jax.Array:
+    """A draw of x0 given y, and noise again up to the next level."""
+    t = self.time(i + 1, state)
+    x0 = self.clean(prediction.x0, self.time(i, state), keys, i)
+    m = self.process.marginal(t)
+    x = expand(m.alpha, x0) * x0 + expand(m.sigma, x0) * randomness.normal(keys, i + 1, 0, state)
+    return finished(post_step, x, t, keys, i + 1, prediction)
+
+  def end(self, state: jax.Array) -> jax.Array:
+    """The newest x: [B, ...]."""
     return state
 
-  def clean(self, mean: jax.Array, t: jax.Array, keys: jax.Array, i: int | jax.Array) -> jax.Array:
+  def clean(self, mean: jax.Array, t: jax.Array, keys: jax.Array, i: Any) -> jax.Array:
     """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves
     for any other."""
     y = self.y.astype(mean.dtype)
@@ -81,9 +69,7 @@ class Daps:
     if self.measurement.linear:
       # A draw of the prior and of y's noise, moved by the gain of their difference, is a draw of the
       # posterior.
-      noise = jax.vmap(lambda key: jax.random.normal(key, y.shape[1:], y.dtype))(
-        randomness.fold(keys, i + 1, 2)
-      )
+      noise = randomness.normal_like(randomness.fold(keys, i + 1, 2), y)
       gap = (
         y - self.measurement(x0) - jnp.asarray(self.measurement.noise, y.dtype) * self.measurement.seen(noise)
       )
@@ -96,13 +82,11 @@ class Daps:
     # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a
     # stable step.
     curvature = self.measurement.steepness(mean) / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))
-    step = expand(0.1 / (1.0 / spread + curvature), x0)
+    h = expand(0.1 / (1.0 / spread + curvature), x0)
+    own = randomness.fold(keys, i + 1, 3)
 
     def move(x0, number):
-      z = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, number), x0.shape[1:], x0.dtype))(
-        randomness.fold(keys, i + 1, 3)
-      )
-      return x0 + step * slope(x0) + jnp.sqrt(2.0 * step) * z, None
+      return langevin_step(x0, slope(x0), randomness.normal_like(fold(own, number), x0), h), None
 
     return jax.lax.scan(move, x0, jnp.arange(self.moves))[0]
 
@@ -143,7 +127,7 @@ def daps(
   >>> solver = tasks.daps(edm, grid, tasks.inpainting([1, 0], noise=1.0), y)
   >>> noise, keys = edm.sample_prior(jax.random.key(0), (4, 2)), jax.random.split(jax.random.key(1), 4)
   >>> x = solvers.sample(prior, solver, noise, keys=keys)
-  >>> x.shape, solver.nfe
+  >>> x.shape, solver.cost
   ((4, 2), 10)
   """
   grid = np.asarray(grid, np.float64)

@@ -3,7 +3,6 @@
 Each spectral component of x follows y as closely as its noise level allows.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,15 +15,15 @@ from jax.typing import ArrayLike, DTypeLike
 
 from diffusion.processes.base import AnyArray, GaussianProcess, Number, expand
 from diffusion.solvers import randomness
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
+from diffusion.solvers.contract import OnGrid, PostStep, finished
+from diffusion.solvers.grid_nodes import nodes
 from diffusion.tasks.measurement import Measurement
-from diffusion.tasks.replacement import PostStep
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
 
 @struct.dataclass
-class Ddrm:
+class Ddrm(OnGrid):
   """A solver; see `ddrm`."""
 
   process: GaussianProcess
@@ -34,37 +33,26 @@ class Ddrm:
   eta_b: Number
   t: AnyArray  # [N + 1]
   about: About = struct.field(pytree_node=False)
-  stochastic: bool = struct.field(pytree_node=False, default=True)
 
-  @property
-  def num_steps(self) -> int:
-    return self.t.shape[-1] - 1
+  stochastic = True
+  views = ("x0", "eps")
 
-  @property
-  def nfe(self) -> int:
-    """Denoiser calls for one sample."""
-    return self.num_steps
-
-  def init(
-    self, denoiser: Any, x: jax.Array, keys: jax.Array, cond: Mapping[str, jax.Array] | None = None
-  ) -> jax.Array:
-    del denoiser, keys, cond
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    """x: [B, ...] itself, once its measurement fits."""
+    del keys
     self.spectrum.measurement.check(x.shape, self.y.shape)
     return x
 
-  def step(
-    self,
-    denoiser: Any,
-    state: jax.Array,
-    i: int | jax.Array,
-    keys: jax.Array,
-    cond: Mapping[str, jax.Array] | None = None,
-    post_step: PostStep | None = None,
+  def ask(self, state: jax.Array, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """x at level i."""
+    return state, self.time(i, state), self.views
+
+  def tell(
+    self, state: jax.Array, i: Any, prediction: Any, keys: jax.Array, post_step: PostStep | None = None
   ) -> jax.Array:
-    t, t_next = (jnp.broadcast_to(jnp.asarray(self.t, state.dtype)[j], state.shape[:1]) for j in (i, i + 1))
-    prediction = denoiser(state, t, cond, views=("x0", "eps"))
-    x0, eps = prediction.x0, prediction.eps
-    m = self.process.marginal(t_next)
+    """One step in the spectral space."""
+    t, x0, eps = self.time(i + 1, state), prediction.x0, prediction.eps
+    m = self.process.marginal(t)
     level = expand(m.noise_to_signal, x0)  # sigma/alpha at the end of the step
     z = randomness.normal(keys, i + 1, 0, state)
     own = self.spectrum.into(x0)
@@ -74,24 +62,18 @@ class Ddrm:
     free = x0 + level * (jnp.sqrt(1 - eta**2) * eps + eta * z)
     # Where y is less noisy than the level: y itself, mixed with x0, and noise up to the level. Where it is
     # noisier: towards y.
-    level, z, noise = (
-      expand(m.noise_to_signal, own),
-      self.spectrum.into(z),
-      jnp.asarray(self.spectrum.noise, state.dtype),
-    )
+    level, z = expand(m.noise_to_signal, own), self.spectrum.into(z)
+    noise = jnp.asarray(self.spectrum.noise, state.dtype)
     clear = own + eta_b * gap + jnp.sqrt(jnp.maximum(level**2 - (noise * eta_b) ** 2, 0.0)) * z
     faint = own + level * (
       jnp.sqrt(1 - eta**2) * gap / jnp.maximum(noise, jnp.finfo(state.dtype).tiny) + eta * z
     )
     measured = jnp.where(level >= noise, clear, faint)
     x = expand(m.alpha, x0) * (free + self.spectrum.back(measured - self.spectrum.into(free)))
-    return (
-      x
-      if post_step is None
-      else post_step(x, t_next, randomness.fold(keys, i + 1, randomness.HOOK)).astype(state.dtype)
-    )
+    return finished(post_step, x, t, keys, i + 1, prediction)
 
-  def output(self, state: jax.Array) -> jax.Array:
+  def end(self, state: jax.Array) -> jax.Array:
+    """The newest x: [B, ...]."""
     return state
 
 

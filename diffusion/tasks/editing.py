@@ -73,7 +73,7 @@ def edit(
     raise ValueError(
       f"edit takes one key a guide, got {list(keys.shape)} of them for {guide.shape[0]} guides"
     )
-  start = jnp.broadcast_to(jnp.asarray(solver.t, guide.dtype)[..., 0], guide.shape[:1])
+  start = jnp.broadcast_to(jnp.asarray(solver.times, guide.dtype)[..., 0], guide.shape[:1])
   keep = None if mask is None else _kept(mask, guide)
   put_back = (
     None if keep is None else replacement(denoiser.process, inpainting(np.ones(guide.shape[1:])), guide)
@@ -90,7 +90,7 @@ def edit(
     solved = solvers.sample(denoiser, solver, noised, keys=solver_keys, cond=cond, post_step=put_back)
     x = cast(jax.Array, solved)  # nothing but the samples was asked for
     x = x if keep is None else jnp.where(keep > 0, guide, x)
-  return Edited(x, repeats * solver.nfe)
+  return Edited(x, repeats * solver.cost)
 
 
 def start_at(
@@ -221,5 +221,5 @@ def _kept(mask, guide):
   return jnp.broadcast_to(1 - jnp.asarray(mask, guide.dtype), guide.shape)
 
 
-def _outside(put_back, keep, x, t, keys):
-  return jnp.where(keep > 0, put_back(x, t, keys), x)
+def _outside(put_back, keep, x, t, keys, prediction):
+  return jnp.where(keep > 0, put_back(x, t, keys, prediction), x)

@@ -182,7 +182,7 @@ def encoder(
 
   >>> from diffusion import processes
   >>> there = encoder("heun", processes.edm(), [0.01, 0.1, 1.0, 10.0])
-  >>> there.nfe, there.order
+  >>> there.cost, there.order
   (6, 2)
   """
   process = swapped(process)

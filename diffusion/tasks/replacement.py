@@ -4,7 +4,7 @@ Score SDE's imputation for any linear measurement, as a `post_step` that every s
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from diffusion.processes.base import GaussianProcess, expand
-from diffusion.solvers.table import About
+from diffusion.solvers.about import About
 from diffusion.tasks.measurement import Measurement
 from diffusion.tasks.spectrum import Spectrum, spectrum
 
@@ -22,14 +22,16 @@ PostStep: TypeAlias = Callable[[jax.Array, jax.Array, jax.Array | None], jax.Arr
 
 @struct.dataclass
 class Replacement:
-  """(x, t, keys) -> x whose measured part is a forward sample of what y tells of it; see `replacement`."""
+  """A post_step: x whose measured part is a forward sample of what y tells of it; see `replacement`."""
 
   process: GaussianProcess
   spectrum: Spectrum
   y: jax.Array
   about: About = struct.field(pytree_node=False)
 
-  def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None) -> jax.Array:
+  def __call__(self, x: jax.Array, t: jax.Array, keys: jax.Array | None, prediction: Any) -> jax.Array:
+    """x: [B, *event] with its measured part put back, whatever was predicted."""
+    del prediction
     self.spectrum.measurement.check(x.shape, self.y.shape)
     m, own = self.process.marginal(t), self.spectrum.into(x)
     alpha, sigma = (expand(leaf, own).astype(x.dtype) for leaf in (m.alpha, m.sigma))
@@ -67,7 +69,7 @@ def replacement(process: GaussianProcess, measurement: Measurement, y: ArrayLike
 
   >>> from diffusion import processes, tasks
   >>> put_back = tasks.replacement(processes.edm(), tasks.inpainting([1, 0]), jnp.array([[3.0, 0.0]]))
-  >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None).tolist()
+  >>> put_back(jnp.array([[1.0, 2.0]]), jnp.zeros(1), None, None).tolist()
   [[3.0, 2.0]]
   """
   return Replacement(

@@ -1,6 +1,5 @@
 """Samples that a model makes up: the variance of what it predicts at the end of their trajectory."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,9 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.precision import at_least_single
-from diffusion.processes.base import Number
-from diffusion.solvers.table import Table, row_at
-from diffusion.tasks.replacement import PostStep
+from diffusion.solvers.contract import Around, PostStep, Solver, both
 
 
 class Watched(NamedTuple):
@@ -22,7 +19,7 @@ class Watched(NamedTuple):
 
 
 class State(NamedTuple):
-  """The table's own state, and the mean and summed squared deviation [B, ...] of x0 so far."""
+  """The solver's own state, and the mean and summed squared deviation [B, ...] of x0 so far."""
 
   inner: Any
   mean: jax.Array
@@ -30,51 +27,35 @@ class State(NamedTuple):
 
 
 @struct.dataclass
-class Watching:
-  """A table that also returns the variance of x0 over its last evaluations, whose number is data; see
+class Watching(Around):
+  """A solver that also returns the variance of x0 over its last evaluations, whose number is data; see
   `watched`."""
 
-  table: Table
-  last: Number
+  inner: Any
+  last: Any
 
   @property
-  def num_steps(self) -> int:
-    return self.table.num_steps
+  def views(self) -> tuple[str, ...]:
+    """The solver's own, and x0."""
+    return both(self.inner.views, ("x0",))
 
-  @property
-  def nfe(self) -> int:
-    return self.table.nfe
-
-  @property
-  def stochastic(self) -> bool:
-    return self.table.stochastic
-
-  @property
-  def name(self) -> str:
-    return self.table.name
-
-  def init(
-    self, denoiser: Any, x: jax.Array, keys: jax.Array | None, cond: Mapping[str, jax.Array] | None = None
-  ) -> State:
+  def begin(self, x: jax.Array, keys: jax.Array | None) -> State:
+    """The solver's state, with no moments yet."""
     nothing = jnp.zeros_like(x, at_least_single(x.dtype))
-    return State(self.table.init(denoiser, x, keys, cond), nothing, nothing)
+    return State(self.inner.begin(x, keys), nothing, nothing)
 
-  def step(
-    self,
-    denoiser: Any,
-    state: State,
-    i: int | jax.Array,
-    keys: jax.Array | None,
-    cond: Mapping[str, jax.Array] | None = None,
-    post_step: PostStep | None = None,
+  def ask(self, state: State, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
+    """Where the solver evaluates."""
+    x, t, _ = self.inner.ask(state.inner, i)
+    return x, t, self.views
+
+  def tell(
+    self, state: State, i: Any, prediction: Any, keys: jax.Array | None, post_step: PostStep | None = None
   ) -> State:
-    """Row i: one denoiser call, which the table and the variance share."""
-    x = state.inner.x
-    t = jnp.broadcast_to(row_at(self.table.t, i, 0, x.dtype), x.shape[:1])
-    found = denoiser(x, t, cond, views=tuple(dict.fromkeys((self.table.view, "x0"))))
-    inner = self.table.step(lambda x, t, cond, views: found, state.inner, i, keys, cond, post_step)
-    # Running moments, which lose no digits to a mean that is larger than the spread.
-    x0 = found.x0.astype(state.mean.dtype)
+    """The solver's next state, and the moments with this x0, which lose no digits to a mean that is larger
+    than the spread."""
+    inner = self.inner.tell(state.inner, i, prediction, keys, post_step)
+    x0 = prediction.x0.astype(state.mean.dtype)
     seen = i - (self.num_steps - self.last)
     gap = x0 - state.mean
     mean = state.mean + gap / jnp.maximum(seen + 1, 1).astype(x0.dtype)
@@ -83,14 +64,14 @@ class Watching:
       inner, counts(mean, state.mean), counts(state.deviation + gap * (x0 - mean), state.deviation)
     )
 
-  def output(self, state: State) -> Watched:
+  def end(self, state: State) -> Watched:
     """`Watched`."""
     rows = state.deviation.reshape(state.deviation.shape[0], -1)
-    return Watched(self.table.output(state.inner), jnp.mean(rows, axis=1) / self.last)
+    return Watched(self.inner.end(state.inner), jnp.mean(rows, axis=1) / self.last)
 
 
-def watched(solver: Table, last: int = 10) -> Watching:
-  """A table whose samples come with the variance of the predicted x0 over its last evaluations
+def watched(solver: Solver, last: int = 10) -> Watching:
+  """A solver whose samples come with the variance of the predicted x0 over its last evaluations
   (arXiv:2406.09358).
 
   A smooth network joins separate modes by a steep slope; a sample that ends on it is none of the data, and
@@ -99,7 +80,7 @@ def watched(solver: Table, last: int = 10) -> Watching:
   earlier.
 
   Args:
-    solver: a `Table` of 2 or more rows.
+    solver: a `Table` or another solver of fixed steps, of 2 or more evaluations.
     last: how many evaluations, from 2 to all of them.
 
   Returns:
@@ -107,10 +88,9 @@ def watched(solver: Table, last: int = 10) -> Watching:
     trajectory.
 
   Raises:
-    TypeError: a solver that is no table.
+    TypeError: a solver that chooses its own steps.
     ValueError: fewer than two evaluations, or more than there are.
 
-  >>> import jax
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm()
   >>> data = oracles.gaussian_mixture(process, None, [[-1.0], [1.0]], 1e-4)
@@ -119,10 +99,10 @@ def watched(solver: Table, last: int = 10) -> Watching:
   >>> found.x.shape, bool((found.variance < 1e-3).all())
   ((4, 1), True)
   """
-  if not isinstance(solver, Table):
+  if solver.loop != "scan":
     raise TypeError(
-      f"the variance along a trajectory is taken at the rows of a table, and {type(solver).__name__} is "
-      "none: use solvers.build with any solver of fixed steps"
+      f"the variance along a trajectory is taken at the evaluations of a solver of fixed steps, and "
+      f"{solver.name} chooses its own: use solvers.build with a number of steps"
     )
   if not 2 <= last <= solver.num_steps:
     raise ValueError(

@@ -15,8 +15,9 @@ from diffusion import solvers
 from diffusion.likelihood.flow_map import decode, encode
 from diffusion.processes.base import GaussianProcess
 from diffusion.processes.comparison import difference
-from diffusion.solvers.table import About, Table, build
-from diffusion.tasks.encoding import SUFFIX, swapped
+from diffusion.solvers.about import About
+from diffusion.solvers.table import Table, build
+from diffusion.tasks.encoding import swapped
 
 
 class Translated(NamedTuple):
@@ -66,10 +67,10 @@ def translate(
   check_shared(source, target)
   if encoder is None:
     latent = encode(source, x, cond=source_cond, num_steps=num_steps)
-  elif encoder.about.process.endswith(SUFFIX):
+  elif encoder.about.process_name == swapped(source.process).name:
     latent = _solved(swapped(source), encoder, x, source_cond)
   else:
-    if not isinstance(encoder, Table) or encoder.t[..., 0].max() > encoder.t[..., -1].min():
+    if encoder.times is None or encoder.times[..., 0].max() > encoder.times[..., -1].min():
       raise ValueError(
         "the encoder goes from noise to data: make one that goes from data to noise, such as "
         "tasks.encoder('heun', process, grid)"
@@ -130,6 +131,6 @@ def ddim_encoder(process: GaussianProcess, grid: npt.ArrayLike, dtype: DTypeLike
     A=[[ratio]],
     B=[sigma[1:] - ratio * sigma[:-1]],
     view="eps",
-    about=About("ddim_encoder", 1, process.name),
+    about=About("ddim_encoder", 1, process),
     dtype=dtype,
   )

@@ -58,7 +58,7 @@ def _own(parts, objective) -> Iterator[tuple[bool, str]]:
     given = assembly.solver(parts.config.get("sampler") or {}, parts.process)
     yield (
       not same_solver(given, own),
-      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.nfe} and a grid with the "
+      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.cost} and a grid with the "
       f"times {_times(own.t)} (every other node of one grid is solvers.grids.thinned)",
     )
 
@@ -113,10 +113,10 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
     wrong = objective.steps is None or taught.steps[1] != "ddim"
     yield (
       wrong,
-      f"that run is itself a student of {theirs.nfe} {theirs.name} steps and no denoiser elsewhere; {learn}",
+      f"that run is itself a student of {theirs.cost} {theirs.name} steps and no denoiser elsewhere; {learn}",
     )
-    words = f"that run makes {theirs.nfe} steps at {_times(theirs.t)}, and config.loss asks it for {len(objective.steps[0]) - 1}"
-    mend = f"set teacher_steps={theirs.nfe} and the grid that it was distilled for (solvers.grids.thinned)"
+    words = f"that run makes {theirs.cost} steps at {_times(theirs.t)}, and config.loss asks it for {len(objective.steps[0]) - 1}"
+    mend = f"set teacher_steps={theirs.cost} and the grid that it was distilled for (solvers.grids.thinned)"
     yield not roles.same_times(objective.steps[0], theirs.t), f"{words}; {mend}"
 
 

@@ -214,5 +214,5 @@ def hallucinations(config: Any, seed: int) -> dict[str, float]:
   return found | {
     "share_made_up": float(made_up.mean()),
     "made_up": float(made_up.sum()),
-    "evaluations": float(table.nfe),
+    "evaluations": float(table.cost),
   }

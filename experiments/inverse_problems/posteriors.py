@@ -125,7 +125,7 @@ def distances(
         found.setdefault(name, []).append(
           metrics.sliced_wasserstein(out, target) if np.all(np.isfinite(out)) else np.inf
         )
-        calls[name] = solver.nfe
+        calls[name] = solver.cost
   return {name: np.array(each) for name, each in found.items()}, calls
 
 

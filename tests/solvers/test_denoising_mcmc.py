@@ -40,7 +40,7 @@ def test_it_finds_modes_in_few_evaluations():
   )
   grids = np.stack([solvers.grids.karras(process, 3, t_max=t, clean=True) for t in np.ravel(starts.t)])
   solver = heun(grids)
-  assert starts.nfe + solver.nfe == 10 and edm.nfe == 11
+  assert starts.cost + solver.cost == 10 and edm.cost == 11
   out = solvers.sample(oracle, solver, starts.x.reshape(-1, 2))
   share = jnp.bincount(jnp.argmin(distance(out), axis=1), length=8) / out.shape[0]
   by_chain, by_edm = near(out), near(solvers.sample(oracle, edm, x))

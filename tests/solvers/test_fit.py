@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion import denoisers, oracles, processes, solvers
-from diffusion.solvers import executor, gauss_newton, triangular
+from diffusion.solvers import executor, fit_coordinates, gauss_newton
 
 MULTISTEP = [
   "ddim",
@@ -33,13 +33,13 @@ def test_coordinates_hold_every_multistep_table(name, solver):
   included."""
   process = processes.PROCESSES[name]()
   table = solvers.build(solver, process, 6, dtype=np.float64)
-  again = triangular.to_table(
-    process, triangular.of_table(table, process), *table.t[[0, -1]], dtype=np.float64
+  again = fit_coordinates.to_table(
+    process, fit_coordinates.of_table(table, process), *table.t[[0, -1]], dtype=np.float64
   )
   np.testing.assert_allclose(again.t, table.t, rtol=1e-9, atol=1e-12)
-  points = triangular.unroll(table, process)
+  points = fit_coordinates.unroll(table, process)
   np.testing.assert_allclose(
-    triangular.unroll(again, process), points, rtol=0, atol=1e-7 * np.abs(points).max()
+    fit_coordinates.unroll(again, process), points, rtol=0, atol=1e-7 * np.abs(points).max()
   )
 
 
@@ -51,13 +51,13 @@ def test_any_coordinates_run_downwards_and_are_exact_for_a_constant_prediction(n
   rng = np.random.default_rng(0)
   for n in (1, 2, 5, 12):
     table = solvers.build("dpmpp_2m" if n > 1 else "ddim", process, n, dtype=np.float64)
-    start = triangular.of_table(table, process)
-    wild = triangular.Coordinates(
+    start = fit_coordinates.of_table(table, process)
+    wild = fit_coordinates.Coordinates(
       start.gaps + rng.normal(size=n), start.differences + rng.normal(size=(n, n - 1))
     )
-    fitted = triangular.to_table(process, wild, *table.t[[0, -1]], dtype=np.float64)
+    fitted = fit_coordinates.to_table(process, wild, *table.t[[0, -1]], dtype=np.float64)
     assert (np.diff(fitted.t) < 0).all() and fitted.t[0] == table.t[0] and fitted.t[-1] == table.t[-1]
-    points = triangular.unroll(fitted, process)
+    points = fit_coordinates.unroll(fitted, process)
     m = process.marginal(fitted.t)
     ratio = m.sigma / m.sigma[0]
     np.testing.assert_allclose(points[:, 0], ratio, rtol=1e-9, atol=1e-12)
@@ -66,12 +66,12 @@ def test_any_coordinates_run_downwards_and_are_exact_for_a_constant_prediction(n
 
 def test_derivatives_of_the_steps_are_those_of_the_steps():
   process = processes.vp_linear()
-  start = triangular.of_table(solvers.build("unipc", process, 5), process)
+  start = fit_coordinates.of_table(solvers.build("unipc", process, 5), process)
   flat = lambda steps: np.concatenate([np.ravel(leaf) for leaf in steps])
-  at = lambda c: triangular.with_derivatives(process, c, 1.0, 0.0)
+  at = lambda c: fit_coordinates.with_derivatives(process, c, 1.0, 0.0)
   _, by = at(start)
   rng = np.random.default_rng(1)
-  direction = triangular.Coordinates(rng.normal(size=5), rng.normal(size=(5, 4)))
+  direction = fit_coordinates.Coordinates(rng.normal(size=5), rng.normal(size=(5, 4)))
   moved = [flat(at(jax.tree.map(lambda c, d, e=e: c + e * d, start, direction))[0]) for e in (1e-4, -1e-4)]
   expected = (moved[0] - moved[1]) / 2e-4
   np.testing.assert_allclose(
@@ -130,7 +130,7 @@ def test_a_fit_halves_the_error_on_noises_it_never_saw(problem, fitted):
   was, now = error(start), error(fitted.table)
   assert np.median(now) < np.median(was) / 3
   assert np.sqrt(np.mean(now**2)) < np.sqrt(np.mean(was**2)) / 2
-  assert fitted.improved and fitted.table.nfe == start.nfe == 5
+  assert fitted.improved and fitted.table.cost == start.cost == 5
   assert fitted.error < fitted.start_error / 2 and fitted.error <= min(fitted.history) * 1.01
   assert "before the fit" in str(fitted)
 
@@ -158,7 +158,7 @@ def test_tables_of_one_shape_share_a_program(problem, fitted):
   oracle, x, _, start = problem
   solvers.sample(oracle, fitted.table, x[:8])
   before = executor._run._cache_size()
-  other = triangular.to_table(oracle.process, triangular.of_table(start, oracle.process), 1.0, 0.0)
+  other = fit_coordinates.to_table(oracle.process, fit_coordinates.of_table(start, oracle.process), 1.0, 0.0)
   solvers.sample(oracle, other, x[:8])
   assert executor._run._cache_size() == before
 
@@ -196,8 +196,10 @@ def test_few_directions_have_the_exact_gradient(problem, fitted):
   float32."""
   del fitted
   oracle, x, known, start = problem
-  steps = triangular.of_table(start, oracle.process)
-  steps, _ = triangular.steps_at(oracle.process, triangular.times(steps.gaps, 1.0, 0.0), steps.differences)
+  steps = fit_coordinates.of_table(start, oracle.process)
+  steps, _ = fit_coordinates.steps_at(
+    oracle.process, fit_coordinates.times(steps.gaps, 1.0, 0.0), steps.differences
+  )
   on_device = lambda steps: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), steps)
   target = tuple(
     jnp.asarray(part, jnp.float32) for part in (known.end[:128], known.clocks, known.data[:, :128])
@@ -211,7 +213,7 @@ def test_few_directions_have_the_exact_gradient(problem, fitted):
   )
   half_squares = lambda steps: 0.5 * np.sum(size(steps) ** 2)
   rng = np.random.default_rng(2)
-  direction = triangular.Steps(np.zeros(5), rng.normal(size=5), np.tril(rng.normal(size=(5, 5))))
+  direction = fit_coordinates.Steps(np.zeros(5), rng.normal(size=5), np.tril(rng.normal(size=(5, 5))))
   ahead, behind = (
     half_squares(jax.tree.map(lambda s, d, e=e: s + e * d, steps, direction)) for e in (2e-3, -2e-3)
   )

@@ -350,7 +350,7 @@ def test_joined_tables_run_one_after_the_other():
   step = start
   for part in parts:
     step = table_moments(process, part, 0.5, 0.3, step)
-  whole = table_moments(process, solvers.join(parts, solvers.About("all", 1, process.name)), 0.5, 0.3, start)
+  whole = table_moments(process, solvers.join(parts, solvers.About("all", 1, process)), 0.5, 0.3, start)
   np.testing.assert_allclose([whole.mean, whole.variance], [step.mean, step.variance], rtol=1e-12)
   with pytest.raises(ValueError, match="one view"):
     solvers.join([parts[0], built("annealed_langevin", process, grid)], solvers.About())
@@ -367,7 +367,7 @@ def test_a_first_order_step_to_clean_data_is_ddim():
     built("dpm_solver_fast", process, grid),
   )
   same(ddim, first, process, grid)
-  assert (fast.A[-1, 0, 0], fast.B[-1, 0], fast.nfe) == (0, 1, 10)
-  assert [solvers.dpm_solver_fast(process, GRID, nfe=nfe).nfe for nfe in (15, 16, 17)] == [15, 16, 17]
+  assert (fast.A[-1, 0, 0], fast.B[-1, 0], fast.cost) == (0, 1, 10)
+  assert [solvers.dpm_solver_fast(process, GRID, nfe=nfe).cost for nfe in (15, 16, 17)] == [15, 16, 17]
   with pytest.raises(ValueError, match="15, 16 or 17 evaluations, got nfe=18"):
     solvers.dpm_solver_fast(process, GRID, nfe=18)

@@ -18,7 +18,7 @@ def test_variance_of_annealed_langevin_is_the_closed_form_of_ncsnv2():
   table = solvers.annealed_langevin(
     process, grid, steps_per_level=T, step=step, denoise=False, dtype=np.float64
   )
-  assert table.nfe == 18
+  assert table.cost == 18
   variance = 2.0
   for sigma in process.marginal(grid).sigma:
     a = step * sigma**2 / process.marginal(grid[-1]).sigma ** 2
@@ -40,7 +40,7 @@ def test_stationary_variance_of_langevin_and_the_final_denoising():
   out = table_moments(process, table, 0.0, 0.3, Moments(1.0, 4.0))
   np.testing.assert_allclose([out.mean, out.variance], [0.0, v / (1 - 0.05 / (2 * v))], rtol=1e-6, atol=1e-12)
   table = solvers.annealed_langevin(process, np.array([t * (1 + 1e-9), t]), **options)
-  assert table.nfe == 801
+  assert table.cost == 801
   denoised = table_moments(process, table, 0.0, 0.3, Moments(1.0, 4.0))
   np.testing.assert_allclose(denoised.variance, out.variance * (0.3 / v) ** 2, rtol=1e-6)
 
@@ -106,7 +106,7 @@ def test_stationary_law_of_the_norm_sized_corrector():
   built = solvers.predictor_corrector(
     process, np.linspace(t, t - 1e-4, 3), predictor=solvers.ddim, snr=r, n_corrector=20
   )
-  assert built.nfe == 2 * 21
+  assert built.cost == 2 * 21
   out = np.asarray(
     solvers.sample(oracle, built, x, keys=jax.random.split(jax.random.key(1), count)), np.float64
   )
@@ -124,7 +124,7 @@ def test_predictor_or_corrector_may_be_left_out():
   count = 8_000
   x, keys = oracle.sample(jax.random.key(0), count, t=1.0), jax.random.split(jax.random.key(1), count)
   alone = solvers.predictor_corrector(process, grid, corrector=None)
-  assert alone.nfe == 4
+  assert alone.cost == 4
   table = solvers.reverse_diffusion(process, grid)
   np.testing.assert_array_equal(
     solvers.sample(oracle, alone, x, keys=keys), solvers.sample(oracle, table, x, keys=keys)
@@ -134,7 +134,7 @@ def test_predictor_or_corrector_may_be_left_out():
   corrected = solvers.predictor_corrector(
     process, grid, predictor=None, corrector=solvers.annealed, snr=r, n_corrector=moves
   )
-  assert corrected.nfe == 8 and "no predictor" in str(corrected)
+  assert corrected.cost == 8 and "no predictor" in str(corrected)
   variance = 0.3 + 4.0
   for sigma in process.marginal(grid[:-1]).sigma:
     v, a = 0.3 + sigma**2, 2 * (r * sigma) ** 2

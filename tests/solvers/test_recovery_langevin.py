@@ -23,7 +23,7 @@ def test_the_table_is_the_recursion_of_the_paper(name, step):
   )
   levels = processes.recovery_levels(process, times, step=step)
   marginal = process.marginal(np.asarray(times))
-  assert table.nfe == 7 * levels.count
+  assert table.cost == 7 * levels.count
   mean, variance = 0.2, 1.1  # not the marginal of the noisiest level
   for i in reversed(range(levels.count)):
     total = marginal.alpha[i] ** 2 * VARIANCE + marginal.sigma[i] ** 2
@@ -92,9 +92,11 @@ def test_a_post_step_at_the_end_of_a_level_reaches_the_noisy_point_too():
   oracle = oracles.gaussian(process, [MEAN], [VARIANCE])
   table = solvers.recovery_langevin(process, np.array([0.6, 0.4, 0.2]), steps_per_level=3)
   keys = jax.random.split(jax.random.key(0), 1)
-  state = table.init(oracle, jax.numpy.zeros((1, 1)), keys)
+  state = table.begin(jax.numpy.zeros((1, 1)), keys)
   for i in range(3):
-    state = table.step(oracle, state, i, keys, post_step=lambda x, t, keys: 0.0 * x + 2.0)
+    x, t, views = table.ask(state, i)
+    moved = lambda x, t, keys, prediction: 0.0 * x + 2.0
+    state = table.tell(state, i, oracle(x, t, views=views), keys, moved)
   np.testing.assert_allclose(state.x, 2.0)
   levels = processes.recovery_levels(process, (0.2, 0.4, 0.6))
   np.testing.assert_allclose(levels.start[0] * state.stack[1], state.stack[0], rtol=1e-6)

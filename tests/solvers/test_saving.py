@@ -28,7 +28,7 @@ def test_a_table_comes_back_bit_for_bit(tmp_path, case):
   for name in ("t", "g", "h", "A", "B", "C", "w", "start", "hook"):
     was, now = np.asarray(getattr(table, name)), getattr(back, name)
     assert now.dtype == was.dtype and now.shape == was.shape and now.tobytes() == was.tobytes()
-  assert (back.name, back.order, back.about.process, back.view) == (
+  assert (back.name, back.order, back.about.process_name, back.view) == (
     table.name,
     table.order,
     "vp_linear",

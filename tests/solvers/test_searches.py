@@ -71,7 +71,7 @@ def test_a_searched_schedule_beats_every_single_solver_on_unseen_noise():
     for grid in ("quadratic", "uniform", None):
       times = entry.grid(PROCESS, 5) if grid is None else solvers.GRIDS[grid](PROCESS, 5, t_min=0.0)
       table = entry.builder(PROCESS, times)
-      if not entry.stochastic and table.nfe == 5:
+      if not entry.stochastic and table.cost == 5:
         single[name, grid] = error(oracle, table, unseen, exact)
   best = min(single, key=single.get)
   searched = error(oracle, found.solver, unseen, exact)

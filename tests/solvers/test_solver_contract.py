@@ -44,7 +44,7 @@ def alike(name, **options):
 def test_calls_traces_and_independence(name):
   entry = solvers.SOLVERS[name]
   solver = alike(name)
-  assert solver.nfe == solvers.build(name, PROCESS, STEPS).nfe
+  assert solver.cost == solvers.build(name, PROCESS, STEPS).cost
   x, keys = inputs()
   cond = {"label": jnp.arange(BATCH)}
   run = lambda d, s, x, keys, cond: np.asarray(solvers.sample(d, s, x, keys=keys, cond=cond))
@@ -56,7 +56,7 @@ def test_calls_traces_and_independence(name):
   traces.clear(), calls.clear()
   again = run(denoiser(), solver, x, keys, cond)
   jax.effects_barrier()
-  assert len(calls) == solver.nfe
+  assert len(calls) == solver.cost
   np.testing.assert_array_equal(again, out)
 
   # New parameters, keys, classes and times: no new trace, another answer.
@@ -243,7 +243,7 @@ def test_post_step_changes_the_state_where_a_step_is_finished(name):
   x, _keys = inputs()
   middle = np.float32(grid[2])
 
-  def move(shift, x, t, keys):
+  def move(shift, x, t, keys, prediction):
     return jnp.where(t[:, None] == middle, x + shift, x)
 
   hook = lambda shift: jax.tree_util.Partial(move, jnp.float32(shift))
@@ -256,7 +256,7 @@ def test_post_step_changes_the_state_where_a_step_is_finished(name):
       solvers.sample(own, solver, x, post_step=hook(shift)), expected, rtol=1e-5, atol=1e-6
     )
   # A projection holds exactly at the end.
-  known = lambda x, t, keys: jnp.where(jnp.arange(3)[None, :] == 1, 0.25, x)
+  known = lambda x, t, keys, prediction: jnp.where(jnp.arange(3)[None, :] == 1, 0.25, x)
   assert (np.asarray(solvers.sample(own, solver, x, post_step=known))[:, 1] == 0.25).all()
 
 

@@ -199,10 +199,10 @@ def test_other_mistakes_are_named():
   ],
 )
 def test_evaluations(name, rows):
-  assert solvers.build(name, processes.edm(), 6).nfe == rows
+  assert solvers.build(name, processes.edm(), 6).cost == rows
   if name == "heun":  # to sigma > 0 every step has two evaluations; from alpha = 0 the first has one
-    assert solvers.build("heun", processes.edm(), 6, grid=np.geomspace(80, 0.1, 7)).nfe == 12
-    assert solvers.build("heun", processes.rectified_flow(), 6).nfe == 10
+    assert solvers.build("heun", processes.edm(), 6, grid=np.geomspace(80, 0.1, 7)).cost == 12
+    assert solvers.build("heun", processes.rectified_flow(), 6).cost == 10
 
 
 def test_a_long_table_is_printed_in_part_with_its_order_and_evaluations():

@@ -88,7 +88,7 @@ def test_watching_changes_no_sample_and_keeps_rows_apart():
   plain, states = solvers.sample(data, table, x, keys=keys, trajectory=True)
   found, count = solvers.sample(data, tasks.watched(table, 5), x, keys=keys, evaluations=True)
   np.testing.assert_array_equal(found.x, plain)
-  assert count.tolist() == [table.nfe] * 6
+  assert count.tolist() == [table.cost] * 6
   predicted = jax.jit(lambda x, t: data(x, t))(
     states[7:12].reshape(30, 2), jnp.asarray(np.repeat(table.t[7:12], 6))
   ).x0.reshape(5, 6, 2)

@@ -112,7 +112,7 @@ def test_outside_the_mask_the_guide_comes_back_exactly():
   solver = tasks.start_at(process, 0.5, 8)
   edited = tasks.edit(data, solver, guide, keys, mask=np.array([1, 0]), repeats=2)
   np.testing.assert_array_equal(edited.x[:, 1], guide[:, 1])
-  assert float(jnp.abs(edited.x[:, 0] - guide[:, 0]).min()) > 0 and edited.evaluations == 2 * solver.nfe
+  assert float(jnp.abs(edited.x[:, 0] - guide[:, 0]).min()) > 0 and edited.evaluations == 2 * solver.cost
   each = np.stack([[1, 0]] * 3 + [[0, 1]] * 3)
   mixed = tasks.edit(data, solver, guide, keys, mask=each, repeats=2).x
   np.testing.assert_array_equal(mixed[:3], edited.x[:3])

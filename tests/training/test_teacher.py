@@ -238,7 +238,7 @@ def test_a_learned_weight_costs_one_evaluation_a_step(runs):
   assert calls == [[1.5, 1.5]] * 3
   for name, steps in (("one", 4), ("two", 2)):
     denoiser, solver = saved_run.make_sampler(saved_run.open_run(str(runs / name)), guidance=0.5)
-    assert (solver.nfe, denoiser.cost, denoiser.weight) == (steps, 1, 0.5)
+    assert (solver.cost, denoiser.cost, denoiser.weight) == (steps, 1, 0.5)
   found = sampling.generate(denoiser, solver, (2,), 8, labels=lambda index: index % 3, batch=8)
   assert (found.nfe, found.forward_passes) == (2, 2) and np.isfinite(found.x).all()
   guided, _ = saved_run.make_sampler(saved_run.open_run(str(runs / "teacher")), guidance=0.5)
@@ -533,7 +533,7 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
     assert teacher.same_solver(solvers.ddim(process, np.asarray(grid)), before) and sampler == "ddim"
     assert not config.roles.teacher.guidance
     before = assembly.solver(config.sampler, process)
-    assert teacher.same_solver(before, teacher.own_solver(objective, process)) and before.nfe == int(name)
+    assert teacher.same_solver(before, teacher.own_solver(objective, process)) and before.cost == int(name)
     assert objective.conditions == {"guidance": (0.0, 4.0)}
     assert config.training.warm_start == config.roles.teacher.run
   with pytest.raises(UserError, match="there are stage_one, 32"):

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffusion.processes.views import VIEWS
-from diffusion.solvers.nodes import nodes
-from diffusion.solvers.table import About, build
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.table import build
 
 HIGHEST = 4  # backward differences of higher order amplify more than they tell
 LATE, EARLY = 2e-2, 1e-3  # where the clock goes from logarithmic to linear in sigma/alpha, and in alpha/sigma
@@ -146,7 +147,7 @@ def to_table(process, coordinates, first, last, about=About(), dtype=np.float32)
   >>> from diffusion import processes, solvers
   >>> process = processes.edm()
   >>> start = solvers.dpmpp_2m(process, np.array([4.0, 2.0, 1.0, 0.5, 0.0]))
-  >>> print(to_table(process, of_table(start, process), 4.0, 0.0, About("the same", 2, "edm")))
+  >>> print(to_table(process, of_table(start, process), 4.0, 0.0, About("the same", 2, process)))
   the same: order 2, 4 evaluations, asks for x0, 4 slots, no noise (process edm)
   row 0  t=4     S0 <- 0.5 S0 + 0.5 E; S1 <- E; S2 <- S1; S3 <- S2
   row 1  t=2     S0 <- 0.5 S0 - 0.25 S1 + 0.75 E; S1 <- E; S2 <- S1; S3 <- S2

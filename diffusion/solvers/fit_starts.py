@@ -9,7 +9,7 @@ from diffusion.solvers.pndm import ipndm
 from diffusion.solvers.unipc import unipc
 
 
-def starts(process, n, dtype=np.float32) -> list:
+def fit_starts(process, n, dtype=np.float32) -> list:
   """Deterministic multistep tables of n evaluations, each on each of several grids; `fit` takes such a list.
 
   They end in clean data where the process does.
@@ -20,7 +20,7 @@ def starts(process, n, dtype=np.float32) -> list:
     dtype: as in `ddim`.
 
   >>> from diffusion import processes
-  >>> {table.nfe for table in starts(processes.edm(), 5)}
+  >>> {table.cost for table in fit_starts(processes.edm(), 5)}
   {5}
   """
   clean = float(process.marginal(0.0).sigma) == 0

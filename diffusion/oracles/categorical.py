@@ -8,7 +8,7 @@ table is small enough to hold, so everything is exact.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ class UniformResampleCategorical(Oracle):
   probs: Any  # [K_1, ..., K_D], sums to one
   clock: Callable[[Any], Any] = struct.field(pytree_node=False)  # t -> b
 
-  methods = ("energy", "logits", "time_score")
+  methods: ClassVar[tuple[str, ...]] = ("energy", "logits", "time_score")
 
   @property
   def sizes(self) -> tuple[int, ...]:

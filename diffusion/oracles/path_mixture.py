@@ -6,7 +6,7 @@ With component i at the first end and j at the second, x_t is a mixture of N(a m
 time: meant for small D.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class PathMixture(Oracle):
   first: End
   second: End
 
-  methods = ("energy", "score", "time_score")
+  methods: ClassVar[tuple[str, ...]] = ("energy", "score", "time_score")
 
   @property
   def process(self) -> Path:

@@ -16,25 +16,20 @@ PACKAGE = ROOT / "diffusion"
 NOT_YET: tuple[str, ...] = (
   "__init__.py",
   "activations.py",
-  "autoregressive",
   "claims",
   "configuration.py",
   "data",
-  "denoisers.py",
   "density_ratio",
   "directional.py",
   "evaluation.py",
   "factories.py",
   "fit_command.py",
-  "guidance",
   "ledger.py",
   "likelihood",
-  "losses",
   "mcmc",
   "measuring.py",
   "metrics",
   "networks",
-  "oracles",
   "pictures",
   "precision.py",
   "processes",
@@ -49,11 +44,10 @@ NOT_YET: tuple[str, ...] = (
   "task_command",
   "tasks",
   "training",
-  "views.py",
 )
 """Folders and files of the package whose public signatures are not all annotated."""
 
-MOST_IGNORED = 103
+MOST_IGNORED = 68
 """Files that `ignore` of [tool.pyright] in pyproject.toml may name, at the most."""
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 from flax import struct
@@ -66,7 +66,7 @@ class Together:
 
   members: dict[str, Any]
 
-  inner = None
+  inner: ClassVar[None] = None
 
   @property
   def process(self) -> Any:

@@ -87,20 +87,37 @@ class Denoiser(Protocol):
     inner: the denoiser that it wraps, or None.
     needs_signal: whether what it says of x0 does not exist where alpha = 0, as for a network of eps or score.
     views: names of the views that it can answer.
-    needs_unconditional: whether it asks its network without a condition, as classifier-free guidance does, so that
-      the network must have been trained to know the data without one too.
+    needs_unconditional: whether it asks its network without a condition, as classifier-free guidance does,
+      so that the network must have been trained to know the data without one too.
     own_conditions: names of conditions that it takes itself, such as a weight of guidance.
   """
 
-  process: Any
-  params: Any
-  collections: Any
-  cost: int
-  inner: Any
-  needs_signal: bool
-  views: tuple[str, ...]
-  needs_unconditional: bool
-  own_conditions: tuple[str, ...]
+  @property
+  def process(self) -> Any: ...
+
+  @property
+  def params(self) -> Any: ...
+
+  @property
+  def collections(self) -> Any: ...
+
+  @property
+  def cost(self) -> int: ...
+
+  @property
+  def inner(self) -> Any: ...
+
+  @property
+  def needs_signal(self) -> bool: ...
+
+  @property
+  def views(self) -> tuple[str, ...]: ...
+
+  @property
+  def needs_unconditional(self) -> bool: ...
+
+  @property
+  def own_conditions(self) -> tuple[str, ...]: ...
 
   def __call__(
     self,
@@ -134,11 +151,11 @@ class Denoiser(Protocol):
 class WithoutParameters:
   """What denoisers without parameters, such as oracles, share: nothing to train, nothing wrapped."""
 
-  cost = 1
-  inner = None
-  needs_signal = False
-  needs_unconditional = False
-  own_conditions = ()
+  cost: int = 1
+  inner: Any = None
+  needs_signal: bool = False
+  needs_unconditional: bool = False
+  own_conditions: tuple[str, ...] = ()
 
   @property
   def params(self) -> dict:

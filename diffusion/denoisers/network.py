@@ -7,7 +7,7 @@ network has.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -150,10 +150,10 @@ class NetworkDenoiser:
   fn: Callable[..., Any] | None = struct.field(pytree_node=False)
   functions: tuple[tuple[str, Callable[..., Any]], ...] = struct.field(pytree_node=False, default=())
 
-  cost = 1
-  inner = None
-  needs_unconditional = False
-  own_conditions = ()
+  cost: ClassVar[int] = 1
+  inner: ClassVar[None] = None
+  needs_unconditional: ClassVar[bool] = False
+  own_conditions: ClassVar[tuple[str, ...]] = ()
 
   @property
   def needs_signal(self) -> bool:

@@ -174,9 +174,10 @@ class Objective:
       have the same.
     parts: the objectives of a sum.
     conditions: {name: (low, high)} of the conditions that it draws itself, such as a weight of guidance.
-    drops_condition: whether conditions are dropped now and then, so that the model knows the data without too.
-    denoises: whether its model learns posterior means, as a likelihood or a restoration needs; a student of few steps
-      learns where a step should end.
+    drops_condition: whether conditions are dropped now and then, so that the model knows the data without
+      too.
+    denoises: whether its model learns posterior means, as a likelihood or a restoration needs; a student of
+      few steps learns where a step should end.
     steps: (the teacher's grid [n + 1], sampler) where it learns the steps of one solver alone, else None.
   """
 
@@ -198,7 +199,7 @@ class Objective:
   denoises: bool = True
   steps: tuple | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     if self.place is None:
       object.__setattr__(self, "place", at_data if self.process is None else noised_by(self.process))
 

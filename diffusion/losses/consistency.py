@@ -14,25 +14,27 @@ from diffusion.processes.base import expand
 def consistency(
   process: Any, *, halving_steps: int = 1000, first: float = 0.5, last: float = 2.0**-8
 ) -> Objective:
-  """The squared difference of the consistency function at two levels of one path (arXiv:2303.01469, eq. 10; levels as in
-  arXiv:2406.14548, section 3).
+  """The squared difference of the consistency function at two levels of one path (arXiv:2303.01469, eq. 10;
+  levels as in arXiv:2406.14548, section 3).
 
-  f(x, t) is a DDIM step of the model from t to t_min, so that f(x, t_min) = x whatever the model says. The value is
-  |f(x_t, t) - f_target(x_r, r)|^2 / (1 - r/t) per example for x_t and x_r with the same data and noise, where the level
-  (sigma/alpha) of r is 1 - gap times that of t, and the gap is halved every `halving_steps` updates, from `first` down to
-  `last`. The role 'target' is an average of the model: roles=dict(target=dict(average_of='model', decay=0.99)), or
-  decay=0.0 for the model itself without its gradient.
+  f(x, t) is a DDIM step of the model from t to t_min, so that f(x, t_min) = x whatever the model says. The
+  value is |f(x_t, t) - f_target(x_r, r)|^2 / (1 - r/t) per example for x_t and x_r with the same data and
+  noise, where the level (sigma/alpha) of r is 1 - gap times that of t, and the gap is halved every
+  `halving_steps` updates, from `first` down to `last`. The role 'target' is an average of the model:
+  roles=dict(target=dict(average_of='model', decay=0.99)), or decay=0.0 for the model itself without its
+  gradient.
 
-  At the exact f (the end of the probability flow) and its exact target the gradient vanishes with the square of the gap; a
-  target that is the model's own gathers that over 1/gap levels, so the bias is of first order.
+  At the exact f (the end of the probability flow) and its exact target the gradient vanishes with the
+  square of the gap; a target that is the model's own gathers that over 1/gap levels, so the bias is of
+  first order.
 
   Args:
     process: a Gaussian process with noise at t_min.
     halving_steps: updates between halvings of the gap, by the clock of its player.
     first, last: the largest and the smallest gap, 0 < last <= first < 1.
 
-  batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. Raises ValueError for what is no Gaussian process, gaps out of
-  range, and halving_steps below one.
+  batch: a dict with 'x' [B, ...] and, if conditional, 'cond'. Raises ValueError for what is no Gaussian
+  process, gaps out of range, and halving_steps below one.
 
   >>> from diffusion import losses, processes
   >>> ct = losses.consistency(processes.edm())
@@ -72,7 +74,7 @@ def consistency(
   )
 
 
-def to_the_data(process: Any, x0: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
+def to_the_data(process: Any, x0: jax.Array, x_t: jax.Array, t: jax.Array) -> Any:
   """A DDIM step from t to t_min with the prediction x0 [B, ...]: x_t itself at t = t_min.
 
   alpha' x0 + sigma' (x_t - alpha x0) / sigma with the primes at t_min (arXiv:2010.02502, eq. 12).

@@ -87,7 +87,7 @@ def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array
   return sum_rows(2.0 * predicted * eps + 1.0 - jnp.square(eps))
 
 
-def residual(process: Any, view: str, predicted: jax.Array, draw: Placed) -> jax.Array:
+def residual(process: Any, view: str, predicted: jax.Array, draw: Placed) -> Any:
   """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
   sign."""
   wide = at_least_single(predicted.dtype)

@@ -1,4 +1,4 @@
-"""Distribution matching: a generator of one step that learns where a critic of its own samples and a teacher differ."""
+"""Distribution matching: a generator of one step, taught by where a critic and a teacher differ."""
 
 from typing import Any
 
@@ -12,19 +12,21 @@ from diffusion.processes.base import expand
 
 
 def distribution_matching(process: Any, *, normalized: bool = True) -> Objective:
-  """The gradient of KL(generated || data) at noise level t, as a squared error (DMD, arXiv:2311.18828, eq. 7-8).
+  """The gradient of KL(generated || data) at noise level t, as a squared error (DMD, arXiv:2311.18828, eq.
+  7-8).
 
-  The generator is the model's own x0 at pure noise, G(z) = x0(z, t_max). At x_t of it, the teacher knows the score of the
-  data and `fake` that of the generated: the value is half the square of w (x0_fake - x0_teacher), and its gradient that of
-  the generator along it. `fake` is a role of its own that another player trains, by `fake_matching`, more often than this
-  (arXiv:2405.14867, two time scales). Where generated and data are one law and `fake` is right, the gradient is nought.
+  The generator is the model's own x0 at pure noise, G(z) = x0(z, t_max). At x_t of it, the teacher knows
+  the score of the data and `fake` that of the generated: the value is half the square of w (x0_fake -
+  x0_teacher), and its gradient that of the generator along it. `fake` is a role of its own that another
+  player trains, by `fake_matching`, more often than this (arXiv:2405.14867, two time scales). Where
+  generated and data are one law and `fake` is right, the gradient is nought.
 
   Args:
     process: the Gaussian process of all three.
     normalized: w is the inverse of the mean |G(z) - x0_teacher| of each example (eq. 8), else 1.
 
-  batch: a dict with 'x' [B, ...], of which only the shape is taken, and, if conditional, 'cond'. Raises ValueError for what is
-  no Gaussian process.
+  batch: a dict with 'x' [B, ...], of which only the shape is taken, and, if conditional, 'cond'. Raises
+  ValueError for what is no Gaussian process.
 
   >>> from diffusion import losses, processes
   >>> sorted(losses.distribution_matching(processes.edm()).needs)
@@ -59,7 +61,8 @@ def distribution_matching(process: Any, *, normalized: bool = True) -> Objective
 
 
 def fake_matching(process: Any) -> Objective:
-  """Denoising score matching of the role 'fake' on what the model generates in one step (arXiv:2311.18828, section 4.2).
+  """Denoising score matching of the role 'fake' on what the model generates in one step (arXiv:2311.18828,
+  section 4.2).
 
   Its minimiser is the denoiser of the generated law; no gradient reaches the model. In units of eps.
 
@@ -91,7 +94,7 @@ def fake_matching(process: Any) -> Objective:
 
 
 def _draw(process, who):
-  """draw(key, batch, t, state): the pure noise that each example is made of, and the noise that it is seen under."""
+  """draw(key, batch, t, state): the pure noise that an example is made of, and the noise it is seen under."""
 
   def draw(key, batch, t, state):
     if not isinstance(batch, dict) or "x" not in batch:

@@ -12,14 +12,12 @@ from diffusion.losses import times
 
 
 @struct.dataclass
-class Tabulated:
+class Tabulated(times.InverseCdf):
   """A piecewise linear density: nodes [K+1] in t, density and CDF at the nodes, all float64 on the host."""
 
   nodes: Any
   density: Any
   cdf: Any
-
-  sample = times.by_inverse_cdf
 
   @property
   def t_min(self) -> Any:

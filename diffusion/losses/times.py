@@ -1,7 +1,8 @@
 """Time samplers: where on the interval a loss looks. Each is a density on [t_min, t_max] and its inverse
 CDF."""
 
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +30,12 @@ class TimeSampler(Protocol):
     ...
 
 
-def by_inverse_cdf(sampler: Any, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
-  """Times [n], independent; the `sample` of every sampler that has a `quantile`."""
-  return sampler.quantile(jax.random.uniform(key, (n,), dtype))
+class InverseCdf:
+  """The `sample` of every sampler that has a `quantile`."""
+
+  def sample(self: Any, key: jax.Array, n: int, dtype: Any = jnp.float32) -> jax.Array:
+    """Times [n], independent."""
+    return self.quantile(jax.random.uniform(key, (n,), dtype))
 
 
 def inside(sampler: Any, t: jax.Array, log_density: jax.Array) -> jax.Array:
@@ -40,13 +44,11 @@ def inside(sampler: Any, t: jax.Array, log_density: jax.Array) -> jax.Array:
 
 
 @struct.dataclass
-class Uniform:
+class Uniform(InverseCdf):
   """Uniform on [t_min, t_max]: see `uniform_times`."""
 
   t_min: Any
   t_max: Any
-
-  sample = by_inverse_cdf
 
   def quantile(self, u: jax.Array) -> jax.Array:
     """The times [B] up to which the probability is u [B]."""
@@ -90,7 +92,7 @@ class LowDiscrepancy:
 
 
 @struct.dataclass
-class LogNormalSigma:
+class LogNormalSigma(InverseCdf):
   """log(sigma/alpha) normal, cut to [t_min, t_max]: see `log_normal_sigma`."""
 
   mean: Any
@@ -98,8 +100,6 @@ class LogNormalSigma:
   process: Any
   t_min: Any
   t_max: Any
-
-  sample = by_inverse_cdf
 
   def _standard(self, t):
     """(log(sigma/alpha) - mean) / std, decreasing SNR so increasing in t."""
@@ -126,15 +126,13 @@ class LogNormalSigma:
 
 
 @struct.dataclass
-class LogitNormal:
+class LogitNormal(InverseCdf):
   """logit of the place in [t_min, t_max] normal: see `logit_normal`."""
 
   mean: Any
   std: Any
   t_min: Any
   t_max: Any
-
-  sample = by_inverse_cdf
 
   def quantile(self, u: jax.Array) -> jax.Array:
     """The times [B] up to which the probability is u [B]."""
@@ -152,14 +150,12 @@ class LogitNormal:
 
 
 @struct.dataclass
-class Ladder:
+class Ladder(InverseCdf):
   """Uniform on the rungs t_max i / num_steps, i = 1..num_steps: see `ladder_times`."""
 
   num_steps: int = struct.field(pytree_node=False)
   t_max: Any
   discrete: bool = struct.field(pytree_node=False, default=True)
-
-  sample = by_inverse_cdf
 
   @property
   def t_min(self) -> Any:
@@ -181,13 +177,11 @@ class Ladder:
 
 
 @struct.dataclass
-class Listed:
+class Listed(InverseCdf):
   """Uniform on listed times: see `level_times`."""
 
   times: Any  # [N] ascending
   discrete: bool = struct.field(pytree_node=False, default=True)
-
-  sample = by_inverse_cdf
 
   @property
   def t_min(self) -> Any:
@@ -223,7 +217,7 @@ class Open:
       "or give t_min and t_max (or the process) to its factory"
     )
 
-  log_density = sample
+  log_density: ClassVar[Callable[..., Any]] = sample
 
 
 def closed(sampler: Any, objective: Objective) -> TimeSampler:

@@ -1,7 +1,7 @@
 """Finitely many points under a Gaussian process: the empirical distribution, whose perfect denoiser
 memorises."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +31,8 @@ class Atoms(Oracle):
   log_weights: Any  # [K], normalised
   labels: Any = None  # [K] int32 or None
 
-  posterior_views = GAUSSIAN_VIEWS
-  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+  posterior_views: ClassVar[tuple[str, ...]] = GAUSSIAN_VIEWS
+  methods: ClassVar[tuple[str, ...]] = ("energy", "hessian", "posterior_covariance", "time_score")
 
   def _posterior_views(self, x, t, cond, views):
     flat, m, _, weights = self._posterior(x, t, cond)

@@ -7,7 +7,7 @@ values: it stays with probability 1 - b + b/K and becomes each other value with 
 table is small enough to hold, so everything is exact.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class UniformResampleCategorical(Oracle):
   probs: Any  # [K_1, ..., K_D], sums to one
   schedule: KeepSchedule  # times -> alpha = 1 - b
 
-  methods = ("energy", "logits", "probabilities", "ratios", "time_score")
+  methods: ClassVar[tuple[str, ...]] = ("energy", "logits", "probabilities", "ratios", "time_score")
 
   @property
   def sizes(self) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """One Gaussian under a Gaussian process: everything in closed form, the probability flow included."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ class Gaussian(Oracle):
   basis: Any  # [D, D], eigenvectors as columns, or None: the axes
   eigenvalues: Any  # [D]
 
-  posterior_views = GAUSSIAN_VIEWS
-  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+  posterior_views: ClassVar[tuple[str, ...]] = GAUSSIAN_VIEWS
+  methods: ClassVar[tuple[str, ...]] = ("energy", "hessian", "posterior_covariance", "time_score")
 
   def _posterior_views(self, x, t, cond, views):
     spectral.check_no_condition(cond)

@@ -1,7 +1,7 @@
 """A mixture of Gaussians with full covariances under a Gaussian process, with a class label a component if
 wanted."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -79,8 +79,8 @@ class GaussianMixture(Oracle):
   eigenvalues: Any  # [K, D]
   labels: Any = None  # [K] int32 or None
 
-  posterior_views = GAUSSIAN_VIEWS
-  methods = ("energy", "hessian", "posterior_covariance", "time_score")
+  posterior_views: ClassVar[tuple[str, ...]] = GAUSSIAN_VIEWS
+  methods: ClassVar[tuple[str, ...]] = ("energy", "hessian", "posterior_covariance", "time_score")
 
   def _posterior_views(self, x, t, cond, views):
     m, y, c, log_joint = self._components(x, t, cond)

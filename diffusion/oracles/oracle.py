@@ -1,6 +1,6 @@
 """What every oracle is: a denoiser without parameters whose answers are exact."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -15,8 +15,8 @@ class Oracle(WithoutParameters):
     methods: methods (x, t, cond) that answer the view of their name.
   """
 
-  posterior_views: tuple[str, ...] = ()
-  methods: tuple[str, ...] = ()
+  posterior_views: ClassVar[tuple[str, ...]] = ()
+  methods: ClassVar[tuple[str, ...]] = ()
 
   @property
   def views(self) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ def table(far, floor, differences) -> str:
   Args:
     far: (name, steps) -> distances, one a weight.
     floor: the distances of two references.
-    differences: steps -> the student's root mean square difference from the teacher's 64 steps from the same noise.
+    differences: steps -> the student's root mean square difference from the teacher's 64 steps from the same
+      noise.
   """
   head = ["sampler", "steps", *(f"w = {weight:g}" for weight in WEIGHTS)]
   rows = [[name, str(steps), *(f"{value:.4f}" for value in values)] for (name, steps), values in far.items()]

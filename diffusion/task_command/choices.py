@@ -1,4 +1,4 @@
-"""What the command line chose for a task: the class it is conditional on, the spacing of times, the solver."""
+"""What the command line chose for a task: the class it is conditional on, the grid of times, the solver."""
 
 from typing import Any
 

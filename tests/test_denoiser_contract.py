@@ -144,6 +144,14 @@ DENOISERS = {
   "uniform_resample_categorical": Case(
     lambda: oracles.uniform_resample_categorical(np.full((3, 2), 1 / 6), dtype=jnp.float32), 0, None, True
   ),
+  "masked_categorical": Case(
+    lambda: oracles.masked_categorical(
+      processes.masked(2, (DIMENSIONS,)), np.array([[0.4, 0.1], [0.1, 0.4]]), dtype=jnp.float32
+    ),
+    0,
+    None,
+    True,
+  ),
   "classifier_free": around(guidance.classifier_free(1.3), 2),
   "classifier_free, negative, interval": around(
     guidance.classifier_free(1.3, interval=(0.1, 2.0), negative={"label": 2}), 2
@@ -200,7 +208,14 @@ def inputs(name, denoiser):
   cond = {"label": jnp.asarray([0, 1, 2, 1, 0, 2])}
   if name == "by_condition":
     cond["guidance"] = jnp.linspace(0.0, 2.0, SIZE)
-  unconditional = ("gaussian", "conditioned", "atoms", "path_mixture", "uniform_resample_categorical")
+  unconditional = (
+    "gaussian",
+    "conditioned",
+    "atoms",
+    "path_mixture",
+    "uniform_resample_categorical",
+    "masked_categorical",
+  )
   return (
     jnp.asarray(x, jnp.int32 if DENOISERS[name].whole else jnp.float32),
     jnp.asarray(t, jnp.float32),

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from diffusion import denoisers, guidance, losses, oracles, processes, solvers, tasks
 
@@ -144,6 +145,14 @@ DENOISERS = {
   "uniform_resample_categorical": Case(
     lambda: oracles.uniform_resample_categorical(np.full((3, 2), 1 / 6), dtype=jnp.float32), 0, None, True
   ),
+  "masked_categorical": Case(
+    lambda: oracles.masked_categorical(
+      processes.masked(2, (DIMENSIONS,)), np.array([[0.4, 0.1], [0.1, 0.4]]), dtype=jnp.float32
+    ),
+    0,
+    None,
+    True,
+  ),
   "classifier_free": around(guidance.classifier_free(1.3), 2),
   "classifier_free, negative, interval": around(
     guidance.classifier_free(1.3, interval=(0.1, 2.0), negative={"label": 2}), 2
@@ -200,7 +209,14 @@ def inputs(name, denoiser):
   cond = {"label": jnp.asarray([0, 1, 2, 1, 0, 2])}
   if name == "by_condition":
     cond["guidance"] = jnp.linspace(0.0, 2.0, SIZE)
-  unconditional = ("gaussian", "conditioned", "atoms", "path_mixture", "uniform_resample_categorical")
+  unconditional = (
+    "gaussian",
+    "conditioned",
+    "atoms",
+    "path_mixture",
+    "uniform_resample_categorical",
+    "masked_categorical",
+  )
   return (
     jnp.asarray(x, jnp.int32 if DENOISERS[name].whole else jnp.float32),
     jnp.asarray(t, jnp.float32),
@@ -473,10 +489,10 @@ def test_an_objective_may_place_by_a_solver(x64):
   own = {"gain": jnp.asarray([0.4, 0.7]), "shift": jnp.asarray(0.3)}
   eager, compiled = jax.grad(value)(own), jax.jit(jax.grad(value))(own)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-10), eager, compiled)
-  flat, back = jax.flatten_util.ravel_pytree(own)
+  flat, back = ravel_pytree(own)
   quick = jax.jit(lambda flat: value(back(flat)))
   steps = 1e-5 * np.eye(flat.size)
   differences = [(quick(flat + step) - quick(flat - step)) / 2e-5 for step in steps]
-  found = np.asarray(jax.flatten_util.ravel_pytree(compiled)[0])
+  found = np.asarray(ravel_pytree(compiled)[0])
   np.testing.assert_allclose(found, differences, rtol=1e-6)
   assert np.all(np.abs(found) > 1e-3)

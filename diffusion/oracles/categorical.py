@@ -120,10 +120,11 @@ class UniformResampleCategorical(Oracle):
     """p(x_0 = k | x_t = x) of each coordinate: [B, D, K]."""
     return jnp.exp(self.logits(x, t, cond))
 
-  def log_kernel(self, x, x0, t):
+  def log_kernel(self, x: jax.Array, x0: jax.Array, t: jax.Array) -> jax.Array:
     """log q(x_t = x | x_0) in nats, summed over coordinates: [B]."""
     x, t = self._check(x, t)
-    b, log_q = self.schedule(t).noised, 0.0
+    b = self.schedule(t).noised
+    log_q = jnp.zeros_like(b)
     for d, size in enumerate(self.sizes):
       log_q = log_q + jnp.take_along_axis(self._log_kernel(x0[:, d], b, size), x[:, d : d + 1], axis=1)[:, 0]
     return log_q

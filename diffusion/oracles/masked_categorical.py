@@ -5,7 +5,7 @@ What is not masked is known, so the posterior of the others does not depend on t
 given what is seen. The joint table is small enough to hold, so everything is exact.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class MaskedCategorical(Oracle):
   tables: Any  # [M, K, ..., K], each sums to one
   labels: Any = None  # [M] int32 or None
 
-  methods = ("energy", "logits", "probabilities", "time_score")
+  methods: ClassVar[tuple[str, ...]] = ("energy", "logits", "probabilities", "time_score")
 
   def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B], (1 - alpha) for each mask, alpha for each other and the probability of what is

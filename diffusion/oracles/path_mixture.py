@@ -92,7 +92,7 @@ class PathMixture(Oracle):
     log_joint, scaled, _, blend = self._components(x, t, cond)
     return jnp.sqrt(blend.variance)[:, None] * _posterior_mean(log_joint, scaled)
 
-  def sample(self, key, n, t):
+  def sample(self, key: jax.Array, n: int, t: Any) -> jax.Array:
     """Draws of x_t, t a number or [n]: [n, D]; sample i depends on (key, i) alone."""
     keys = spectral.sample_keys(key, n, 3)
     ends = [_draw(end, own) for end, own in zip((self.first, self.second), keys)]

@@ -1,10 +1,10 @@
 """Students of one step, by two players or by a role that is an average, of the digits and of eight Gaussians.
 
-`:matching` trains a generator of one step against a critic of its own samples and a teacher (arXiv:2405.14867);
-`:consistency` continues the teacher's own training with consistency (arXiv:2406.14548), its own average as the target.
-The teacher is runs/digits (`configs/digits.py`), and runs/eight_gaussians (`configs/toy2d.py:eight_gaussians`) for
-`:matching_plane` and `:consistency_plane`: train it first, or name another with --config.roles.teacher.run and
---config.training.warm_start.
+`:matching` trains a generator of one step against a critic of its own samples and a teacher
+(arXiv:2405.14867); `:consistency` continues the teacher's own training with consistency (arXiv:2406.14548),
+its own average as the target. The teacher is runs/digits (`configs/digits.py`), and runs/eight_gaussians
+(`configs/toy2d.py:eight_gaussians`) for `:matching_plane` and `:consistency_plane`: train it first, or name
+another with --config.roles.teacher.run and --config.training.warm_start.
 """
 
 from ml_collections import ConfigDict

@@ -101,7 +101,8 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   """
   if run.parts.parameterization is None:
     raise UserError(
-      f"this run's network gives {', '.join(assembly.own_views(run.parts.network))} and no posterior mean, so no "
+      f"this run's network gives {', '.join(assembly.own_views(run.parts.network))} and no posterior mean, "
+      "so no "
       "solver samples from it: "
       "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and ask its denoiser"
     )
@@ -154,7 +155,8 @@ def _saved_solver(path, process, changes):
     raise UserError(f"{path} is a finished table: leave out options and a tolerance")
   if changes.get("grid") or changes.get("steps") not in (None, table.cost):
     raise UserError(
-      f"{path} has {table.cost} evaluations at times of its own: leave out --steps and --grid, or fit another "
+      f"{path} has {table.cost} evaluations at times of its own: leave out --steps and --grid, or fit "
+      f"another "
       "with them"
     )
   return table

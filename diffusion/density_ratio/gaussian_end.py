@@ -17,7 +17,7 @@ from diffusion.processes.paths import Path, as_path
 
 
 def prepare(root: jax.Array) -> dict[str, jax.Array]:
-  """The parameters of `gaussian_end`'s functions from a root [D, D] of M: once a step, for all times and terms.
+  """The parameters of `gaussian_end`'s functions from a root [D, D] of M: once a step, for all terms.
 
   >>> sorted(prepare(jnp.eye(3)))
   ['basis', 'matrix']
@@ -28,7 +28,7 @@ def prepare(root: jax.Array) -> dict[str, jax.Array]:
 
 
 def gaussian_end(path: Path | GaussianProcess) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-  """(time_score, score), each (prepared, x [B, D], t [B], cond) -> [B] or [B, D], for `denoisers.from_functions`.
+  """(time_score, score) for `denoisers.from_functions`: (prepared, x [B, D], t [B], cond) -> [B], [B, D].
 
   Raises ValueError for a path that does not lead from a standard normal to data.
 

@@ -21,9 +21,10 @@ def evaluate_run(
 ) -> dict[str, Any]:
   """Samples from a run, measures them against held-out data and writes `metrics.json` and the pictures.
 
-  All goes to the run's sinks too. Any data that the library trains on are evaluated. What cannot be measured on them is left out, and
-  `left_out` says why by name; metrics.json is written anew whenever a part is ready. `subsets` says how many
-  records of each set were taken, and by which seed they were drawn where that is not all.
+  All goes to the run's sinks too. Any data that the library trains on are evaluated. What cannot be measured
+  on them is left out, and `left_out` says why by name; metrics.json is written anew whenever a part is ready.
+  `subsets` says how many records of each set were taken, and by which seed they were drawn where that is not
+  all.
 
   The section `own` of config.evaluation names a function (run, workdir, **arguments) -> dict of numbers,
   which are kept beside the others as `own`; it may draw pictures too. A run that learned something else than

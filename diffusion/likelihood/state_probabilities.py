@@ -83,10 +83,10 @@ def annealed_log_prob(
 ) -> jax.Array:
   """log p_t(x) of single states, in nats: [B], by following the noise from where nothing is left of the data.
 
-  Under uniform resampling with probability b = 1 - alpha(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d sum_{v
-  != x_d} c(x)_{d -> v}: the concrete score is all that the slope of the log-probability needs, and at b = 1
-  all states are equally likely. Of a true concrete score this is exact up to the quadrature; a model's need
-  not sum to one over the states.
+  Under uniform resampling with probability b = 1 - alpha(t), d/dt log p_t(x) = b'(t) / (1 - b) sum_d 1/K_d
+  sum_{v != x_d} c(x)_{d -> v}: the concrete score is all that the slope of the log-probability needs, and at
+  b = 1 all states are equally likely. Of a true concrete score this is exact up to the quadrature; a model's
+  need not sum to one over the states.
 
   Args:
     concrete: (x, t, cond) -> [B, N].

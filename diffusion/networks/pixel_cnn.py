@@ -116,7 +116,7 @@ class PixelCNN(nn.Module):
     return conv(name=f"{name}_conv_1")(nn.swish(inner))
 
   def head(self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None) -> jax.Array:
-    """The conditional scores, like x, given cond['context']; t and the rest of the condition are in the context."""
+    """The conditional scores, like x, given cond['context'], in which t and other conditions are."""
     del t
     return self.scalar_head((cond or {})["context"], x)
 

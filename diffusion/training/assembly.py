@@ -63,7 +63,8 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   """
   if "teacher" in config:
     raise UserError(
-      "config.teacher is config.roles.teacher now: write roles=dict(teacher=dict(run=FOLDER, ema=None, guidance=[...])), "
+      "config.teacher is config.roles.teacher now: write roles=dict(teacher=dict(run=FOLDER, ema=None, "
+      "guidance=[...])), "
       "with guidance=[dict(factory='guidance.by_condition')] for guided=True"
     )
   configuration.check_keys(config, TOP_LEVEL, "config")
@@ -78,14 +79,17 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   if parameterization is None and not own_views(network):
     raise UserError(
       f"the config has no section 'denoiser', and {type(network).__name__} states no view that a loss "
-      "could ask for: add denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give the "
-      "network an attribute views=('energy',) with the names of its methods (energy, score, time_score, hessian, "
+      "could ask for: add denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give "
+      "the "
+      "network an attribute views=('energy',) with the names of its methods (energy, score, time_score, "
+      "hessian, "
       "concrete_score, context and head, or your own)"
     )
   classes = getattr(network, "num_classes", None)
   if classes is not None and classes != dataset.num_classes:
     raise UserError(
-      f"config.network.num_classes={classes}, but the data set {dataset.name} has {dataset.num_classes} classes; "
+      f"config.network.num_classes={classes}, but the data set {dataset.name} has {dataset.num_classes} "
+      f"classes; "
       f"set --config.network.num_classes={dataset.num_classes}"
       + (" or --config.data.num_classes=0" if not classes else "")
     )
@@ -94,7 +98,7 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
 
 
 def example_batch(parts: Parts, size: int) -> dict[str, Any]:
-  """Shapes of a global batch, as `jax.ShapeDtypeStruct`: x, and by name the conditions and the other half of a pair."""
+  """Shapes of a global batch, as `jax.ShapeDtypeStruct`: x, and conditions and a pair's half by name."""
   return jax.tree.map(
     lambda spec: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype), parts.dataset.batch_shapes
   )
@@ -108,11 +112,11 @@ def denoiser(parts: Parts, params: Any = None, collections: Any = None) -> denoi
 def template(role: Role, collections: Any = None) -> Any:
   """The denoiser of a role, a template for a loss: its parameters are given when it is called.
 
-  It answers the views of the process through the parameterisation, where there is one, and those that the network
-  states (`own_views`), which see the time as the parameterisation tells it.
+  It answers the views of the process through the parameterisation, where there is one, and those that the
+  network states (`own_views`), which see the time as the parameterisation tells it.
 
-  Raises UserError for a network with an energy or a score of which the parameterisation makes something else than the
-  score, and for guidance that does not fit.
+  Raises UserError for a network with an energy or a score of which the parameterisation makes something else
+  than the score, and for guidance that does not fit.
   """
   if role.kind == "factory":
     return role.denoiser
@@ -132,7 +136,8 @@ def template(role: Role, collections: Any = None) -> Any:
 def own_views(network: Any) -> tuple[str, ...]:
   """The views that a network answers by methods of its own, as its attribute `views` states; () without one.
 
-  Each method takes (x, t, cond); initialising the network by calling it has to make the parameters of its methods too.
+  Each method takes (x, t, cond); initialising the network by calling it has to make the parameters of its
+  methods too.
 
   Raises UserError for a view without a method.
 
@@ -144,7 +149,8 @@ def own_views(network: Any) -> tuple[str, ...]:
   for name in stated:
     if not callable(getattr(network, name, None)):
       raise UserError(
-        f"config.network: {type(network).__name__}.views names '{name}' and it has no such method (x, t, cond): add it, "
+        f"config.network: {type(network).__name__}.views names '{name}' and it has no such method (x, t, "
+        f"cond): add it, "
         "or take the name out"
       )
   return stated
@@ -160,10 +166,11 @@ def closed_loss(
   """The closed loss of a loss section: its objective, how times are drawn, and the roles that it asks.
 
   Args:
-    section: its `factory` makes the objective from the process; around it come, in this order, `condition_dropout`
-      (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty` (true or false), and the section
-      `times` with `reweight`. Of these, what the factory has an argument of that name for goes to the factory. An
-      objective of a teacher's steps has their times if `times` is left out.
+    section: its `factory` makes the objective from the process; around it come, in this order,
+      `condition_dropout` (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty`
+      (true or false), and the section `times` with `reweight`. Of these, what the factory has an argument of
+      that name for goes to the factory. An objective of a teacher's steps has their times if `times` is left
+      out.
     parts: of the run.
     templates: {role: denoiser}.
     trains: the roles that learn from it.
@@ -175,7 +182,8 @@ def closed_loss(
   for role in objective.needs:
     if role not in templates:
       raise UserError(
-        f"{where}: {section['factory']} learns from the role '{role}' and config.roles has none of that name: add "
+        f"{where}: {section['factory']} learns from the role '{role}' and config.roles has none of that "
+        f"name: add "
         f"roles=dict({role}=dict(run=FOLDER)) with the folder of a finished run, or another kind of role"
       )
   asked = {role: templates[role] for role in dict.fromkeys((*trains, *objective.needs))}
@@ -245,7 +253,10 @@ def _objective_of(section, process, conditional, where):
 
 
 def _teacher_grid(section, process, where):
-  """The times [n + 1] of a teacher's steps: `teacher_steps` and `teacher_grid` (a name, a section or DDIM's own)."""
+  """The times [n + 1] of a teacher's steps, of `teacher_steps` and `teacher_grid`.
+
+  The grid is a name, a section, or DDIM's own.
+  """
   steps, grid = section.get("teacher_steps"), section.get("teacher_grid") or None
   if not isinstance(steps, int):
     raise UserError(
@@ -389,5 +400,5 @@ def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None 
 def trained_denoiser(
   parts: Parts, state: states.TrainState, ema_name: str | None = None
 ) -> denoisers.NetworkDenoiser:
-  """The denoiser of a train state, with the parameters of `trained_params`: all that its network can answer."""
+  """The denoiser of a train state, with its `trained_params`: all that its network can answer."""
   return denoiser(parts, trained_params(parts, state, ema_name), state.loss_state["collections"].get("model"))

@@ -66,8 +66,8 @@ def guide(objective: Any, dataset: Any, section: Mapping[str, Any]) -> Callable[
     objective: that trained the model, for what it has learned (`losses.Objective`).
     dataset: of the run.
     section: with `guidance`, a weight w (0 for none) or a list of sections with a factory, such as
-      dict(factory='guidance.classifier_free', weight=1.0), the first closest to the network; and with `interval` of a
-      weight ((low, high) noise levels sigma/alpha, or none).
+      dict(factory='guidance.classifier_free', weight=1.0), the first closest to the network; and with
+      `interval` of a weight ((low, high) noise levels sigma/alpha, or none).
 
   Raises:
     UserError: a weight or an interval that is none, guidance of a model without conditions or of one that
@@ -91,7 +91,8 @@ def _by_path(objective, dataset, sections, interval):
   where = "config.sampler.guidance"
   if interval is not None:
     raise UserError(
-      f"config.sampler.interval={interval} is of a weight, and {where} is a list: give the interval to its sections"
+      f"config.sampler.interval={interval} is of a weight, and {where} is a list: give the interval to its "
+      f"sections"
     )
   around = [configuration.build(one, where=f"{where}[{index}]") for index, one in enumerate(sections)]
 
@@ -115,8 +116,10 @@ def _check_unconditional(objective, dataset, what):
     )
   if not objective.drops_condition:
     raise UserError(
-      f"{what} needs a model that was trained without its condition too, and this run has no condition dropout: leave "
-      "out --guidance (in the config: config.sampler.guidance=0), or train with config.loss.condition_dropout=0.1"
+      f"{what} needs a model that was trained without its condition too, and this run has no condition "
+      f"dropout: leave "
+      "out --guidance (in the config: config.sampler.guidance=0), or train with "
+      "config.loss.condition_dropout=0.1"
     )
 
 

@@ -5,8 +5,9 @@
       dict(trains=("model",), loss=dict(...), optimizer=dict(...), every=5),
     ]
 
-Without them there is one, which trains the model on config.loss with config.optimizer. They take turns within a step, in
-this order, on the same batch; a player of `every` k moves at each k-th step. What is not given is the config's own.
+Without them there is one, which trains the model on config.loss with config.optimizer. They take turns within
+a step, in this order, on the same batch; a player of `every` k moves at each k-th step. What is not given is
+the config's own.
 """
 
 import dataclasses
@@ -136,11 +137,13 @@ def build(
     for name in trains:
       if name not in roles:
         raise UserError(
-          f"{where}: a player trains the role '{name}', and there are {', '.join(roles)}; add it to config.roles"
+          f"{where}: a player trains the role '{name}', and there are {', '.join(roles)}; add it to "
+          f"config.roles"
         )
       if roles[name].kind in ("average_of", "factory"):
         raise UserError(
-          f"{where}: a player trains the role '{name}', which is of the kind {roles[name].kind} and learns nothing; make it "
+          f"{where}: a player trains the role '{name}', which is of the kind {roles[name].kind} and learns "
+          f"nothing; make it "
           "a copy_of another role, a run or a network"
         )
     loss = close(section["loss"], trains, where)

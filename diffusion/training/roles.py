@@ -1,15 +1,15 @@
-"""The roles of a run beside its model: another run's model, a copy, an average, a network of its own, an oracle.
+"""The roles of a run beside its model: other runs, copies, averages, networks of their own and oracles.
 
     config.roles = dict(
-      teacher=dict(run="runs/digits", ema=None, guidance=[dict(factory="guidance.classifier_free", weight=1.0)]),
-      fake=dict(copy_of="teacher"),                     # starts as the teacher, without its guidance
-      target=dict(average_of="model", decay=0.999),     # or half_life_images=...
+      teacher=dict(run="runs/digits", guidance=[dict(factory="guidance.classifier_free", weight=1.0)]),
+      fake=dict(copy_of="teacher"),  # starts as the teacher, without its guidance
+      target=dict(average_of="model", decay=0.999),  # or half_life_images=...
       critic=dict(network=dict(...), denoiser=dict(...)),
-      truth=dict(factory="oracles.gaussian", mean=(0.0,), covariance=(1.0,)),   # any denoiser of the run's process
+      truth=dict(factory="oracles.gaussian", mean=(0.0,), covariance=(1.0,)),  # any denoiser of the process
     )
 
-The first start writes into `saved` what a run's model is, and keeps its weights in the train state: from then on its
-folder is not needed.
+The first start writes into `saved` what a run's model is, and keeps its weights in the train state: from then
+on its folder is not needed.
 """
 
 import os
@@ -41,7 +41,8 @@ class Role(NamedTuple):
     name: of the role.
     kind: a key of `KINDS`, or 'factory' for a denoiser as it is.
     source: the role that it copies or follows; the folder of a run.
-    network, parameterization, process: what its denoiser is made of; those of its source for a copy or an average.
+    network, parameterization, process: what its denoiser is made of; those of its source for a copy or
+      an average.
     guidance: what goes around it, a function from denoiser to denoiser.
     share: step, images an update -> the share of the new parameters in an average.
     denoiser: of a factory.
@@ -61,11 +62,11 @@ class Role(NamedTuple):
 
 
 def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> Any:
-  """The config with config.roles.NAME.saved for every other run: from the run in `workdir` if it has a checkpoint, else
-  from the folder that the role names.
+  """The config with config.roles.NAME.saved for every other run.
 
-  A config without such a role is returned as it is; the one given is never changed. Raises UserError for a role that is
-  no role, a folder without a run, and a run without a checkpoint or a denoiser.
+  It comes from the run in `workdir` if that has a checkpoint, else from the folder that the role names.
+  A config without such a role is returned as it is; the one given is never changed. Raises UserError for a
+  role that is no role, a folder without a run, and a run without a checkpoint or a denoiser.
   """
   runs = [
     name
@@ -94,7 +95,8 @@ def kind_of(name: str, section: Any) -> str:
   kinds = [kind for kind in (*KINDS, "factory") if kind in section]
   if len(kinds) != 1:
     raise UserError(
-      f"{where} has {', '.join(kinds) or 'none'} of run, copy_of, average_of, network and factory: give exactly one, such as "
+      f"{where} has {', '.join(kinds) or 'none'} of run, copy_of, average_of, network and factory: give "
+      f"exactly one, such as "
       "dict(run=FOLDER), dict(copy_of='model') or dict(average_of='model', decay=0.999)"
     )
   if kinds[0] != "factory":
@@ -123,7 +125,8 @@ def _found(name, section, say):
   average = (averages or ["none"])[0] if section.get("ema") is None else str(section.ema)
   if average not in (*averages, "none"):
     raise UserError(
-      f"config.roles.{name}.ema={average}: that run has no such average; it has {', '.join(averages) or 'none'}, and "
+      f"config.roles.{name}.ema={average}: that run has no such average; it has "
+      f"{', '.join(averages) or 'none'}, and "
       "'none' for the raw weights"
     )
   dataset = configuration.build(config.data, where=f"{where}, config.data")
@@ -148,7 +151,8 @@ def build(config: Any, model: Role) -> dict[str, Role]:
     if not ready:
       name, section = next(iter(waiting.items()))
       raise UserError(
-        f"config.roles.{name} is of the role '{_source(name, section)}', which there is not; there are {', '.join(found)}"
+        f"config.roles.{name} is of the role '{_source(name, section)}', which there is not; there are "
+        f"{', '.join(found)}"
       )
     for name in ready:
       found[name] = _role(name, waiting.pop(name), found)
@@ -173,7 +177,8 @@ def _role(name, section, found):
   if kind == "run":
     if "saved" not in section:
       raise UserError(
-        f"{where} has no 'saved', which says what that run is: a run gets it from `training.roles.resolve`, as train.py does"
+        f"{where} has no 'saved', which says what that run is: a run gets it from `training.roles.resolve`, "
+        f"as train.py does"
       )
     there, at = section.saved, f"{where}.saved"
     around = [

@@ -15,13 +15,14 @@ class TrainState:
 
   Attributes:
     step: [] int32, steps done.
-    params: {role: parameters} of the roles that are trained, and 'loss': {player: parameters of its loss}, float32.
+    params: {role: parameters} of the roles that are trained, and 'loss': {player: parameters of its loss},
+      float32.
     opt_state: {player: state of its optax chain}.
-    emas: {half-life in images, as text: averaged parameters of the model} and {role: parameters} of roles that are
-      averages.
-    loss_state: {'objective': {player: state of its objective}, 'collections': {role: mutable collections of its
-      network}, 'fixed': {role: parameters} of the roles that nothing changes, so that a resumed run needs no other
-      folder than its own}.
+    emas: {half-life in images, as text: averaged parameters of the model} and {role: parameters} of roles
+      that are averages.
+    loss_state: {'objective': {player: state of its objective}, 'collections': {role: mutable collections of
+      its network}, 'fixed': {role: parameters} of the roles that nothing changes, so that a resumed run needs
+      no other folder than its own}.
 
   Random keys are not kept: they are derived from the seed and the step, see `run_key`.
   """
@@ -61,7 +62,9 @@ def create(
 
 
 def run_key(seed: int, player: int = 0) -> jax.Array:
-  """The key of a run's training randomness, one a player; the loss folds the step into it, and each example its index.
+  """The key of a run's training randomness, one a player.
+
+  The loss folds the step into it, and each example its index.
 
   >>> run_key(0).shape
   ()
@@ -86,7 +89,7 @@ def upgraded(state: TrainState) -> TrainState:
 
 
 def before_players(state: TrainState) -> TrainState:
-  """A state (or its shapes) of one player in the form that was saved before there were players: the inverse of `upgraded`."""
+  """A state (or its shapes) of one player as it was before there were players: inverts `upgraded`."""
   loss_state = {**state.loss_state, "objective": state.loss_state["objective"]["model"]}
   if not loss_state["fixed"]:
     del loss_state["fixed"]

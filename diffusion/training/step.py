@@ -39,14 +39,15 @@ def make_step(
     accumulate: parts that the batch is taken in, one after another; the gradient is the same to rounding.
     ramp: see `ema.rate`.
 
-  The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`; with several players those
-  that do not train the model under their names, 'fake/loss', and for each 'moved', whether it moved at this step (its others
-  are 0 where it did not).
+  The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`; with several
+  players those that do not train the model under their names, 'fake/loss', and for each 'moved', whether it
+  moved at this step (its others are 0 where it did not).
   """
   for player in playing:
     if accumulate > 1 and player.loss.objective.coupled:
       raise UserError(
-        f"config.training.accumulate={accumulate}: {player.loss.objective.name} couples the examples of a batch, "
+        f"config.training.accumulate={accumulate}: {player.loss.objective.name} couples the examples of a "
+        f"batch, "
         "which cannot then be taken in parts; set accumulate=1"
       )
   followed = {name: role for name, role in roles.items() if role.kind == "average_of"}

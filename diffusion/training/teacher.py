@@ -1,4 +1,4 @@
-"""Learning from another run: whether its model, the losses, the network and the sampler of a run fit each other."""
+"""Learning from another run: whether its model, and a run's losses, network and sampler, fit each other."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def same_solver(first: Any, second: Any) -> bool:
 
 
 def check(parts: assembly.Parts, playing: list[players.Player]) -> None:
-  """Raises UserError where other runs, the losses, the network and the sampler of a run do not fit each other."""
+  """Raises UserError where other runs and a run's losses, network and sampler do not fit each other."""
   for player in playing:
     objective = player.loss.objective
     runs = [parts.roles[name] for name in objective.needs if parts.roles[name].saved is not None]
@@ -58,8 +58,8 @@ def _own(parts, objective) -> Iterator[tuple[bool, str]]:
     given = assembly.solver(parts.config.get("sampler") or {}, parts.process)
     yield (
       not same_solver(given, own),
-      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.cost} and a grid with the "
-      f"times {_times(own.t)} (every other node of one grid is solvers.grids.thinned)",
+      f"config.sampler must be what the student is distilled for: solver={own.name!r}, steps={own.cost} and "
+      f"a grid with the times {_times(own.t)} (every other node of one grid is solvers.grids.thinned)",
     )
 
 
@@ -115,7 +115,8 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
       wrong,
       f"that run is itself a student of {theirs.cost} {theirs.name} steps and no denoiser elsewhere; {learn}",
     )
-    words = f"that run makes {theirs.cost} steps at {_times(theirs.t)}, and config.loss asks it for {len(objective.steps[0]) - 1}"
+    asked = len(objective.steps[0]) - 1
+    words = f"that run makes {theirs.cost} steps at {_times(theirs.t)}, and config.loss asks it for {asked}"
     mend = f"set teacher_steps={theirs.cost} and the grid that it was distilled for (solvers.grids.thinned)"
     yield not roles.same_times(objective.steps[0], theirs.t), f"{words}; {mend}"
 

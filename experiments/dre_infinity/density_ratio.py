@@ -27,7 +27,7 @@ def correlated(dim: int) -> tuple[np.ndarray, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A closed loss whose functions take prepare(parameters), computed once a step and differentiated through."""
+  """A closed loss whose functions take prepare(parameters), once a step and differentiated through."""
 
   loss: losses.Loss
   prepare: Callable

@@ -15,8 +15,8 @@ WEIGHTS, CENTRES, SPREAD = np.array([0.7, 0.3]), np.array([-1.5, 1.5]), 0.3
 
 
 def gaussian(mean=MEAN, covariance=COVARIANCE):
-  """The model of N(mean, covariance): p(x_d | x_<d) is normal with the Cholesky factor's mean and variance, which
-  are the context."""
+  """The model of N(mean, covariance): p(x_d | x_<d) is normal with the Cholesky factor's mean and variance,
+  which are the context."""
 
   def context(own, x, t, cond):
     root = jnp.asarray(np.linalg.cholesky(covariance), x.dtype)

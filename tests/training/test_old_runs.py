@@ -16,7 +16,7 @@ pytestmark = pytest.mark.standard_promotion
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """plain and student: two runs of six steps; what 0.1.0 sampled from them; plain's weights after nine steps."""
+  """plain and student, of six steps each; what 0.1.0 sampled from them; plain's weights after nine steps."""
   place = tmp_path_factory.mktemp("old")
   with tarfile.open(pathlib.Path(__file__).with_name("saved_by_0.1.0.tar.gz")) as archive:
     archive.extractall(place, filter="data")

@@ -136,7 +136,7 @@ def test_eight_devices_and_parts_of_a_batch_give_what_one_gives(name):
 
 
 def test_each_player_moves_its_own_roles_at_its_own_steps():
-  """The critic at every step, the generator at every second: it starts where the model starts, which waits."""
+  """The critic at every step, the generator at every second: the model waits where it starts."""
   start, _ = stepped(matching(), 1, 0)
   same_bits(start.params["fake"], start.params["model"])
   first, metrics = stepped(matching(), 1, 1)
@@ -168,7 +168,7 @@ def test_no_gradient_reaches_what_another_player_trains(name):
 
 
 def test_the_average_role_follows_by_its_own_decay():
-  """target_k+1 = 0.9 target_k + 0.1 model_k+1, from the model's start; the run's average by half-life is another."""
+  """target_k+1 = 0.9 target_k + 0.1 model_k+1, from the model's start; averages by half-life differ."""
   states = [stepped(consistent(), 1, number)[0] for number in (0, 1, 2)]
   expected = states[0].params["model"]
   for state in states[1:]:
@@ -180,8 +180,8 @@ def test_the_average_role_follows_by_its_own_decay():
 
 
 def test_the_generator_of_the_exact_law_rests(x64):
-  """Data N(m, s^2): where the generator makes it and the critic is its denoiser, the gradient is nought at every draw;
-  for a generator that is too wide it points inwards."""
+  """Data N(m, s^2): where the generator makes it and the critic is its denoiser, the gradient is nought at
+  every draw; for a generator that is too wide it points inwards."""
   process = processes.edm(sigma_max=10.0)
   oracle = oracles.gaussian(process, [0.3], [0.25])
   objective = losses.distribution_matching(process)
@@ -210,8 +210,8 @@ def test_the_generator_of_the_exact_law_rests(x64):
 
 @pytest.mark.parametrize("t", [0.5, 2.0])
 def test_consistency_rests_at_the_flow_as_the_gap_closes(t, x64):
-  """Data N(0, s^2) under EDM: f(x, t) = x sqrt((s^2 + e^2) / (s^2 + t^2)). In the family f = a x the derivative at the exact
-  a, over its slope in a, falls with the square of the gap."""
+  """Data N(0, s^2) under EDM: f(x, t) = x sqrt((s^2 + e^2) / (s^2 + t^2)). In the family f = a x the
+  derivative at the exact a, over its slope in a, falls with the square of the gap."""
   variance, lowest = 0.25, 0.01
   process = processes.edm(sigma_min=lowest, sigma_max=10.0)
   x0, noise = np.polynomial.hermite_e.hermegauss(4)[0], np.polynomial.hermite_e.hermegauss(4)[0]

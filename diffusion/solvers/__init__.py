@@ -8,14 +8,14 @@ from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
 from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing, times
 from diffusion.solvers.contract import (
-    Around,
-    Described,
-    OnGrid,
-    PostStep,
-    SelfDriven,
-    SelfPaced,
-    Solver,
-    finished,
+  Around,
+  Described,
+  OnGrid,
+  PostStep,
+  SelfDriven,
+  SelfPaced,
+  Solver,
+  finished,
 )
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
@@ -36,6 +36,7 @@ from diffusion.solvers.fit_starts import fit_starts
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
+from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm

@@ -108,4 +108,6 @@ def test_mistakes_are_named():
     solvers.diffrax_sde(object())
   oracle = oracles.gaussian(process, [0.5], [0.3])
   with pytest.raises(ValueError, match="post_step"):
-    solvers.sample(oracle, solvers.diffrax_ode(process), jnp.ones((2, 1)), post_step=lambda x, t, keys, prediction: x)
+    solvers.sample(
+      oracle, solvers.diffrax_ode(process), jnp.ones((2, 1)), post_step=lambda x, t, keys, prediction: x
+    )

@@ -195,7 +195,9 @@ def test_few_directions_have_the_exact_gradient(problem, fitted):
   del fitted
   oracle, x, known, start = problem
   steps = fit_coordinates.of_table(start, oracle.process)
-  steps, _ = fit_coordinates.steps_at(oracle.process, fit_coordinates.times(steps.gaps, 1.0, 0.0), steps.differences)
+  steps, _ = fit_coordinates.steps_at(
+    oracle.process, fit_coordinates.times(steps.gaps, 1.0, 0.0), steps.differences
+  )
   on_device = lambda steps: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), steps)
   target = tuple(
     jnp.asarray(part, jnp.float32) for part in (known.end[:128], known.clocks, known.data[:, :128])

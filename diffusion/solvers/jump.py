@@ -1,4 +1,4 @@
-"""Jumps between categories: from masks to whole numbers, for a process that masks each coordinate by itself."""
+"""Jumps between categories: from masks to whole numbers, where each coordinate is masked by itself."""
 
 from collections.abc import Callable
 from typing import Any

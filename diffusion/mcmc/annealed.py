@@ -2,6 +2,7 @@
 (arXiv:1907.05600)."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from diffusion.mcmc.base import Run, chain_keys, run
 
 
-def anneal(kernel, x, keys, times, num_steps: int) -> Run:
+def anneal(kernel: Any, x: Any, keys: jax.Array, times: Any, num_steps: int) -> Run:
   """`num_steps` steps of the kernel at each of the times, one after another, in one program.
 
   Args:

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 
@@ -15,13 +16,15 @@ class Kernel(Protocol):
   step size compiles nothing; a kernel is made by a lower-case factory that checks its arguments.
   """
 
-  def init(self, x) -> Any:
+  def init(self, x: Any) -> Any:
     """The state of chains at x [C, ...]: a pytree with the position as its field `x`, and whatever else the
     next step can use."""
+    ...
 
-  def step(self, state, keys) -> tuple[Any, dict]:
+  def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
     """(the next state, info): keys [C] are this step's own, and chain c uses keys[c] alone; info is a dict of
     [C] numbers."""
+    ...
 
 
 @struct.dataclass
@@ -37,12 +40,14 @@ class Run:
   info: dict
 
   @property
-  def x(self):
+  def x(self) -> Any:
     """The last positions, [C, ...]."""
     return self.state.x
 
 
-def run(kernel, x, keys, num_steps: int, *, thin: int | None = None, first: int = 0) -> Run:
+def run(
+  kernel: Kernel, x: Any, keys: jax.Array, num_steps: int, *, thin: int | None = None, first: int = 0
+) -> Run:
   """Runs C chains for num_steps steps.
 
   Chain c depends on (x[c], keys[c]) alone, whatever the number of chains. Continuing with `first` steps
@@ -87,10 +92,10 @@ def run(kernel, x, keys, num_steps: int, *, thin: int | None = None, first: int 
   return _run(kernel, x, chain_keys(keys, x), jnp.asarray(first, jnp.int32), num_steps=num_steps, thin=thin)
 
 
-def chain_keys(keys, x):
+def chain_keys(keys: jax.Array, x: Any) -> jax.Array:
   """Typed keys [C], one a chain of x [C, ...]: as they are, or folded from one. Raises ValueError,
   TypeError."""
-  if not jnp.issubdtype(getattr(keys, "dtype", None), jax.dtypes.prng_key):
+  if not jnp.issubdtype(getattr(keys, "dtype", np.float32), jax.dtypes.prng_key):
     raise TypeError(
       f"keys are typed keys such as jax.random.split(jax.random.key(0), {x.shape[0] if x.ndim else 'C'}), "
       f"got {keys!r}"
@@ -107,7 +112,7 @@ def chain_keys(keys, x):
   return keys
 
 
-def fold(keys, data):
+def fold(keys: jax.Array, data: Any) -> jax.Array:
   """Keys [C] with a number, or one a chain, folded in: a step's own keys, and one for each purpose within a
   step.
 

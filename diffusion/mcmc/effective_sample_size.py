@@ -1,9 +1,11 @@
 """How many independent draws the draws of correlated chains are worth."""
 
+from typing import Any
+
 import numpy as np
 
 
-def effective_sample_size(samples):
+def effective_sample_size(samples: Any) -> np.ndarray:
   """The effective number of draws for the mean of each coordinate: [*event]; the smallest is what a report
   should give.
 
@@ -57,7 +59,7 @@ def _of_one(draws):
   return chains * number / max(time, 1.0 / np.log10(chains * number))
 
 
-def autocovariance(draws):
+def autocovariance(draws: np.ndarray) -> np.ndarray:
   """Of each column at lags 0..N-1, divided by N: [N, C] -> [N, C], by FFT.
 
   >>> autocovariance(np.array([[1.0], [-1.0], [1.0], [-1.0]])).ravel().round(6).tolist()

@@ -1,6 +1,7 @@
 """Gibbs sampling of whole numbers from a concrete score: each coordinate in turn from its full conditional,
 made of products of ratios."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,12 +28,12 @@ class Gibbs:
   kind: Any
   sizes: Any
 
-  def init(self, x):
+  def init(self, x: jax.Array) -> States:
     """The chains at x: [C, ...] int."""
     self.neighbourhood.flat(x)
     return States(x)
 
-  def step(self, state, keys):
+  def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
     """One sweep: every coordinate once, in order; info: `moved` [C], the share of coordinates that
     changed."""
 
@@ -48,7 +49,7 @@ class Gibbs:
     (x, moved), _ = jax.lax.scan(update, (state.x, jnp.zeros(state.x.shape[0], jnp.float32)), places)
     return States(x), {"moved": moved / len(self.neighbourhood.sizes)}
 
-  def log_conditional(self, x, place):
+  def log_conditional(self, x: jax.Array, place: Any) -> jax.Array:
     """log p(x_d = k | the others), up to a constant, d = place: [C, K]; -inf where the coordinate has no
     value k. K calls of the model."""
     largest = self.potentials.shape[1]
@@ -68,7 +69,7 @@ class Gibbs:
     return self.neighbourhood.moved(x, jnp.broadcast_to(place, values.shape), values)
 
 
-def gibbs(concrete, neighbourhood, t=0.0, cond=None) -> Gibbs:
+def gibbs(concrete: Callable[..., Any], neighbourhood: Any, t: Any = 0.0, cond: Any = None) -> Gibbs:
   """A kernel that draws every coordinate in turn from its law given the others.
 
   Along a coordinate, log p is the sum of log ratios from value to value. Where several ways lead to a value,

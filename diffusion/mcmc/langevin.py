@@ -107,7 +107,8 @@ def mala(log_prob: Callable[..., Any], step_size: Any) -> Mala:
   Raises ValueError for a step size that is not positive, TypeError for what can not be called.
 
   >>> from diffusion import mcmc
-  >>> done = mcmc.run(mcmc.mala(lambda x: -0.5 * jnp.sum(x**2, axis=1), 0.1), jnp.zeros((4, 2)), jax.random.key(0), 50)
+  >>> kernel = mcmc.mala(lambda x: -0.5 * jnp.sum(x**2, axis=1), 0.1)
+  >>> done = mcmc.run(kernel, jnp.zeros((4, 2)), jax.random.key(0), 50)
   >>> bool(done.info["accepted"].mean() > 0.9)
   True
   """

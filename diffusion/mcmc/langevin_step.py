@@ -35,8 +35,8 @@ def log_acceptance(
   """The logarithm of Metropolis and Hastings' ratio of a Langevin step: [B], above 0 where it is accepted
   surely.
 
-  log p(x') - log p(x) + (|z|^2 - |z'|^2) / 2, with z' the noise that would lead back, (x - x' - h score(x')) /
-  sqrt(2 h).
+  log p(x') - log p(x) + (|z|^2 - |z'|^2) / 2, with z' = (x - x' - h score(x')) / sqrt(2 h) the noise that
+  would lead back.
 
   Args:
     gain: [B] log p(x') - log p(x).

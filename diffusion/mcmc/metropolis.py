@@ -1,6 +1,7 @@
 """Metropolis-Hastings on whole numbers, from a concrete score: moves to neighbours and back
 (arXiv:2211.00802, algorithm 1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,12 +32,12 @@ class Metropolis:
   t: Any
   cond: Any = None
 
-  def init(self, x):
+  def init(self, x: jax.Array) -> States:
     """The chains at x: [C, ...] int."""
     self.neighbourhood.flat(x)
     return States(x)
 
-  def step(self, state, keys):
+  def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
     """One proposal of every chain; info: `accepted` [C], 0 or 1."""
     draw = lambda key, exists: jax.random.categorical(key, jnp.where(exists, 0.0, -jnp.inf), mode="high")
     move = jax.vmap(draw)(fold(keys, MOVE), self.moves(state.x)[1])
@@ -44,12 +45,12 @@ class Metropolis:
     taken = accepted(fold(keys, ACCEPT), log_acceptance)
     return States(choose(taken, y, state.x)), {"accepted": taken.astype(jnp.float32)}
 
-  def moves(self, x):
+  def moves(self, x: jax.Array) -> tuple[jax.Array, ...]:
     """(new values [C, N + R], which exist): to the N neighbours, then to the R reverse neighbours."""
     pairs = zip(self.neighbourhood.values(x), self.neighbourhood.reverse_values(x))
     return tuple(jnp.concatenate(pair, axis=1) for pair in pairs)
 
-  def propose(self, x, move):
+  def propose(self, x: jax.Array, move: Any) -> tuple[jax.Array, jax.Array]:
     """(y [C, ...], log of the probability [C] to go there if chosen) of one move [C] int of each chain.
 
     A move is chosen evenly among those that exist. A neighbour's ratio is read at x; a reverse neighbour's,
@@ -70,7 +71,9 @@ class Metropolis:
     return y, jnp.minimum(log_ratio + correction, 0.0)
 
 
-def metropolis(concrete, neighbourhood, t=0.0, cond=None) -> Metropolis:
+def metropolis(
+  concrete: Callable[..., Any], neighbourhood: Any, t: Any = 0.0, cond: Any = None
+) -> Metropolis:
   """A kernel whose stationary law has the concrete score: moves to a neighbour or a reverse neighbour, one
   call of the model a step.
 
@@ -87,7 +90,8 @@ def metropolis(concrete, neighbourhood, t=0.0, cond=None) -> Metropolis:
 
   >>> from diffusion import mcmc, processes
   >>> uniform = lambda x, t, cond: jnp.zeros((x.shape[0], 1))
-  >>> done = mcmc.run(metropolis(uniform, processes.neighbourhoods.cycle(4)), jnp.zeros((3, 1), jnp.int32), jax.random.key(0), 50)
+  >>> kernel = metropolis(uniform, processes.neighbourhoods.cycle(4))
+  >>> done = mcmc.run(kernel, jnp.zeros((3, 1), jnp.int32), jax.random.key(0), 50)
   >>> done.info["accepted"].tolist()
   [1.0, 1.0, 1.0]
   """

@@ -1,10 +1,12 @@
 """Langevin dynamics by Ozaki's rule: exact where the target is Gaussian, from its score and its Hessian."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.mcmc.langevin import Position, noise
 from diffusion.mcmc.target import as_data, check_step_size
@@ -20,11 +22,11 @@ class Ozaki:
   step_size: Any
   growth: Any
 
-  def init(self, x):
+  def init(self, x: jax.Array) -> Position:
     """The chains at x: [C, ...]."""
     return Position(x)
 
-  def step(self, state, keys):
+  def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
     """One step of every chain; info: `guarded` [C], the share of eigenvalues that were cut."""
     x = state.x
     flat = lambda a: a.reshape(a.shape[0], -1)
@@ -41,7 +43,9 @@ class Ozaki:
     return Position(x + move.reshape(x.shape)), {"guarded": jnp.mean(cut.astype(jnp.float32), axis=1)}
 
 
-def ozaki(score, hessian, step_size, *, growth=1.0) -> Ozaki:
+def ozaki(
+  score: Callable[..., Any], hessian: Callable[..., Any], step_size: Any, *, growth: float = 1.0
+) -> Ozaki:
   """x <- x + M score + Sigma^(1/2) z with M = (e^(h H / 2) - I) H^-1 and Sigma = (e^(h H) - I) H^-1
   (arXiv:2111.04726).
 
@@ -61,11 +65,11 @@ def ozaki(score, hessian, step_size, *, growth=1.0) -> Ozaki:
 
   >>> from diffusion import mcmc
   >>> kernel = mcmc.ozaki(lambda x: -x, lambda x: Diagonal(-jnp.ones_like(x)), 50.0)
-  >>> x = mcmc.run(kernel, jnp.full((1000, 1), 9.0), jax.random.key(0), 1).x       # a step so long is an independent draw
+  >>> x = mcmc.run(kernel, jnp.full((1000, 1), 9.0), jax.random.key(0), 1).x  # so long a step is a new draw
   >>> bool(abs(x.mean()) < 0.15 and abs(x.std() - 1.0) < 0.1)
   True
   """
-  if not isinstance(growth, jax.core.Tracer) and not growth > 0:
+  if not isinstance(growth, Tracer) and not growth > 0:
     raise ValueError(
       f"ozaki cuts step_size times eigenvalue at growth > 0 (1.0 is the default), got {growth}"
     )
@@ -77,7 +81,7 @@ def ozaki(score, hessian, step_size, *, growth=1.0) -> Ozaki:
   )
 
 
-def factors(eigenvalues, step_size, growth):
+def factors(eigenvalues: Any, step_size: Any, growth: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
   """(drift (e^(h l / 2) - 1) / l, spread sqrt((e^(h l) - 1) / l), whether l was cut), each like the
   eigenvalues l."""
   rate = step_size * eigenvalues
@@ -86,7 +90,7 @@ def factors(eigenvalues, step_size, growth):
   return 0.5 * step_size * relative(0.5 * rate), jnp.sqrt(step_size * relative(rate)), cut
 
 
-def relative(u):
+def relative(u: Any) -> jax.Array:
   """(e^u - 1) / u, one at zero.
 
   >>> relative(jnp.array([0.0, 1e-6, -100.0])).round(4).tolist()

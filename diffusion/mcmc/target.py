@@ -1,13 +1,17 @@
 """What a chain is told of its target: functions of x alone, as data of the program where they can be."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 Partial = jax.tree_util.Partial
 
 
-def as_data(function, who: str = "a kernel"):
+def as_data(function: Callable[..., Any], who: str = "a kernel") -> Any:
   """A callable as a pytree, so that arrays in it are arguments of the program and not constants.
 
   A callable pytree (a `jax.tree_util.Partial`, a denoiser) stays what it is; a method of a pytree keeps that
@@ -23,11 +27,11 @@ def as_data(function, who: str = "a kernel"):
     return function
   owner = getattr(function, "__self__", None)
   if owner is not None and not jax.tree_util.all_leaves([owner]):
-    return Partial(function.__func__, owner)
+    return Partial(function.__func__, owner)  # pyright: ignore[reportFunctionMemberAccess]  # a bound method
   return Partial(function)
 
 
-def at_time(function, t, cond=None):
+def at_time(function: Callable[..., Any], t: Any, cond: Any = None) -> Callable[..., Any]:
   """x -> function(x, t, cond) at one time for all chains: a target out of a score, Hessian or log-density
   that takes times [C].
 
@@ -43,9 +47,9 @@ def _at(function, t, cond, x):
   return function(x, jnp.broadcast_to(t, x.shape[:1]), cond)
 
 
-def check_step_size(step_size, who: str):
+def check_step_size(step_size: Any, who: str) -> jax.Array:
   """The step size as an array. Raises ValueError where it is known and not positive."""
-  if not isinstance(step_size, jax.core.Tracer) and not np.all(np.asarray(step_size) > 0):
+  if not isinstance(step_size, Tracer) and not np.all(np.asarray(step_size) > 0):
     raise ValueError(
       f"{who} takes a positive step_size, got {step_size}: a tenth of the target's smallest variance is a "
       "start"

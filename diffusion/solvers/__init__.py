@@ -36,6 +36,7 @@ from diffusion.solvers.fit_starts import fit_starts
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
+from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm

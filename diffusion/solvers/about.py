@@ -1,4 +1,4 @@
-"""What people read of a solver and no program depends on: its name, its order, the process it was built for."""
+"""What people read of a solver and no program depends on: name, order, the process it was built for."""
 
 import dataclasses
 from typing import Any

@@ -34,8 +34,8 @@ class Pair:
   """Two orders of one step, made of `evaluations` evaluations of which the first is where the step starts.
 
   Attributes:
-    points: one function for each later evaluation, (step, seen) -> (place in lambda [B], u there [B, ...]), of
-      a `Step` and the predictions so far.
+    points: one function for each later evaluation, (step, seen) -> (lambda [B], u there [B, ...]), of a
+      `Step` and the predictions so far.
     results: (step, seen) -> (lower order, higher order), each u [B, ...] at the end of the step.
     view: what the network is asked for.
     exponent: the next step is safety * error^-exponent times this one.
@@ -143,7 +143,10 @@ class Adaptive(Described):
   about: About = struct.field(pytree_node=False)
 
   loop = "until_done"
-  cost = None
+
+  @property
+  def cost(self) -> None:
+    """Steps are sized by their error."""
 
   @property
   def num_steps(self) -> Any:
@@ -316,8 +319,8 @@ class Adaptive(Described):
 
   def __str__(self) -> str:
     return (
-      f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, atol={float(self.atol):g}),"
-      f" {self.pair.evaluations} evaluations an attempt, asks for {self.pair.view}"
+      f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, "
+      f"atol={float(self.atol):g}), {self.pair.evaluations} evaluations an attempt, asks for {self.pair.view}"
     )
 
 

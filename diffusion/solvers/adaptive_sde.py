@@ -52,7 +52,9 @@ def adaptive_sde(
   >>> print(adaptive_sde(processes.edm(), rtol=0.02))
   adaptive_sde: order 1, steps by error (rtol=0.02, atol=0.0078), 2 evaluations an attempt, asks for x0
   """
-  steps = dict(rtol=rtol, atol=atol, h_init=h_init, h_max=h_max, safety=safety, max_steps=max_steps)
+  steps: dict[str, Any] = dict(
+    rtol=rtol, atol=atol, h_init=h_init, h_max=h_max, safety=safety, max_steps=max_steps
+  )
   return adaptive.build(process, PAIR, "adaptive_sde", 1, t_max=t_max, t_min=t_min, denoise=denoise, **steps)
 
 

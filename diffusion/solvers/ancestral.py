@@ -1,5 +1,7 @@
 """Ancestral sampling: DDPM's, and its form for any Gaussian process."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -7,7 +9,9 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def ancestral(process, grid, *, variance="small", dtype=np.float32, xp=np) -> Table:
+def ancestral(
+  process: Any, grid: Any, *, variance: str = "small", dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """x' ~ N(mean of q(x' | x, x0), variance) (arXiv:2006.11239, eq. 7; arXiv:2011.13456, appendix F for VE).
 
   Args:

@@ -1,5 +1,7 @@
 """Annealed Langevin dynamics of NCSN."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -11,7 +13,14 @@ STEP_TO_LAST_VARIANCE = 0.062
 
 
 def annealed_langevin(
-  process, grid, *, steps_per_level=5, step=None, denoise=True, dtype=np.float32, xp=np
+  process: Any,
+  grid: Any,
+  *,
+  steps_per_level: int = 5,
+  step: float | None = None,
+  denoise: bool = True,
+  dtype: Any = np.float32,
+  xp: Any = np,
 ) -> Table:
   """x <- x + a_i score(x, sigma_i) + sqrt(2 a_i) z, a_i = step sigma_i^2 / sigma_L^2 (arXiv:2006.09011,
   algorithm 1).

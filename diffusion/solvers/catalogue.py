@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.unipc import unipc
 
 
-def default_grid(process, n):
+def default_grid(process: Any, n: int) -> np.ndarray:
   """Nodes that serve few-step samplers well on a process: [n+1].
 
   EDM's own grid where sigma = t, equal steps on rectified flow, Karras on other variance-exploding processes,
@@ -54,7 +55,7 @@ def default_grid(process, n):
   return _to_data(grids.quadratic, process, n, 2.0, reaches_data)
 
 
-def few_step_grid(process, n):
+def few_step_grid(process: Any, n: int) -> np.ndarray:
   """Nodes for multistep samplers of the probability flow, [n+1]: `grids.vp_time`, on every process.
 
   The best spacing of one shape for all problems of benchmarks/frontier.py; it ends in clean data where the
@@ -70,7 +71,7 @@ def few_step_grid(process, n):
   return grid if grid[-2] >= float(process.t_min) else grids.vp_time(process, n, clean=True)
 
 
-def default_random_grid(process, n):
+def default_random_grid(process: Any, n: int) -> np.ndarray:
   """Nodes for many small stochastic steps, [n+1]: equal steps in t as Score SDE takes, but EDM's own on sigma
   = t."""
   reaches_data = float(process.marginal(0.0).sigma) == 0
@@ -79,7 +80,7 @@ def default_random_grid(process, n):
   return _to_data(grids.uniform, process, n, 1.0, reaches_data)
 
 
-def default_levels(process, n):
+def default_levels(process: Any, n: int) -> np.ndarray:
   """Geometric noise levels, [n + 1] nodes of which the last is t = 0 where the process reaches clean data
   there."""
   reaches_data = float(process.marginal(0.0).sigma) == 0
@@ -169,7 +170,15 @@ ADAPTIVE = {
 }
 
 
-def build(name, process, n=None, *, grid=None, tolerance=None, **options):
+def build(
+  name: str,
+  process: Any,
+  n: int | None = None,
+  *,
+  grid: Any = None,
+  tolerance: float | None = None,
+  **options: Any,
+) -> Any:
   """A solver by name: for n steps, on a good grid for the process, or with steps as long as a tolerance lets
   them be.
 
@@ -195,7 +204,7 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
   >>> build("dpmp_2m", processes.edm(), 18)
   Traceback (most recent call last):
   ...
-  ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, dpm_solver, ...
+  ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, ...
   """
   entry = _lookup(SOLVERS | ADAPTIVE, "solver", name)
   if isinstance(entry, AdaptiveEntry):
@@ -217,7 +226,7 @@ def build(name, process, n=None, *, grid=None, tolerance=None, **options):
   return entry.builder(process, times(name, process, n, grid), **options)
 
 
-def times(name, process, n, grid=None):
+def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
   """The times [n+1] of a built-in solver's n steps, float64: its own grid for None, a key of `GRIDS`, or
   times as they are.
 
@@ -234,7 +243,7 @@ def times(name, process, n, grid=None):
   return np.asarray(grid, np.float64)
 
 
-def listing():
+def listing() -> str:
   """One line a built-in solver: its name, order, equation, evaluations a step on VP, and what it is.
 
   >>> print(listing().splitlines()[3])
@@ -245,7 +254,7 @@ def listing():
 
   def line(name, entry, cost):
     order = "-" if entry.order is None else str(entry.order)
-    about = inspect.getdoc(entry.builder).splitlines()[0]
+    about = (inspect.getdoc(entry.builder) or "").splitlines()[0]
     lines.append(f"{name:21}{order:>6}  {'SDE' if entry.stochastic else 'ODE':7}{cost:20}{about}")
 
   for name, entry in SOLVERS.items():

@@ -8,6 +8,7 @@ means the same on all of them, and is the published one on VP.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -45,7 +46,7 @@ class Node(NamedTuple):
   s: Any
 
 
-def span(process, t_max=None, t_min=None) -> Span:
+def span(process: Any, t_max: float | None = None, t_min: float | None = None) -> Span:
   """Checks the ends of a run on the host.
 
   Args:
@@ -76,7 +77,7 @@ def span(process, t_max=None, t_min=None) -> Span:
   return Span(process, t_max, t_min, -float(np.log(LARGEST_RHO)) if from_noise else start, end, from_noise)
 
 
-def node(span, clock) -> Node:
+def node(span: Span, clock: jax.Array) -> Node:
   """The place at lambda = clock: [B]; its numbers are those of the rounded time, which the network is
   handed."""
   t = jnp.clip(span.process.t_of_log_snr(2.0 * clock), span.t_min, span.t_max).astype(clock.dtype)
@@ -85,7 +86,7 @@ def node(span, clock) -> Node:
   return Node(t, norm, m.alpha / norm, m.sigma / norm)
 
 
-def rows(x, value, dtype=None):
+def rows(x: jax.Array, value: Any, dtype: Any = None) -> jax.Array:
   """[B] copies of a number that are spread over devices as x: [B, ...] is: inside a shard_map, plain
   constants are not."""
   nothing = 0 * jnp.sum(jnp.isnan(x.reshape(x.shape[0], -1)), axis=-1)

@@ -4,7 +4,10 @@ A solver does not call a denoiser: it is asked where to evaluate and told what w
 counts the calls, a solver around another sees every prediction, and a step of several evaluations keeps its
 stage in the state.
 
-    begin(x, keys) -> S;   ask(S, i) -> (x, t, views);   tell(S, i, prediction, keys, post_step) -> S;   end(S) -> x
+    begin(x, keys) -> S
+    ask(S, i) -> (x, t, views)
+    tell(S, i, prediction, keys, post_step=None) -> S
+    end(S) -> x
 """
 
 from typing import Any, Protocol
@@ -44,8 +47,8 @@ class Solver(Protocol):
     order: order of convergence (weak if stochastic), or None where there is none to claim.
     about: name, order and process, which `sample` compares with the denoiser's.
     views: what of a prediction is asked for; static.
-    times: [..., N + 1] times of the rows and of the end, [...] () or [B], where they are known beforehand; else
-      None.
+    times: [..., N + 1] times of the rows and of the end, [...] () or [B]; None where they are not known
+      beforehand.
     loop: 'scan' for num_steps asks; 'until_done' for a `SelfPaced` solver; 'own' for a `SelfDriven` one.
     acts_on: the kind of numbers of x, np.floating or np.integer.
   """
@@ -110,8 +113,8 @@ class SelfPaced(Solver, Protocol):
 
 class SelfDriven(Protocol):
   """A solver whose loop belongs to another library (`loop` 'own'), which calls the denoiser itself: the one
-  exception to ask and tell. It has the attributes of a `Solver` but no `begin`, `ask`, `tell` and `end`, calls
-  no post_step and cannot be wrapped.
+  exception to ask and tell. It has the attributes of a `Solver` but no `begin`, `ask`, `tell` and `end`,
+  calls no post_step and cannot be wrapped.
 
   diffrax is one: it drives a vector field from inside its own loops and has no place to stop and ask.
   """
@@ -130,6 +133,7 @@ class Described:
 
   about: Any
   num_steps: Any
+  replace: Any  # flax's, of a dataclass
   times: Any = None
   loop = "scan"
   acts_on = np.floating

@@ -1,22 +1,26 @@
 """Tables that remember past data predictions: x' = ratio x + sum_j W_j D_j + noise z, with or without a
 corrector."""
 
+from typing import Any
+
 import numpy as np
 
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import Nodes
 from diffusion.solvers.multistep import integrals, past, quadrature
-from diffusion.solvers.table import build
+from diffusion.solvers.table import Table, build
 
 # A last step longer than this in log(alpha/sigma) is too long for extrapolation of high order (on mixtures of
 # Gaussians).
 LONG = 0.5
 
 
-def data_ratio(n, xp, eta=0.0):
+def data_ratio(n: Nodes, xp: Any, eta: float = 0.0) -> Any:
   """(sigma'/sigma) e^(-eta h), the factor of x in the exact step; eta is a number or [..., n]."""
   return n.s1 / n.s * _decay(n, eta, xp)
 
 
-def data_noise(n, xp, eta):
+def data_noise(n: Nodes, xp: Any, eta: Any) -> Any:
   """sigma' sqrt(1 - e^(-2 eta h)), the standard deviation of the noise of the exact step."""
   h = xp.where(n.long, 1.0, n.h)
   lost = xp.where(n.long, xp.where(eta + xp.zeros_like(n.s) > 0, 1.0, 0.0), -xp.expm1(-2 * eta * h))
@@ -30,7 +34,9 @@ def _decay(n, eta, xp):
   )
 
 
-def data_weights(n, depth, xp, eta=0.0, ahead=False, lower_order_final=None):
+def data_weights(
+  n: Nodes, depth: int, xp: Any, eta: float = 0.0, ahead: bool = False, lower_order_final: Any = None
+) -> Any:
   """alpha' (1 + eta) int e^(-(1+eta)(lambda' - lambda)) l_j(lambda) d lambda on each step: list of [..., n].
 
   l_j are the Lagrange polynomials in lambda = log(alpha/sigma) through the last `depth` nodes, or as many as
@@ -65,7 +71,17 @@ def data_weights(n, depth, xp, eta=0.0, ahead=False, lower_order_final=None):
   return [xp.where(n.long, n.a1 if j == now else 0.0, weight) for j, weight in enumerate(weights)], usable
 
 
-def data_table(n, ratio, weights, about, dtype, xp, *, noise=None, corrector=None):
+def data_table(
+  n: Nodes,
+  ratio: Any,
+  weights: Any,
+  about: About,
+  dtype: Any,
+  xp: Any,
+  *,
+  noise: Any = None,
+  corrector: Any = None,
+) -> Table:
   """The table of a multistep sampler in the data prediction.
 
   Args:

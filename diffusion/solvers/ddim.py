@@ -1,5 +1,7 @@
 """DDIM and, with eta, everything between it and ancestral sampling."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -7,7 +9,9 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def ddim(process, grid, *, eta=0.0, view="x0", dtype=np.float32, xp=np) -> Table:
+def ddim(
+  process: Any, grid: Any, *, eta: float = 0.0, view: str = "x0", dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """x' = alpha' x0 + sqrt(sigma'^2 - n^2) eps + n z (arXiv:2010.02502, eq. 12 and 16).
 
   n = eta sigma' sqrt(1 - e^(-2h)) is eta times the standard deviation of q(x' | x, x0), with h the step in

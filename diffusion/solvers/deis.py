@@ -1,5 +1,7 @@
 """DEIS, exponential integrators on the noise prediction, and Adams-Bashforth in sigma."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -8,7 +10,16 @@ from diffusion.solvers.noise_history import noise_table, noise_weights
 from diffusion.solvers.table import Table
 
 
-def deis(process, grid, *, r=3, clock="t", view="x0", dtype=np.float32, xp=np) -> Table:
+def deis(
+  process: Any,
+  grid: Any,
+  *,
+  r: int = 3,
+  clock: str = "t",
+  view: str = "x0",
+  dtype: Any = np.float32,
+  xp: Any = np,
+) -> Table:
   """x' = (alpha'/alpha) x + sum_j C_j eps_j, C_j = alpha' int l_j d rho (arXiv:2204.13902, eq. 14-15).
 
   l_j are the Lagrange polynomials through the last r + 1 nodes in the clock: in t, tAB-DEIS; in rho =
@@ -41,7 +52,9 @@ def deis(process, grid, *, r=3, clock="t", view="x0", dtype=np.float32, xp=np) -
   return _adams(process, grid, r + 1, clock, view, f"deis({clock}AB-{r})", dtype, xp)
 
 
-def lms(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Table:
+def lms(
+  process: Any, grid: Any, *, order: int = 4, view: str = "x0", dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """The linear multistep method of k-diffusion: Adams-Bashforth on dv/d rho = eps with exact weights for any
   nodes.
 

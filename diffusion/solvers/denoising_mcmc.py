@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.mcmc.langevin_step import langevin_step
 from diffusion.processes import expand
@@ -183,7 +184,8 @@ def denoising_mcmc(
   >>> oracle = oracles.gaussian(process, [0.5, 0.0], 0.04)
   >>> levels = np.geomspace(0.01, 5.0, 40)
   >>> keys = jax.random.split(jax.random.key(0), 8)
-  >>> starts = denoising_mcmc(oracle, jnp.ones((8, 2)), jnp.full(8, 0.5), levels, level_posterior(oracle, levels), keys=keys, rounds=3)
+  >>> x, t, logits = jnp.ones((8, 2)), jnp.full(8, 0.5), level_posterior(oracle, levels)
+  >>> starts = denoising_mcmc(oracle, x, t, levels, logits, keys=keys, rounds=3)
   >>> starts.x.shape, starts.cost, bool(starts.t.max() <= 5.0)
   ((3, 8, 2), 5, True)
   """
@@ -219,7 +221,7 @@ def denoising_mcmc(
     about=About("denoising_mcmc", None, denoiser.process),
   )
   found = sample(denoiser, chain, x, keys=keys, cond=cond)
-  if not isinstance(found.x, jax.core.Tracer) and not bool(jnp.isfinite(found.x).all()):
+  if not isinstance(found.x, Tracer) and not bool(jnp.isfinite(found.x).all()):
     raise ValueError(f"a chain has left the numbers: take a smaller step than {step} or a clip of the score")
   return found._replace(cost=int(moves))
 

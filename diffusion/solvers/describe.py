@@ -1,10 +1,12 @@
 """A table as text for a person."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
 
-def describe(table, rows=12):
+def describe(table: Any, rows: int = 12) -> str:
   """A table as text: one line a row (the first and last ones if there are many); of per-sample tables, the
   first."""
   leaf = lambda name: np.asarray(getattr(table, name), np.float64)

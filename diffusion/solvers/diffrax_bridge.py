@@ -52,8 +52,11 @@ class Diffrax(Described):
   about: About = struct.field(pytree_node=False)
 
   loop = "own"
-  cost = None
   num_steps = None
+
+  @property
+  def cost(self) -> None:
+    """Steps are sized by their error."""
 
   @property
   def max_steps(self) -> int:
@@ -123,7 +126,7 @@ class Diffrax(Described):
       )
       terms = diffrax.MultiTerm(terms, diffrax.ControlTerm(diffusion, path))
     # For noise diffrax advises against the purely integral control that is its default.
-    gains = dict(pcoeff=0.1, icoeff=0.3) if self.random else {}
+    gains: dict[str, Any] = dict(pcoeff=0.1, icoeff=0.3) if self.random else {}
     control = diffrax.PIDController(rtol=number(self.rtol), atol=number(self.atol), **gains)
     solution = diffrax.diffeqsolve(
       terms,
@@ -141,13 +144,14 @@ class Diffrax(Described):
     stages, again = _stages(self.method)
     count = solution.stats["num_steps"] * stages + again
     return (
-      solution.ys[0].reshape(shape),
+      solution.ys[0].reshape(shape),  # pyright: ignore[reportOptionalSubscript]  # saved at the end
       count.astype(jnp.int32),
       solution.result == diffrax.RESULTS.successful,
     )
 
-  def __str__(self):
-    return f"{self.name}: order {self.order}, steps by error (rtol={float(self.rtol):g}, atol={float(self.atol):g})"
+  def __str__(self) -> str:
+    tolerances = f"rtol={float(self.rtol):g}, atol={float(self.atol):g}"
+    return f"{self.name}: order {self.order}, steps by error ({tolerances})"
 
 
 def diffrax_ode(

@@ -1,5 +1,7 @@
 """Steps of double length down, each followed by noise back up: the stochastic sampler of distilled models."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -7,7 +9,7 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def double_step(process, grid, *, dtype=np.float32, xp=np) -> Table:
+def double_step(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
   """DDIM over two steps, then noise back over one: x' = alpha'/alpha'' x'' + sqrt(sigma'^2 -
   (alpha'/alpha'')^2 sigma''^2) z (arXiv:2210.03142).
 

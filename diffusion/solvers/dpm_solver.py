@@ -1,5 +1,7 @@
 """DPM-Solver 1 to 3 and DPM-Solver++ 2S: singlestep methods in log-SNR."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -9,7 +11,16 @@ from diffusion.solvers.singlestep import exponential_runge_kutta
 from diffusion.solvers.table import Table
 
 
-def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.float32) -> Table:
+def dpm_solver(
+  process: Any,
+  grid: Any,
+  *,
+  order: int = 3,
+  r1: float | None = None,
+  r2: float | None = None,
+  view: str = "x0",
+  dtype: Any = np.float32,
+) -> Table:
   """DPM-Solver-k on the noise prediction, k evaluations a step (arXiv:2206.00927, eq. 3.7, algorithms 1 and
   2).
 
@@ -46,7 +57,9 @@ def dpm_solver(process, grid, *, order=3, r1=None, r2=None, view="x0", dtype=np.
   return exponential_runge_kutta(process, grid, fractions, tableau, "eps", about, view, dtype)
 
 
-def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> Table:
+def dpm_solver_fast(
+  process: Any, grid: Any, *, nfe: int | None = None, view: str = "x0", dtype: Any = np.float32
+) -> Table:
   """DPM-Solver-fast: steps of order 3 and one or two shorter ones that use up a budget of evaluations
   (arXiv:2206.00927, section 3.4).
 
@@ -87,7 +100,7 @@ def dpm_solver_fast(process, grid, *, nfe=None, view="x0", dtype=np.float32) -> 
   return join(parts, About(f"dpm_solver_fast({', '.join(map(str, orders))})", 2, process))
 
 
-def dpmpp_2s(process, grid, *, r=0.5, dtype=np.float32) -> Table:
+def dpmpp_2s(process: Any, grid: Any, *, r: float = 0.5, dtype: Any = np.float32) -> Table:
   """DPM-Solver++ 2S: two evaluations a step on the data prediction (arXiv:2211.01095, algorithm 1).
 
   x' = (sigma'/sigma) x + alpha' (1 - e^-h) ((1 - 1/2r) D + D_r / 2r) with D_r at lambda + r h.

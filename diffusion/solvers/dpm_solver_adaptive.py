@@ -67,7 +67,9 @@ def dpm_solver_adaptive(
       f"order is 2 or 3 and prediction 'eps' or 'x0', got order={order} and prediction={prediction!r}"
     )
   name = f"dpm_solver_adaptive({order - 1}{order}{'' if prediction == 'x0' else ', eps'})"
-  steps = dict(rtol=rtol, atol=atol, h_init=h_init, h_max=h_max, safety=safety, max_steps=max_steps)
+  steps: dict[str, Any] = dict(
+    rtol=rtol, atol=atol, h_init=h_init, h_max=h_max, safety=safety, max_steps=max_steps
+  )
   return adaptive.build(
     process, PAIRS[order, prediction], name, order, t_max=t_max, t_min=t_min, denoise=denoise, **steps
   )

@@ -1,5 +1,7 @@
 """DPM-Solver++ 2M and 3M, multistep in log-SNR on the data prediction, as ODEs and as SDEs."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -8,7 +10,7 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
+def dpmpp_2m(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
   """x' = (sigma'/sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) D - 1/2r D_previous), r = h_previous/h
   (arXiv:2211.01095, algorithm 2).
 
@@ -31,7 +33,9 @@ def dpmpp_2m(process, grid, *, dtype=np.float32, xp=np) -> Table:
   return _two_step(process, grid, 0.0, About("dpmpp_2m", 2, process), dtype, xp)
 
 
-def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
+def dpmpp_2m_sde(
+  process: Any, grid: Any, *, eta: float = 1.0, dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """The SDE form with midpoint correction (arXiv:2211.01095, section 5); eta = 1 is the reverse SDE, 0 is
   `dpmpp_2m`.
 
@@ -50,7 +54,9 @@ def dpmpp_2m_sde(process, grid, *, eta=1.0, dtype=np.float32, xp=np) -> Table:
   return _two_step(process, grid, eta, About(f"dpmpp_2m_sde(eta={eta:g})", 2, process), dtype, xp)
 
 
-def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
+def dpmpp_3m(
+  process: Any, grid: Any, *, lower_order_final: Any = None, dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last
   three D.
 
@@ -76,7 +82,15 @@ def dpmpp_3m(process, grid, *, lower_order_final=None, dtype=np.float32, xp=np) 
   return _three_step(process, grid, 0.0, lower_order_final, About("dpmpp_3m", 3, process), dtype, xp)
 
 
-def dpmpp_3m_sde(process, grid, *, eta=1.0, lower_order_final=None, dtype=np.float32, xp=np) -> Table:
+def dpmpp_3m_sde(
+  process: Any,
+  grid: Any,
+  *,
+  eta: float = 1.0,
+  lower_order_final: Any = None,
+  dtype: Any = np.float32,
+  xp: Any = np,
+) -> Table:
   """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and
   exact noise.
 

@@ -1,5 +1,7 @@
 """Euler's method on the probability flow in the process's own time."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -7,7 +9,7 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def euler(process, grid, *, dtype=np.float32, xp=np) -> Table:
+def euler(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
   """x' = x + (t' - t) dx/dt, dx/dt = d_alpha x0 + d_sigma eps, in x and t themselves (arXiv:2011.13456, eq.
   13).
 

@@ -1,13 +1,17 @@
 """Euler-Maruyama on the reverse SDE."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
-from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.grid_nodes import Nodes, nodes
 from diffusion.solvers.table import Table, build
 
 
-def euler_maruyama(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> Table:
+def euler_maruyama(
+  process: Any, grid: Any, *, denoise: bool = True, dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """x' = x + (f x - g^2 score)(t' - t) + g sqrt(t - t') z (arXiv:2011.13456, section 4.1).
 
   The steps do not depend on the state, so this is a table. A step from pure noise, where f is infinite, is
@@ -31,7 +35,9 @@ def euler_maruyama(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> T
   )
 
 
-def from_moments(n, ratio, weight, variance, name, process, denoise, dtype, xp):
+def from_moments(
+  n: Nodes, ratio: Any, weight: Any, variance: Any, name: str, process: Any, denoise: Any, dtype: Any, xp: Any
+) -> Table:
   """The table x' = ratio x + weight D + sqrt(variance) z, with its limit where a step leaves pure noise."""
   no_signal = n.a <= 0
   ratio = xp.where(no_signal, 0.0, ratio)

@@ -29,8 +29,19 @@ class SearchResult(NamedTuple):
 
 
 def evolve(
-  rng, evaluate, initial, mutate, cross, fresh, *, generations, population, parents, mutations, crossovers
-):
+  rng: np.random.Generator,
+  evaluate: Callable[..., Any],
+  initial: Any,
+  mutate: Callable[..., Any],
+  cross: Callable[..., Any],
+  fresh: Callable[..., Any],
+  *,
+  generations: int,
+  population: int,
+  parents: int,
+  mutations: int,
+  crossovers: int,
+) -> tuple[Any, float, tuple, int]:
   """Keeps the best candidates, changes and crosses them, and fills up with new ones (arXiv:2309.10438,
   algorithm 1).
 
@@ -52,8 +63,9 @@ def evolve(
 
   >>> find = lambda rng: int(rng.integers(1000))
   >>> near = lambda rng, g: int(np.clip(g + rng.integers(-5, 6), 0, 999))
-  >>> best, *_ = evolve(np.random.default_rng(0), lambda gs: [abs(g - 271) for g in gs], [], near, lambda rng, a, b: (a + b) // 2,
-  ...                   find, generations=20, population=20, parents=5, mutations=10, crossovers=5)
+  >>> far, mean = lambda genomes: [abs(g - 271) for g in genomes], lambda rng, a, b: (a + b) // 2
+  >>> counts = dict(generations=20, population=20, parents=5, mutations=10, crossovers=5)
+  >>> best, *_ = evolve(np.random.default_rng(0), far, [], near, mean, find, **counts)
   >>> best
   271
   """
@@ -70,7 +82,7 @@ def evolve(
       f" crossovers within the population, got {counts} with mutations={mutations} and "
       f"crossovers={crossovers}"
     )
-  scores, history = {}, []
+  scores, history, ranked = {}, [], []
   candidates = list(initial)
   for _ in range(generations):
     wanted = dict.fromkeys(candidates)
@@ -82,7 +94,7 @@ def evolve(
     if new:
       # What is not finite (a sampler that blew up) is worse than anything.
       scores.update(zip(new, (float(v) if np.isfinite(v) else np.inf for v in evaluate(new))))
-    ranked = sorted(scores, key=scores.get)
+    ranked = sorted(scores, key=lambda genome: scores[genome])
     history.append(scores[ranked[0]])
     best = ranked[:parents]
     pick = lambda: best[rng.integers(len(best))]
@@ -92,7 +104,15 @@ def evolve(
   return ranked[0], scores[ranked[0]], tuple(history), len(scores)
 
 
-def evaluator(denoiser, x, fitness, *, keys=None, cond=None, chunk=8) -> Callable[[list], np.ndarray]:
+def evaluator(
+  denoiser: Any,
+  x: Any,
+  fitness: Callable[..., Any],
+  *,
+  keys: jax.Array | None = None,
+  cond: Any = None,
+  chunk: int = 8,
+) -> Callable[[list], np.ndarray]:
   """Runs lists of solvers of one shape through one compiled program, `chunk` of them side by side.
 
   Args:
@@ -134,7 +154,7 @@ def _fitness(denoiser, solvers, x, keys, cond, fitness):
   return values
 
 
-def error_to(target):
+def error_to(target: Any) -> Callable[..., Any]:
   """The fitness root mean square error to a fine solution of the same noises: target [B, ...].
 
   >>> float(error_to(jnp.zeros((2, 1)))(jnp.full((2, 1), 3.0)))

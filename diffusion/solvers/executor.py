@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from diffusion.solvers import process_check
 from diffusion.solvers.contract import PostStep, both
@@ -168,7 +169,7 @@ def _finite_rows(x: Any) -> jax.Array:
 
 
 def _check_arrived(solver: Any, count: jax.Array, arrived: jax.Array) -> None:
-  if isinstance(arrived, jax.core.Tracer) or bool(jnp.all(arrived)):
+  if isinstance(arrived, Tracer) or bool(jnp.all(arrived)):
     return
   lost = np.flatnonzero(~np.asarray(arrived))
   raise ValueError(
@@ -216,14 +217,14 @@ def _check_keys(solver: Any, rows: int, keys: Any) -> None:
 def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
   """What can be seen before compiling: the batch, the process, and a network that does not exist at alpha =
   0."""
-  process = getattr(denoiser, "process", None)
+  process: Any = denoiser.process
+  wrong = process_check.mismatch(solver.about, process)
+  if wrong:
+    raise ValueError(f"the solver {wrong}: build the solver with denoiser.process")
   # A bare function says of no process that it was built for it.
-  for what, part in (("solver", solver), ("post_step", post_step)):
-    wrong = process_check.mismatch(getattr(part, "about", None), process)
-    if wrong:
-      raise ValueError(
-        f"the {what} {wrong}: build {'the solver' if what == 'solver' else 'it'} with denoiser.process"
-      )
+  wrong = process_check.mismatch(getattr(post_step, "about", None), process)
+  if wrong:
+    raise ValueError(f"the post_step {wrong}: build it with denoiser.process")
   times = solver.times
   if times is None:
     return
@@ -233,7 +234,7 @@ def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
     )
   if set(solver.views) <= {"eps", "score"} or not denoiser.needs_signal:
     return
-  if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((times, process))):
+  if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((times, process))):
     return
   alpha = process.marginal(np.asarray(times, np.float64)[..., :-1]).alpha
   if not np.all(np.asarray(alpha) > 0):

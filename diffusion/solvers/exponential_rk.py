@@ -1,5 +1,7 @@
 """An exponential Runge-Kutta method whose third order does not suffer where the problem is stiff."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -8,7 +10,9 @@ from diffusion.solvers.singlestep import exponential_runge_kutta
 from diffusion.solvers.table import Table
 
 
-def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table:
+def exponential_rk3(
+  process: Any, grid: Any, *, c2: float = 0.5, c3: float = 1.0, dtype: Any = np.float32
+) -> Table:
   """Three evaluations a step on the data prediction, of stiff order 3 (Hochbruck and Ostermann 2005, table
   4.1).
 
@@ -40,7 +44,7 @@ def exponential_rk3(process, grid, *, c2=0.5, c3=1.0, dtype=np.float32) -> Table
   return exponential_runge_kutta(process, grid, (c2, c3), stiff_third, "x0", about, "x0", dtype)
 
 
-def stiff_third(z, c):
+def stiff_third(z: Any, c: Any) -> Any:
   """The tableau; see `exponential_rk3`."""
   _, c2, c3 = c
   phi1, phi2, phi3 = (phi(k, z) for k in (1, 2, 3))

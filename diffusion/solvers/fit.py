@@ -1,5 +1,6 @@
 """Fits a sampler's weights and times to a model: few steps that end where a fine solution ends."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -45,38 +46,42 @@ class Fitted(NamedTuple):
   reference_error: float
   history: tuple
 
-  def __str__(self):
+  def __str__(self) -> str:
     said = f"{self.table.name}: held-out error {self.error:.3g}, {self.start_error:.3g} before the fit"
     if not self.improved:
-      said = f"{self.table.name}: no fit was better on held-out noises than the start, which is kept, with error {self.error:.3g}"
-    return f"{said} (medians {self.median:.3g} and {self.start_median:.3g}; fine solution {self.reference_error:.2g})"
+      said = (
+        f"{self.table.name}: no fit was better on held-out noises than the start, which is kept, with error "
+        f"{self.error:.3g}"
+      )
+    medians = f"medians {self.median:.3g} and {self.start_median:.3g}"
+    return f"{said} ({medians}; fine solution {self.reference_error:.2g})"
 
 
 def fit(
-  denoiser,
-  table,
-  x,
+  denoiser: Any,
+  table: Any,
+  x: Any,
   *,
-  cond=None,
-  reference=None,
-  held_out=None,
-  iterations=40,
-  directions=6,
-  per_step=512,
-  guide=1.0,
-  pull=1e-8,
-  batch=256,
-  seed=0,
-  place=None,
-  progress=None,
+  cond: Any = None,
+  reference: Reference | None = None,
+  held_out: int | None = None,
+  iterations: int = 40,
+  directions: int = 6,
+  per_step: int = 512,
+  guide: Any = 1.0,
+  pull: float = 1e-8,
+  batch: int = 256,
+  seed: int = 0,
+  place: Callable[..., Any] | None = None,
+  progress: Callable[..., None] | None = None,
 ) -> Fitted:
   """The table of as many evaluations whose samples are nearest to the exact probability flow of this very
   model.
 
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
-  `fit_coordinates`, so the result is exact wherever the data prediction is constant, as the start is. The method
-  is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust loss: at
-  first medians matter and, at the end, the mean square. Half-way results are judged on noises that the fit
+  `fit_coordinates`, so the result is exact wherever the data prediction is constant, as the start is. The
+  method is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust
+  loss: at first medians matter and, at the end, the mean square. Half-way results are judged on noises that the fit
   does not see, and the best one is returned: never one that is worse there than the start.
 
   A step costs, for each evaluation, one denoiser call for every noise and about 4 + 3 directions for each of
@@ -229,10 +234,10 @@ class _Data(NamedTuple):
   place: Any
 
   @property
-  def judged(self):
+  def judged(self) -> slice:
     return slice(self.trained, len(self.x))
 
-  def batches(self, chosen):
+  def batches(self, chosen: np.ndarray) -> Any:
     """(rows that count, x, cond, target) of chosen noises; the last batch is filled up from the first, so all
     have one shape."""
     known, dtype = self.known, self.x.dtype
@@ -246,11 +251,11 @@ class _Data(NamedTuple):
         along = (jnp.asarray(known.clocks, dtype), jnp.asarray(known.data[:, index], dtype))
       yield rows.stop - rows.start, x, cond, (take(jnp.asarray(known.end, dtype)), *along)
 
-  def on_device(self, steps):
+  def on_device(self, steps: Any) -> Any:
     with np.errstate(over="ignore"):  # a step too far: its loss is not finite either
       return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.x.dtype), steps)
 
-  def sizes(self, steps, guide, chosen):
+  def sizes(self, steps: Any, guide: Any, chosen: np.ndarray) -> Any:
     """(residual, error of the sample) of each noise, float64 on the host."""
     parts = []
     for kept, *batch in self.batches(chosen):
@@ -258,7 +263,7 @@ class _Data(NamedTuple):
       parts.append([np.asarray(part, np.float64)[:kept] for part in found])
     return tuple(np.concatenate(part) for part in zip(*parts))
 
-  def table_errors(self, table):
+  def table_errors(self, table: Any) -> Any:
     """The error of each noise's sample by the executor itself, float64 on the host."""
     parts = []
     for kept, x, cond, (end, *_) in self.batches(np.arange(len(self.x))):
@@ -292,11 +297,11 @@ class _Search:
     self.history, self.known_size = [self.best_error], None
     self.begin_stage()
 
-  def begin_stage(self):
+  def begin_stage(self) -> None:
     self.damping, self.scale, self.gains = 1e-2, 0.0, []
 
   @property
-  def best(self):
+  def best(self) -> Any:
     return self._coordinates(self.best_at)
 
   def _coordinates(self, flat):
@@ -308,7 +313,7 @@ class _Search:
   def _held(self, flat):
     return self.data.sizes(self._steps(flat), 0.0, np.arange(self.data.trained, len(self.data.x)))[1]
 
-  def step(self, guide, cut, number):
+  def step(self, guide: Any, cut: Any, number: Any) -> None:
     """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c =
     cut medians."""
     data, everyone = self.data, np.arange(self.data.trained)
@@ -371,6 +376,6 @@ class _Search:
     chosen = np.minimum(np.searchsorted(np.cumsum(share), marks), count - 1)
     return chosen, 1 / (self.per_step * share[chosen])
 
-  def at_rest(self):
+  def at_rest(self) -> bool:
     """Whether the last steps hardly gained."""
     return len(self.gains) >= PATIENCE and max(self.gains[-PATIENCE:]) < FLAT

@@ -22,7 +22,7 @@ import numpy as np
 from diffusion.processes.views import VIEWS
 from diffusion.solvers.about import About
 from diffusion.solvers.grid_nodes import nodes
-from diffusion.solvers.table import build
+from diffusion.solvers.table import Table, build
 
 HIGHEST = 4  # backward differences of higher order amplify more than they tell
 LATE, EARLY = 2e-2, 1e-3  # where the clock goes from logarithmic to linear in sigma/alpha, and in alpha/sigma
@@ -43,13 +43,13 @@ class Steps(NamedTuple):
   weights: Any
 
 
-def clock(alpha, sigma, xp=np):
+def clock(alpha: Any, sigma: Any, xp: Any = np) -> Any:
   """log((alpha + EARLY sigma) / (sigma + LATE alpha)): log(alpha/sigma) in the middle, finite without signal
   and without noise."""
   return xp.log((alpha + EARLY * sigma) / (sigma + LATE * alpha))
 
 
-def noise_to_signal(clock_value):
+def noise_to_signal(clock_value: Any) -> Any:
   """The sigma/alpha at which `clock` has a value; infinite at its lower end.
 
   >>> rho = np.array([0.0, 0.3, 80.0])
@@ -61,14 +61,14 @@ def noise_to_signal(clock_value):
     return np.maximum(1 - LATE * e, 0.0) / np.maximum(e - EARLY, 0.0)
 
 
-def times(gaps, first, last):
+def times(gaps: Any, first: Any, last: Any) -> np.ndarray:
   """N + 1 times from `first` to `last` with steps proportional to exp(gaps)."""
   steps = np.exp(gaps - gaps.max())
   left = np.cumsum(steps[::-1])[::-1] / steps.sum()
   return np.concatenate([[first], last + (first - last) * left[1:], [last]])
 
 
-def steps_at(process, t, differences):
+def steps_at(process: Any, t: Any, differences: Any) -> Any:
   """(`Steps`, their derivatives by differences [N, N, N-1]) at N + 1 times, in float64; the times are not
   differentiated here."""
   m = process.marginal(t)
@@ -79,12 +79,12 @@ def steps_at(process, t, differences):
   return Steps(t[:-1], ratio, gain * shares), gain[:, :, None] * np.moveaxis(basis[:, 1:], 1, 2)
 
 
-def steps_of(process, coordinates, first, last) -> Steps:
+def steps_of(process: Any, coordinates: Any, first: Any, last: Any) -> Steps:
   """The sampler of coordinates between two times, in float64."""
   return steps_at(process, times(coordinates.gaps, first, last), coordinates.differences)[0]
 
 
-def with_derivatives(process, coordinates, first, last, step=1e-5):
+def with_derivatives(process: Any, coordinates: Any, first: Any, last: Any, step: float = 1e-5) -> Any:
   """(`Steps`, [N + N + N^2, P]): the steps and their derivatives by all gaps and all differences, in float64.
 
   Those by the gaps are central differences, whose error is below that of one evaluation of a network in
@@ -103,7 +103,7 @@ def with_derivatives(process, coordinates, first, last, step=1e-5):
   return steps, np.concatenate([np.stack(by_gaps, axis=1), rest], axis=1)
 
 
-def of_table(table, process) -> Coordinates:
+def of_table(table: Table, process: Any) -> Coordinates:
   """The coordinates of a table. Of one that is not exact for a constant D (Euler's), those of its corrected
   steps.
 
@@ -141,7 +141,9 @@ def of_table(table, process) -> Coordinates:
   return Coordinates(gaps - gaps.mean(), differences)
 
 
-def to_table(process, coordinates, first, last, about=About(), dtype=np.float32):
+def to_table(
+  process: Any, coordinates: Any, first: Any, last: Any, about: About = About(), dtype: Any = np.float32
+) -> Table:
   """The `Table` of coordinates: slots x and all past D, newest first.
 
   >>> from diffusion import processes, solvers
@@ -165,7 +167,7 @@ def to_table(process, coordinates, first, last, about=About(), dtype=np.float32)
   return build(n.t, A=A, B=B, about=about, dtype=dtype)
 
 
-def unroll(table, process):
+def unroll(table: Table, process: Any) -> Any:
   """Every point of a deterministic table as a combination of its start and its data predictions, [N+1, 1+N]
   in float64."""
   t, g, h, A, B, w, start = (

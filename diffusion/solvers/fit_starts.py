@@ -1,5 +1,7 @@
 """Good samplers to start a fit from: the multistep methods on the spacings that serve few steps."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers import grids
@@ -9,7 +11,7 @@ from diffusion.solvers.pndm import ipndm
 from diffusion.solvers.unipc import unipc
 
 
-def fit_starts(process, n, dtype=np.float32) -> list:
+def fit_starts(process: Any, n: int, dtype: Any = np.float32) -> list:
   """Deterministic multistep tables of n evaluations, each on each of several grids; `fit` takes such a list.
 
   They end in clean data where the process does.
@@ -24,7 +26,7 @@ def fit_starts(process, n, dtype=np.float32) -> list:
   {5}
   """
   clean = float(process.marginal(0.0).sigma) == 0
-  ends = dict(t_min=0.0) if clean else {}
+  ends: dict[str, Any] = dict(t_min=0.0) if clean else {}
   spacings = [grids.vp_time(process, n, power=power, **ends) for power in (1.5, 2.0, 2.5, 3.0)]
   spacings += [grids.asinh(process, n, **ends), grids.karras(process, n, clean=clean)]
   if clean:

@@ -12,6 +12,7 @@ copy of times and weights, so one backward pass over the batch serves one direct
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def _copies(steps, count):
 
 
 @jax.jit
-def sizes(denoiser, steps, x, cond, target, guide):
+def sizes(denoiser: Any, steps: Any, x: Any, cond: Any, target: Any, guide: Any) -> Any:
   """(size of the residual, size of the sample's error) of each noise, both root mean squares over the entries
   of x: [B], [B]."""
   found = _residuals(denoiser, _copies(steps, x.shape[0]), x, cond, target, guide)
@@ -73,7 +74,9 @@ def sizes(denoiser, steps, x, cond, target, guide):
 
 
 @functools.partial(jax.jit, static_argnames="directions")
-def derivatives(denoiser, steps, x, cond, target, guide, key, *, directions):
+def derivatives(
+  denoiser: Any, steps: Any, x: Any, cond: Any, target: Any, guide: Any, key: jax.Array, *, directions: int
+) -> Any:
   """Residuals along a few directions and their derivatives by each noise's own steps.
 
   Args:
@@ -113,7 +116,7 @@ def derivatives(denoiser, steps, x, cond, target, guide, key, *, directions):
   return unit * jnp.sum(along * flat[None], axis=2), unit * jax.lax.map(one, along)
 
 
-def damped_step(rows, residual, scale, damping, pull, away):
+def damped_step(rows: jax.Array, residual: Any, scale: Any, damping: Any, pull: Any, away: Any) -> Any:
   """argmin_z |residual + rows z|^2 + damping |scale z|^2 + pull |away + z|^2, by least squares in float64.
 
   Args:

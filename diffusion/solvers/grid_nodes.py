@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
+from jax.core import Tracer
 
 
 class Nodes(NamedTuple):
@@ -32,7 +32,9 @@ class Nodes(NamedTuple):
   marginal: Any
 
 
-def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> Nodes:
+def nodes(
+  process: Any, grid: Any, dtype: Any = np.float32, xp: Any = np, at_least: int = 1, of: str = "a solver"
+) -> Nodes:
   """Checks a grid, rounds it to the run-time precision and evaluates the process on it in float64.
 
   The network is handed the rounded times, so the coefficients belong to them and not to the times that
@@ -57,7 +59,7 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
   array([0.69314718,        inf])
   """
   require_log_snr(process)
-  traced = isinstance(grid, jax.core.Tracer)
+  traced = isinstance(grid, Tracer)
   t = xp.asarray(grid, dtype=np.float64)
   if t.ndim not in (1, 2) or t.shape[-1] < 2:
     raise ValueError(
@@ -83,7 +85,7 @@ def nodes(process, grid, dtype=np.float32, xp=np, at_least=1, of="a solver") -> 
   return Nodes(t, *ends, h, long, from_noise, to_data, m)
 
 
-def require_log_snr(process):
+def require_log_snr(process: Any) -> None:
   """Raises TypeError unless a process has alpha, sigma and log-SNR, which all solver tables and adaptive
   steps are made of."""
   missing = [name for name in ("marginal", "log_snr", "t_of_log_snr") if not hasattr(process, name)]

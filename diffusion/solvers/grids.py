@@ -7,6 +7,8 @@ They compose: `concatenate` puts one spacing after another, `truncate` ends a gr
 denoises from there, and `from_nodes` takes any times and says what is wrong with them.
 """
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.processes import vp_linear
@@ -19,7 +21,9 @@ LARGEST_RHO = float(np.exp(5.1))
 SMALLEST_RHO = 0.002
 
 
-def uniform(process, n, t_max=None, t_min=None, clean=False):
+def uniform(
+  process: Any, n: int, t_max: float | None = None, t_min: float | None = None, clean: bool = False
+) -> np.ndarray:
   """Equal steps in t.
 
   >>> from diffusion import processes
@@ -29,7 +33,14 @@ def uniform(process, n, t_max=None, t_min=None, clean=False):
   return quadratic(process, n, t_max, t_min, power=1.0, clean=clean)
 
 
-def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
+def quadratic(
+  process: Any,
+  n: int,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  power: float = 2.0,
+  clean: bool = False,
+) -> np.ndarray:
   """t = (equal steps in t^(1/power))^power (arXiv:2204.13902, section 4); power 2 or 3 is a good choice for
   VP.
 
@@ -47,7 +58,14 @@ def quadratic(process, n, t_max=None, t_min=None, power=2.0, clean=False):
   return np.append(t, 0.0) if clean else t
 
 
-def vp_time(process, n, t_max=None, t_min=None, power=2.0, clean=False):
+def vp_time(
+  process: Any,
+  n: int,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  power: float = 2.0,
+  clean: bool = False,
+) -> np.ndarray:
   """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process: the best simple
   spacing for few steps.
 
@@ -71,7 +89,15 @@ def vp_time(process, n, t_max=None, t_min=None, power=2.0, clean=False):
   return _at_levels(process, head, reference.marginal(inner).noise_to_signal, t_max, t_min, clean)
 
 
-def asinh(process, n, t_max=None, t_min=None, scale=0.1, power=1.3, clean=False):
+def asinh(
+  process: Any,
+  n: int,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  scale: float = 0.1,
+  power: float = 1.3,
+  clean: bool = False,
+) -> np.ndarray:
   """sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u: geometric above `scale`,
   ever more even below it.
 
@@ -97,7 +123,9 @@ def asinh(process, n, t_max=None, t_min=None, scale=0.1, power=1.3, clean=False)
   return _at_levels(process, head, scale * np.sinh(inner), t_max, t_min, clean)
 
 
-def log_snr(process, n, t_max=None, t_min=None, clean=False):
+def log_snr(
+  process: Any, n: int, t_max: float | None = None, t_min: float | None = None, clean: bool = False
+) -> np.ndarray:
   """Equal steps in log-SNR, that is geometric in sigma/alpha.
 
   >>> from diffusion import processes
@@ -107,7 +135,14 @@ def log_snr(process, n, t_max=None, t_min=None, clean=False):
   return _in_rho(process, n, t_max, t_min, clean, np.geomspace)
 
 
-def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
+def karras(
+  process: Any,
+  n: int,
+  t_max: float | None = None,
+  t_min: float | None = None,
+  rho: float = 7.0,
+  clean: bool = False,
+) -> np.ndarray:
   """Equal steps in (sigma/alpha)^(1/rho) (arXiv:2206.00364, eq. 5); clean=True is EDM's own grid.
 
   >>> from diffusion import processes
@@ -120,7 +155,7 @@ def karras(process, n, t_max=None, t_min=None, rho=7.0, clean=False):
   return _in_rho(process, n, t_max, t_min, clean, spacing)
 
 
-def thinned(process, n, of, spacing="karras", **options):
+def thinned(process: Any, n: int, of: int, spacing: str = "karras", **options: Any) -> np.ndarray:
   """Every (of/n)-th node of a grid of `of` steps: the grids of a model whose steps are halved again and
   again.
 
@@ -152,7 +187,7 @@ def thinned(process, n, of, spacing="karras", **options):
   return GRIDS[spacing](process, of, **options)[:: of // n]
 
 
-def concatenate(*grids):
+def concatenate(*grids: Any) -> np.ndarray:
   """One grid after another, each from where the last ended.
 
   Args:
@@ -163,7 +198,8 @@ def concatenate(*grids):
 
   >>> from diffusion import processes
   >>> process = processes.vp_linear()
-  >>> concatenate(uniform(process, 2, t_min=0.5), quadratic(process, 2, t_max=0.5, t_min=0.0)).round(6).tolist()
+  >>> head, tail = uniform(process, 2, t_min=0.5), quadratic(process, 2, t_max=0.5, t_min=0.0)
+  >>> concatenate(head, tail).round(6).tolist()
   [1.0, 0.75, 0.5, 0.125, 0.0]
   """
   whole = np.asarray(grids[0], np.float64)
@@ -176,7 +212,7 @@ def concatenate(*grids):
   return whole
 
 
-def truncate(process, grid, t_min, clean=False):
+def truncate(process: Any, grid: Any, t_min: float, clean: bool = False) -> np.ndarray:
   """A grid without its nodes below t_min, which becomes its last; with clean=True one step denoises from
   there to t = 0.
 
@@ -198,10 +234,10 @@ def truncate(process, grid, t_min, clean=False):
   """
   grid = np.asarray(grid, np.float64)
   _interval(process, 1, grid[0], t_min, clean)
-  return np.concatenate([grid[grid > t_min], [t_min], [0.0] if clean else []])
+  return np.concatenate([grid[grid > t_min], np.array([t_min, 0.0] if clean else [t_min], np.float64)])
 
 
-def from_nodes(process, times, dtype=np.float32):
+def from_nodes(process: Any, times: Any, dtype: Any = np.float32) -> np.ndarray:
   """Times of one's own as a grid, checked as every solver checks them: float64 [n+1].
 
   Args:
@@ -217,7 +253,7 @@ def from_nodes(process, times, dtype=np.float32):
   >>> from_nodes(processes.edm(), [1.0, 2.0, 0.0])
   Traceback (most recent call last):
   ...
-  ValueError: a grid runs from noise to data and must strictly decrease; as given, node 0 is 1.0 and node 1 is 2.0: ...
+  ValueError: a grid runs from noise to data and must strictly decrease; as given, node 0 is 1.0 and ...
   """
   grid = np.asarray(times, np.float64)
   nodes(process, grid, dtype)
@@ -230,13 +266,13 @@ def from_nodes(process, times, dtype=np.float32):
   return grid
 
 
-def check_steps(n):
+def check_steps(n: int) -> None:
   """Raises ValueError unless n counts at least one step."""
   if int(n) != n or n < 1:
     raise ValueError(f"the number of steps must be a whole number of at least 1, got {n}")
 
 
-def _interval(process, n, t_max, t_min, clean):
+def _interval(process: Any, n: int, t_max: Any, t_min: Any, clean: bool) -> tuple[float, float, int]:
   """The ends of the interval and the number of nodes in it, checked."""
   check_steps(n)
   require_log_snr(process)

@@ -1,5 +1,7 @@
 """EDM's second-order sampler, without and with its churn."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -7,7 +9,7 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
-def heun(process, grid, *, dtype=np.float32, xp=np) -> Table:
+def heun(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
   """Heun's method on dv/drho = eps, v = x/alpha, rho = sigma/alpha (arXiv:2206.00364, algorithm 1 without
   churn).
 
@@ -32,7 +34,14 @@ def heun(process, grid, *, dtype=np.float32, xp=np) -> Table:
 
 
 def heun_churn(
-  process, grid, *, s_churn=30.0, s_tmin=0.01, s_tmax=1.0, s_noise=1.0, dtype=np.float32
+  process: Any,
+  grid: Any,
+  *,
+  s_churn: float = 30.0,
+  s_tmin: float = 0.01,
+  s_tmax: float = 1.0,
+  s_noise: float = 1.0,
+  dtype: Any = np.float32,
 ) -> Table:
   """EDM's stochastic sampler: each step first adds noise, then takes Heun's step from there
   (arXiv:2206.00364, algorithm 2).

@@ -1,11 +1,14 @@
 """Tables run one after the other, with or without noise put back between them."""
 
+from typing import Any
+
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.table import Table
 
 
-def join(tables, about, jumps=None) -> Table:
+def join(tables: list[Table], about: About, jumps: Any = None) -> Table:
   """One table that runs several, each from where the last ended: x <- ratio x + noise z in between.
 
   What a table remembers is lost where the next begins, so a multistep solver warms up again.
@@ -44,7 +47,7 @@ def join(tables, about, jumps=None) -> Table:
   return joined.replace(about=about)
 
 
-def widen(table, slots, noises):
+def widen(table: Table, slots: int, noises: int) -> Table:
   """The same sampler with more slots, which stay zero, and more noises, which are not used."""
   s, z = slots - table.A.shape[-1], noises - table.noise
   wide = lambda leaf, *more: np.pad(

@@ -1,13 +1,15 @@
 """Starting below the process's last time: where there is nearly only noise the probability flow is known
 without a network."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
 from diffusion.solvers.table import Table
 
 
-def late_start(solver, process, std=1.0) -> Table:
+def late_start(solver: Table, process: Any, std: float = 1.0) -> Table:
   """The solver of a grid that starts below t_max, for x that is drawn at t_max: the flow in between is that
   of data ~ N(0, std^2 I).
 

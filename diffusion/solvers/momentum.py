@@ -1,5 +1,7 @@
 """Momentum, which buys stability at few steps or strong guidance (arXiv:2307.11118)."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -9,7 +11,16 @@ from diffusion.solvers.pndm import ADAMS, warming
 from diffusion.solvers.table import Table, build
 
 
-def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) -> Table:
+def hb(
+  process: Any,
+  grid: Any,
+  *,
+  order: int = 4,
+  beta: float = 0.8,
+  view: str = "x0",
+  dtype: Any = np.float32,
+  xp: Any = np,
+) -> Table:
   """Polyak's heavy ball: vel <- (1 - beta) vel + beta u, x moves along vel (arXiv:2307.11118, section 4.1).
 
   u is the slope of `ipndm` of the given order, and the step DDIM's. It multiplies the interval of stability
@@ -43,7 +54,16 @@ def hb(process, grid, *, order=4, beta=0.8, view="x0", dtype=np.float32, xp=np) 
   return _along(n, velocity, velocity, order - 1, False, view, about, dtype, xp)
 
 
-def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np) -> Table:
+def ghvb(
+  process: Any,
+  grid: Any,
+  *,
+  order: int = 2,
+  beta: float = 0.8,
+  view: str = "x0",
+  dtype: Any = np.float32,
+  xp: Any = np,
+) -> Table:
   """Generalised heavy ball: vel <- (1 - beta) vel + beta eps, x moves along a rule on past vels
   (arXiv:2307.11118, section 4.2).
 
@@ -78,7 +98,7 @@ def ghvb(process, grid, *, order=2, beta=0.8, view="x0", dtype=np.float32, xp=np
   return _along(n, slope, velocity, max(order - 2, 0), True, view, about, dtype, xp)
 
 
-def mixers(b):
+def mixers(b: Any) -> Any:
   """The rules on past vels, newest first, by order (arXiv:2307.11118, table 1); b = 1 is Adams-Bashforth."""
   return {
     1: np.array([1.0]),

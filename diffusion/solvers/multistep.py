@@ -7,12 +7,14 @@ sums in float64, whose errors are at rounding here and which, unlike recursions 
 not cancel for short steps.
 """
 
+from typing import Any
+
 import numpy as np
 
 POINTS, WEIGHTS = np.polynomial.legendre.leggauss(40)
 
 
-def quadrature(start, end):
+def quadrature(start: Any, end: Any) -> Any:
   """Gauss-Legendre positions and weights [..., n, 40] on the intervals from start to end, both [..., n].
 
   >>> x, w = quadrature(np.array([1.0]), np.array([3.0]))
@@ -23,14 +25,14 @@ def quadrature(start, end):
   return (end + start)[..., None] / 2 + half * POINTS.reshape(spread), half * WEIGHTS.reshape(spread)
 
 
-def past(values, steps, xp, fill=0.0):
+def past(values: Any, steps: int, xp: Any, fill: float = 0.0) -> Any:
   """What values [..., n] were so many rows ago: [..., n], with `fill` before the first row."""
   count = min(steps, values.shape[-1])
   head = xp.full_like(values[..., :count], fill)
   return xp.concatenate([head, values[..., : values.shape[-1] - count]], axis=-1)
 
 
-def integrals(points, usable, position, measure, xp):
+def integrals(points: Any, usable: Any, position: Any, measure: Any, xp: Any) -> Any:
   """The weight of each point: the integral of its Lagrange polynomial among the usable ones.
 
   Args:
@@ -44,7 +46,8 @@ def integrals(points, usable, position, measure, xp):
     A list of [..., n].
 
   >>> x, w = quadrature(np.array([0.0]), np.array([1.0]))              # Adams-Bashforth: 3/2, -1/2
-  >>> [float(b[0].round(12)) for b in integrals([np.array([0.0]), np.array([-1.0])], [np.array([True])] * 2, x, w, np)]
+  >>> places, usable = [np.array([0.0]), np.array([-1.0])], [np.array([True])] * 2
+  >>> [float(b[0].round(12)) for b in integrals(places, usable, x, w, np)]
   [1.5, -0.5]
   """
   points = [xp.where(ok, p, 0.0) for p, ok in zip(points, usable)]
@@ -60,7 +63,7 @@ def integrals(points, usable, position, measure, xp):
   return weights
 
 
-def phi(k, z):
+def phi(k: int, z: Any) -> Any:
   """phi_k(z) = int_0^1 e^((1-u) z) u^(k-1) / (k-1)! du, the functions of exponential integrators, for |z|
   below 50.
 

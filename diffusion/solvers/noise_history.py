@@ -1,10 +1,14 @@
 """Tables that remember past noise predictions: x' = (alpha'/alpha) x + sum_j W_j eps_j."""
 
+from typing import Any
+
+from diffusion.solvers.about import About
+from diffusion.solvers.grid_nodes import Nodes
 from diffusion.solvers.multistep import integrals, past, quadrature
-from diffusion.solvers.table import build
+from diffusion.solvers.table import Table, build
 
 
-def keep_noise(n, view, xp):
+def keep_noise(n: Nodes, view: str, xp: Any) -> Any:
   """How a row gets E = eps from the network's view: (g, h), and where it cannot.
 
   Where there is no signal eps is x / sigma, which says nothing of the data; such a row keeps E = D.
@@ -26,13 +30,13 @@ def keep_noise(n, view, xp):
   return (0.0, 1.0), silent
 
 
-def move(n, silent, xp):
+def move(n: Nodes, silent: Any, xp: Any) -> Any:
   """DDIM's step x' = ratio x + weight E with E from `keep_noise`: the pair (ratio, weight), each [..., n]."""
   a = xp.where(silent, 1.0, n.a)
   return xp.where(silent, n.s1 / n.s, n.a1 / a), xp.where(silent, n.a1, n.s1 - n.s * n.a1 / a)
 
 
-def noise_weights(process, n, depth, clock, xp):
+def noise_weights(process: Any, n: Nodes, depth: int, clock: str, xp: Any) -> Any:
   """alpha' int l_j d rho for the polynomials l_j in the clock through the last `depth` nodes: list of [...,
   n].
 
@@ -58,7 +62,7 @@ def noise_weights(process, n, depth, clock, xp):
   return integrals(points, usable, position, n.a1[..., None] * xp.cosh(u) * w, xp)
 
 
-def noise_table(n, weights, view, about, dtype, xp):
+def noise_table(n: Nodes, weights: Any, view: str, about: About, dtype: Any, xp: Any) -> Table:
   """The table x' = (alpha'/alpha) x + sum_j W_j eps_j, with DDIM's step where there is no signal.
 
   Slots: x and the past eps, newest first.
@@ -72,7 +76,7 @@ def noise_table(n, weights, view, about, dtype, xp):
   return build(n.t, A=A, B=B, g=g, h=h, view=view, about=about, dtype=dtype, xp=xp)
 
 
-def remember(n, silent, depth, slots, begin, xp):
+def remember(n: Nodes, silent: Any, depth: int, slots: int, begin: Any, xp: Any) -> Any:
   """Rows of A that push E into a history of `depth` slots from slot `begin` on: where there is no signal, x /
   sigma."""
   rows = [[0.0] * slots for _ in range(depth)]
@@ -83,6 +87,6 @@ def remember(n, silent, depth, slots, begin, xp):
   return rows
 
 
-def newest(silent, depth, xp):
+def newest(silent: Any, depth: int, xp: Any) -> Any:
   """Entries of B for the same history."""
   return [xp.where(silent, 0.0, 1.0)] * min(depth, 1) + [0.0] * (depth - 1)

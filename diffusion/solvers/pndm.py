@@ -1,5 +1,7 @@
 """Pseudo numerical methods: classical rules with equal weights, moved along by DDIM's step."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -16,13 +18,15 @@ ADAMS = {
 }
 
 
-def warming(rules, order, rows):
+def warming(rules: Any, order: int, rows: int) -> Any:
   """The rules of order 1, 2, ..., `order`, `order`, ... as `order` arrays [rows], newest first."""
   chosen = [np.pad(rules[k], (0, order - k)) for k in np.minimum(np.arange(rows) + 1, order)]
   return list(np.stack(chosen, axis=-1))
 
 
-def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Table:
+def ipndm(
+  process: Any, grid: Any, *, order: int = 4, view: str = "x0", dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """DDIM's step along (55 eps - 59 eps_1 + 37 eps_2 - 9 eps_3)/24, with lower rules first (arXiv:2204.13902,
   appendix).
 
@@ -54,7 +58,7 @@ def ipndm(process, grid, *, order=4, view="x0", dtype=np.float32, xp=np) -> Tabl
   return noise_table(n, weights, view, About(f"ipndm(order={order})", min(order, 2), process), dtype, xp)
 
 
-def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
+def pndm(process: Any, grid: Any, *, view: str = "x0", dtype: Any = np.float32, xp: Any = np) -> Table:
   """Three pseudo Runge-Kutta steps of four evaluations, then the fourth-order rule (arXiv:2202.09778, eq.
   12-13).
 
@@ -78,8 +82,8 @@ def pndm(process, grid, *, view="x0", dtype=np.float32, xp=np) -> Table:
   (g, h), silent = keep_noise(n, view, xp)
   ratio, step = move(n, silent, xp)
   steps = n.s.shape[-1]
-  begin = int(n.from_noise)
-  fourfold = range(begin, min(begin + 3, steps - int(n.to_data)))
+  begin = int(bool(n.from_noise))
+  fourfold = range(begin, min(begin + 3, steps - int(bool(n.to_data))))
   middle = ((n.t[..., :-1] + n.t[..., 1:]) / 2).astype(dtype).astype(np.float64)
   m = process.marginal(middle)
   a = xp.where(silent, 1.0, n.a)

@@ -74,8 +74,11 @@ class PredictorCorrector(Described):
   norm: str = struct.field(pytree_node=False)
   predict: bool = struct.field(pytree_node=False, default=True)
 
-  order = None
   stochastic = True
+
+  @property
+  def order(self) -> None:
+    """None is claimed."""
 
   @property
   def each(self) -> int:

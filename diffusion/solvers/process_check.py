@@ -1,5 +1,5 @@
-"""Whether a solver's coefficients belong to a process: by its name, and by a few of its numbers, which no name
-tells."""
+"""Whether a solver's coefficients belong to a process: by its name, and by a few of its numbers, which no
+name tells."""
 
 import functools
 from typing import Any

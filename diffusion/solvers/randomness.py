@@ -13,12 +13,12 @@ HOOK = 2
 CORRECTOR = 3  # a solver with several corrector moves a step counts up from here
 
 
-def fold(keys: jax.Array, step: Any, purpose: Any) -> jax.Array:
+def fold(keys: Any, step: Any, purpose: Any) -> jax.Array:
   """The keys [B] of one purpose at one step; step 0 is the start, row i is step i + 1."""
   return jax.vmap(lambda key: jax.random.fold_in(jax.random.fold_in(key, step), purpose))(keys)
 
 
-def normal(keys: jax.Array, step: Any, purpose: Any, like: Any) -> Any:
+def normal(keys: Any, step: Any, purpose: Any, like: Any) -> Any:
   """Standard normal noise of the shape and dtype of like: [B, ...], row b from keys[b] alone.
 
   `like` may be a pytree of arrays, each of which has a key of its own.

@@ -1,5 +1,7 @@
 """Level-by-level sampling of diffusion recovery likelihood."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.processes.recovery import recovery_levels
@@ -8,15 +10,15 @@ from diffusion.solvers.table import Table, build
 
 
 def recovery_langevin(
-  process,
-  grid,
+  process: Any,
+  grid: Any,
   *,
-  steps_per_level=30,
-  step=0.3,
-  noise_scale=1.0,
-  data_std=1.0,
-  denoise=False,
-  dtype=np.float32,
+  steps_per_level: int = 30,
+  step: float = 0.3,
+  noise_scale: float = 1.0,
+  data_std: float = 1.0,
+  denoise: bool = False,
+  dtype: Any = np.float32,
 ) -> Table:
   """Langevin in p(x_i | x_{i+1}) from x_{i+1}, level after level (arXiv:2012.08125, algorithm 2).
 

@@ -1,6 +1,7 @@
 """A fine solution of the probability flow, and its own error: what samplers with few steps are fitted to and
 judged by."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -29,16 +30,26 @@ class Reference(NamedTuple):
   data: Any = None
 
 
-def fine_grid(process, n, first, last):
-  """n steps that are even in `fit_coordinates.clock`, logarithmic in sigma/alpha at high noise and linear near the
-  data: [n+1]."""
+def fine_grid(process: Any, n: int, first: Any, last: Any) -> np.ndarray:
+  """n steps that are even in `fit_coordinates.clock`, logarithmic in sigma/alpha at high noise and linear
+  near the data: [n+1]."""
   ends = process.marginal(np.array([first, last], np.float64))
-  rho = noise_to_signal(np.linspace(*clock(ends.alpha, ends.sigma), n + 1))[1:-1]
+  start, stop = clock(ends.alpha, ends.sigma)
+  rho = noise_to_signal(np.linspace(start, stop, n + 1))[1:-1]
   return np.concatenate([[first], process.t_of_log_snr(-2 * np.log(rho)), [last]])
 
 
 def reference(
-  denoiser, x, *, first=None, last=None, cond=None, steps=400, kept=80, batch=256, place=None
+  denoiser: Any,
+  x: Any,
+  *,
+  first: Any = None,
+  last: Any = None,
+  cond: Any = None,
+  steps: int = 400,
+  kept: int = 80,
+  batch: int = 256,
+  place: Callable[..., Any] | None = None,
 ) -> Reference:
   """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and
   again with half as many.
@@ -63,7 +74,7 @@ def reference(
   >>> process = processes.vp_linear()
   >>> x = jax.random.normal(jax.random.key(0), (4, 1))
   >>> found = reference(oracles.gaussian(process, jnp.zeros(1), 0.25 * jnp.eye(1)), x, steps=160)
-  >>> bool(np.abs(found.end - 0.5 * x).max() < 1e-4), found.error < 1e-3          # the flow of N(0, 1/4), from N(0, 1)
+  >>> bool(np.abs(found.end - 0.5 * x).max() < 1e-4), found.error < 1e-3     # N(0, 1/4) from N(0, 1)
   (True, True)
   """
   process = jax.tree.map(np.asarray, denoiser.process)
@@ -98,12 +109,12 @@ def reference(
   return Reference(end, error, clock(m.alpha, m.sigma), data)
 
 
-def split(count, batch):
+def split(count: int, batch: int) -> list[slice]:
   """Slices of at most `batch` rows."""
   return [slice(begin, min(begin + batch, count)) for begin in range(0, count, batch)]
 
 
-def rms(difference):
+def rms(difference: Any) -> float:
   """Root mean square of all entries, inf where something is not finite."""
   value = float(np.sqrt(np.mean(np.asarray(difference, np.float64) ** 2)))
   return value if np.isfinite(value) else float("inf")

@@ -1,5 +1,8 @@
 """Restart sampling: noise put back over an interval, which is then solved again."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -10,7 +13,13 @@ from diffusion.solvers.table import Table
 
 
 def restart(
-  process, grid, *, solver=heun, intervals=((0.06, 0.3, 1),), s_noise=1.0, dtype=np.float32
+  process: Any,
+  grid: Any,
+  *,
+  solver: Callable[..., Table] = heun,
+  intervals: Any = ((0.06, 0.3, 1),),
+  s_noise: float = 1.0,
+  dtype: Any = np.float32,
 ) -> Table:
   """At sigma/alpha = low, noise up to high, x/alpha + sqrt(high^2 - low^2) z, and the flow down again
   (arXiv:2306.14878, algorithm 1).

@@ -1,5 +1,7 @@
 """The reverse diffusion sampler of Score SDE."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.euler_maruyama import from_moments
@@ -7,7 +9,9 @@ from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table
 
 
-def reverse_diffusion(process, grid, *, denoise=True, dtype=np.float32, xp=np) -> Table:
+def reverse_diffusion(
+  process: Any, grid: Any, *, denoise: bool = True, dtype: Any = np.float32, xp: Any = np
+) -> Table:
   """x' = x - f + G^2 score + G z with x = (x' + f) + G z the discretised forward step (arXiv:2011.13456, eq.
   46).
 

@@ -1,6 +1,8 @@
 """SA-Solver, stochastic Adams: multistep predictor and corrector for the reverse SDE with any amount of
 noise."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -11,16 +13,16 @@ from diffusion.solvers.table import Table
 
 
 def sa_solver(
-  process,
-  grid,
+  process: Any,
+  grid: Any,
   *,
-  tau=1.0,
-  predictor=3,
-  corrector=3,
-  few_steps=False,
-  lower_order_final=None,
-  dtype=np.float32,
-  xp=np,
+  tau: Any = 1.0,
+  predictor: int = 3,
+  corrector: int = 3,
+  few_steps: bool = False,
+  lower_order_final: Any = None,
+  dtype: Any = np.float32,
+  xp: Any = np,
 ) -> Table:
   """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019,
   eq. 14 and 17).
@@ -49,7 +51,8 @@ def sa_solver(
     ValueError: a bad grid, tau or number of evaluations.
 
   >>> from diffusion import processes
-  >>> print(sa_solver(processes.edm(), np.array([4.0, 2.0, 1.0]), predictor=2, corrector=0, lower_order_final=False))
+  >>> grid, options = np.array([4.0, 2.0, 1.0]), dict(lower_order_final=False)
+  >>> print(sa_solver(processes.edm(), grid, predictor=2, corrector=0, **options))
   sa_solver(tau=1, 2 + 0): order 2, 2 evaluations, asks for x0, 2 slots, 1 noise (process edm)
   row 0  t=4   S0 <- 0.25 S0 + 0.75 E + 1.7321 z; S1 <- E
   row 1  t=2   S0 <- 0.25 S0 - 0.45899 S1 + 1.209 E + 0.86603 z; S1 <- E

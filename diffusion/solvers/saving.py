@@ -5,6 +5,7 @@ import json
 import os
 import tempfile
 import zipfile
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ AXES = dict(
 )
 
 
-def save(path, table, process=None, notes=None):
+def save(path: Any, table: Table, process: Any = None, notes: dict | None = None) -> None:
   """Writes a table as one .npz: every leaf bit for bit, with its name, order, view and process.
 
   Args:
@@ -67,7 +68,8 @@ def save(path, table, process=None, notes=None):
   handle, temporary = tempfile.mkstemp(suffix=".npz", dir=folder)
   try:
     with os.fdopen(handle, "wb") as file:
-      np.savez(file, about=text, **{name: np.asarray(getattr(table, name)) for name in AXES})
+      leaves: dict[str, Any] = {name: np.asarray(getattr(table, name)) for name in AXES}
+      np.savez(file, about=text, **leaves)
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
   except BaseException:
@@ -76,7 +78,7 @@ def save(path, table, process=None, notes=None):
     raise
 
 
-def load(path, process=None) -> Table:
+def load(path: Any, process: Any = None) -> Table:
   """The table that `save` wrote.
 
   Args:
@@ -95,7 +97,7 @@ def load(path, process=None) -> Table:
   >>> load(path, processes.edm())
   Traceback (most recent call last):
   ...
-  ValueError: ...mine.npz holds unipc(order=3, bh2) for the process 'vp_linear', not for 'edm': fit or build one for it
+  ValueError: ...mine.npz holds unipc(order=3, bh2) for the process 'vp_linear', not for 'edm': ...
   """
   about, leaves = _read(os.fspath(path))
   name, known = about["name"], about["process"]
@@ -118,7 +120,7 @@ def load(path, process=None) -> Table:
   )
 
 
-def read_notes(path) -> dict:
+def read_notes(path: Any) -> dict:
   """What was noted with a saved table; raises as `load`."""
   return _read(os.fspath(path))[0]["notes"]
 

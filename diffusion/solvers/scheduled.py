@@ -1,6 +1,7 @@
 """Multistep samplers whose order, prediction and correction are chosen step by step."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -14,13 +15,13 @@ DEPTH = 3
 
 
 def scheduled(
-  process,
-  grid,
+  process: Any,
+  grid: Any,
   orders: Sequence[int],
   predictions: Sequence[str],
   correctors: Sequence[bool],
   *,
-  dtype=np.float32,
+  dtype: Any = np.float32,
 ) -> Table:
   """Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise
   predictions.
@@ -61,10 +62,10 @@ def scheduled(
     raise ValueError(
       f"orders are 1 to 4 and predictions 'x0' or 'eps', got {list(orders)} and {list(predictions)}"
     )
-  orders, of_data = np.asarray(orders), np.asarray([p == "x0" for p in predictions]) | n.long
-  predict = _weights(n, orders, of_data, ahead=False)
+  wanted, of_data = np.asarray(orders), np.asarray([p == "x0" for p in predictions]) | n.long
+  predict = _weights(n, wanted, of_data, ahead=False)
   corrected = np.asarray(correctors, bool) & ~n.long & (np.arange(count) < count - 1)
-  correct = _weights(n, orders, of_data, ahead=True)
+  correct = _weights(n, wanted, of_data, ahead=True)
   a = np.where(n.long, 1.0, n.a)
   ratio = np.where(of_data, n.s1 / n.s, n.a1 / a)
 
@@ -87,7 +88,7 @@ def scheduled(
       A[k, :, i], B[k, i] = row, factor
   rows = " ".join(
     f"{order}{prediction[0]}{'c' if fix else ''}"
-    for order, prediction, fix in zip(orders, predictions, corrected)
+    for order, prediction, fix in zip(wanted, predictions, corrected)
   )
   about = About(f"scheduled({rows})", 1, process)
   return build(

@@ -1,5 +1,9 @@
 """Search of a whole solver schedule: the time, order, prediction and corrector of every step."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
 
 from diffusion.solvers import evolution
@@ -12,23 +16,23 @@ ORDERS, RATE, CROSS, SPREAD, PARENTS = (0.2, 0.4, 0.3, 0.1), 0.3, 0.3, 0.08, 15
 
 
 def search_schedule(
-  denoiser,
-  x,
-  steps,
-  fitness,
+  denoiser: Any,
+  x: Any,
+  steps: int,
+  fitness: Callable[..., Any],
   *,
-  ends=None,
-  initial=(),
-  keys=None,
-  cond=None,
-  seed=0,
-  generations=30,
-  population=60,
-  parents=PARENTS,
-  mutations=40,
-  crossovers=15,
-  chunk=8,
-  resolution=1000,
+  ends: Any = None,
+  initial: Any = (),
+  keys: jax.Array | None = None,
+  cond: Any = None,
+  seed: int = 0,
+  generations: int = 30,
+  population: int = 60,
+  parents: int = PARENTS,
+  mutations: int = 40,
+  crossovers: int = 15,
+  chunk: int = 8,
+  resolution: int = 1000,
 ) -> evolution.SearchResult:
   """The best `scheduled` sampler by evolution (USF and its search S^3, arXiv:2312.07243).
 

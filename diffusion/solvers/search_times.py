@@ -1,5 +1,9 @@
 """Search of the times of any sampler."""
 
+from collections.abc import Callable
+from typing import Any
+
+import jax
 import numpy as np
 
 from diffusion.solvers import evolution
@@ -7,25 +11,25 @@ from diffusion.solvers.catalogue import default_grid
 
 
 def search_times(
-  denoiser,
-  build,
-  x,
-  steps,
-  fitness,
+  denoiser: Any,
+  build: Callable[..., Any],
+  x: Any,
+  steps: int,
+  fitness: Callable[..., Any],
   *,
-  pool=100,
-  ends=None,
-  initial=(),
-  keys=None,
-  cond=None,
-  seed=0,
-  generations=10,
-  population=50,
-  parents=10,
-  mutations=25,
-  crossovers=15,
-  rate=0.25,
-  chunk=8,
+  pool: int = 100,
+  ends: Any = None,
+  initial: Any = (),
+  keys: jax.Array | None = None,
+  cond: Any = None,
+  seed: int = 0,
+  generations: int = 10,
+  population: int = 50,
+  parents: int = 10,
+  mutations: int = 25,
+  crossovers: int = 15,
+  rate: float = 0.25,
+  chunk: int = 8,
 ) -> evolution.SearchResult:
   """The best grid of a solver among those that can be chosen from a pool of times (AutoDiffusion,
   arXiv:2309.10438, section 3.4).
@@ -65,7 +69,8 @@ def search_times(
   >>> x = jax.random.normal(jax.random.key(0), (32, 1))
   >>> fine = solvers.sample(oracle, solvers.build("unipc", process, 60), x)
   >>> options = dict(pool=20, generations=3, population=8, parents=3, mutations=4, crossovers=2)
-  >>> found = search_times(oracle, solvers.ddim, x, 3, solvers.error_to(fine), initial=[solvers.grids.uniform(process, 3)], **options)
+  >>> options.update(initial=[solvers.grids.uniform(process, 3)])
+  >>> found = search_times(oracle, solvers.ddim, x, 3, solvers.error_to(fine), **options)
   >>> len(found.genome), found.history[0] >= found.fitness
   (4, True)
   """

@@ -1,13 +1,24 @@
 """Exponential Runge-Kutta methods: several evaluations inside each step, none remembered from the last."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
+from diffusion.solvers.about import About
 from diffusion.solvers.grid_nodes import nodes
 from diffusion.solvers.table import Table, build
 
 
 def exponential_runge_kutta(
-  process, grid, fractions, tableau, prediction, about, view="x0", dtype=np.float32
+  process: Any,
+  grid: Any,
+  fractions: Any,
+  tableau: Callable[..., Any],
+  prediction: str,
+  about: About,
+  view: str = "x0",
+  dtype: Any = np.float32,
 ) -> Table:
   """An explicit exponential Runge-Kutta method on d(x/sigma) = e^lambda D d lambda or d(x/alpha) = -e^-lambda
   eps d lambda.
@@ -58,7 +69,9 @@ def exponential_runge_kutta(
       )
     m = process.marginal(t)
     inside = [np.where(n.long, 1.0, leaf) for leaf in (m.alpha, m.sigma)]
-    times.append(t), alphas.append(inside[0]), sigmas.append(inside[1])
+    times.append(t)
+    alphas.append(inside[0])
+    sigmas.append(inside[1])
     c.append(np.where(n.long, fraction, (np.log(inside[0]) - np.log(inside[1]) - clock) / h))
   of_data = prediction == "x0"
   inner, outer = tableau(-h if of_data else h, c)
@@ -84,7 +97,8 @@ def exponential_runge_kutta(
       A[np.arange(i + 1), np.arange(i + 1)] = 1.0
       B[i + 1] = 1.0
     A[0, 0], B[0] = np.where(single, direct[0], A[0, 0]), np.where(single, direct[1], B[0])
-    rows["A"].append(A), rows["B"].append(B)
+    rows["A"].append(A)
+    rows["B"].append(B)
     rows["hook"].append(np.where(single, 1.0, float(last)))
   first = stages * np.arange(n.s.shape[-1])
   some = n.long.reshape(-1, n.long.shape[-1])[0]

@@ -16,25 +16,29 @@ How the known linear samplers become rows (H: kept evaluations, newest first):
 
   DDIM, Euler, ancestral        m = 1: (x). Noise: one column of C.
   DEIS tAB/rhoAB-r, LMS, iPNDM  m = 1 + r: (x, H). x <- Psi x + sum C_j E_j; A shifts H. Kept: eps.
-  PNDM                          the Runge-Kutta start is four rows a step at repeated or middle times, with a slot for
-                                the anchor and one for the running sum; history is pushed on the first of the
-                                four.
-  DPM-Solver 1..3, ++ 2S, RK    m = 1 + stages: anchor and stage evaluations; w (or slot 0) gives the stage point.
+  PNDM                          the Runge-Kutta start is four rows a step at repeated or middle times, with a
+                                slot for the anchor and one for the running sum; history is pushed on the
+                                first of the four.
+  DPM-Solver 1..3, ++ 2S, RK    m = 1 + stages: anchor and stage evaluations; w (or slot 0) gives the stage
+                                point.
   Heun                          m = 2: (x, half step), two rows a step, the last step one row.
   DPM-Solver++ 2M, 3M (+ SDE)   m = 2, 3: (x, H); C for the SDE forms.
-  UniPC                         m = 2 + order: (x_pred, x_corr carried over the step but for its D, H). The corrector of node i
-                                is linear in E_i, the row's own evaluation, so both come out of one row.
-  SA-Solver                     the same stack; predictor and corrector share the noise by both slots having the same
-                                column of C (or take the second noise for independent ones).
-  EDM churn                     the last row of a step adds the next step's noise to its output. Row times are the raised
-                                noise levels. (Noise before the first row would be the noise column of
-                                `start`.)
-  HB momentum                   one more slot: vel <- (1-b) vel + b u; v <- v + d_rho vel. GHVB: H holds velocities.
-  restart                       rows whose C carries x up again: times of rows need not decrease, only grids must.
+  UniPC                         m = 2 + order: (x_pred, x_corr carried over the step but for its D, H). The
+                                corrector of node i is linear in E_i, the row's own evaluation, so both come
+                                out of one row.
+  SA-Solver                     the same stack; predictor and corrector share the noise by both slots having
+                                the same column of C (or take the second noise for independent ones).
+  EDM churn                     the last row of a step adds the next step's noise to its output. Row times are
+                                the raised noise levels. (Noise before the first row would be the noise column
+                                of `start`.)
+  HB momentum                   one more slot: vel <- (1-b) vel + b u; v <- v + d_rho vel. GHVB: H holds
+                                velocities.
+  restart                       rows whose C carries x up again: times of rows need not decrease, only grids
+                                must.
   exponential RK, order 3       as RK: stiff-order weights are numbers.
   annealed Langevin             rows that repeat a level.
-  mixed views, orders (USF)     g_i, h_i turn one view into another per row; a smaller order has zeros. A skipped first
-                                evaluation is a `start` that already holds the guess.
+  mixed views, orders (USF)     g_i, h_i turn one view into another per row; a smaller order has zeros. A
+                                skipped first evaluation is a `start` that already holds the guess.
   fitted tables                 every leaf is differentiable through `sample`.
 
 What is not linear in what was seen (adaptive steps, Langevin steps sized by norms, times chosen from the
@@ -47,6 +51,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.processes import expand
 from diffusion.solvers import randomness
@@ -257,7 +262,7 @@ def build(
   )
   leaves = {name: leaf.astype(dtype) for name, leaf in leaves.items()}
   for name, leaf in leaves.items():
-    if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(leaf).all():
+    if not isinstance(leaf, Tracer) and not np.isfinite(leaf).all():
       raise ValueError(
         f"{about.name}: the coefficients {name} are not finite on this grid ({np.asarray(t).tolist()}):"
         " move its ends away from alpha = 0 and sigma = 0"

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 
 @struct.dataclass
@@ -31,7 +32,7 @@ class GaussianFit:
   rest: Any
 
 
-def fit_gaussian(data, rank=None) -> GaussianFit:
+def fit_gaussian(data: Any, rank: int | None = None) -> GaussianFit:
   """The mean and covariance of data, in float64 on the host.
 
   Args:
@@ -63,7 +64,7 @@ def fit_gaussian(data, rank=None) -> GaussianFit:
   return GaussianFit(mean.reshape(data.shape[1:]), basis[:, :kept], eigenvalues[:kept], np.float64(rest))
 
 
-def teleport(process, fit, x, t_to, t_from=None):
+def teleport(process: Any, fit: GaussianFit, x: Any, t_to: Any, t_from: Any = None) -> jax.Array:
   """The flow of the fitted Gaussian from t_from to t_to, exact for Gaussian data on every Gaussian process
   (arXiv:2412.09726).
 
@@ -97,7 +98,7 @@ def teleport(process, fit, x, t_to, t_from=None):
     raise ValueError(
       f"x has shape {x.shape} and the fitted data {np.shape(fit.mean)}: give x shaped [B, *event]"
     )
-  if not any(isinstance(t, jax.core.Tracer) for t in (t_from, t_to)) and not np.all(
+  if not any(isinstance(t, Tracer) for t in (t_from, t_to)) and not np.all(
     np.asarray(t_to) < np.asarray(t_from)
   ):
     raise ValueError(f"a jump goes from a later time to an earlier, got t_from={t_from} and t_to={t_to}")

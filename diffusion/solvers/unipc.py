@@ -1,5 +1,7 @@
 """UniPC, the predictor and corrector of one order in log-SNR, one evaluation a step."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion.solvers.about import About
@@ -10,7 +12,15 @@ from diffusion.solvers.table import Table
 
 
 def unipc(
-  process, grid, *, order=3, variant="bh2", corrector=True, lower_order_final=None, dtype=np.float32, xp=np
+  process: Any,
+  grid: Any,
+  *,
+  order: int = 3,
+  variant: str = "bh2",
+  corrector: bool = True,
+  lower_order_final: Any = None,
+  dtype: Any = np.float32,
+  xp: Any = np,
 ) -> Table:
   """UniPC-p on the data prediction (arXiv:2302.04867, algorithms 5 and 6).
 

@@ -1,9 +1,12 @@
 """What every solver promises about its program: calls counted, one trace, each sample on its own."""
 
+import every_solver
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from every_solver import EVERY
+from flax import struct
 from solver_cases import pad
 
 from diffusion import denoisers, oracles, processes, solvers
@@ -98,6 +101,133 @@ def test_calls_traces_and_independence(name):
   )
   spread = solvers.sample(denoiser(), solver, place(x), keys=place(keys), cond=place(cond))
   np.testing.assert_allclose(np.asarray(spread), out, rtol=1e-5, atol=1e-5)
+
+
+OTHERS = [name for name in EVERY if name not in solvers.SOLVERS]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_solver_states_what_it_is(name):
+  """Attributes of the contract, before anything runs."""
+  case = EVERY[name]
+  solver = case.build(STEPS)
+  assert isinstance(solver.name, str) and solver.name and solver.order in (None, 1, 2, 3, 4)
+  assert solver.loop in ("scan", "until_done") and solver.acts_on in (np.floating, np.integer)
+  assert isinstance(solver.stochastic, bool) and int(solver.num_steps) > 0
+  assert solver.cost == (solver.num_steps if solver.loop == "scan" else None)
+  x, keys = case.start(inputs()[1]), inputs()[1]
+  state = solver.begin(x, keys)
+  asked, t, views = solver.ask(state, 0)
+  assert (
+    asked.shape == x.shape and asked.dtype == x.dtype and t.shape == x.shape[:1] and views == solver.views
+  )
+  if solver.times is not None:
+    np.testing.assert_array_equal(t, np.full(BATCH, np.asarray(solver.times)[0], np.float32))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_calls_traces_and_independence_of_every_other_kind(name):
+  """Calls counted by a callback equal `cost`, or what the slowest sample needed; new numbers trace nothing;
+  each row is alone."""
+  case = EVERY[name]
+  solver = case.build(STEPS)
+  _, keys = inputs(3)
+  x = case.start(keys)
+  run = lambda x, keys, denoiser=case.denoiser(): jax.tree.map(
+    np.asarray, solvers.sample(denoiser, solver, x, keys=keys, evaluations=True)
+  )
+  run(x, keys)
+  jax.effects_barrier()
+  every_solver.traces.clear(), every_solver.calls.clear()
+  out, count = run(x, keys)
+  jax.effects_barrier()
+  assert len(every_solver.calls) == count.max() and (solver.cost is None or set(count) == {solver.cost})
+
+  other = case.start(inputs(5)[1])
+  changed, _ = run(other, keys)
+  assert jax.tree.leaves(changed)[0].dtype == x.dtype
+  elsewhere, _ = run(x, keys, case.denoiser(0.5))
+  assert any((a != b).any() for a, b in zip(jax.tree.leaves(elsewhere), jax.tree.leaves(out)))
+  assert not every_solver.traces
+
+  order = np.array([3, 1, 7, 0, 2, 6, 5, 4])
+  moved, _ = run(x[order], keys[order])
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[order]), moved, out)
+  mixed, _ = run(x.at[:3].set(other[:3]), keys)
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[3:], b[3:]), mixed, out)
+  assert not every_solver.traces
+
+
+@pytest.mark.parametrize(
+  "name", ["ddim", "dpmpp_2m_sde", "predictor_corrector", "adaptive_sde", "masked_ancestral"]
+)
+def test_post_step_sees_the_prediction_that_finished_the_step(name):
+  """Its x0, or logits, is what the denoiser says at the last point that was asked, which the sample's own
+  path tells: here written into x."""
+  case = EVERY[name]
+  solver = case.build(STEPS)
+  _, keys = inputs(3)
+  x = case.start(keys)
+
+  def write(x, t, keys, prediction):
+    said = prediction.x0 if x.dtype == jnp.float32 else jnp.argmax(prediction.logits, axis=-1)
+    return said.astype(x.dtype)
+
+  views = ("x0",) if solver.acts_on is np.floating else ()
+  out = solvers.sample(case.denoiser(), solver, x, keys=keys, post_step=write, views=views)
+  if name == "ddim":  # by hand: each point is the prediction at the one before
+    for t in solver.t[:-1]:
+      x = case.denoiser()(x, jnp.full(BATCH, t), views=("x0",)).x0
+    np.testing.assert_allclose(out, x, rtol=1e-5, atol=1e-6)
+  elif name == "masked_ancestral":
+    for t in solver.t[:-1]:
+      x = jnp.argmax(case.denoiser()(x, jnp.full(BATCH, t), views=("logits",)).logits, axis=-1).astype(
+        x.dtype
+      )
+    np.testing.assert_array_equal(out, x)
+  assert bool(jnp.isfinite(out).all())
+
+
+def test_a_state_may_be_a_pytree():
+  """Two arrays of one batch run through a table as the same numbers in one array do."""
+
+  @struct.dataclass
+  class Split:
+    process = PROCESS
+
+    def __call__(self, x, t, cond=None, *, views, key=None, train=False):
+      found = denoiser()(jnp.concatenate([x["a"], x["b"][:, None]], axis=1), t, views=views)
+      return jax.tree.map(lambda leaf: {"a": leaf[:, :2], "b": leaf[:, 2]}, found)
+
+  x, keys = inputs()
+  whole, tree = x, {"a": x[:, :2], "b": x[:, 2]}
+  for name in ("ddim", "unipc", "heun"):
+    solver = solvers.build(name, PROCESS, STEPS)
+    out, states = solvers.sample(Split(), solver, tree, trajectory=True)
+    expected, path = solvers.sample(denoiser(), solver, whole, trajectory=True)
+    np.testing.assert_allclose(
+      jnp.concatenate([out["a"], out["b"][:, None]], 1), expected, rtol=1e-5, atol=1e-6
+    )
+    np.testing.assert_allclose(states["b"], path[..., 2], rtol=1e-5, atol=1e-6)
+  noisy = solvers.sample(Split(), solvers.build("ancestral", PROCESS, STEPS), tree, keys=keys)
+  assert noisy["b"].shape == (BATCH,) and bool(jnp.isfinite(noisy["a"]).all())
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "ancestral", "predictor_corrector"])
+def test_a_rematerialised_scan_has_the_same_values_and_gradients(name):
+  """With 7 evaluations, which chunks of 3 do not divide, and with 9 or more, with the trajectory or not."""
+  own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))
+  x, keys = inputs()
+  for n in (7, 9):
+    solver = solvers.build(name, PROCESS, n)
+
+    def loss(scale, x, remat):
+      out, states = solvers.sample(own.with_params(scale), solver, x, keys=keys, trajectory=True, remat=remat)
+      return jnp.sum(out**2) + 0.1 * jnp.sum(states**2)
+
+    values = [jax.value_and_grad(loss, (0, 1))(jnp.float32(0.9), x, remat) for remat in (False, True)]
+    for a, b in zip(*map(jax.tree.leaves, values)):
+      np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
 
 def test_solvers_of_one_shape_share_one_program():

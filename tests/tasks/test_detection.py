@@ -118,5 +118,5 @@ def test_mistakes_are_named(make, words):
 
 
 def test_an_adaptive_solver_has_no_rows_to_watch():
-  with pytest.raises(TypeError, match="rows of a table"):
+  with pytest.raises(TypeError, match="of fixed steps"):
     tasks.watched(solvers.build("dpm_solver_adaptive", processes.vp_linear()))

@@ -52,7 +52,7 @@ def same(a, b):
 def test_round_trip_to_other_device_counts(tmp_path):
   save(tmp_path, 3)
   path = checkpoints.choose(str(tmp_path))
-  assert checkpoints.read_meta(path) == {"step": 3, "examples": 12}
+  assert checkpoints.read_meta(path) == {"step": 3, "examples": 12, "format": states.FORMAT}
   for count in (1, 8):
     state = checkpoints.read_state(path, template_of(make_state(0.0), jax.devices()[:count]))
     assert same(state, make_state(3.0)) and isinstance(state, states.TrainState)

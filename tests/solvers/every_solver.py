@@ -1,0 +1,128 @@
+"""Solvers of every kind, each with a denoiser and starts, for the laws that all of them keep."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from diffusion import oracles, processes, solvers, tasks
+
+PROCESS = processes.vp_linear()
+EVENT, CATEGORIES, MASK = 3, 3, 3
+traces, calls = [], []
+
+
+@struct.dataclass
+class Counted:
+  """A denoiser that says when it is traced and when it runs."""
+
+  inner: Any
+
+  @property
+  def process(self):
+    return self.inner.process
+
+  def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
+    traces.append(jax.tree.map(jnp.shape, x))
+    jax.debug.callback(lambda: calls.append(1))
+    return self.inner(x, t, cond, views=views)
+
+
+class Logits(NamedTuple):
+  """A prediction of categories."""
+
+  logits: Any
+
+
+@struct.dataclass
+class MaskedOracle:
+  """The posterior of each coordinate given those that are not masked, of a joint law [K] * D of whole
+  numbers."""
+
+  log_prob: Any
+  process = None
+
+  def __call__(self, x, t, cond=None, *, views=("logits",), key=None, train=False):
+    """logits: [B, D, K]; x: [B, D], MASK where masked."""
+    assert views == ("logits",)
+    dim, size = self.log_prob.ndim, self.log_prob.shape[0]
+    states = jnp.asarray(list(itertools.product(range(size), repeat=dim)))  # [S, D]
+    fits = jnp.all((x[:, None] == states[None]) | (x[:, None] == MASK), axis=-1)  # [B, S]
+    weight = jnp.where(fits, self.log_prob.reshape(-1)[None], -jnp.inf)
+    of_value = states.T[:, :, None] == jnp.arange(size)[None, None]  # [D, S, K]
+    terms = jnp.where(of_value[None], weight[:, None, :, None], -jnp.inf)
+    return Logits(jax.nn.logsumexp(terms, axis=2))
+
+
+def gaussian(scale=1.0):
+  """A mixture on `PROCESS`; another scale is another set of parameters."""
+  means = scale * np.array([[-1.0, 0.2, 0.5], [0.8, -0.5, 0.0]])
+  return Counted(oracles.gaussian_mixture(PROCESS, [0.3, 0.7], means, [0.05, 0.2]))
+
+
+def masked(scale=1.0):
+  """A joint law of three whole numbers."""
+  raw = np.random.default_rng(0).normal(size=(CATEGORIES,) * EVENT)
+  return Counted(
+    MaskedOracle(jnp.asarray(jax.nn.log_softmax(scale * raw.ravel()).reshape(raw.shape), jnp.float32))
+  )
+
+
+def noise(keys):
+  """[B, 3] draws of the prior."""
+  return jax.vmap(lambda key: jax.random.normal(key, (EVENT,)))(keys)
+
+
+def masks(keys):
+  """[B, 3] whole numbers, masked but for some first coordinates."""
+  first = jax.vmap(lambda key: jax.random.randint(key, (), 0, CATEGORIES + 1))(keys)
+  return jnp.full((keys.shape[0], EVENT), MASK, jnp.int32).at[:, 0].set(first.astype(jnp.int32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """build: steps -> solver; denoiser: scale -> denoiser; start: keys [B] -> x [B, ...]."""
+
+  build: Callable[[int], Any]
+  denoiser: Callable[..., Any] = gaussian
+  start: Callable[..., Any] = noise
+
+
+def grid(n):
+  return solvers.grids.quadratic(PROCESS, n)
+
+
+SEEN = tasks.inpainting([1, 0, 0], noise=0.3)
+# One y for all samples, since rows may be taken in any order.
+MEASURED = jnp.broadcast_to(jnp.array([0.5, 0.0, 0.0]), (8, EVENT))
+CURVED = tasks.measurement(lambda params, x: jnp.tanh(x[:, :1]), (EVENT,), noise=0.3)
+
+EVERY = {
+  **{name: Case(lambda n, name=name: solvers.build(name, PROCESS, n)) for name in solvers.SOLVERS},
+  "dpm_solver_adaptive": Case(lambda n: solvers.dpm_solver_adaptive(PROCESS, max_steps=50 * n)),
+  "dpm_solver_adaptive(12, eps)": Case(
+    lambda n: solvers.dpm_solver_adaptive(PROCESS, order=2, prediction="eps", max_steps=50 * n, denoise=False)
+  ),
+  "adaptive_sde": Case(lambda n: solvers.adaptive_sde(PROCESS, max_steps=100 * n)),
+  "corrector alone": Case(
+    lambda n: solvers.predictor_corrector(
+      PROCESS, grid(n), predictor=None, corrector=solvers.annealed, n_corrector=2
+    )
+  ),
+  "recovery_langevin": Case(
+    lambda n: solvers.recovery_langevin(PROCESS, np.linspace(0.7, 0.1, n), steps_per_level=3)
+  ),
+  "time_shift": Case(lambda n: solvers.time_shift(PROCESS, grid(n), window=0.04, cutoff=0.2)),
+  "daps": Case(lambda n: tasks.daps(PROCESS, grid(n), SEEN, MEASURED)),
+  "daps, not linear": Case(lambda n: tasks.daps(PROCESS, grid(n), CURVED, MEASURED[:, :1], moves=3)),
+  "ddrm": Case(lambda n: tasks.ddrm(PROCESS, grid(n), SEEN, MEASURED)),
+  "watched": Case(lambda n: tasks.watched(solvers.build("dpmpp_2m", PROCESS, n), 3)),
+  "masked_ancestral": Case(
+    lambda n: solvers.masked_ancestral(np.linspace(1.0, 0.0, n + 1), lambda t: 1.0 - t, MASK), masked, masks
+  ),
+}

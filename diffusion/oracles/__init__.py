@@ -9,6 +9,7 @@ from diffusion.oracles.atoms import Atoms, atoms
 from diffusion.oracles.categorical import UniformResampleCategorical, uniform_resample_categorical
 from diffusion.oracles.conditioned import conditioned
 from diffusion.oracles.gaussian import Gaussian, gaussian
+from diffusion.oracles.masked_categorical import MaskedCategorical, masked_categorical
 from diffusion.oracles.mixture import GaussianMixture, gaussian_mixture
 from diffusion.oracles.path_mixture import PathMixture, path_mixture
 from diffusion.oracles.ratio import DensityRatio, density_ratio

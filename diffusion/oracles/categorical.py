@@ -7,7 +7,6 @@ values: it stays with probability 1 - b + b/K and becomes each other value with 
 table is small enough to hold, so everything is exact.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,18 +16,14 @@ from flax import struct
 
 from diffusion.oracles import spectral
 from diffusion.oracles.oracle import Oracle
+from diffusion.processes.keeping import KeepSchedule, linear_keep
 from diffusion.processes.resample import UniformResample, uniform_resample
-
-
-def resample_probability(t):
-  """The default clock: t is the probability b itself."""
-  return t
 
 
 @struct.dataclass
 class UniformResampleCategorical(Oracle):
-  """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in the range of
-  the clock.
+  """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in [0,
+  1].
 
   K is the number of values, the largest one where coordinates differ; an output over values of a coordinate
   with fewer holds -inf (logits) or 0 (ratios) in the places that do not exist. Where p_t(x) = 0, at b = 0
@@ -36,9 +31,9 @@ class UniformResampleCategorical(Oracle):
   """
 
   probs: Any  # [K_1, ..., K_D], sums to one
-  clock: Callable[[Any], Any] = struct.field(pytree_node=False)  # t -> b
+  schedule: KeepSchedule  # times -> alpha = 1 - b
 
-  methods = ("energy", "logits", "time_score")
+  methods = ("energy", "logits", "probabilities", "ratios", "time_score")
 
   @property
   def sizes(self) -> tuple[int, ...]:
@@ -47,12 +42,12 @@ class UniformResampleCategorical(Oracle):
 
   @property
   def process(self) -> UniformResample:
-    """The process of the same kernel and clock."""
-    return uniform_resample(np.array(self.sizes), clock=self.clock)
+    """The process of the same kernel and schedule."""
+    return uniform_resample(np.array(self.sizes), schedule=self.schedule)
 
   def table(self, t):
     """p_t of every state: [B, K_1, ..., K_D]."""
-    b = self.clock(jnp.asarray(t))
+    b = self.schedule(jnp.asarray(t)).noised
     return self._diffuse(self._start(b), b, range(len(self.sizes)))
 
   def log_prob(self, x, t, cond=None):
@@ -67,7 +62,8 @@ class UniformResampleCategorical(Oracle):
     summed.
     """
     x, t = self._check(x, t)
-    b, rate = jax.jvp(self.clock, (t,), (jnp.ones_like(t),))
+    keep = self.schedule(t)
+    b, rate = keep.noised, -keep.d_alpha
     start, axes = self._start(b), range(len(self.sizes))
     slope = 0.0
     for d in axes:
@@ -75,12 +71,13 @@ class UniformResampleCategorical(Oracle):
       slope = slope + self._diffuse(changed, b, [e for e in axes if e != d])
     return rate * self._look_up(slope, x) / self._look_up(self.table(t), x)
 
-  def ratios(self, x, t):
+  def ratios(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K], entry (d, k) sets
     x_d = k.
 
     These are the ratios of the reverse jump rates to the forward ones (arXiv:2310.16834, eq. 4).
     """
+    spectral.check_no_condition(cond)
     x, t = self._check(x, t)
     table = self.table(t)
     values = [self._along(table, x, d) for d in range(len(self.sizes))]
@@ -99,7 +96,7 @@ class UniformResampleCategorical(Oracle):
   def log_posterior(self, x, t):
     """log p(x_0 | x_t = x) of every clean state: [B, K_1, ..., K_D]."""
     x, t = self._check(x, t)
-    b = self.clock(t)
+    b = self.schedule(t).noised
     log_joint = jnp.log(self._start(b))
     for d, size in enumerate(self.sizes):
       shape = [-1 if a == d + 1 else 1 for a in range(log_joint.ndim)]
@@ -119,10 +116,14 @@ class UniformResampleCategorical(Oracle):
     ]
     return jnp.stack([self._pad(value, -jnp.inf) for value in logits], axis=1)
 
+  def probabilities(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """p(x_0 = k | x_t = x) of each coordinate: [B, D, K]."""
+    return jnp.exp(self.logits(x, t, cond))
+
   def log_kernel(self, x, x0, t):
     """log q(x_t = x | x_0) in nats, summed over coordinates: [B]."""
     x, t = self._check(x, t)
-    b, log_q = self.clock(t), 0.0
+    b, log_q = self.schedule(t).noised, 0.0
     for d, size in enumerate(self.sizes):
       log_q = log_q + jnp.take_along_axis(self._log_kernel(x0[:, d], b, size), x[:, d : d + 1], axis=1)[:, 0]
     return log_q
@@ -130,7 +131,7 @@ class UniformResampleCategorical(Oracle):
   def perturb(self, key, x0, t):
     """A draw of x_t given x_0: [B, D] int; row i depends on (key, i) alone."""
     x0, t = self._check(x0, t)
-    b, sizes = self.clock(t), jnp.array(self.sizes)
+    b, sizes = self.schedule(t).noised, jnp.array(self.sizes)
     again, value = spectral.sample_keys(key, x0.shape[0], 2)
     resampled = jax.vmap(lambda k, b: jax.random.uniform(k, sizes.shape, b.dtype) < b)(again, b)
     uniform = jax.vmap(lambda k: jax.random.randint(k, sizes.shape, 0, sizes, x0.dtype))(value)
@@ -189,15 +190,16 @@ class UniformResampleCategorical(Oracle):
     return x, t
 
 
-def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) -> UniformResampleCategorical:
+def uniform_resample_categorical(
+  probs: Any, schedule: KeepSchedule | None = None, dtype: Any = None
+) -> UniformResampleCategorical:
   """The oracle of a small categorical under the uniform-resample kernel (arXiv:2211.00802).
 
   Args:
     probs: [K_1, ..., K_D] joint probabilities of D coordinates, or a list of D vectors for independent ones;
       none negative, normalised here. The table of every state is held for each row of a batch: keep it to
       some thousand states.
-    clock: t -> probability b in [0, 1] that a coordinate is resampled; by default t is b. Built once: it is
-      static.
+    schedule: of alpha = 1 - b, such as `processes.linear_keep()`, the default, where t is b itself.
     dtype: of its arrays; by default float64 where JAX allows it, else float32.
 
   Raises:
@@ -209,6 +211,18 @@ def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) 
   >>> print(np.exp(oracle.logits(x, b))[:, 0].round(2))      # certain without noise, the data's own at b = 1
   [[1.  0.  0. ]
    [0.7 0.2 0.1]]
+  """
+  joint = joint_table(probs)
+  return UniformResampleCategorical(
+    jnp.asarray(joint, dtype or spectral.default_dtype()), linear_keep() if schedule is None else schedule
+  )
+
+
+def joint_table(probs: Any) -> np.ndarray:
+  """Joint probabilities [K_1, ..., K_D] in float64, normalised, from a table or a list of D vectors.
+
+  Raises ValueError for a negative probability, a coordinate with fewer than two values, or more than 10^6
+  states.
   """
   if isinstance(probs, (list, tuple)) and np.ndim(probs[0]) == 1:
     vectors = [np.asarray(p, np.float64) for p in probs]
@@ -225,6 +239,4 @@ def uniform_resample_categorical(probs, clock=resample_probability, dtype=None) 
     )
   if not np.all(joint >= 0) or not 0 < joint.sum() < np.inf:
     raise ValueError("probs must hold numbers that are not negative and not all zero")
-  return UniformResampleCategorical(
-    jnp.asarray(joint / joint.sum(), dtype or spectral.default_dtype()), clock
-  )
+  return joint / joint.sum()

@@ -36,34 +36,61 @@ class PathMixture(Oracle):
   first: End
   second: End
 
-  methods = ("energy", "score", "time_score")
+  @property
+  def methods(self) -> tuple[str, ...]:
+    """What it answers: the velocity, the parts that its path has, and the slopes of the density."""
+    return ("energy", "velocity", *self.path.parts, "score", "time_score")
 
   @property
   def process(self) -> Path:
     """The path."""
     return self.path
 
-  def log_prob(self, x, t, cond=None):
+  def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """log p_t(x) in nats: [B]."""
     return jax.scipy.special.logsumexp(self._components(x, t, cond)[0], axis=1)
 
-  def score(self, x, t, cond=None):
+  def score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """Gradient of log p_t at x: [B, D]."""
     log_joint, scaled = self._components(x, t, cond)[:2]
-    return -jnp.einsum("bk,bkd->bd", jax.nn.softmax(log_joint, axis=1), scaled, precision=spectral.PRECISION)
+    return -_posterior_mean(log_joint, scaled)
 
-  def time_score(self, x, t, cond=None):
+  def time_score(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """d/dt log p_t(x) at fixed x, in nats per unit of t: [B]."""
     log_joint, scaled, inverse, blend = self._components(x, t, cond)
-    slope = self._pairs(blend.d_first_square, blend.d_second_square, blend.d_variance)
-    mean_slope = _outer_sum(
-      blend.d_first[:, None, None] * self.first.means[None],
-      blend.d_second[:, None, None] * self.second.means[None],
-    )
+    slope, mean_slope = self._slopes(blend)
     quadratic = jnp.einsum("bkd,bkde,bke->bk", scaled, slope, scaled, precision=spectral.PRECISION)
     trace = jnp.einsum("bkde,bked->bk", inverse, slope, precision=spectral.PRECISION)
     each = 0.5 * (quadratic - trace) + jnp.sum(mean_slope * scaled, axis=2)
     return jnp.sum(jax.nn.softmax(log_joint, axis=1) * each, axis=1)
+
+  def velocity(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """E[dx_t/dt | x_t = x]: [B, D] (arXiv:2303.08797, eq. 2.10).
+
+    Of each pair of components, the slope of its mean and half the slope of its covariance C along C^-1 (x -
+    mean): of the root of the variance only its square's slope is needed, which is finite at both ends.
+    """
+    log_joint, scaled, _, blend = self._components(x, t, cond)
+    slope, mean_slope = self._slopes(blend)
+    along = jnp.einsum("bkde,bke->bkd", slope, scaled, precision=spectral.PRECISION)
+    return _posterior_mean(log_joint, mean_slope + 0.5 * along)
+
+  def x0(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """E[x_0 | x_t = x], of the first end: [B, D]."""
+    own = np.repeat(np.arange(self.first.means.shape[0]), self.second.means.shape[0])
+    log_joint, scaled, _, blend = self._components(x, t, cond)
+    return _posterior_mean(log_joint, _end_means(self.first, own, blend.first, scaled))
+
+  def x1(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """E[x_1 | x_t = x], of the second end: [B, D]."""
+    own = np.tile(np.arange(self.second.means.shape[0]), self.first.means.shape[0])
+    log_joint, scaled, _, blend = self._components(x, t, cond)
+    return _posterior_mean(log_joint, _end_means(self.second, own, blend.second, scaled))
+
+  def eps(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """E[eps | x_t = x], of the noise: [B, D]."""
+    log_joint, scaled, _, blend = self._components(x, t, cond)
+    return jnp.sqrt(blend.variance)[:, None] * _posterior_mean(log_joint, scaled)
 
   def sample(self, key, n, t):
     """Draws of x_t, t a number or [n]: [n, D]; sample i depends on (key, i) alone."""
@@ -72,6 +99,14 @@ class PathMixture(Oracle):
     dim = self.first.means.shape[1]
     t = jnp.broadcast_to(jnp.asarray(t, ends[0].dtype), (n,))
     return self.path.corrupt(ends[0], spectral.normal_rows(keys[2], dim, ends[0].dtype), t, ends[1])
+
+  def _slopes(self, blend):
+    """Time derivatives of the covariance [B, K, D, D] and of the mean [B, K, D] of every pair."""
+    mean_slope = _outer_sum(
+      blend.d_first[:, None, None] * self.first.means[None],
+      blend.d_second[:, None, None] * self.second.means[None],
+    )
+    return self._pairs(blend.d_first_square, blend.d_second_square, blend.d_variance), mean_slope
 
   def _pairs(self, first, second, variance):
     """first S_i + second S_j + variance I for every pair, factors [B]: [B, K, D, D]."""
@@ -159,6 +194,17 @@ def _draw(end, keys):
     lambda k: jax.random.normal(jax.random.fold_in(k, 1), end.means.shape[1:], end.means.dtype)
   )(keys)
   return end.means[which] + jnp.einsum("nde,ne->nd", end.roots[which], normal, precision=spectral.PRECISION)
+
+
+def _posterior_mean(log_joint, each):
+  """The mean over pairs of components [B, K, D] by their responsibilities: [B, D]."""
+  return jnp.einsum("bk,bkd->bd", jax.nn.softmax(log_joint, axis=1), each, precision=spectral.PRECISION)
+
+
+def _end_means(end, own, factor, scaled):
+  """E[x_end | x_t, pair] [B, K, D] of component own[k] of an end: m + factor S C^-1 (x - mean)."""
+  along = jnp.einsum("kde,bke->bkd", end.covariances[own], scaled, precision=spectral.PRECISION)
+  return end.means[own][None] + factor[:, None, None] * along
 
 
 def _outer_sum(first, second):

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
-from diffusion import oracles
+from diffusion import oracles, processes
 
 SIZES = (3, 2, 4)
 JOINT = np.random.default_rng(0).dirichlet(np.full(24, 0.7)).reshape(SIZES)
@@ -41,9 +42,15 @@ def outputs(oracle, x, t):
   }
 
 
-def squared(t):
-  """A clock whose slope is not one."""
-  return t**2
+@struct.dataclass
+class Squared:
+  """A schedule whose slope is not one: b = t^2."""
+
+  def __call__(self, t):
+    return processes.Keep(1.0 - t**2, t**2, -2.0 * t)
+
+  def t_of_noised(self, noised):
+    return noised**0.5
 
 
 @pytest.mark.parametrize(
@@ -51,7 +58,9 @@ def squared(t):
 )
 def test_everything_equals_enumeration(x64, t, clock):
   b = t if clock == "identity" else t**2
-  oracle = oracles.uniform_resample_categorical(JOINT, **({} if clock == "identity" else {"clock": squared}))
+  oracle = oracles.uniform_resample_categorical(
+    JOINT, **({} if clock == "identity" else {"schedule": Squared()})
+  )
   got = {k: np.asarray(a) for k, a in outputs(oracle, jnp.asarray(STATES), jnp.full(24, t)).items()}
   matrix = enumerated(b)
   p = JOINT.reshape(-1) @ matrix

@@ -78,3 +78,24 @@ def test_a_diffusion_has_the_mixture_oracle_of_its_process(x64):
 def test_what_does_not_fit_raises_a_sentence(build, words):
   with pytest.raises(ValueError, match=words):
     build()
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_the_velocity_carries_the_density(name, x64):
+  """The continuity equation d/dt log p = -div v - v . score; x_t and its slope from the posterior means."""
+  oracle = ORACLES[name]()
+  path = oracle.process
+  x = jnp.asarray(np.random.default_rng(2).normal(size=(6, 2)))
+  t = jnp.linspace(0.1, 0.9, 6)
+  one = lambda x, t: oracle.velocity(x[None], t[None])[0]
+  divergence = jax.vmap(lambda x, t: jnp.trace(jax.jacfwd(one)(x, t)))
+  found = oracle(x, t, views=("velocity", "score", "time_score", *path.parts))
+  carried = -divergence(x, t) - jnp.sum(found.velocity * found.score, axis=1)
+  np.testing.assert_allclose(found.time_score, carried, rtol=1e-9, atol=1e-11)
+  blend = path.blend(t)
+  root = jnp.sqrt(blend.variance)
+  slope = 0.5 * blend.d_variance / jnp.where(root > 0, root, 1.0)
+  numbers = {"x0": (blend.first, blend.d_first), "x1": (blend.second, blend.d_second), "eps": (root, slope)}
+  for which, whole in ((0, x), (1, found.velocity)):
+    parts = sum(numbers[part][which][:, None] * found[part] for part in path.parts)
+    np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-10)

@@ -45,6 +45,7 @@ from diffusion.losses.finite_difference import (
 )
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.masked_cross_entropy import masked_cross_entropy
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
@@ -66,6 +67,7 @@ from diffusion.losses.times import (
   uniform_times,
 )
 from diffusion.losses.uncertainty import uncertainty
+from diffusion.losses.velocity_matching import velocity_matching
 from diffusion.losses.weights import (
   edm,
   likelihood,
@@ -121,6 +123,7 @@ OBJECTIVES = {
   "third_order_score_matching": third_order_score_matching,
   "autoregressive_score_matching": autoregressive_score_matching,
   "autoregressive_denoising_score_matching": autoregressive_denoising_score_matching,
+  "velocity_matching": velocity_matching,
   "distillation": distillation,
   "distillation_velocity": lambda process: distillation(process, target="velocity"),
   "progressive_distillation": lambda process: progressive_distillation(
@@ -138,6 +141,8 @@ DISCRETE_OBJECTIVES = {
   ),
   "denoising_concrete_score_matching": denoising_concrete_score_matching,
 }
+# Every objective of whole numbers under masks, of a masked process.
+MASKED_OBJECTIVES = {"masked_cross_entropy": masked_cross_entropy}
 TRANSFORMS = {
   "identity": identity,
   "scale": lambda: scale(0.3),

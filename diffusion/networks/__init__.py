@@ -10,6 +10,7 @@ from diffusion.networks.pixel_cnn import PixelCNN
 from diffusion.networks.potential import Potential
 from diffusion.networks.second_order import SecondOrder
 from diffusion.networks.time_score import TimeScore
+from diffusion.networks.token_mlp import TokenMLP
 from diffusion.networks.unet import UNet
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
   "Potential",
   "SecondOrder",
   "TimeScore",
+  "TokenMLP",
   "UNet",
 ]

@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from diffusion.networks.dit import DiT
 from diffusion.networks.mlp import MLP
+from diffusion.networks.token_mlp import TokenMLP
 from diffusion.networks.unet import UNet
 
 
@@ -14,11 +15,15 @@ from diffusion.networks.unet import UNet
 class Example:
   """One small network: `build(**changes)` makes it, `shape` is one example's shape (without the batch axis).
 
+  `num_values` is 0 where x is of floats and the output like x; else x is of whole numbers up to it, itself
+  the mask, and the output has as many values more in a last axis.
+
   Every one takes 10 classes, vectors of size 3, a guidance weight and dropout, if the caller asks for it.
   """
 
   build: Callable[..., nn.Module]
   shape: tuple[int, ...]
+  num_values: int = 0
 
 
 def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Example:
@@ -27,6 +32,7 @@ def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults) -> Examp
       **{"num_classes": 10, "vector_size": 3, "guidance_size": 4, **defaults, **changes}
     ),
     shape,
+    defaults.get("num_values", 0),
   )
 
 
@@ -84,4 +90,5 @@ NETWORKS: dict[str, Example] = {
   "dit_1d": _small(
     DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2
   ),
+  "token_mlp": _small(TokenMLP, (3, 2), num_values=4, embedding_size=4, width=16, depth=1),
 }

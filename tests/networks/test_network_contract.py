@@ -15,7 +15,7 @@ from diffusion.networks import NETWORKS
 
 BATCH = 4
 # The other U-Nets differ from these two in options, which test_unet.py covers; in full they are slow.
-QUICK = ("mlp", "mlp_image", "ncsnpp", "unet_1d", "dit", "dit_1d")
+QUICK = ("mlp", "mlp_image", "ncsnpp", "unet_1d", "dit", "dit_1d", "token_mlp")
 ALL = pytest.mark.parametrize(
   "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NETWORKS]
 )
@@ -23,7 +23,7 @@ GRADIENTS = (
   pytest.mark.parametrize(  # test_unet.py does the same for single blocks of a U-Net, which compile fast
     "name",
     [
-      pytest.param(name, marks=() if name in ("mlp", "mlp_image", "dit") else pytest.mark.slow)
+      pytest.param(name, marks=() if name in ("mlp", "mlp_image", "dit", "token_mlp") else pytest.mark.slow)
       for name in NETWORKS
     ],
   )
@@ -42,7 +42,21 @@ def inputs(name):
     "vector": draw(3),
     "guidance": jnp.array([0.3, 4.0, 1.0, 2.0], jnp.float32),
   }
-  return draw(*NETWORKS[name].shape), jnp.array([-1.5, 0.0, 0.7, 40.0], jnp.float32), cond
+  example = NETWORKS[name]
+  whole = lambda: jnp.asarray(rng.integers(0, example.num_values + 1, (BATCH, *example.shape)), jnp.int32)
+  x = whole() if example.num_values else draw(*example.shape)
+  return x, jnp.array([-1.5, 0.0, 0.7, 40.0], jnp.float32), cond
+
+
+def moved_input(name):
+  """Another x, near the first one where there is such a thing."""
+  x, values = inputs(name)[0], NETWORKS[name].num_values
+  return (x + 1) % (values + 1) if values else 1.1 * x
+
+
+def output_shape(name):
+  x, values = inputs(name)[0], NETWORKS[name].num_values
+  return (*x.shape, values) if values else x.shape
 
 
 @functools.cache
@@ -80,19 +94,19 @@ def close(actual, desired, rtol=2e-5):
 
 
 @ALL
-def test_output_is_like_the_input_and_depends_on_everything(name):
+def test_output_has_its_shape_and_depends_on_everything(name):
   x, t, cond = inputs(name)
   y = expected(name)
-  assert y.shape == x.shape and y.dtype == np.float32 and np.isfinite(y).all()
+  assert y.shape == output_shape(name) and y.dtype == np.float32 and np.isfinite(y).all()
   moved = [
-    forward(name)(variables(name), 1.1 * x, t, cond),
+    forward(name)(variables(name), moved_input(name), t, cond),
     forward(name)(variables(name), x, t + 0.1, cond),
     forward(name)(variables(name), x, t, {**cond, "label": (cond["label"] + 2) % 10}),
     forward(name)(variables(name), x, t, {**cond, "vector": cond["vector"] + 1.0}),
     forward(name)(variables(name), x, t, {**cond, "guidance": cond["guidance"] + 0.5}),
   ]
   for other in moved:
-    assert (np.abs(other - y).max(axis=tuple(range(1, x.ndim))) > 1e-4 * np.abs(y).max()).all()
+    assert (np.abs(other - y).max(axis=tuple(range(1, y.ndim))) > 1e-4 * np.abs(y).max()).all()
 
 
 @ALL

@@ -2,6 +2,7 @@
 
 from diffusion.processes import neighbourhoods
 from diffusion.processes.base import GaussianProcess, Marginal, Schedule, expand
+from diffusion.processes.check import check
 from diffusion.processes.comparison import apart
 from diffusion.processes.contract import Process, Rate
 from diffusion.processes.discretised_gaussian import discretised_gaussian

@@ -1,0 +1,149 @@
+"""Every process with data whose law is known, for the tests that hold for all of them."""
+
+import dataclasses
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import oracles, processes
+
+FIRST = (np.array([0.4, -0.7]), np.array([[0.6, 0.2], [0.2, 0.3]]))
+SECOND = (np.array([-1.0, 1.5]), np.array([[0.3, -0.1], [-0.1, 0.8]]))
+SIZES = (3, 2)
+JOINT = np.random.default_rng(1).dirichlet(np.full(6, 2.0)).reshape(SIZES)
+SQUARE = np.random.default_rng(2).dirichlet(np.full(9, 2.0)).reshape(3, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+  """A process, the shape of a sample, and its data.
+
+  Attributes:
+    table: of discrete data, their joint probabilities; None for Gaussian ones, N(FIRST) at t_min and
+      N(SECOND) at t_max.
+  """
+
+  process: Any
+  shape: tuple
+  table: Any = None
+
+  @property
+  def discrete(self):
+    return self.table is not None
+
+
+@functools.cache
+def cases() -> dict[str, Case]:
+  """Every listed process by its name."""
+  found = {name: Case(build(), (2,)) for name, build in processes.PROCESSES.items()}
+  found |= {name: Case(build(), (2,)) for name, build in processes.TWO_ENDED.items()}
+  sizes = np.array(SIZES)
+  found |= {name: Case(build(sizes), (2,), JOINT) for name, build in processes.DISCRETE.items()}
+  found["gaussian_line"] = Case(processes.discretised_gaussian(sizes, wrap=False, sigma_min=0.6), (2,), JOINT)
+  found |= {name: Case(build(3, (2,)), (2,), SQUARE) for name, build in processes.MASKED.items()}
+  return found
+
+
+CONTINUOUS = [*processes.PROCESSES, *processes.TWO_ENDED]
+NAMES = [*CONTINUOUS, *processes.DISCRETE, "gaussian_line", *processes.MASKED]
+
+
+def times(process, shares=(0.15, 0.5, 0.9)) -> np.ndarray:
+  """Three times inside of the interval; of that which follows the log of a variance, its first third."""
+  if process.name == "log_variance":
+    shares = np.array(shares) / 3
+  return float(process.t_min) + np.array(shares) * (float(process.t_max) - float(process.t_min))
+
+
+def data(case: Case, n: int, seed: int = 0) -> tuple[Any, Any]:
+  """n draws of each end that is data, None for the other: (x0, x1)."""
+  generator = np.random.default_rng(seed)
+  if case.discrete:
+    flat = generator.choice(case.table.size, n, p=case.table.reshape(-1))
+    return jnp.asarray(np.stack(np.unravel_index(flat, case.table.shape), 1), jnp.int32), None
+  drawn = [jnp.asarray(generator.multivariate_normal(*end, n), jnp.float32) for end in (FIRST, SECOND)]
+  return tuple(x if end == "data" else None for x, end in zip(drawn, case.process.ends))
+
+
+def placed(case: Case, n: int, t: float, seed: int = 0) -> tuple[Any, dict]:
+  """n draws of x_t, and their targets."""
+  x0, x1 = data(case, n, seed)
+
+  @jax.jit
+  def both(process, x0, x1, key):
+    noise = process.noise(jax.random.split(key, n), x1 if x0 is None else x0)
+    at = jnp.full(n, t, jnp.float32)
+    return process.corrupt(x0, noise, at, x1), process.targets(x0, noise, at, x1)
+
+  return both(case.process, x0, x1, jax.random.key(seed))
+
+
+def moments(case: Case, t: float) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and covariance of x_t in closed form, in float64."""
+  process, none = case.process, (np.zeros(2), np.zeros((2, 2)))
+  if process.kind == "gaussian":
+    m = process.marginal(t)
+    return m.alpha * FIRST[0], m.alpha**2 * FIRST[1] + m.sigma**2 * np.eye(2)
+  blend = process.blend(t)
+  first, second = (end if what == "data" else none for end, what in zip((FIRST, SECOND), process.ends))
+  mean = blend.first * first[0] + blend.second * second[0]
+  return mean, blend.first**2 * first[1] + blend.second**2 * second[1] + blend.variance * np.eye(2)
+
+
+def oracle(case: Case):
+  """The oracle of Gaussian data on a process or a path."""
+  process = case.process
+  if process.kind == "gaussian":
+    return oracles.gaussian(process, *FIRST)
+  ends = [
+    ([1.0], [end[0]], [end[1]]) if what == "data" else None
+    for end, what in zip((FIRST, SECOND), process.ends)
+  ]
+  return oracles.path_mixture(process, *ends)
+
+
+def states(case: Case) -> np.ndarray:
+  """Every state that x_t may take, masks included: [S, D]."""
+  more = int("mask" in case.process.ends)
+  return np.array(list(itertools.product(*(range(size + more) for size in case.table.shape))), np.int32)
+
+
+def kernels(case: Case, t: float) -> list[np.ndarray]:
+  """q(x_t | x_0) of each coordinate, [K_0, values of x_t] in float64."""
+  found = []
+  for size in case.table.shape:
+    if "mask" in case.process.ends:
+      alpha = float(case.process.clock(t).alpha)
+      found.append(np.concatenate([alpha * np.eye(size), np.full((size, 1), 1 - alpha)], 1))
+      continue
+    clean, value = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    rows = [jnp.asarray(a.reshape(1, -1), jnp.int32) for a in (clean, np.zeros_like(clean), value)]
+    weight = case.process.ratio(*rows, np.full(size * size, size), jnp.full(1, t, jnp.result_type(float)))
+    weight = np.asarray(weight, np.float64).reshape(size, size)
+    found.append(weight / weight.sum(1, keepdims=True))
+  return found
+
+
+def table_at(case: Case, t: float) -> np.ndarray:
+  """p_t of every state of `states`: [S]."""
+  first, second = kernels(case, t)
+  return np.einsum("ij,ik,jl->kl", case.table, first, second).reshape(-1)
+
+
+def exact_views(case: Case, t: float) -> dict[str, np.ndarray]:
+  """Views of every state by enumeration: {view: [S, D, K]} in float64."""
+  x, qs, size = states(case), kernels(case, t), max(case.table.shape)
+  p = dict(zip(map(tuple, x), table_at(case, t)))
+  probabilities, ratios = np.zeros((len(x), 2, size)), np.zeros((len(x), 2, size))
+  for row, (a, b) in enumerate(x):
+    joint = case.table * qs[0][:, a][:, None] * qs[1][:, b][None, :]
+    for d, own in enumerate((joint.sum(1), joint.sum(0))):
+      probabilities[row, d, : len(own)] = own / own.sum()
+      for k in range(len(own)):
+        ratios[row, d, k] = p[(k, b) if d == 0 else (a, k)] / p[(a, b)]
+  with np.errstate(divide="ignore"):
+    return {"probabilities": probabilities, "logits": np.log(probabilities), "ratios": ratios}

@@ -51,8 +51,7 @@ def velocity_matching(process: Any, *, per_dimension: bool = False) -> Objective
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
     noise = process.noise(noise_keys, like)
-    x0, x1 = found.get("x0"), found.get("x1")
-    return Draw(t=t, x0=x0, noise=noise, x1=x1, cond=batch.get("cond"), keys=keys, key=network_key)
+    return Draw(t=t, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key, **found)
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=("velocity",), key=placed.key)

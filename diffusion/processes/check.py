@@ -82,8 +82,8 @@ def _check_rates(process: Any, t: np.ndarray, h: float, tolerance: float) -> Non
       i = wrong[0]
       raise ValueError(
         f"'{process.name}' states that {name} changes by {slope[i]:.6g} a unit of time at "
-        f"t = {t[i]:.6g}, where it changes by {nearest[i]:.6g}: mend the derivative of its schedule, or the "
-        f"value"
+        f"t = {t[i]:.6g}, where it changes by {nearest[i]:.6g}: mend the derivative "
+        "of its schedule, or the value"
       )
 
 

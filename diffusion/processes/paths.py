@@ -156,7 +156,8 @@ class Path:
       [B, ...]
     """
     blend = self.blend(t)
-    total = expand(jnp.sqrt(jnp.maximum(blend.variance, 0.0)), noise) * noise
+    root = jnp.sqrt(jnp.maximum(blend.variance, 0.0)) if self.noisy else jnp.zeros_like(t)
+    total = expand(root, noise) * noise
     for factor, end in ((blend.first, x0), (blend.second, x1)):
       if end is not None:
         end = end if self.encode is None else self.encode(end)

@@ -53,7 +53,9 @@ NAMES = [*CONTINUOUS, *processes.DISCRETE, "gaussian_line", *processes.MASKED]
 
 
 def times(process, shares=(0.15, 0.5, 0.9)) -> np.ndarray:
-  """Three times inside of the interval."""
+  """Three times inside of the interval; of that which follows the log of a variance, its first third."""
+  if process.name == "log_variance":
+    shares = np.array(shares) / 3
   return float(process.t_min) + np.array(shares) * (float(process.t_max) - float(process.t_min))
 
 

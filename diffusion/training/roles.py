@@ -239,6 +239,8 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   )
 
 
-def same_times(first: Any, second: Any) -> bool:
-  """Whether two grids are the same, to the precision of a run."""
-  return len(first) == len(second) and bool(np.allclose(first, second, rtol=1e-5, atol=1e-6))
+def same_numbers(first: Any, second: Any) -> bool:
+  """Whether two grids or tables hold the same arrays, to the precision of a run."""
+  first, second = jax.tree.leaves(first), jax.tree.leaves(second)
+  same = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-5, atol=1e-6)
+  return len(first) == len(second) and all(map(same, first, second))

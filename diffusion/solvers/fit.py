@@ -81,8 +81,8 @@ def fit(
   All weights of past data predictions and all times but the ends are varied, from those of a start, as in
   `fit_coordinates`, so the result is exact wherever the data prediction is constant, as the start is. The
   method is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust
-  loss: at first medians matter and, at the end, the mean square. Half-way results are judged on noises that the fit
-  does not see, and the best one is returned: never one that is worse there than the start.
+  loss: at first medians matter and, at the end, the mean square. Half-way results are judged on noises that
+  the fit does not see, and the best one is returned: never one that is worse there than the start.
 
   A step costs, for each evaluation, one denoiser call for every noise and about 4 + 3 directions for each of
   `per_step` of them, whatever the number of weights; memory goes with `batch`. One program is compiled for

@@ -80,7 +80,8 @@ def vp_time(
   t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
   if not power > 0:
     raise ValueError(f"power must be positive, got {power}")
-  inverse: Any = vp_linear().t_of_log_snr
+  reference = vp_linear()
+  inverse: Any = reference.t_of_log_snr
   time = lambda rho: float(inverse(-2.0 * np.log(rho))) if rho > 0 else 0.0
   largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
   head = [t_max] if np.isinf(largest) else []

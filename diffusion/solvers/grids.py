@@ -81,7 +81,8 @@ def vp_time(
   if not power > 0:
     raise ValueError(f"power must be positive, got {power}")
   reference = vp_linear()
-  time = lambda rho: float(reference.t_of_log_snr(-2.0 * np.log(rho))) if rho > 0 else 0.0
+  inverse: Any = reference.t_of_log_snr
+  time = lambda rho: float(inverse(-2.0 * np.log(rho))) if rho > 0 else 0.0
   largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
   head = [t_max] if np.isinf(largest) else []
   low, high = time(smallest), time(LARGEST_RHO if head else largest)

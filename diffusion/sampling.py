@@ -48,7 +48,7 @@ def draw_noise(
   """Initial noise [B, ...] and solver keys [B], each from (seed, index)."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
   noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
-  noise = jax.vmap(lambda key: process.sample_prior(key, shape))(noise_keys)
+  noise = process.prior(noise_keys, shape)
   return noise, solver_keys
 
 

@@ -91,7 +91,7 @@ def decode_with_log_likelihood(
   """Samples and their log-likelihood from one integration, noise to data.
 
   Args:
-    z: [B, ...] noise at the last time, for example `process.sample_prior`.
+    z: [B, ...] noise at the last time, for example `process.prior`.
     steps: `flow_steps(..., backward=True)` made before.
     The rest as for `log_likelihood`.
 

@@ -29,7 +29,7 @@ def anneal(kernel: Any, x: Any, keys: jax.Array, times: Any, num_steps: int) -> 
   >>> from diffusion import mcmc, processes
   >>> process, neighbourhood = processes.uniform_resample(4), processes.neighbourhoods.cycle(4)
   >>> uniform = lambda x, t, cond: jnp.zeros((x.shape[0], 1))
-  >>> start = process.sample_prior(jax.random.key(0), 5)
+  >>> start = process.prior(jax.random.split(jax.random.key(0), 5), process.shape)
   >>> anneal(mcmc.gibbs(uniform, neighbourhood), start, jax.random.key(1), [1.0, 0.1], 2).info["moved"].shape
   (2, 5)
   """

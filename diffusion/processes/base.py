@@ -269,10 +269,6 @@ class GaussianProcess:
     std = jnp.asarray(self.prior_std, jnp.float32)
     return std * jax.vmap(lambda key: jax.random.normal(key, tuple(shape), jnp.float32))(keys)
 
-  def sample_prior(self, key, shape, dtype=jnp.float32):
-    """Noise to start sampling from at t_max: N(0, prior_std^2 I) of the given shape."""
-    return jax.random.normal(key, shape, dtype) * self.prior_std
-
   def prior_log_prob(self, x: jax.Array) -> jax.Array:
     """Log-density in nats of N(0, prior_std^2 I), summed over all but the first axis: [B, ...] -> [B]."""
     size = int(np.prod(x.shape[1:]))

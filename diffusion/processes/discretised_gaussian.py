@@ -110,13 +110,6 @@ class DiscretisedGaussian(CoordinateNoise):
     ratio = jnp.exp(to_each - to_here[..., None, :]).astype(probabilities.dtype)
     return jnp.where(self.exists, jnp.sum(ratio * probabilities[..., None, :], axis=-1), 0.0)
 
-  def sample_prior(self, key: jax.Array, n: int) -> jax.Array:
-    """Uniform states [n, ...] int32, which stand for those at t_max; sample i from (key, i) alone."""
-    draw = lambda i: jax.random.randint(
-      jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
-    )
-    return jax.vmap(draw)(jnp.arange(n))
-
   def _log_weight(self, distance, size, t):
     """log of the sum over turns of exp(-d^2 / 2 sigma^2), in the shape of `distance`."""
     precision = self.clock(t).sigma ** -2

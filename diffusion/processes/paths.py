@@ -250,7 +250,8 @@ class Path:
     """
     shape = tuple(shape)
     if self.ends[1] == "normal":
-      std = jnp.asarray(np.sqrt(self.blend(self.t_max).variance), jnp.float32)
+      variance = self.blend(self.t_max).variance
+      std = jnp.asarray(array_namespace(variance).sqrt(variance), jnp.float32)
       drawn = std * jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
       return drawn if self.decode is None else self.decode(drawn)
     if self.starts is None:

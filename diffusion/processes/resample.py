@@ -117,12 +117,7 @@ class UniformResample(CoordinateNoise):
     total = jnp.sum(weighted, axis=-1, keepdims=True)
     return jnp.where(self.exists, jump * total + (stay - jump) * weighted, 0.0)
 
-  def sample_prior(self, key, n):
-    """States of pure noise [n, ...] int32, sample i from (key, i) alone."""
-    draw = lambda i: jax.random.randint(
-      jax.random.fold_in(key, i), self.shape, 0, jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
-    )
-    return jax.vmap(draw)(jnp.arange(n))
+
 
 
 def uniform_resample(

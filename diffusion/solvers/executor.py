@@ -36,7 +36,7 @@ def sample(
   Args:
     denoiser: (x, t, cond, views=, train=) -> Prediction, a pytree.
     solver: a `Table` or another `Solver`.
-    x: [B, ...] noise at the solver's first time, e.g. from process.sample_prior, or another x to start from:
+    x: [B, ...] noise at the solver's first time, e.g. from process.prior, or another x to start from:
       floats or whole numbers as the solver takes, one array or a pytree of arrays with one leading axis.
     keys: [B] typed keys, one a sample; may be None for a deterministic solver.
     cond: None or a dict of arrays with leading axis B.
@@ -66,7 +66,7 @@ def sample(
   >>> unit = lambda params, x, t, cond: x / (1 + t[:, None] ** 2)          # the denoiser of data ~ N(0, 1)
   >>> denoiser = denoisers.from_function(unit, process, denoisers.x0())
   >>> solver = solvers.heun(process, solvers.grids.karras(process, 20))
-  >>> x = process.sample_prior(jax.random.key(0), (3, 2))
+  >>> x = process.prior(jax.random.split(jax.random.key(0), 3), (2,))
   >>> exact = x / np.float32(np.sqrt((1 + 10.0**2) / (1 + 0.01**2)))
   >>> bool(abs(solvers.sample(denoiser, solver, x) - exact).max() < 0.05)
   True

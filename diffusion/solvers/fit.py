@@ -93,7 +93,7 @@ def fit(
     table: where to start: a deterministic table with strictly decreasing times, such as
       `dpmpp_2m(process, grid)`, or a list of such tables with as many evaluations and the same ends, of which
       the best on the noises of the fit is taken. `solvers.fit_starts` is such a list.
-    x: [n, ...] starts at the table's first time, for example from process.sample_prior: thousands where they
+    x: [n, ...] starts at the table's first time, for example from process.prior: thousands where they
       are cheap. The mean square is ruled by the few that end in another mode, and it takes many noises to
       meet enough of them.
     cond: None or a dict of arrays with leading axis n.
@@ -121,7 +121,7 @@ def fit(
   >>> process = processes.vp_linear()
   >>> denoiser = oracles.gaussian(process, jnp.zeros(1), 0.05 * jnp.eye(1))
   >>> start = solvers.dpmpp_2m(process, solvers.grids.quadratic(process, 4, t_min=0.0))
-  >>> x = process.sample_prior(jax.random.key(0), (64, 1))
+  >>> x = process.prior(jax.random.split(jax.random.key(0), 64), (1,))
   >>> known = solvers.reference(denoiser, x, steps=160)
   >>> found = solvers.fit(denoiser, start, x, reference=known, iterations=6, guide=0.0)
   >>> found.error < 0.1 * found.start_error, found.table.cost

@@ -30,7 +30,7 @@ def keys(seed: ArrayLike, image: jax.Array, draw: jax.Array, purpose: int) -> ja
 @functools.partial(jax.jit, static_argnames="shape")
 def prior(process: GaussianProcess, own: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   """Starting noise [B, *shape] from keys [B]."""
-  return jax.vmap(lambda key: process.sample_prior(key, shape))(own)
+  return process.prior(own, shape)
 
 
 def run(

@@ -125,7 +125,8 @@ def daps(
   >>> edm, y = prior.process, jnp.full((4, 2), jnp.array([3.0, 0.0]))
   >>> grid = solvers.grids.karras(edm, 10, clean=True)
   >>> solver = tasks.daps(edm, grid, tasks.inpainting([1, 0], noise=1.0), y)
-  >>> noise, keys = edm.sample_prior(jax.random.key(0), (4, 2)), jax.random.split(jax.random.key(1), 4)
+  >>> noise = edm.prior(jax.random.split(jax.random.key(0), 4), (2,))
+  >>> keys = jax.random.split(jax.random.key(1), 4)
   >>> x = solvers.sample(prior, solver, noise, keys=keys)
   >>> x.shape, solver.cost
   ((4, 2), 10)

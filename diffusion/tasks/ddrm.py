@@ -110,7 +110,8 @@ def ddrm(
   >>> edm, y = prior.process, jnp.array([[3.0, 0.0]])
   >>> exact = tasks.ddrm(edm, solvers.grids.karras(edm, 10, clean=True), tasks.inpainting([1, 0]), y)
   >>> import jax
-  >>> noise, keys = edm.sample_prior(jax.random.key(0), (1, 2)), jax.random.split(jax.random.key(1), 1)
+  >>> noise = edm.prior(jax.random.split(jax.random.key(0), 1), (2,))
+  >>> keys = jax.random.split(jax.random.key(1), 1)
   >>> x = solvers.sample(prior, exact, noise, keys=keys)
   >>> float(x[0, 0])
   3.0

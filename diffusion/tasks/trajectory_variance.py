@@ -95,7 +95,7 @@ def watched(solver: Solver, last: int = 10) -> Watching:
   >>> process = processes.edm()
   >>> data = oracles.gaussian_mixture(process, None, [[-1.0], [1.0]], 1e-4)
   >>> solver = watched(solvers.build("heun", process, 8), 3)
-  >>> found = solvers.sample(data, solver, process.sample_prior(jax.random.key(0), (4, 1)))
+  >>> found = solvers.sample(data, solver, process.prior(jax.random.split(jax.random.key(0), 4), (1,)))
   >>> found.x.shape, bool((found.variance < 1e-3).all())
   ((4, 1), True)
   """

@@ -106,7 +106,7 @@ def draw(
   concrete = jax.tree_util.Partial(functools.partial(apply, parts.network), params)
   kernel = mcmc.gibbs(concrete, of, cond={"label": jnp.asarray(labels, jnp.int32)})
   start_key, key = jax.random.split(jax.random.key(seed))
-  start = parts.process.sample_prior(start_key, len(labels))
+  start = parts.process.prior(jax.random.split(start_key, len(labels)), parts.process.shape)
   return np.asarray(mcmc.anneal(kernel, start, key, times, sweeps).x).astype(np.uint8)
 
 

@@ -194,7 +194,7 @@ def grid(config: Any, seed: int) -> dict[str, float]:
   )
   tables = tabulated(concrete, p.shape, np.linspace(1.0, 0.0, config.levels))
   levels = tables.reshape(config.levels, *p.shape, 2)
-  start = process.sample_prior(jax.random.key(seed), config.chains)
+  start = process.prior(jax.random.split(jax.random.key(seed), config.chains), process.shape)
   model, number = jax.tree_util.Partial(look_up, levels), np.arange(config.levels, dtype=np.float32)
   x = mcmc.anneal(
     mcmc.gibbs(model, of), start, jax.random.key(seed + 100), number[: config.broad], config.sweeps

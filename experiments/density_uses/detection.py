@@ -197,7 +197,7 @@ def hallucinations(config: Any, seed: int) -> dict[str, float]:
   model = template.with_params(params["model"])
   table = solvers.build(config.solver, process, config.rows, grid=solvers.grids.log_snr(process, config.rows))
   noise, keys = (
-    process.sample_prior(jax.random.key(200 + seed), (config.samples, 2)),
+    process.prior(jax.random.split(jax.random.key(200 + seed), config.samples), (2,)),
     jax.random.split(jax.random.key(300 + seed), config.samples),
   )
   found = {}

@@ -242,7 +242,7 @@ def measured(
 
   label = np.repeat(np.arange(classes), config.samples)
   noise_key, key, error_key = jax.random.split(jax.random.key(1000 + seed), 3)
-  x, keys = process.sample_prior(noise_key, (label.size, *event)), jax.random.split(key, label.size)
+  x, keys = process.prior(jax.random.split(noise_key, label.size), event), jax.random.split(key, label.size)
   exact = guidance.by_condition()(oracle)
   flow, sde = (
     solvers.dpmpp_2m(process, times(process, config.fine)),
@@ -254,7 +254,11 @@ def measured(
     if weight == 0.0:
       return np.asarray(sample(key, cond["label"]))
     own = jax.random.split(jax.random.fold_in(key, 1), label.size)
-    return np.asarray(solvers.sample(exact, solver, process.sample_prior(key, x.shape), keys=own, cond=cond))
+    return np.asarray(
+      solvers.sample(
+        exact, solver, process.prior(jax.random.split(key, x.shape[0]), x.shape[1:]), keys=own, cond=cond
+      )
+    )
 
   drawn = {}
   for name, build, models in (
@@ -294,7 +298,7 @@ def measured(
       solvers.sample(
         guided,
         second,
-        process.sample_prior(jax.random.fold_in(error_key, 3), x.shape),
+        process.prior(jax.random.split(jax.random.fold_in(error_key, 3), x.shape[0]), x.shape[1:]),
         cond=conditions(label, weight),
       )
     )

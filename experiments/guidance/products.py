@@ -70,7 +70,7 @@ def product(config: Any, seed: int) -> dict[str, float]:
   target = exact(4 * config.count)
   found = {"floor_distance": metrics.sliced_wasserstein(exact(config.count), target)}
   noise, keys = (
-    process.sample_prior(jax.random.key(seed), (config.count, 2)),
+    process.prior(jax.random.split(jax.random.key(seed), config.count), (2,)),
     jax.random.split(jax.random.key(100 + seed), config.count),
   )
 

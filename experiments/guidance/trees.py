@@ -139,7 +139,7 @@ def plane(config: Any, seed: int) -> dict[str, float]:
   """
   process = processes.edm(sigma_min=0.002, sigma_max=config.sigma_max)
   solver = solvers.build("heun", process, config.solver_steps)
-  noise = process.sample_prior(jax.random.key(30_000 + seed), (2 * config.count, 2))
+  noise = process.prior(jax.random.split(jax.random.key(30_000 + seed), 2 * config.count), (2,))
   follow = lambda denoiser, cond: np.asarray(solvers.sample(denoiser, solver, noise, cond=cond), np.float64)
   truth = Truth(process, config.depth, seed, config.count, config.thickness, flow=follow)
   labels = jnp.arange(config.pool, dtype=jnp.int32) % 2

@@ -100,7 +100,7 @@ def distances(
   weights, means, covariances = mixture
   oracle = oracles.gaussian_mixture(process, weights, means, covariances, dtype=jnp.float32)
   key = lambda number: jax.random.key(1000 * seed + number)
-  x, keys = process.sample_prior(key(3), (count, DIM)), jax.random.split(key(4), count)
+  x, keys = process.prior(jax.random.split(key(3), count), (DIM,)), jax.random.split(key(4), count)
   found, calls = {}, {}
   for point in range(points):
     truth = oracle.sample(key(100 + point), 1)

@@ -87,7 +87,7 @@ def product(count=4096):
   denoiser = denoisers.from_function(posterior_mean, process, denoisers.x0())
   both = guidance.conjunction([{"label": 0}, {"label": 1}])(denoiser)
   keys = jax.random.split(jax.random.key(0), count)
-  return process, both, process.sample_prior(jax.random.key(1), (count, 1)), keys
+  return process, both, process.prior(jax.random.split(jax.random.key(1), count), (1,)), keys
 
 
 def test_the_product_is_right_with_correctors_and_too_narrow_without():
@@ -269,7 +269,7 @@ def share_of_the_rare(oracle, denoiser, rows=2000):
   x = solvers.sample(
     denoiser,
     solvers.build("dpmpp_2m", oracle.process, 30),
-    oracle.process.sample_prior(jax.random.key(2), (rows, 2)),
+    oracle.process.prior(jax.random.split(jax.random.key(2), rows), (2,)),
   )
   return float(jnp.mean(jnp.argmax(oracle.responsibilities(x, jnp.full(rows, 0.01)), axis=1) == 2))
 
@@ -359,7 +359,7 @@ def test_rare_components_become_common_under_minority_guidance():
   averages = [scores[component == k].mean() for k in range(6)]
   assert min(averages[:2]) > max(averages[4:])
   rare = lambda oracle, x, t, cond: jnp.log(jnp.sum(oracle.responsibilities(x, t)[:, :2], axis=1))
-  x = process.sample_prior(jax.random.key(2), (1000, 2))
+  x = process.prior(jax.random.split(jax.random.key(2), 1000), (2,))
   table = solvers.build("dpmpp_2m", process, 20)
   share = lambda denoiser: float(
     jnp.mean(

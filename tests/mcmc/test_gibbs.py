@@ -53,7 +53,7 @@ def test_annealed_chains_have_the_law_of_the_last_level():
   oracle = oracles.uniform_resample_categorical(joint)
   of, process = processes.neighbourhoods.grid([3, 4], (1,)), processes.uniform_resample([3, 4])
   concrete = jax.tree_util.Partial(_next_of, oracle)
-  start = process.sample_prior(jax.random.key(0), n)
+  start = process.prior(jax.random.split(jax.random.key(0), n), process.shape)
   done = mcmc.anneal(mcmc.gibbs(concrete, of), start, jax.random.key(1), [1.0, 0.3, 0.1, 0.02], 3)
   x = np.asarray(done.x)
   expected = n * np.asarray(oracle.table(jnp.full(1, 0.02)))[0].reshape(-1)

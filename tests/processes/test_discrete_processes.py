@@ -75,9 +75,11 @@ def test_ends_are_noise_and_nearly_the_data():
   for name, process in CASES.items():
     np.testing.assert_allclose(kernel(process, 4, 1.0), 0.25, atol=0.03 if name == "gaussian_line" else 3e-3)
     assert np.diag(kernel(process, 4, float(process.t_min))).min() > 0.7
-    prior = np.asarray(process.sample_prior(jax.random.key(0), 2000))
+    prior = np.asarray(process.prior(jax.random.split(jax.random.key(0), 2000), process.shape))
     assert prior.shape == (2000, 2) and prior.min() == 0 and prior.max(0).tolist() == [3, 2]
-    np.testing.assert_array_equal(prior[:7], process.sample_prior(jax.random.key(0), 7))
+    np.testing.assert_array_equal(
+      prior[:7], process.prior(jax.random.split(jax.random.key(0), 7), process.shape)
+    )
 
 
 @pytest.mark.parametrize(

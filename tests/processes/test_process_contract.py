@@ -40,6 +40,8 @@ def test_one_signature_for_prior_noise_and_corrupt(name):
   assert start.shape == (6, *case.shape)
   assert start.dtype == (jnp.int32 if case.discrete else jnp.float32)
   np.testing.assert_array_equal(process.prior(keys[order], case.shape), start[order])
+  jitted = jax.jit(lambda process, keys: process.prior(keys, case.shape))(process, keys)
+  np.testing.assert_allclose(jitted, start, rtol=1e-6)
   x0, x1 = cases.data(case, 6)
   like = x1 if x0 is None else x0
   noise = process.noise(keys, like)

@@ -171,7 +171,7 @@ def test_perturb_and_prior(process):
   x = process.corrupt(x0, eps, t)
   for i in range(5):
     np.testing.assert_allclose(x[i], m.alpha[i] * x0[i] + m.sigma[i] * eps[i], rtol=1e-6, atol=1e-6)
-  sample = process.sample_prior(key, (20000, 2))
+  sample = process.prior(jax.random.split(key, 20000), (2,))
   # The sample variance of 40000 normals is within 4 standard errors of the prior's, a 6e-5 event otherwise.
   assert np.var(np.asarray(sample)) / process.prior_std**2 == pytest.approx(1.0, abs=4 * np.sqrt(2 / 40000))
 

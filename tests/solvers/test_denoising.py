@@ -23,7 +23,7 @@ def point(process):
 def test_samples_of_a_point_are_the_point(name, process):
   section = dict(solver=name, steps=30, grid="uniform")
   keys = jax.random.split(jax.random.key(0), 64)
-  start = process.sample_prior(jax.random.key(1), (64, 2))
+  start = process.prior(jax.random.split(jax.random.key(1), 64), (2,))
   left, removed = [
     solvers.sample(
       point(process), assembly.solver({**section, "denoise": denoise}, process), start, keys=keys
@@ -41,7 +41,7 @@ def test_it_is_the_posterior_mean_at_the_last_node(view, x64):
   process = processes.vp_linear()
   oracle = oracles.gaussian(process, jnp.asarray([0.5, -1.0]), jnp.asarray([0.3, 2.0]))
   table = solvers.ddim(process, solvers.grids.uniform(process, 6, t_min=0.1), view=view, dtype=np.float64)
-  x = process.sample_prior(jax.random.key(0), (5, 2), jnp.float64)
+  x = process.prior(jax.random.split(jax.random.key(0), 5), (2,)).astype(jnp.float64)
   before = solvers.sample(oracle, table, x)
   after = solvers.sample(oracle, solvers.with_denoising(table, process), x)
   np.testing.assert_allclose(after, oracle(before, jnp.full((5,), 0.1), views=("x0",)).x0, rtol=1e-10)

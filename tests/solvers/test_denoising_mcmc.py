@@ -21,7 +21,7 @@ def test_it_finds_modes_in_few_evaluations():
   oracle = oracles.gaussian_mixture(process, None, means, 0.01)
   heun = lambda grid: solvers.heun(process, grid)
   chains, rounds = 128, 20
-  x = process.sample_prior(jax.random.key(0), (chains * rounds, 2))
+  x = process.prior(jax.random.split(jax.random.key(0), chains * rounds), (2,))
   distance = lambda x: jnp.linalg.norm(x[:, None] - jnp.asarray(means, jnp.float32)[None], axis=-1)
   near = lambda x: float((distance(x).min(axis=1) < 0.3).mean())
   edm = heun(solvers.grids.karras(process, 6, clean=True))

@@ -103,7 +103,7 @@ def problem():
   means = 1.5 * np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]])
   with jax.numpy_dtype_promotion("strict"):
     oracle = oracles.gaussian_mixture(process, [0.1, 0.2, 0.3, 0.4], means, [0.1 * np.eye(2)] * 4)
-    x = process.sample_prior(jax.random.key(0), (384, 2))
+    x = process.prior(jax.random.split(jax.random.key(0), 384), (2,))
     known = solvers.reference(oracle, x, steps=160, kept=80, batch=384)
   start = solvers.unipc(process, solvers.grids.quadratic(process, 5, t_min=0.0))
   return oracle, x, known, start

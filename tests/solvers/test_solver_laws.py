@@ -352,7 +352,9 @@ def test_marginals_from_the_prior_and_from_a_given_x(name, start):
   oracle = oracles.gaussian(process, [0.5] * dim, 0.3)
   t = 1.0 if start == "prior" else 0.4
   key = jax.random.key(5)
-  x = process.sample_prior(key, (rows, dim)) if start == "prior" else oracle.sample(key, rows, t=t)
+  x = (
+    process.prior(jax.random.split(key, rows), (dim,)) if start == "prior" else oracle.sample(key, rows, t=t)
+  )
   solver = FROM_A_GIVEN_X[name](process, t)
   out = solvers.sample(oracle, solver, x, keys=jax.random.split(jax.random.key(6), rows))
   out, m = np.asarray(out, np.float64), process.marginal(process.t_min)

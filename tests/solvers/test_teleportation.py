@@ -19,7 +19,7 @@ def test_the_jump_is_the_exact_flow_of_gaussian_data(name, x64):
   fit = solvers.fit_gaussian(data)
   np.testing.assert_allclose(fit.basis * fit.eigenvalues @ fit.basis.T, np.cov(data.T, bias=True), atol=1e-12)
   oracle = oracles.gaussian(process, data.mean(axis=0), np.cov(data.T, bias=True))
-  x = process.sample_prior(jax.random.key(0), (4, 3), jnp.float64)
+  x = process.prior(jax.random.split(jax.random.key(0), 4), (3,)).astype(jnp.float64)
   times = jnp.asarray([0.9, 0.5, 0.1, 0.01]) * process.t_max
   exact = oracle.flow(x, jnp.full(4, 1.0 * process.t_max), times)
   np.testing.assert_allclose(solvers.teleport(process, fit, x, times), exact, rtol=1e-9, atol=1e-9)
@@ -53,7 +53,7 @@ def test_it_saves_evaluations_on_digits():
   """Heun on Karras nodes, RMSE to the converged flow (arXiv:2412.09726): 15 evaluations after a jump to sigma
   = 5 do what 25 do."""
   process = processes.edm()
-  denoiser, x = digits_kde.denoiser(process), process.sample_prior(jax.random.key(7), (600, 64))
+  denoiser, x = digits_kde.denoiser(process), process.prior(jax.random.split(jax.random.key(7), 600), (64,))
   fit = solvers.fit_gaussian(digits_kde.points())
   fit = fit.replace(eigenvalues=fit.eigenvalues + digits_kde.STD**2)
   run = lambda start, n, **options: solvers.sample(

@@ -84,7 +84,10 @@ def test_watching_changes_no_sample_and_keeps_rows_apart():
   process = processes.edm(sigma_min=0.01, sigma_max=10.0)
   data = oracles.gaussian_mixture(process, None, [[-1.0, 0.0], [1.0, 0.3]], 0.01, dtype=jnp.float32)
   table = solvers.build("dpmpp_2m_sde", process, 12)
-  x, keys = process.sample_prior(jax.random.key(0), (6, 2)), jax.random.split(jax.random.key(1), 6)
+  x, keys = (
+    process.prior(jax.random.split(jax.random.key(0), 6), (2,)),
+    jax.random.split(jax.random.key(1), 6),
+  )
   plain, states = solvers.sample(data, table, x, keys=keys, trajectory=True)
   found, count = solvers.sample(data, tasks.watched(table, 5), x, keys=keys, evaluations=True)
   np.testing.assert_array_equal(found.x, plain)

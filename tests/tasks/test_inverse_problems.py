@@ -222,7 +222,7 @@ def test_daps_samples_the_posterior_of_gaussian_data(linear):
   x = solvers.sample(
     prior,
     solver,
-    process.sample_prior(jax.random.key(0), (count, 3)),
+    process.prior(jax.random.split(jax.random.key(0), count), (3,)),
     keys=jax.random.split(jax.random.key(1), count),
   )
   centre, covariance = moments(x)
@@ -319,7 +319,7 @@ def test_replacement_ends_in_the_measured_values(name):
   x = solvers.sample(
     prior,
     solvers.build("dpmpp_2m", process, 6),
-    process.sample_prior(jax.random.key(1), (2, *IMAGE)),
+    process.prior(jax.random.split(jax.random.key(1), 2), IMAGE),
     keys=keys,
     post_step=tasks.replacement(process, measurement, y),
   )
@@ -344,7 +344,7 @@ def test_replacement_is_exact_for_isotropic_gaussian_data(name):
   x = solvers.sample(
     prior,
     solvers.build("dpmpp_2m_sde", process, 400),
-    process.sample_prior(jax.random.key(1), (rows, *event)),
+    process.prior(jax.random.split(jax.random.key(1), rows), event),
     keys=jax.random.split(jax.random.key(2), rows),
     post_step=tasks.replacement(process, measurement, jnp.repeat(y, rows, 0)),
   )
@@ -375,7 +375,7 @@ def test_replacement_denoises_any_data_by_a_stochastic_solver():
   x = solvers.sample(
     prior,
     solvers.ancestral(process, grid),
-    process.sample_prior(jax.random.key(1), (rows, 2)),
+    process.prior(jax.random.split(jax.random.key(1), rows), (2,)),
     keys=jax.random.split(jax.random.key(2), rows),
     post_step=tasks.replacement(process, measurement, jnp.repeat(y, rows, 0)),
   )
@@ -437,7 +437,7 @@ def test_images_are_found_from_the_magnitudes_of_their_spectrum(name):
     oracles.atoms(process, images, dtype=jnp.float32), tasks.phase_retrieval(event, noise=noise), seen
   )
   noised, keys = (
-    process.sample_prior(jax.random.key(2), (len(truth), *event)),
+    process.prior(jax.random.split(jax.random.key(2), len(truth)), event),
     jax.random.split(jax.random.key(3), len(truth)),
   )
   x = np.asarray(solvers.sample(denoiser, solver, noised, keys=keys), np.float64)
@@ -540,7 +540,7 @@ def test_a_steep_operator_leads_no_step_astray(method):
   x = solvers.sample(
     denoiser,
     solver,
-    process.sample_prior(jax.random.key(0), (rows, 2)),
+    process.prior(jax.random.split(jax.random.key(0), rows), (2,)),
     keys=jax.random.split(jax.random.key(1), rows),
   )
   centre, covariance = moments(x)

@@ -26,7 +26,7 @@ TABLE = solvers.ancestral(PROCESS, GRID)
 def inputs():
   """x, y and keys, one each a row."""
   key = jax.random.key(0)
-  x = PROCESS.sample_prior(key, (ROWS, 3))
+  x = PROCESS.prior(jax.random.split(key, ROWS), (3,))
   y = (
     jax.random.normal(jax.random.fold_in(key, 1), (ROWS, 3), jnp.float32)
     * jnp.asarray(MASK, jnp.float32)[None]

@@ -7,8 +7,8 @@ from types import ModuleType
 def names(package: str) -> list[str]:
   """The public modules and sub-packages in a package's folder, sorted; none of them is loaded.
 
-  >>> names("diffusion.pictures")
-  ['cells', 'curves', 'files', 'grids', 'side_by_side']
+  >>> names("diffusion.pictures")[:3]
+  ['cells', 'curves', 'files']
   """
   import pkgutil
 

@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 
 from diffusion import oracles, processes, solvers, tasks
+from diffusion.denoisers.contract import WithoutParameters, Wrapper
 
 PROCESS = processes.vp_linear()
 EVENT, CATEGORIES, MASK = 3, 3, 3
@@ -18,14 +19,10 @@ traces, calls = [], []
 
 
 @struct.dataclass
-class Counted:
+class Counted(Wrapper):
   """A denoiser that says when it is traced and when it runs."""
 
   inner: Any
-
-  @property
-  def process(self):
-    return self.inner.process
 
   def __call__(self, x, t, cond=None, *, views=("x0", "eps"), key=None, train=False):
     traces.append(jax.tree.map(jnp.shape, x))
@@ -40,7 +37,7 @@ class Logits(NamedTuple):
 
 
 @struct.dataclass
-class MaskedOracle:
+class MaskedOracle(WithoutParameters):
   """The posterior of each coordinate given those that are not masked, of a joint law [K] * D of whole
   numbers."""
 

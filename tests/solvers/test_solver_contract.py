@@ -10,6 +10,7 @@ from flax import struct
 from solver_cases import pad
 
 from diffusion import denoisers, oracles, processes, solvers
+from diffusion.denoisers.contract import WithoutParameters
 
 PROCESS = processes.vp_linear()
 STEPS, BATCH = 4, 8
@@ -192,7 +193,7 @@ def test_a_state_may_be_a_pytree():
   """Two arrays of one batch run through a table as the same numbers in one array do."""
 
   @struct.dataclass
-  class Split:
+  class Split(WithoutParameters):
     process = PROCESS
 
     def __call__(self, x, t, cond=None, *, views, key=None, train=False):

@@ -23,6 +23,7 @@ from solver_cases import (
 )
 
 from diffusion import oracles, processes, solvers
+from diffusion.denoisers.contract import WithoutParameters
 
 ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
 SDE = [name for name, entry in solvers.SOLVERS.items() if entry.order and entry.stochastic]
@@ -287,7 +288,7 @@ def test_jumps_over_categories_that_hold_the_mask_never_draw_it():
   """Logits over 4 categories of which the last is the mask, the most probable by far."""
 
   @struct.dataclass
-  class Eager:
+  class Eager(WithoutParameters):
     process = None
 
     def __call__(self, x, t, cond=None, *, views, key=None, train=False):

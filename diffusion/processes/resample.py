@@ -118,8 +118,6 @@ class UniformResample(CoordinateNoise):
     return jnp.where(self.exists, jump * total + (stay - jump) * weighted, 0.0)
 
 
-
-
 def uniform_resample(
   sizes: Any,
   shape: tuple[int, ...] | None = None,

@@ -1,5 +1,6 @@
 """What processes of whole numbers share where each coordinate is noised on its own among its own values."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -34,6 +35,13 @@ class CoordinateNoise:
 
   A subclass has `sizes`, `shape`, `ratio` and `posterior_ratios`.
   """
+
+  name: str
+  t_max: Any
+  sizes: tuple[int, ...]
+  shape: tuple[int, ...]
+  corrupt: Callable[..., jax.Array]
+  posterior_ratios: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
   kind = "discrete"
   ends = ("data", "uniform")
@@ -145,7 +153,7 @@ def check_outputs(process: Any, output: jax.Array, x_t: jax.Array) -> None:
     )
 
 
-def coordinates(value: jax.Array, x: jax.Array) -> jax.Array:
+def coordinates(value: Any, x: jax.Array) -> Any:
   """One number a sample, [B], so that it multiplies an output over values, [B, ..., K] for x: [B, ...].
 
   >>> coordinates(jnp.ones(3), jnp.ones((3, 8, 2))).shape

@@ -58,11 +58,11 @@ def convert(
 ) -> dict[str, jax.Array]:
   """Views of x_t [B, ...] from an output [B, ...] of one kind, of those that `follows` names: {view: [B,
   ...]}."""
-  numbers = {
+  numbers: dict[str, tuple[Any, ...]] = {
     part: tuple(expand(value, x_t).astype(output.dtype) for value in pair)
     for part, pair in factors(blend, parts).items()
   }
-  found = {kind: output}
+  found: dict[str, Any] = {kind: output}
   if kind == "score" and "eps" in parts:
     found["eps"] = -numbers["eps"][0] * output
   known = "eps" if kind == "score" else kind

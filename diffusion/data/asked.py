@@ -1,5 +1,5 @@
-"""What samples are told and start from, as functions of the index: the class and the other conditions of sample
-i, and the record that it starts from where a process runs between two data sets."""
+"""What samples are told and start from, as functions of the index: the class and the other conditions of
+sample i, and the record that it starts from where a process runs between two data sets."""
 
 from collections.abc import Callable
 from typing import Any

@@ -64,7 +64,7 @@ def held_out_likelihood(
   run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
 ) -> dict[str, Any]:
   """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
-  flow; bits_per_dim_bound of whole numbers on a process with masks, an upper bound (`likelihood.masked_elbo`).
+  flow; bits_per_dim_bound of whole numbers on a process with masks, an upper bound by `masked_elbo`.
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says

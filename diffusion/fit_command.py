@@ -40,6 +40,11 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   if not 0 <= seed < 2**31:
     raise UserError(f"--seed={seed} must be from 0 to {2**31 - 1}")
   opened = open_run(args.workdir, args.checkpoint, args.ema)
+  if opened.parts.process.kind != "gaussian":
+    raise UserError(
+      f"--fit is for Gaussian processes, and this run's, '{opened.parts.process.name}', is "
+      f"{opened.parts.process.kind}: take more --steps"
+    )
   dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
   batch = min(batch, (num - num // 4) // devices * devices)
   if batch % devices or not batch:

@@ -41,15 +41,25 @@ class Samples(NamedTuple):
   cond: Any = None
 
 
+def _keys(seed, indices):
+  """Keys of the starts and of the solver, [B] each, from (seed, index)."""
+  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
+  return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
+
+
+@jax.jit
+def solver_keys(seed: ArrayLike, indices: jax.Array) -> jax.Array:
+  """The solver's keys [B], as `draw_noise` gives them: for samples that start from something given."""
+  return _keys(seed, indices)[1]
+
+
 @functools.partial(jax.jit, static_argnames=("shape",))
 def draw_noise(
   process: Any, seed: ArrayLike, indices: jax.Array, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
-  """Initial noise [B, ...] and solver keys [B], each from (seed, index)."""
-  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
-  noise_keys, solver_keys = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
-  noise = process.prior(noise_keys, shape)
-  return noise, solver_keys
+  """What the prior draws to start from [B, ...] and solver keys [B], each from (seed, index)."""
+  noise_keys, keys = _keys(seed, indices)
+  return process.prior(noise_keys, shape), keys
 
 
 def generate(
@@ -62,6 +72,7 @@ def generate(
   first: int = 0,
   labels: Callable[[np.ndarray], Any] | None = None,
   cond: Callable[[np.ndarray], Mapping[str, Any]] | None = None,
+  starts: Callable[[np.ndarray], ArrayLike] | None = None,
   batch: int = 64,
   place: Callable[[Any], jax.Array] | None = None,
   trajectory: bool = False,
@@ -79,6 +90,8 @@ def generate(
     labels: None for a model without classes; else a function from indices [n] to int classes [n].
     cond: None, or a function from indices [n] to what else the model is told, dict(name=[n, ...]) in model
       values; a `label` in it gives way to `labels`.
+    starts: None to start from the prior of the process; or a function from indices [n] to what samples start
+      from, [n, ...] in model values, for a process whose second end is data.
     batch: rows a call; sampling is padded to it.
     place: puts a [batch, ...] array on the devices, for example with a sharding over the mesh.
     trajectory: whether to keep every state as well.
@@ -106,14 +119,18 @@ def generate(
   kept, kept_cond, kept_states, calls = [], [], [], []
   for start in range(0, num, batch):
     indices = first + start + np.arange(batch)
-    noise, keys = draw_noise(denoiser.process, seed, place(jnp.asarray(indices, jnp.int32)), tuple(shape))
+    index = place(jnp.asarray(indices, jnp.int32))
+    if starts is None:
+      begun, keys = draw_noise(denoiser.process, seed, index, tuple(shape))
+    else:
+      begun, keys = place(jnp.asarray(starts(indices))), solver_keys(seed, index)
     told = dict(cond(indices)) if cond is not None else {}
     told |= {"label": np.asarray(labels(indices), np.int32)} if labels is not None else {}
     kept_cond.append(told)
     x, *states, count = solvers.sample(
       denoiser,
       solver,
-      noise,
+      begun,
       keys=keys,
       cond={name: place(jnp.asarray(array)) for name, array in told.items()} or None,
       trajectory=trajectory,

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from diffusion import pictures, sampling, solvers
-from diffusion.data import classes_in_turn, conditions_of_records, load, stored_conditions
+from diffusion.data import classes_in_turn, conditions_of_records, load, stored_conditions, stored_starts
 from diffusion.errors import UserError
-from diffusion.saved_run import check_no_class, class_of, make_sampler, open_run
+from diffusion.saved_run import check_no_class, class_of, make_sampler, open_run, sampler_section
+from diffusion.training import assembly
 
 # Records that are drawn beside samples, at the most.
 MOST_BESIDE = 2000
@@ -19,8 +20,9 @@ MOST_BESIDE = 2000
 def run(args: Any, sampler: Mapping[str, Any]) -> str:
   """Samples as the command line asks; returns the sentence that says what was done.
 
-  The NPZ holds x (model values), stored (the data's own), index, label where there are classes, and whatever
-  else the model was told, by name. A picture that cannot be drawn is said in the sentence.
+  The NPZ holds x (model values), stored (the data's own), index, label where there are classes, start where
+  samples start from records (as stored), and whatever else the model was told, by name. A picture that cannot
+  be drawn is said in the sentence.
 
   Args:
     args: the parsed command line of sample.py.
@@ -33,6 +35,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
   labels, cond = choose_labels(args.label, dataset), conditions_of_records(dataset)
+  starts = assembly.starts(opened.parts)
   out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
@@ -45,6 +48,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
       first=args.first,
       labels=labels,
       cond=cond,
+      starts=starts,
       batch=args.batch,
       place=opened.place,
       progress=shown.update,
@@ -56,8 +60,10 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   )
   if samples.labels is not None:
     arrays["label"] = samples.labels
+  if starts is not None:
+    arrays["start"] = stored_starts(dataset, index)
   np.savez(out + ".npz", **arrays)
-  drawn = _draw(out + ".png", stored, dataset)
+  drawn = _draw(out + ".png", stored, dataset, arrays.get("start"))
   some = samples.evaluations
   calls = f"{samples.nfe}" if solver.cost is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   return (
@@ -69,12 +75,12 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   )
 
 
-def _draw(path, stored, dataset):
+def _draw(path, stored, dataset, starts):
   """Draws the samples; the name of the picture, or why there is none."""
   source = dataset.held_out if len(dataset.held_out) else dataset.train
   data = load(source, MOST_BESIDE, seed=0)["x"]
   try:
-    pictures.plain_sheet(path, stored, data, value_range=dataset.scaling.shown_range(data))
+    pictures.plain_sheet(path, stored, data, value_range=dataset.scaling.shown_range(data), starts=starts)
   except ValueError as error:
     return f"no picture ({error})"
   return path
@@ -161,11 +167,8 @@ def _fitted_elsewhere(opened, sampler):
 
 def _name(args, opened, sampler):
   """A file name that tells calls apart: solver, steps, guidance, class, seed, first index and checkpoint."""
-  section = {
-    **opened.config.get("sampler", {}),
-    **{key: value for key, value in sampler.items() if value is not None},
-  }
-  solver = section.get("solver", "dpmpp_2m")
+  section = sampler_section(opened, sampler)
+  solver = section["solver"]
   saved = solver.endswith(".npz")
   if solver in solvers.ADAPTIVE:
     long = f"{args.tolerance:g}" if args.tolerance is not None else ""

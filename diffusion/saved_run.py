@@ -107,7 +107,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
       "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and ask its denoiser"
     )
   section = sampler_section(run, changes)
-  name = section.get("solver", "dpmpp_2m")
+  name = section["solver"]
   process, denoiser = run.denoiser.process, run.denoiser
   solver = (
     _saved_solver(name, process, changes) if str(name).endswith(".npz") else assembly.solver(section, process)
@@ -123,15 +123,17 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  return later.guide(objective, run.parts.dataset, section)(denoiser), solver
+  guided = later.guide(objective, run.parts.dataset, section)(denoiser)
+  assembly.check_asked(solver, guided)
+  return guided, solver
 
 
 def sampler_section(run: SavedRun, changes: Mapping[str, Any]) -> dict[str, Any]:
   """The config's `sampler` section with changes; None keeps a value, and what belongs to the config's own
   solver goes with it."""
-  own = dict(run.config.get("sampler", {}))
-  name = changes.get("solver") or own.get("solver", "dpmpp_2m")
-  if name != own.get("solver"):
+  own = {"solver": solvers.DEFAULT[run.parts.process.kind], **run.config.get("sampler", {})}
+  name = changes.get("solver") or own["solver"]
+  if name != own["solver"]:
     adaptive = name in solvers.ADAPTIVE
     own = {
       key: value

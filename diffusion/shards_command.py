@@ -15,12 +15,12 @@ import jax
 import numpy as np
 
 from diffusion import sampling, shards
-from diffusion.data import conditions_of_records, stored_conditions
+from diffusion.data import conditions_of_records, stored_conditions, stored_starts
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
 from diffusion.saved_run import SavedRun, check_no_class, make_sampler, open_run, sampler_section
-from diffusion.training import checkpoints, interruption, sharding, workdir as workdirs
+from diffusion.training import assembly, checkpoints, interruption, sharding, workdir as workdirs
 
 
 def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, processes: int = 1) -> str:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
-  cond = conditions_of_records(dataset)
+  cond, starts = conditions_of_records(dataset), assembly.starts(opened.parts)
   digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
   mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
   path = lambda shard: os.path.join(args.shards, shards.name(*shard))
@@ -85,6 +85,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
         first=first,
         labels=labels,
         cond=cond,
+        starts=starts,
         batch=args.batch,
         place=opened.place,
         progress=progress,
@@ -94,6 +95,8 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
       arrays |= stored_conditions(dataset, index)
       if samples.labels is not None:
         arrays["label"] = samples.labels
+      if starts is not None:
+        arrays["start"] = stored_starts(dataset, index)
       shards.write(path((first, count)), digest, **arrays)
       made, passes = made + 1, passes + count * samples.forward_passes
   seconds = time.perf_counter() - begun

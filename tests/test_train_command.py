@@ -278,7 +278,18 @@ def test_full_disk(call, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "name", ["digits.py", "digits_unet.py", "digits_color.py", "toy2d.py:moons", "toy2d.py:checkerboard"]
+  "name",
+  [
+    "digits.py",
+    "digits_unet.py",
+    "digits_color.py",
+    "toy2d.py:moons",
+    "toy2d.py:checkerboard",
+    "masked_digits.py",
+    "masked_digits.py:grey",
+    "two_sets.py",
+    "two_sets.py:moons,rings",
+  ],
 )
 def test_configs_build(name, monkeypatch):
   config = configuration.load(str(ROOT / "configs" / name))

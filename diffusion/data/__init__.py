@@ -9,6 +9,7 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
   data.npz(path), data.idx(path)      arrays in a file
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
+  data.two_sets(first, second)        two of these as pairs, for a process from one to the other
 
 Data of one's own: any sequence of dict(x=array, label=int) is a source, Grain's among them; `describe` makes
 a `Dataset` of two of them, and a config may name a function of one's own module that returns it. Records may
@@ -33,7 +34,13 @@ from types import ModuleType
 
 from diffusion import lazy
 from diffusion.data.array_files import idx, npz
-from diffusion.data.asked import classes_in_turn, conditions_of_records, stored_conditions
+from diffusion.data.asked import (
+  classes_in_turn,
+  conditions_of_records,
+  starts_of_records,
+  stored_conditions,
+  stored_starts,
+)
 from diffusion.data.binary_digits import binary_digits
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
@@ -44,6 +51,7 @@ from diffusion.data.scaling import Categories, Scaling, Standardize, WholeNumber
 from diffusion.data.sources import Arrays, load
 from diffusion.data.tfds_sets import tfds
 from diffusion.data.toy_sets import TOY2D, toy2d
+from diffusion.data.two_sets import two_sets
 from diffusion.data.uci_digits import digits
 
 

@@ -1,4 +1,5 @@
-"""What samples are told: the class and the other conditions of sample i, as functions of its index."""
+"""What samples are told and start from, as functions of the index: the class and the other conditions of
+sample i, and the record that it starts from where a process runs between two data sets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,3 +50,27 @@ def stored_conditions(dataset: Any, index: np.ndarray) -> dict[str, np.ndarray]:
   source = records_of(dataset)
   records = gather(source, np.asarray(index) % len(source))
   return {one.name: records[one.name] for one in dataset.conditions}
+
+
+def starts_of_records(dataset: Any) -> Callable[[np.ndarray], np.ndarray]:
+  """A function from sample indices [n] to what samples start from, [n, ...] in model values, where a process
+  runs between two data sets.
+
+  Sample i starts from the other half of the pair in record i (mod their number) of `records_of`: of held-out
+  pairs in their order, again from the first where there are more samples. Whatever the seed and the batch, i
+  decides.
+
+  >>> from diffusion import data
+  >>> pairs = data.Arrays(np.zeros((2, 1)), target=np.array([[5.0], [6.0]]))
+  >>> mine = data.describe("mine", pairs, pairs, split="none", pair="target")
+  >>> starts_of_records(mine)(np.array([0, 1, 2]))[:, 0].tolist()
+  [5.0, 6.0, 5.0]
+  """
+  source = records_of(dataset)
+  return lambda index: dataset.encode(gather(source, np.asarray(index) % len(source)))["x1"]
+
+
+def stored_starts(dataset: Any, index: np.ndarray) -> np.ndarray:
+  """The same as stored, [n, ...]: what a file of samples keeps beside them."""
+  source = records_of(dataset)
+  return gather(source, np.asarray(index) % len(source))[dataset.pair.name]

@@ -7,36 +7,40 @@ from typing import Any
 import numpy as np
 
 from diffusion import metrics, pictures, solvers
-from diffusion.evaluation.samples import draw
+from diffusion.evaluation.samples import draw, starts
 from diffusion.training import logging
 
 # Samples that the grid picture chooses from.
 MOST_SHOWN = 200
 # Rows of the picture of trajectories.
 MOST_ROWS = 20
+# What the noise level of a process is called above a picture, by what lies at t_max; else times are shown.
+LEVEL = {"normal": "σ/α", "mask": "masked"}
+# Red, green and blue of a masked pixel.
+MASK_COLOUR = (0.55, 0.72, 0.95)
 
 
 def draw_samples(
   path: str,
-  dataset: Any,
+  parts: Any,
   stored: np.ndarray,
   labels: np.ndarray | None,
   train: Mapping[str, np.ndarray],
   held: Mapping[str, np.ndarray],
 ) -> None:
   """Samples as their kind of data is shown (`pictures.show`), beside their nearest training data or beside
-  held-out data.
+  held-out data, and what they started from in the plane.
 
   Args:
     path: of the PNG.
-    dataset: of the run.
+    parts: of the run.
     stored, labels: samples [n, ...] in stored values, and their classes or None.
     train, held: records; without held-out ones training data are drawn.
   """
-  data = held["x"] if len(held["x"]) else train["x"]
+  dataset, data = parts.dataset, held["x"] if len(held["x"]) else train["x"]
   value_range = dataset.scaling.shown_range(data)
   if len(dataset.shape) == 1:
-    pictures.show(path, stored, data, value_range=value_range)
+    pictures.show(path, stored, data, value_range=value_range, starts=starts(parts, len(stored)))
     return
   few = stored[:MOST_SHOWN]
   near, beside = metrics.near_zero(few, train["x"])
@@ -64,14 +68,18 @@ def draw_trajectory(path: str, run: Any, denoiser: Any, solver: Any, data: np.nd
   dataset = run.parts.dataset
   number = min(len(dataset.classes), MOST_ROWS) or 8
   some, _ = draw(run, denoiser, solver, number, number, trajectory=True)
-  states, levels = some.trajectory, np.arange(len(some.trajectory))
-  known = isinstance(solver, solvers.Table)
-  if known:
+  process, states, times = run.denoiser.process, some.trajectory, solver.times
+  if isinstance(solver, solvers.Table):
     # Rows in the middle of a step are left out.
     finished = np.flatnonzero(np.append(True, np.any(np.asarray(solver.hook) != 0, axis=-1)))
-    times = np.asarray(solver.t, np.float64)[finished]
-    states, levels = states[finished], run.denoiser.process.marginal(times).noise_to_signal
+    states, times = states[finished], np.asarray(solver.t)[finished]
+  known = times is not None and np.shape(times) == (len(states),)
+  times = np.asarray(times, np.float64) if known else None
+  symbol = LEVEL.get(process.ends[1], "t") if known else "step"
+  levels = np.arange(len(states)) if not known else times if symbol == "t" else process.level(times)
   value_range = dataset.scaling.model_range(data)
+  if process.ends[1] == "mask":
+    states = _masks_shown(states, process.mask, value_range)
   pictures.trajectory(
     path,
     np.stack([pictures.as_items(state, value_range[1]) for state in states]),
@@ -79,8 +87,18 @@ def draw_trajectory(path: str, run: Any, denoiser: Any, solver: Any, data: np.nd
     labels=some.labels,
     class_names=dataset.class_names or None,
     value_range=value_range,
-    symbol="σ/α" if known else "step",
+    symbol=symbol,
   )
+
+
+def _masks_shown(states, mask, value_range):
+  """States [K, N, ...] with masks in a colour of their own where they are grey images, else halfway between
+  black and white."""
+  low, high = value_range
+  states, masked = np.asarray(states, np.float64), np.asarray(states) == mask
+  if states.ndim != 5 or states.shape[-1] != 1:
+    return np.where(masked, 0.5 * (low + high), states)
+  return np.where(masked, low + (high - low) * np.asarray(MASK_COLOUR), states)
 
 
 def draw_loss(workdir: str, step: int, held_out_loss: float | None = None) -> None:

@@ -16,6 +16,8 @@ from diffusion.training import assembly
 MOST_HELD_OUT = 512
 # Passes over the held-out data, each with its own times and noise, that the held-out loss is averaged over.
 LOSS_PASSES = 16
+# Evaluations of each record that the bound of a masked process is averaged over.
+BOUND_DRAWS = 64
 
 
 def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0) -> dict[str, np.ndarray]:
@@ -62,7 +64,7 @@ def held_out_likelihood(
   run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
 ) -> dict[str, Any]:
   """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
-  flow.
+  flow; bits_per_dim_bound of whole numbers on a process with masks, an upper bound by `masked_elbo`.
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
@@ -82,6 +84,8 @@ def held_out_likelihood(
   dataset, held = run.parts.dataset, chosen(held, most, seed)
   if len(held["x"]) < 2:
     raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
+  if run.parts.process.ends[1] == "mask":
+    return _masked_bound(run, held)
   scaling, size = dataset.scaling, int(np.prod(dataset.shape))
   name, pixels = scaling.likelihood, scaling.likelihood == "bits_per_dim"
   cond = dataset.encode(held).get("cond")
@@ -109,13 +113,40 @@ def held_out_likelihood(
   return result | ({"dequantized_in_training": scaling.uses_noise} if pixels else {})
 
 
+def _masked_bound(run, held):
+  """The bound of a masked process, with its error over records."""
+  batch = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held))
+  keys = jax.random.split(jax.random.key(2), len(batch["x"]))
+  nats = likelihood.masked_elbo(
+    run.denoiser, batch["x"], keys=keys, cond=batch.get("cond"), draws=BOUND_DRAWS
+  )
+  found = np.asarray(likelihood.bits_per_dim(nats, run.parts.dataset.shape))
+  error = float(found.std(ddof=1) / np.sqrt(len(found)))
+  return {"bits_per_dim_bound": float(found.mean()), "bits_per_dim_bound_error": error}
+
+
+def name_of_likelihood(run: Any) -> str:
+  """What metrics.json calls the likelihood of a run."""
+  if run.parts.process.ends[1] == "mask":
+    return "bits_per_dim_bound"
+  return run.parts.dataset.scaling.likelihood or "likelihood"
+
+
 def why_none(run: Any) -> str:
   """Why there is no likelihood of a run, in a sentence; '' where there is one.
 
-  The probability flow needs a denoiser at all times and without guidance.
+  The probability flow needs a Gaussian process, and a denoiser at all times and without guidance; the bound
+  of a process with masks asks for no more than the logits.
   """
+  process = run.parts.process
+  if process.ends[1] == "mask":
+    return ""
   if not run.parts.dataset.scaling.likelihood:
     return "a density says nothing of whole numbers that are categories"
+  if process.ends == ("data", "data"):
+    return f"'{process.name}' runs between two data sets, and the density of the second is not known"
+  if process.kind != "gaussian":
+    return f"the probability flow is followed on Gaussian processes, and '{process.name}' is {process.kind}"
   if not run.objective.denoises:
     return "a student of few steps is no denoiser at every time, as the probability flow needs"
   learned = run.objective.conditions.get("guidance")

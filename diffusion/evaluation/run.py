@@ -61,8 +61,10 @@ def evaluate_run(
   drawn = _sample(record, run, workdir, denoiser, solver, section, quiet) if sampled else None
   if drawn is not None:
     stored, labels = drawn
+    starts = samples_of.starts(run.parts, len(stored))
     record.measure(
-      "sample_metrics", lambda: samples_of.measure(run.parts.dataset, stored, labels, train, held, seed)
+      "sample_metrics",
+      lambda: samples_of.measure(run.parts.dataset, stored, labels, train, held, seed, starts),
     )
   _held_out(record, run, held, section, seed, sampled)
   record.draw("loss.png", lambda: figures.draw_loss(workdir, run.step, record.found.get("held_out_loss")))
@@ -110,7 +112,7 @@ def _held_out(record, run, held, section, seed, sampled):
   count, most = len(held["x"]), section.get("held_out", held_out.MOST_HELD_OUT)
   why = "" if count else "there are no held-out records"
   why = why or ("" if most else "config.evaluation.held_out is 0")
-  unit = run.parts.dataset.scaling.likelihood or "likelihood"
+  unit = held_out.name_of_likelihood(run)
   if why:
     record.leave_out("held_out_loss", why)
     if sampled:
@@ -130,7 +132,7 @@ def _pictures(record, run, workdir, denoiser, solver, drawn, train, held):
   dataset = run.parts.dataset
   record.draw(
     "samples.png",
-    lambda: figures.draw_samples(path("samples.png"), dataset, stored, labels, train, held),
+    lambda: figures.draw_samples(path("samples.png"), run.parts, stored, labels, train, held),
   )
   if len(dataset.shape) == 1 or solver.cost is None:
     record.left_out.pop("trajectory.png", None)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from diffusion import metrics, sampling
-from diffusion.data import classes_in_turn, conditions_of_records, load
+from diffusion.data import classes_in_turn, conditions_of_records, load, stored_starts
+from diffusion.training import assembly
 
 # Real records that the metrics are measured against, at the most; drawn where there are more.
 MOST_REAL = 10000
@@ -51,7 +52,8 @@ def draw(
   progress: Callable[[int], Any] | None = None,
   trajectory: bool = False,
 ) -> tuple[Any, float]:
-  """(`sampling.Samples`, seconds): classes in turn, or whatever the records say that samples are told by.
+  """(`sampling.Samples`, seconds): classes in turn, or whatever the records say that samples are told by; and
+  from records, where the process runs between two data sets.
 
   Args:
     run: of `open_run`.
@@ -71,12 +73,18 @@ def draw(
     seed=seed,
     labels=None if told else classes_in_turn(dataset),
     cond=told,
+    starts=assembly.starts(run.parts),
     batch=-(-batch // devices) * devices,
     place=run.place,
     trajectory=trajectory,
     progress=progress,
   )
   return samples, time.perf_counter() - begun
+
+
+def starts(parts: Any, num: int) -> np.ndarray | None:
+  """What the first `num` samples start from, as stored; None where the prior is drawn."""
+  return None if assembly.starts(parts) is None else stored_starts(parts.dataset, np.arange(num))
 
 
 def measure(
@@ -86,6 +94,7 @@ def measure(
   train: Mapping[str, np.ndarray],
   held: Mapping[str, np.ndarray],
   seed: int = 0,
+  starts: np.ndarray | None = None,
 ) -> dict[str, Any]:
   """What samples are worth: the metrics of points for vectors, of `metrics.evaluate_samples` for all else.
 
@@ -95,11 +104,15 @@ def measure(
     labels: [n] classes they were drawn for, or None.
     train, held: records of `real_data`.
     seed: of the draws inside the metrics.
+    starts: [n, ...] stored values that samples of vectors started from: how far from the data they were.
 
   Returns:
     A dict of JSON types; `left_out` in it says what could not be measured.
   """
   if len(dataset.shape) == 1:
-    return metrics.evaluate_points(stored, train["x"], held["x"], seed=seed)
+    found = metrics.evaluate_points(stored, train["x"], held["x"], seed=seed)
+    if starts is not None and "sliced_wasserstein" in found:
+      found["sliced_wasserstein_starts"] = metrics.sliced_wasserstein(starts, held["x"])
+    return found
   of = lambda records: records["label"] if dataset.num_classes else None
   return metrics.evaluate_samples(stored, labels, train["x"], of(train), held["x"], of(held))

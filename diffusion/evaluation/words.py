@@ -32,6 +32,7 @@ def report(found: Mapping[str, Any]) -> str:
     "sliced_wasserstein",
     "sliced_wasserstein_floor",
   )
+  line("  before sampling     {:.4f}  (of what samples start from)", "sliced_wasserstein_starts")
   line(
     "neighbour ratio       {:.3f}   (1: as far from the training data as real data are; 0: copies)",
     "neighbour_ratio",
@@ -43,6 +44,11 @@ def report(found: Mapping[str, Any]) -> str:
   )
   line("held-out loss         {:.4f}  (training: {:.4f})", "held_out_loss", "train_loss")
   line("bits per dimension    {:.3f} ± {:.3f}", "bits_per_dim", "bits_per_dim_error")
+  line(
+    "bits per dimension    {:.3f} ± {:.3f} at the most (a bound)",
+    "bits_per_dim_bound",
+    "bits_per_dim_bound_error",
+  )
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
   lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")

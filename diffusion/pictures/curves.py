@@ -69,25 +69,31 @@ def scatter2d(
   data: ArrayLike,
   title: str = "Samples and data",
   names: tuple[str, str] = ("data", "samples"),
+  starts: ArrayLike | None = None,
 ) -> None:
   """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to
   `path` as PNG.
 
-  Limits are those of the data and a margin; how many samples lie outside is said in the title. Raises
-  ValueError for shapes that are no point sets, UserError where the file cannot be written.
+  What samples started from, `starts` [N, 2], stands left of both where it is given. Limits are those of the
+  data, and of the starts, and a margin; how many samples lie outside is said in the title. Raises ValueError
+  for shapes that are no point sets, UserError where the file cannot be written.
   """
   samples, data = np.asarray(samples, np.float64), np.asarray(data, np.float64)
-  for points, name in ((samples, "samples"), (data, "data")):
+  begun = () if starts is None else (np.asarray(starts, np.float64),)
+  for points, name in ((samples, "samples"), (data, "data"), *((one, "starts") for one in begun)):
     if points.ndim != 2 or points.shape[1] != 2 or not len(points):
       raise ValueError(f"{name} must be points [N, 2] with N at least 1, and has shape {points.shape}")
-  low, high = data.min(axis=0), data.max(axis=0)
+  known = np.concatenate([data, *begun])
+  low, high = known.min(axis=0), known.max(axis=0)
   middle, reach = 0.5 * (low + high), 0.575 * max(np.max(high - low), 1e-9)
   outside = int((~(np.abs(samples - middle) <= reach).all(axis=1)).sum())
-  figure, left, right = axes_of(9.0, 4.9, 2)
-  for axes, points, name, colour in (
-    (left, data, names[0], cells.TRAINING),
-    (right, samples, names[1], cells.SAMPLE),
-  ):
+  panels = [
+    *((one, "starts", cells.INK) for one in begun),
+    (data, names[0], cells.TRAINING),
+    (samples, names[1], cells.SAMPLE),
+  ]
+  figure, *sets = axes_of(4.5 * len(panels), 4.9, len(panels))
+  for axes, (points, name, colour) in zip(sets, panels):
     axes.scatter(
       points[:, 0],
       points[:, 1],

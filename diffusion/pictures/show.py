@@ -60,6 +60,7 @@ def show(
   distances: np.ndarray | None = None,
   labels: np.ndarray | None = None,
   class_names: Any = None,
+  starts: np.ndarray | None = None,
 ) -> None:
   """Samples [N, ...] as a picture, beside data where their kind is drawn so; written to `path` as PNG.
 
@@ -71,13 +72,17 @@ def show(
     neighbours, distances: the training datum nearest to each sample, and how far it is; drawn beside images,
       signals and volumes.
     labels, class_names: see `sample_grid`.
+    starts: [N, 2] what samples in the plane started from, drawn beside them; of other shapes it is not drawn.
 
   Raises:
     ValueError: a shape of which there is no picture; UserError where the file cannot be written.
   """
   samples = np.asarray(samples)
   if samples.ndim == 2:
-    draw = {1: histogram, 2: scatter2d}.get(samples.shape[1], pairs)
+    if samples.shape[1] == 2:
+      scatter2d(path, samples, data, starts=starts)
+      return
+    draw = histogram if samples.shape[1] == 1 else pairs
     draw(path, samples, data)
     return
   items = lambda x: None if x is None else as_items(x, value_range[1])
@@ -93,11 +98,16 @@ def show(
 
 
 def plain_sheet(
-  path: Any, samples: np.ndarray, data: np.ndarray, *, value_range: tuple[float, float]
+  path: Any,
+  samples: np.ndarray,
+  data: np.ndarray,
+  *,
+  value_range: tuple[float, float],
+  starts: np.ndarray | None = None,
 ) -> None:
   """As `show`, but of images, signals and volumes nothing more than a grid of cells."""
   if np.ndim(samples) == 2:
-    show(path, samples, data, value_range=value_range)
+    show(path, samples, data, value_range=value_range, starts=starts)
   else:
     image_grid(as_items(samples, value_range[1]), path, value_range=value_range)
 

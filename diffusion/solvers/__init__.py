@@ -6,7 +6,7 @@ from diffusion.solvers.about import About
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
-from diffusion.solvers.catalogue import ADAPTIVE, SOLVERS, build, listing, times
+from diffusion.solvers.catalogue import ADAPTIVE, BEYOND_GAUSSIAN, DEFAULT, SOLVERS, build, listing, times
 from diffusion.solvers.contract import (
   Around,
   Described,
@@ -54,3 +54,4 @@ from diffusion.solvers.table import State, Table
 from diffusion.solvers.teleportation import GaussianFit, fit_gaussian, teleport
 from diffusion.solvers.time_shift import time_shift
 from diffusion.solvers.unipc import unipc
+from diffusion.solvers.velocity import euler_velocity, heun_velocity

@@ -24,6 +24,7 @@ from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.heun import heun, heun_churn
+from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
@@ -31,6 +32,7 @@ from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver
 from diffusion.solvers.unipc import unipc
+from diffusion.solvers.velocity import euler_velocity, heun_velocity
 
 
 def default_grid(process: Any, n: int) -> np.ndarray:
@@ -87,6 +89,11 @@ def default_levels(process: Any, n: int) -> np.ndarray:
   return grids.log_snr(process, n, clean=reaches_data)
 
 
+def own_grid(process: Any, n: int) -> np.ndarray:
+  """The process's own grid: [n + 1]."""
+  return process.default_grid(n)
+
+
 def _to_data(spacing, process, n, power, reaches_data):
   """A grid down to t = 0 if its last interior node stays above t_min, else one to t_min and then 0."""
   if not reaches_data or process.t_max * (1 / n) ** power >= process.t_min:
@@ -105,6 +112,7 @@ class Entry:
     stochastic: whether it draws noise at its defaults.
     per_index: whether sample i depends on its own key and start alone.
     grid: (process, n) -> the grid that `build` takes when none is named.
+    kinds: of processes that it takes (`Process.kind`).
   """
 
   builder: Callable
@@ -112,8 +120,10 @@ class Entry:
   stochastic: bool
   per_index: bool = True
   grid: Callable = default_grid
+  kinds: tuple[str, ...] = ("gaussian",)
 
 
+# Of Gaussian processes.
 SOLVERS = {
   "ddim": Entry(ddim, 1, False),
   "euler": Entry(euler, 1, False),
@@ -144,6 +154,16 @@ SOLVERS = {
   "predictor_corrector": Entry(predictor_corrector, None, True, grid=default_random_grid),
 }
 
+# Of processes of other kinds too, whose own grids they take.
+BEYOND_GAUSSIAN = {
+  "euler_velocity": Entry(euler_velocity, 1, False, grid=own_grid, kinds=("gaussian", "two_ended")),
+  "heun_velocity": Entry(heun_velocity, 2, False, grid=own_grid, kinds=("gaussian", "two_ended")),
+  "masked_ancestral": Entry(masked_ancestral, 1, True, grid=own_grid, kinds=("discrete",)),
+}
+
+DEFAULT = {"gaussian": "dpmpp_2m", "two_ended": "heun_velocity", "discrete": "masked_ancestral"}
+"""{kind of process: the solver of a command that names none}."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveEntry:
@@ -154,12 +174,14 @@ class AdaptiveEntry:
     order: of the result that is kept at the default options (weak if stochastic).
     stochastic: whether it draws noise.
     evaluations: denoiser calls of one attempt at a step.
+    kinds: of processes that it takes.
   """
 
   builder: Callable
   order: int
   stochastic: bool
   evaluations: int
+  kinds: tuple[str, ...] = ("gaussian",)
 
 
 ADAPTIVE = {
@@ -168,6 +190,8 @@ ADAPTIVE = {
   "diffrax_ode": AdaptiveEntry(diffrax_ode, 5, False, 6),
   "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
 }
+
+EVERY: dict[str, Entry | AdaptiveEntry] = SOLVERS | BEYOND_GAUSSIAN | ADAPTIVE
 
 
 def build(
@@ -183,17 +207,19 @@ def build(
   them be.
 
   Args:
-    name: a key of `SOLVERS` or of `ADAPTIVE`.
-    process: the Gaussian process of the denoiser.
+    name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN` or of `ADAPTIVE`.
+    process: the process of the denoiser.
     n: number of steps (of levels, for annealed Langevin); `solver.cost` says how many evaluations they take.
       None for an adaptive solver.
-    grid: None for the solver's default, a key of `GRIDS`, or an array of times. None for an adaptive solver.
+    grid: None for the solver's default, a key of `GRIDS` (on a Gaussian process), or an array of times. None
+      for an adaptive solver.
     tolerance: of an adaptive solver, both rtol and atol; None for its own.
     **options: of the builder, for example eta=0.5.
 
   Raises:
-    ValueError: an unknown solver or grid, with the allowed ones and the closest; steps or a grid for a solver
-      that chooses them, none or a tolerance for one that does not.
+    ValueError: an unknown solver or grid, with the allowed ones and the closest; a solver or a grid of
+      another kind of process; steps or a grid for a solver that chooses them, none or a tolerance for one
+      that does not.
     TypeError: an option that the builder does not have.
 
   >>> from diffusion import processes
@@ -206,7 +232,13 @@ def build(
   ...
   ValueError: unknown solver 'dpmp_2m', did you mean 'dpmpp_2m'? Choose one of ddim, euler, heun, ...
   """
-  entry = _lookup(SOLVERS | ADAPTIVE, "solver", name)
+  entry = _lookup(EVERY, "solver", name)
+  if process.kind not in entry.kinds:
+    fit = [other for other, one in EVERY.items() if process.kind in one.kinds]
+    raise ValueError(
+      f"{name} is for processes of the kind {' or '.join(entry.kinds)}, and '{process.name}' is "
+      f"{process.kind}: choose one of {', '.join(fit)}"
+    )
   if isinstance(entry, AdaptiveEntry):
     if n is not None or grid is not None:
       raise ValueError(
@@ -237,8 +269,13 @@ def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
   """
   grids.check_steps(n)
   if grid is None:
-    return _lookup(SOLVERS, "solver", name).grid(process, n)
+    return _lookup(SOLVERS | BEYOND_GAUSSIAN, "solver", name).grid(process, n)
   if isinstance(grid, str):
+    if process.kind != "gaussian":
+      raise ValueError(
+        f"the grid {grid!r} is spaced by the noise of a Gaussian process, and '{process.name}' is "
+        f"{process.kind}: leave it out for the process's own grid, or give times"
+      )
     return _lookup(grids.GRIDS, "grid", grid)(process, n)
   return np.asarray(grid, np.float64)
 
@@ -249,16 +286,19 @@ def listing() -> str:
   >>> print(listing().splitlines()[3])
   heun                      2  ODE    2                   Heun's method on dv/drho = eps, ...
   """
-  process = processes.vp_linear()
+  examples = {"gaussian": processes.vp_linear(), "discrete": processes.masked(2, (1,))}
   lines = [f"{'solver':21}{'order':>6}  {'solves':7}{'evaluations a step':20}what it is"]
 
   def line(name, entry, cost):
     order = "-" if entry.order is None else str(entry.order)
     about = (inspect.getdoc(entry.builder) or "").splitlines()[0]
-    lines.append(f"{name:21}{order:>6}  {'SDE' if entry.stochastic else 'ODE':7}{cost:20}{about}")
+    solves = "jumps" if entry.kinds == ("discrete",) else "SDE" if entry.stochastic else "ODE"
+    lines.append(f"{name:21}{order:>6}  {solves:7}{cost:20}{about}")
 
-  for name, entry in SOLVERS.items():
-    few, many = (entry.builder(process, grids.uniform(process, n)).cost for n in (8, 16))
+  for name, entry in (SOLVERS | BEYOND_GAUSSIAN).items():
+    process = examples[entry.kinds[0]]
+    spacing = grids.uniform if process.kind == "gaussian" else own_grid
+    few, many = (entry.builder(process, spacing(process, n)).cost for n in (8, 16))
     each, once = (many - few) // 8, few - many + few
     line(
       name, entry, f"{each}" + (f" (+ {once} in all)" if once > 0 else f" (- {-once} in all)" if once else "")

@@ -232,7 +232,7 @@ def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
     raise ValueError(
       f"the solver has {times.shape[0]} grids and x has {rows} rows: give one grid a row, or one for all"
     )
-  if set(solver.views) <= {"eps", "score"} or not denoiser.needs_signal:
+  if set(solver.views) <= {"eps", "score"} or not denoiser.needs_signal or process.kind != "gaussian":
     return
   if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((times, process))):
     return

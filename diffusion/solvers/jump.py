@@ -1,6 +1,5 @@
 """Jumps between categories: from masks to whole numbers, where each coordinate is masked by itself."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -68,16 +67,9 @@ class MaskedAncestral(OnGrid):
     return f"{self.name}: order {self.order}, {self.cost} evaluations, asks for logits"
 
 
-def masked_ancestral(
-  grid: Any,
-  alpha: Callable[[np.ndarray], Any],
-  mask: int,
-  *,
-  process: Any = None,
-  dtype: Any = np.float32,
-) -> MaskedAncestral:
-  """From t to s each masked coordinate is unmasked with probability (alpha_s - alpha_t) / (1 - alpha_t), to a
-  category of the denoiser's posterior softmax(logits) (arXiv:2406.07524, eq. 7).
+def masked_ancestral(process: Any, grid: Any, *, dtype: Any = np.float32) -> MaskedAncestral:
+  """Ancestral sampling of masked whole numbers: from t to s each masked coordinate is unmasked with probability
+  (alpha_s - alpha_t) / (1 - alpha_t), to a category of the posterior softmax(logits) (arXiv:2406.07524, eq. 7).
 
   That is the reverse of masking with probability 1 - alpha_t, given the posterior of each coordinate. It is
   exact for one coordinate, whatever the grid. Several that are unmasked in one step are drawn independently
@@ -85,36 +77,41 @@ def masked_ancestral(
   so an x that is masked in part is filled in.
 
   Args:
-    grid: [N+1] or [B, N+1] decreasing times.
-    alpha: times, float64 -> the probability that a coordinate is not masked then, rising from below 1 at the
-      first time; where it is 1 at the last, nothing stays masked.
-    mask: the whole number that stands for masked.
-    process: None, or the process, for the check of `sample`.
+    process: one that ends in masks, such as `processes.masked(16, (64,))`; 1 - alpha is its level.
+    grid: [N+1] or [B, N+1] decreasing times, such as `process.default_grid(N)`. Where the last is t = 0,
+      nothing stays masked.
     dtype: precision of the times.
 
   Returns:
     A solver of N evaluations of the view "logits": [B, ..., K] over categories 0 to K - 1. A category equal
-    to `mask` is left out.
+    to the mask is left out.
 
   Raises:
-    ValueError: a grid that does not decrease, or alpha that does not rise along it from below 1 to at most 1.
+    ValueError: a process without masks, a grid that does not decrease, or along which the probability of the
+      mask does not fall from above 0.
 
-  >>> solver = masked_ancestral([1.0, 0.5, 0.0], lambda t: 1.0 - t, mask=3)
+  >>> from diffusion import processes
+  >>> solver = masked_ancestral(processes.masked(3, (4,)), [1.0, 0.5, 0.0])
   >>> solver.unmask.tolist(), solver.cost, str(solver)
   ([0.5, 1.0], 2, 'masked_ancestral: order 1, 2 evaluations, asks for logits')
   """
+  if process.ends[1] != "mask":
+    raise ValueError(
+      f"masked_ancestral takes out masks, and '{process.name}' ends in '{process.ends[1]}': it needs a "
+      "process that ends in masks, such as processes.masked(16, (64,))"
+    )
   t = np.asarray(grid, dtype)
   if t.ndim not in (1, 2) or t.shape[-1] < 2 or not np.all(np.diff(t, axis=-1) < 0):
     raise ValueError(
       f"a grid is [N+1] or [B, N+1] times that strictly decrease, N at least 1, got {t.tolist()}"
     )
-  level = np.broadcast_to(np.asarray(alpha(t.astype(np.float64)), np.float64), t.shape)
-  rises = np.all(np.diff(level, axis=-1) >= 0) and np.all(level >= 0) and np.all(level <= 1)
-  if not rises or not np.all(level[..., :-1] < 1):
+  noised = np.broadcast_to(np.asarray(process.level(t.astype(np.float64)), np.float64), t.shape)
+  falls = np.all(np.diff(noised, axis=-1) <= 0) and np.all(noised >= 0) and np.all(noised <= 1)
+  if not falls or not np.all(noised[..., :-1] > 0):
     raise ValueError(
-      "alpha is the probability that a coordinate is not masked: along the grid it rises from below 1 to at "
-      f"most 1, got {level.tolist()}"
+      "the level of a process with masks is the probability that a coordinate is masked: along the grid it "
+      f"falls from at most 1 and is above 0 before the last time, got {noised.tolist()}"
     )
-  unmask = (level[..., 1:] - level[..., :-1]) / (1.0 - level[..., :-1])
+  unmask = 1.0 - noised[..., 1:] / noised[..., :-1]
   about = About("masked_ancestral", 1, process)
-  return MaskedAncestral(t, unmask.astype(np.float32), np.int32(mask), about)
+  return MaskedAncestral(t, unmask.astype(np.float32), np.int32(process.mask), about)

@@ -34,6 +34,11 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
   check_batch(args.batch, opened)
   if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
+  if opened.parts.process.kind != "gaussian":
+    raise UserError(
+      f"--task={args.task} is for Gaussian processes, and this run's, '{opened.parts.process.name}', is "
+      f"{opened.parts.process.kind}: sample it without --task"
+    )
   if not opened.objective.denoises:
     raise UserError(
       f"--task={args.task} needs a denoiser at every noise level, and this run is a student of few steps "

@@ -1,13 +1,14 @@
 """From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same
 functions."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from diffusion import configuration, denoisers, losses, solvers
+from diffusion import configuration, data, denoisers, losses, solvers
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.training import ema, players, roles, state as states
@@ -76,6 +77,8 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   dataset = make("data") if dataset is None else dataset
   process, network = make("process"), make("network")
   parameterization = make("denoiser") if config.get("denoiser") else None
+  if parameterization is not None:
+    _check_parameterization(parameterization, process)
   if parameterization is None and not own_views(network):
     raise UserError(
       f"the config has no section 'denoiser', and {type(network).__name__} states no view that a loss "
@@ -95,6 +98,19 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
     )
   model = Role("model", "network", None, network, parameterization, process)
   return Parts(config, dataset, process, network, parameterization, roles.build(config, model))
+
+
+def _check_parameterization(parameterization, process):
+  """UserError for an output that the process does not convert, or a clock that it does not have."""
+  try:
+    process.views_of(parameterization.kind)
+  except ValueError as error:
+    raise UserError(f"config.denoiser: {error}") from error
+  if parameterization.time_input != "t" and process.kind != "gaussian":
+    raise UserError(
+      f"config.denoiser.time_input='{parameterization.time_input}' is a clock of Gaussian processes, and "
+      f"'{process.name}' is {process.kind}: set time_input='t'"
+    )
 
 
 def example_batch(parts: Parts, size: int) -> dict[str, Any]:
@@ -274,16 +290,19 @@ def solver(section, process):
   """The solver of a config's sampler section.
 
   Args:
-    section: `solver` (a name of `solvers.SOLVERS`), `steps`, `grid` (a name, a section with a factory such as
+    section: `solver` (a name of `solvers.SOLVERS`, or of `solvers.BEYOND_GAUSSIAN`; `solvers.DEFAULT` of the
+      process's kind if left out), `steps`, `grid` (a name, a section with a factory such as
       solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
-      by default): on a process with noise at t = 0, whether one more evaluation removes it. A name of
-      `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
+      by default): on a Gaussian process with noise at t = 0, whether one more evaluation removes it. A name
+      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
     process: the process of the model.
 
-  Raises UserError for a key, a name or an option that does not exist.
+  Raises UserError for a key, a name or an option that does not exist, a solver of another kind of process,
+  and a grid that leaves masks.
   """
   configuration.check_keys(section, SAMPLER_KEYS, "config.sampler")
-  name, grid = section.get("solver", "dpmpp_2m"), plain(section.get("grid")) or None
+  name = section.get("solver", solvers.DEFAULT[process.kind])
+  grid = plain(section.get("grid")) or None
   adaptive = name in solvers.ADAPTIVE
   steps = section.get("steps", None if adaptive else 20)
   options = dict(plain(section.get("options")) or {})
@@ -293,15 +312,46 @@ def solver(section, process):
       return solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
     if isinstance(grid, Mapping):
       grid = configuration.build(grid, process, steps, where="config.sampler.grid")
-    cleans = (
-      section.get("denoise", True) and name != "annealed_langevin" and float(process.marginal(0.0).sigma) > 0
-    )
+    noisy = process.kind == "gaussian" and float(process.marginal(0.0).sigma) > 0
+    cleans = section.get("denoise", True) and name != "annealed_langevin" and noisy
     if cleans and name in ("predictor_corrector", "euler_maruyama", "reverse_diffusion"):
       options.setdefault("denoise", False)  # the last evaluation does it
     built = solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
-    return solvers.with_denoising(built, process) if cleans else built
   except (ValueError, TypeError, ImportError) as error:
     raise UserError(f"config.sampler: {error}") from error
+  if process.ends[1] == "mask" and float(process.level(float(built.times[-1]))) > 0:
+    raise UserError(
+      f"config.sampler.grid ends at t = {float(built.times[-1]):g}, where '{process.name}' still masks: end "
+      f"it at t = {float(process.t_of_level(0.0)):g}, or leave it out"
+    )
+  return solvers.with_denoising(built, process) if cleans else built
+
+
+def check_asked(solver: Any, denoiser: Any) -> None:
+  """UserError where a solver asks for a view that the model does not answer."""
+  missing = [view for view in solver.views if view not in denoiser.views]
+  if missing:
+    raise UserError(
+      f"{solver.name} asks the model for {', '.join(missing)}, and config.denoiser answers "
+      f"{', '.join(denoiser.views)} on '{denoiser.process.name}': choose another solver, or another "
+      "parameterisation to train"
+    )
+
+
+def starts(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
+  """What samples start from, by their indices, where the process runs between two data sets; None where its
+  prior is drawn. See `data.starts_of_records`.
+
+  Raises UserError for such a process and data that are no pairs.
+  """
+  if parts.process.ends[1] != "data":
+    return None
+  if parts.dataset.pair is None:
+    raise UserError(
+      f"sampling on '{parts.process.name}' starts from a second data set, and {parts.dataset.name} has none: "
+      "name the array of its records that is, config.data.pair=NAME, or join two sets by data.two_sets"
+    )
+  return data.starts_of_records(parts.dataset)
 
 
 def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:

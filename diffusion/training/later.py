@@ -25,8 +25,10 @@ def check(parts: Any) -> None:
   config = parts.config
   check_evaluation(config.get("evaluation") or {})
   if config.get("sampler") and parts.parameterization is not None:
-    assembly.solver(config.sampler, parts.process)
-    guide(assembly.model_player(parts).loss.objective, parts.dataset, config.sampler)
+    solver = assembly.solver(config.sampler, parts.process)
+    around = guide(assembly.model_player(parts).loss.objective, parts.dataset, config.sampler)
+    assembly.check_asked(solver, around(assembly.denoiser(parts)))
+    assembly.starts(parts)
 
 
 def check_evaluation(section: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from diffusion.denoisers.contract import WithoutParameters, Wrapper
 
 PROCESS = processes.vp_linear()
 EVENT, CATEGORIES, MASK = 3, 3, 3
+MASKED = processes.masked(CATEGORIES, (EVENT,))
 traces, calls = [], []
 
 
@@ -119,7 +120,5 @@ EVERY = {
   "daps, not linear": Case(lambda n: tasks.daps(PROCESS, grid(n), CURVED, MEASURED[:, :1], moves=3)),
   "ddrm": Case(lambda n: tasks.ddrm(PROCESS, grid(n), SEEN, MEASURED)),
   "watched": Case(lambda n: tasks.watched(solvers.build("dpmpp_2m", PROCESS, n), 3)),
-  "masked_ancestral": Case(
-    lambda n: solvers.masked_ancestral(np.linspace(1.0, 0.0, n + 1), lambda t: 1.0 - t, MASK), masked, masks
-  ),
+  "masked_ancestral": Case(lambda n: solvers.masked_ancestral(MASKED, MASKED.default_grid(n)), masked, masks),
 }

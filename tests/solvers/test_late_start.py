@@ -40,6 +40,7 @@ def test_the_listing_has_a_line_for_every_solver():
   head, *lines = solvers.listing().splitlines()
   assert head.split()[:2] == ["solver", "order"] and [line.split()[0] for line in lines] == [
     *solvers.SOLVERS,
+    *solvers.BEYOND_GAUSSIAN,
     *solvers.ADAPTIVE,
   ]
   of = {line.split()[0]: line.split()[1:5] for line in lines}
@@ -47,4 +48,6 @@ def test_the_listing_has_a_line_for_every_solver():
     of["unipc"][:3] == ["4", "ODE", "1"]
     and of["heun_churn"][:3] == ["2", "SDE", "2"]
     and of["pndm"][2:] == ["1", "(+"]
+    and of["heun_velocity"][:3] == ["2", "ODE", "2"]
+    and of["masked_ancestral"][:3] == ["1", "jumps", "1"]
   )

@@ -24,6 +24,7 @@ from solver_cases import (
 
 from diffusion import oracles, processes, solvers
 from diffusion.denoisers.contract import WithoutParameters
+from diffusion.processes.keeping import Keep
 
 ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
 SDE = [name for name, entry in solvers.SOLVERS.items() if entry.order and entry.stochastic]
@@ -246,9 +247,10 @@ def test_jumps_of_one_coordinate_have_exact_marginals_whatever_the_grid():
   of 20,000 samples below 21.1, the 0.9999 quantile with three degrees of freedom."""
   probability, count = np.array([0.2, 0.5, 0.3]), 20_000
   denoiser = every_solver.MaskedOracle(jnp.log(jnp.asarray(probability, jnp.float32)))
-  alpha = lambda t: np.cos(0.5 * np.pi * t) ** 2
+  process = processes.masked(every_solver.MASK, (1,), schedule=processes.cosine_keep())
+  alpha = lambda t: 1.0 - np.sin(0.5 * np.pi * t)
   grid = np.array([1.0, 0.9, 0.35, 0.3, 0.0])
-  solver = solvers.masked_ancestral(grid, alpha, every_solver.MASK)
+  solver = solvers.masked_ancestral(process, grid)
   x = jnp.full((count, 1), every_solver.MASK, jnp.int32)
   keys = jax.random.split(jax.random.key(0), count)
   _, states = solvers.sample(denoiser, solver, x, keys=keys, trajectory=True)
@@ -269,9 +271,9 @@ def test_the_error_of_jumps_of_several_coordinates_is_of_order_one():
   denoiser = every_solver.MaskedOracle(jnp.log(0.5 * jnp.eye(2, dtype=jnp.float32)))
   keys = jax.random.split(jax.random.key(1), count)
   x = jnp.full((count, 2), every_solver.MASK, jnp.int32)
-  shares = []
+  shares, process = [], processes.masked(every_solver.MASK, (2,))
   for n in (2, 4, 8, 16):
-    solver = solvers.masked_ancestral(np.linspace(1.0, 0.0, n + 1), lambda t: 1.0 - t, every_solver.MASK)
+    solver = solvers.masked_ancestral(process, process.default_grid(n))
     out = np.asarray(solvers.sample(denoiser, solver, x, keys=keys))
     assert set(np.unique(out)) == {0, 1}
     exact, share = 1 / (2 * n), (out[:, 0] != out[:, 1]).mean()
@@ -294,22 +296,30 @@ def test_jumps_over_categories_that_hold_the_mask_never_draw_it():
     def __call__(self, x, t, cond=None, *, views, key=None, train=False):
       return every_solver.Logits(jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 50.0]), (*x.shape, 4)))
 
-  solver = solvers.masked_ancestral([1.0, 0.0], lambda t: 1.0 - t, 3)
+  solver = solvers.masked_ancestral(processes.masked(3, (4,)), [1.0, 0.0])
   x, keys = jnp.full((500, 4), 3, jnp.int32), jax.random.split(jax.random.key(0), 500)
   out = np.asarray(solvers.sample(Eager(), solver, x, keys=keys))
   assert set(np.unique(out)) == {0, 1, 2}
 
 
 def test_mistakes_of_jumps_are_named():
-  falling = lambda t: 1.0 - t
+  of = lambda noised: processes.masked(3, (1,), schedule=lambda t: Keep(1.0 - noised(t), noised(t), 0.0 * t))
+  masked = processes.masked(3, (1,))
   for build, says in (
-    (lambda: solvers.masked_ancestral([0.0, 1.0], falling, 3), "strictly decrease"),
-    (lambda: solvers.masked_ancestral([1.0, 0.0], lambda t: t, 3), "rises from below 1"),
-    (lambda: solvers.masked_ancestral([1.0, 0.0], lambda t: 0.0 * t + 1.0, 3), "rises from below 1"),
+    (lambda: solvers.masked_ancestral(masked, [0.0, 1.0]), "strictly decrease"),
+    (lambda: solvers.masked_ancestral(of(lambda t: 1.0 - t), [1.0, 0.0]), "falls from at most 1"),
+    (lambda: solvers.masked_ancestral(of(lambda t: 0.0 * t), [1.0, 0.0]), "above 0 before the last"),
+    (lambda: solvers.masked_ancestral(processes.edm(), [1.0, 0.0]), "'edm' ends in 'normal'"),
+    (lambda: solvers.build("ddim", masked, 4), "'masked' is discrete: choose one of masked_ancestral"),
+    (lambda: solvers.build("masked_ancestral", processes.edm(), 4), "kind discrete, and 'edm' is gaussian"),
+    (
+      lambda: solvers.build("masked_ancestral", masked, 4, grid="karras"),
+      "leave it out for the process's own",
+    ),
   ):
     with pytest.raises(ValueError, match=says):
       build()
-  solver, keys = solvers.masked_ancestral([1.0, 0.0], falling, 3), jax.random.split(jax.random.key(0), 2)
+  solver, keys = solvers.masked_ancestral(masked, [1.0, 0.0]), jax.random.split(jax.random.key(0), 2)
   with pytest.raises(TypeError, match="masked_ancestral takes whole numbers"):
     solvers.sample(every_solver.MaskedOracle(jnp.zeros(3)), solver, jnp.ones((2, 1)), keys=keys)
   process = processes.edm()

@@ -1,7 +1,7 @@
 """A masked process and one between two data sets, each trained, evaluated and sampled by the real commands.
 
-The data are such that what a trained model must say is known: four equal pixels, whose entropy is that of one,
-and pairs that differ by a constant, whose flow is a shift.
+The data are such that what a trained model must say is known: four equal pixels, whose entropy is that of
+one, and pairs that differ by a constant, whose flow is a shift.
 """
 
 import contextlib

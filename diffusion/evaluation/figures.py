@@ -74,9 +74,10 @@ def draw_trajectory(path: str, run: Any, denoiser: Any, solver: Any, data: np.nd
     finished = np.flatnonzero(np.append(True, np.any(np.asarray(solver.hook) != 0, axis=-1)))
     states, times = states[finished], np.asarray(solver.t)[finished]
   known = times is not None and np.shape(times) == (len(states),)
-  times = np.asarray(times, np.float64) if known else None
-  symbol = LEVEL.get(process.ends[1], "t") if known else "step"
-  levels = np.arange(len(states)) if not known else times if symbol == "t" else process.level(times)
+  symbol, levels = "step", np.arange(len(states))
+  if known:
+    symbol, levels = LEVEL.get(process.ends[1], "t"), np.asarray(times, np.float64)
+    levels = levels if symbol == "t" else process.level(levels)
   value_range = dataset.scaling.model_range(data)
   if process.ends[1] == "mask":
     states = _masks_shown(states, process.mask, value_range)

@@ -51,7 +51,8 @@ def velocity_matching(process: Any, *, per_dimension: bool = False) -> Objective
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
     noise = process.noise(noise_keys, like)
-    return Draw(t=t, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key, **found)
+    drawn = Draw(t=t, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key)
+    return drawn.replace(**found)
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=("velocity",), key=placed.key)

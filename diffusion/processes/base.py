@@ -5,7 +5,7 @@ appendix B): the forward drift and diffusion, the log-SNR clock, the marginal an
 states those numbers; `GaussianProcess` derives the rest, so there is one place for each formula.
 """
 
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def as_times(t: ArrayLike) -> AnyArray:
   return t if isinstance(t, jax.Array) else np.asarray(t, np.float64)
 
 
-def expand(coefficient: AnyArray, x: AnyArray) -> AnyArray:
+def expand(coefficient: AnyArray, x: AnyArray) -> Any:
   """Reshapes one number a sample, [B] or [], to multiply x: [B, ...].
 
   >>> expand(jnp.ones(3), jnp.ones((3, 8, 8, 1))).shape
@@ -114,9 +114,9 @@ class GaussianProcess:
   prior_std: Number
   name: str = struct.field(pytree_node=False, default="")
 
-  kind = "gaussian"
-  ends = ("data", "normal")
-  views = GAUSSIAN_VIEWS
+  kind: ClassVar[str] = "gaussian"
+  ends: ClassVar[tuple[str, str]] = ("data", "normal")
+  views: ClassVar[tuple[str, ...]] = GAUSSIAN_VIEWS
 
   def marginal(self, t: ArrayLike) -> Marginal:
     """alpha, sigma and their time derivatives, each shaped like t."""

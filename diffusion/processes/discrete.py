@@ -1,7 +1,7 @@
 """What processes of whole numbers share where each coordinate is noised on its own among its own values."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,9 @@ class CoordinateNoise:
   corrupt: Callable[..., jax.Array]
   posterior_ratios: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
-  kind = "discrete"
-  ends = ("data", "uniform")
-  views = ("logits", "probabilities", "ratios", "concrete_score")
+  kind: ClassVar[str] = "discrete"
+  ends: ClassVar[tuple[str, str]] = ("data", "uniform")
+  views: ClassVar[tuple[str, ...]] = ("logits", "probabilities", "ratios", "concrete_score")
 
   @property
   def num_values(self) -> int:

@@ -1,7 +1,7 @@
 """Noise for whole numbers that have no order: each coordinate, on its own, is masked with some
 probability."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,9 @@ class Masked:
   shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="masked")
 
-  kind = "discrete"
-  ends = ("data", "mask")
-  views = KINDS
+  kind: ClassVar[str] = "discrete"
+  ends: ClassVar[tuple[str, str]] = ("data", "mask")
+  views: ClassVar[tuple[str, ...]] = KINDS
 
   @property
   def mask(self) -> int:

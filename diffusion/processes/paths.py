@@ -7,7 +7,7 @@ a variance and its slope, which stay finite where a standard deviation leaves ze
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,7 @@ class Path:
   noisy: bool = struct.field(pytree_node=False, default=True)
   starts: Any = None
 
-  kind = "two_ended"
+  kind: ClassVar[str] = "two_ended"
 
   @property
   def parts(self) -> tuple[str, ...]:
@@ -185,7 +185,7 @@ class Path:
     weighted = lambda which: sum(
       expand(pair[which], inner[part]).astype(inner[part].dtype) * inner[part] for part, pair in every.items()
     )
-    velocity = weighted(1)
+    velocity: Any = weighted(1)
     if self.decode is not None:
       velocity = jax.jvp(self.decode, (weighted(0),), (velocity,))[1]
     found = {"velocity": velocity} | {part: ends[part] for part in self.parts}

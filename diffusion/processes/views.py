@@ -1,11 +1,14 @@
 """The conversion table: how each view of a prediction follows from the raw output of each kind of network."""
 
+from collections.abc import Callable
+from typing import Any
+
 GAUSSIAN_VIEWS = ("x0", "eps", "score", "v", "velocity")
 
 # kind of output -> view -> (factor of x_t, factor of the output), from x_t = a x0 + s eps.
 # a, s, da, ds: alpha, sigma and their time derivatives; dv: d sigma^2/dt (so that s ds stays finite at s =
 # 0).
-VIEWS = {
+VIEWS: dict[str, dict[str, Callable[..., tuple[Any, Any]]]] = {
   "x0": {
     "x0": lambda a, s, da, ds, dv: (0.0 * a, a**0),
     "eps": lambda a, s, da, ds, dv: (1 / s, -a / s),
@@ -53,9 +56,8 @@ VIEWS = {
 }
 
 
-def edm_views(d):
-  """EDM's output F: x0 = c_skip x/a + c_out F at noise level rho = s/a (arXiv:2206.00364, table 1), data std
-  d.
+def edm_views(d: Any) -> dict[str, Callable[..., tuple[Any, Any]]]:
+  """EDM's output F: x0 = c_skip x/a + c_out F at rho = s/a, data std d (arXiv:2206.00364, table 1).
 
   Written with n = s^2 + a^2 d^2 so that both ends of the process are finite.
   """

@@ -9,7 +9,7 @@ and a batch costs what its slowest sample does.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -142,7 +142,7 @@ class Adaptive(Described):
   denoise: bool = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  loop = "until_done"
+  loop: ClassVar[str] = "until_done"
 
   @property
   def cost(self) -> None:

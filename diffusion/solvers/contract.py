@@ -10,7 +10,7 @@ stage in the state.
     end(S) -> x
 """
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -135,8 +135,8 @@ class Described:
   num_steps: Any
   replace: Any  # flax's, of a dataclass
   times: Any = None
-  loop = "scan"
-  acts_on = np.floating
+  loop: ClassVar[str] = "scan"
+  acts_on: ClassVar[type] = np.floating
 
   @property
   def name(self) -> str:
@@ -184,17 +184,17 @@ class Around:
 
   inner: Any
 
-  name = property(lambda self: self.inner.name, doc="The inner solver's.")
-  num_steps = property(lambda self: self.inner.num_steps, doc="The inner solver's.")
-  cost = property(lambda self: self.inner.cost, doc="The inner solver's.")
-  stochastic = property(lambda self: self.inner.stochastic, doc="The inner solver's.")
-  order = property(lambda self: self.inner.order, doc="The inner solver's.")
-  about = property(lambda self: self.inner.about, doc="The inner solver's.")
-  views = property(lambda self: self.inner.views, doc="The inner solver's.")
-  times = property(lambda self: self.inner.times, doc="The inner solver's.")
-  loop = property(lambda self: self.inner.loop, doc="The inner solver's.")
-  acts_on = property(lambda self: self.inner.acts_on, doc="The inner solver's.")
-  max_steps = property(lambda self: self.inner.max_steps, doc="The inner solver's.")
+  name: ClassVar[Any] = property(lambda self: self.inner.name, doc="The inner solver's.")
+  num_steps: ClassVar[Any] = property(lambda self: self.inner.num_steps, doc="The inner solver's.")
+  cost: ClassVar[Any] = property(lambda self: self.inner.cost, doc="The inner solver's.")
+  stochastic: ClassVar[Any] = property(lambda self: self.inner.stochastic, doc="The inner solver's.")
+  order: ClassVar[Any] = property(lambda self: self.inner.order, doc="The inner solver's.")
+  about: ClassVar[Any] = property(lambda self: self.inner.about, doc="The inner solver's.")
+  views: ClassVar[Any] = property(lambda self: self.inner.views, doc="The inner solver's.")
+  times: ClassVar[Any] = property(lambda self: self.inner.times, doc="The inner solver's.")
+  loop: ClassVar[Any] = property(lambda self: self.inner.loop, doc="The inner solver's.")
+  acts_on: ClassVar[Any] = property(lambda self: self.inner.acts_on, doc="The inner solver's.")
+  max_steps: ClassVar[Any] = property(lambda self: self.inner.max_steps, doc="The inner solver's.")
 
   def begin(self, x: Any, keys: jax.Array | None) -> Any:
     """The inner solver's state."""

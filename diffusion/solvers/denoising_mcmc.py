@@ -2,7 +2,7 @@
 do."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -72,8 +72,8 @@ class DenoisingMcmc(Described):
   draw: bool = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  stochastic = True
-  views = ("score",)
+  stochastic: ClassVar[bool] = True
+  views: ClassVar[tuple[str, ...]] = ("score",)
 
   @property
   def num_steps(self) -> int:

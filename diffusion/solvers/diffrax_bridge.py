@@ -11,7 +11,7 @@ over it:
 diffrax is imported where it is used: `pip install 'jax-diffusion[adaptive]'`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +51,8 @@ class Diffrax(Described):
   denoise: bool = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  loop = "own"
-  num_steps = None
+  loop: ClassVar[str] = "own"
+  num_steps: ClassVar[None] = None
 
   @property
   def cost(self) -> None:

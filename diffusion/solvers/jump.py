@@ -1,6 +1,6 @@
 """Jumps between categories: from masks to whole numbers, where each coordinate is masked by itself."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,9 @@ class MaskedAncestral(OnGrid):
   mask: Any
   about: About = struct.field(pytree_node=False)
 
-  stochastic = True
-  views = ("logits",)
-  acts_on = np.integer
+  stochastic: ClassVar[bool] = True
+  views: ClassVar[tuple[str, ...]] = ("logits",)
+  acts_on: ClassVar[type] = np.integer
 
   def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
     """x: [B, ...] whole numbers, masked everywhere or in part."""
@@ -68,13 +68,13 @@ class MaskedAncestral(OnGrid):
 
 
 def masked_ancestral(process: Any, grid: Any, *, dtype: Any = np.float32) -> MaskedAncestral:
-  """Ancestral sampling of masked whole numbers: from t to s each masked coordinate is unmasked with probability
-  (alpha_s - alpha_t) / (1 - alpha_t), to a category of the posterior softmax(logits) (arXiv:2406.07524, eq. 7).
+  """Ancestral sampling of masked whole numbers (arXiv:2406.07524, eq. 7).
 
-  That is the reverse of masking with probability 1 - alpha_t, given the posterior of each coordinate. It is
-  exact for one coordinate, whatever the grid. Several that are unmasked in one step are drawn independently
-  of one another, an error in law of order 1 in the length of the step. Coordinates that are not masked stay,
-  so an x that is masked in part is filled in.
+  From t to s each masked coordinate is unmasked with probability (alpha_s - alpha_t) / (1 - alpha_t), to a
+  category of the posterior softmax(logits). That is the reverse of masking with probability 1 - alpha_t,
+  given the posterior of each coordinate. It is exact for one coordinate, whatever the grid. Several that are
+  unmasked in one step are drawn independently of one another, an error in law of order 1 in the length of the
+  step. Coordinates that are not masked stay, so an x that is masked in part is filled in.
 
   Args:
     process: one that ends in masks, such as `processes.masked(16, (64,))`; 1 - alpha is its level.

@@ -1,7 +1,7 @@
 """The predictor-corrector sampler of Score SDE, whose Langevin step is sized by norms and so is no table."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class PredictorCorrector(Described):
   norm: str = struct.field(pytree_node=False)
   predict: bool = struct.field(pytree_node=False, default=True)
 
-  stochastic = True
+  stochastic: ClassVar[bool] = True
 
   @property
   def order(self) -> None:

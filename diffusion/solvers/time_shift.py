@@ -1,6 +1,6 @@
 """DDIM that asks the network at the time whose noise the state has: the time-shift sampler."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +47,8 @@ class TimeShift(OnGrid):
   candidates: int = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  stochastic = False
-  views = ("x0", "eps")
+  stochastic: ClassVar[bool] = False
+  views: ClassVar[tuple[str, ...]] = ("x0", "eps")
 
   def begin(self, x: jax.Array, keys: jax.Array | None) -> State:
     """The state at the first scheduled time."""

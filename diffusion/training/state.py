@@ -1,7 +1,7 @@
 """The whole of a training run at one step, as one pytree."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,10 @@ class TrainState:
   opt_state: Any
   emas: dict[str, Any]
   loss_state: Any
+
+  if TYPE_CHECKING:  # of struct.dataclass
+
+    def replace(self, **changes: Any) -> Self: ...
 
 
 def create(

@@ -32,7 +32,7 @@ def check(parts: assembly.Parts, playing: list[players.Player]) -> None:
           raise UserError(f"config.roles.{role.name}.run={role.source}: {words}")
 
 
-def _own(parts, objective) -> Iterator[tuple[bool, str]]:
+def _own(parts: Any, objective: Any) -> Iterator[tuple[bool, str]]:
   """(whether it is so, what is wrong and how to mend it) of a run itself."""
   draws, what = "guidance" in objective.conditions, "config.loss.transforms has losses.random_guidance, and"
   size, classes = getattr(parts.network, "guidance_size", None), parts.dataset.num_classes
@@ -47,7 +47,7 @@ def _own(parts, objective) -> Iterator[tuple[bool, str]]:
     yield not roles.same_numbers(given, own), f"config.sampler must be {wanted}"
 
 
-def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
+def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]:
   """The same of another run, whose model plays a role."""
   saved, here, mend = role.saved, parts.dataset, "take that run's config.data"
   there, own = list(saved.shape), list(here.shape)
@@ -58,7 +58,7 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
   mend = "take that run's config.process"
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"
 
-  taught = assembly.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
+  taught: Any = assembly.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
   asks, knows = objective.conditions.get("guidance"), taught.conditions.get("guidance")
   around = assembly.template(role)
   guided, by_condition = around.needs_unconditional, "guidance" in around.own_conditions
@@ -74,7 +74,7 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
   mend = "give its role guidance=[dict(factory='guidance.by_condition')], or leave losses.random_guidance out"
   learned = by_condition or knows is not None
   yield asks is not None and not learned, f"that run has learned no weight of guidance: {mend}"
-  outside = None not in (asks, knows) and not (knows[0] <= asks[0] and asks[1] <= knows[1])
+  outside = bool(asks and knows) and not (knows[0] <= asks[0] and asks[1] <= knows[1])
   what = f"that run knows weights {_range(knows)} and config.loss.transforms draws {_range(asks)}"
   yield outside, f"{what}: stay within"
 
@@ -82,11 +82,12 @@ def _of_run(parts, role, objective) -> Iterator[tuple[bool, str]]:
   if theirs is not None:
     what = f"that run is itself a student of {theirs.cost} {theirs.name} steps and no denoiser elsewhere"
     mend = "learn its steps with losses.progressive_distillation, where they are ddim steps"
-    yield objective.steps is None or taught.steps[1] != "ddim", f"{what}; {mend}"
-    asked = f"and config.loss asks it for {len(objective.steps[0]) - 1}"
+    times, _ = objective.steps or ((), None)
+    yield not len(times) or taught.steps[1] != "ddim", f"{what}; {mend}"
+    asked = f"and config.loss asks it for {len(times) - 1}"
     mend = f"set teacher_steps={theirs.cost} and the grid that it was distilled for (solvers.grids.thinned)"
     what = f"that run makes {theirs.cost} steps at {_times(theirs.t)}, {asked}"
-    yield not roles.same_numbers(objective.steps[0], theirs.t), f"{what}; {mend}"
+    yield not roles.same_numbers(times, theirs.t), f"{what}; {mend}"
 
 
 def _range(weights) -> str:

@@ -74,9 +74,9 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
   mend = "give its role guidance=[dict(factory='guidance.by_condition')], or leave losses.random_guidance out"
   learned = by_condition or knows is not None
   yield asks is not None and not learned, f"that run has learned no weight of guidance: {mend}"
-  outside = bool(asks and knows) and not (knows[0] <= asks[0] and asks[1] <= knows[1])
+  outside = asks and knows and not (knows[0] <= asks[0] and asks[1] <= knows[1])
   what = f"that run knows weights {_range(knows)} and config.loss.transforms draws {_range(asks)}"
-  yield outside, f"{what}: stay within"
+  yield bool(outside), f"{what}: stay within"
 
   theirs = own_solver(taught, role.process)
   if theirs is not None:

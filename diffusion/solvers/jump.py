@@ -68,8 +68,9 @@ class MaskedAncestral(OnGrid):
 
 
 def masked_ancestral(process: Any, grid: Any, *, dtype: Any = np.float32) -> MaskedAncestral:
-  """Ancestral sampling of masked whole numbers: from t to s each masked coordinate is unmasked with probability
-  (alpha_s - alpha_t) / (1 - alpha_t), to a category of the posterior softmax(logits) (arXiv:2406.07524, eq. 7).
+  """Ancestral sampling of masked whole numbers: from t to s each masked coordinate is unmasked with
+  probability (alpha_s - alpha_t) / (1 - alpha_t), to a category of the posterior softmax(logits)
+  (arXiv:2406.07524, eq. 7).
 
   That is the reverse of masking with probability 1 - alpha_t, given the posterior of each coordinate. It is
   exact for one coordinate, whatever the grid. Several that are unmasked in one step are drawn independently

@@ -26,7 +26,7 @@ def get_config(names="checkerboard,eight_gaussians"):
         second=dict(points, name=second, seed=1),
       ),
       process=dict(factory="processes.linear", bridge=0.0),
-      network=dict(factory="networks.MLP", width=128, depth=3, num_classes=0),
+      network=dict(factory="networks.MLP", width=256, depth=3, num_classes=0),
       denoiser=dict(factory="denoisers.velocity"),
       loss=dict(
         factory="losses.velocity_matching",
@@ -46,7 +46,7 @@ def get_config(names="checkerboard,eight_gaussians"):
       ),
       training=dict(
         batch_size=512,
-        steps=4000,
+        steps=6000,
         ema_half_life_images=(50_000,),
         ema_ramp=0.05,
         accumulate=1,

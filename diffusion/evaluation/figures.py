@@ -15,7 +15,7 @@ MOST_SHOWN = 200
 # Rows of the picture of trajectories.
 MOST_ROWS = 20
 # What the noise level of a process is called above a picture, by what lies at t_max; else times are shown.
-LEVEL = {"normal": "σ/α", "mask": "masked"}
+LEVEL = {"normal": "σ/α", "mask": "1-α"}
 # Red, green and blue of a masked pixel.
 MASK_COLOUR = (0.55, 0.72, 0.95)
 

@@ -102,8 +102,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   if run.parts.parameterization is None:
     raise UserError(
       f"this run's network gives {', '.join(assembly.own_views(run.parts.network))} and no posterior mean, "
-      "so no "
-      "solver samples from it: "
+      "so no solver samples from it: "
       "evaluate it with --evaluate, or open it with diffusion.saved_run.open_run and ask its denoiser"
     )
   section = sampler_section(run, changes)

@@ -119,8 +119,7 @@ def _check_unconditional(objective, dataset, what):
   if not objective.drops_condition:
     raise UserError(
       f"{what} needs a model that was trained without its condition too, and this run has no condition "
-      f"dropout: leave "
-      "out --guidance (in the config: config.sampler.guidance=0), or train with "
+      "dropout: leave out --guidance (in the config: config.sampler.guidance=0), or train with "
       "config.loss.condition_dropout=0.1"
     )
 

@@ -47,8 +47,7 @@ def make_step(
     if accumulate > 1 and player.loss.objective.coupled:
       raise UserError(
         f"config.training.accumulate={accumulate}: {player.loss.objective.name} couples the examples of a "
-        f"batch, "
-        "which cannot then be taken in parts; set accumulate=1"
+        "batch, which cannot then be taken in parts; set accumulate=1"
       )
   followed = [
     (name, role.source, role.share)

@@ -59,7 +59,11 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   np.savez(out + ".npz", **arrays)
   drawn = _draw(out + ".png", stored, dataset)
   some = samples.evaluations
-  calls = f"{samples.nfe}" if solver.cost is not None else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
+  calls = (
+    f"{samples.nfe}"
+    if solver.cost is not None or some is None
+    else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
+  )
   return (
     f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
     "calls a sample,"

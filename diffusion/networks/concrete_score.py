@@ -5,7 +5,7 @@ For states of whole numbers: the output is p(neighbour) / p(x) - 1 for each neig
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +57,7 @@ class ConcreteMLP(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
 
-  views = ("concrete_score",)
+  views: ClassVar[tuple[str, ...]] = ("concrete_score",)
 
   @nn.compact
   def __call__(
@@ -140,7 +140,7 @@ class ConcreteFlips(nn.Module):
   network: nn.Module
   resampled: bool = True
 
-  views = ("concrete_score",)
+  views: ClassVar[tuple[str, ...]] = ("concrete_score",)
 
   @property
   def num_classes(self) -> int:

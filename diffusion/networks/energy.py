@@ -1,7 +1,7 @@
 """An energy out of any network, whose output is the score that it implies."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +33,7 @@ class Energy(nn.Module):
   network: nn.Module
   width: int = 16
 
-  views = ("energy",)
+  views: ClassVar[tuple[str, ...]] = ("energy",)
 
   def setup(self) -> None:
     self.embedding = NoiseEmbedding(self.width, max(self.width // 4, 4), "fourier", 1.0, 0, 0)

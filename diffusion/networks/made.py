@@ -5,6 +5,7 @@ A dense network whose masks let the context of a coordinate see only what comes 
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -87,7 +88,7 @@ class MADE(nn.Module):
   vector_size: int = 0
   masked: bool = True
 
-  views = ("context", "head")
+  views: ClassVar[tuple[str, ...]] = ("context", "head")
 
   def setup(self) -> None:
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)

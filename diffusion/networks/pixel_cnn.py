@@ -5,6 +5,7 @@ Convolutions over the rows above and the pixels to the left, as a context.
 
 import functools
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -80,7 +81,7 @@ class PixelCNN(nn.Module):
   num_classes: int = 0
   vector_size: int = 0
 
-  views = ("context", "head")
+  views: ClassVar[tuple[str, ...]] = ("context", "head")
 
   def setup(self) -> None:
     self.scalar_head = ScalarHead(self.head_width, self.head_depth, tuple(self.frequencies), self.std)

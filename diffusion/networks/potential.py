@@ -1,7 +1,7 @@
 """A scalar energy of a vector at every noise level, with waves of its coordinates for sharp edges."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -39,7 +39,7 @@ class Potential(nn.Module):
   std: float = 1.0
   num_classes: int = 0
 
-  views = ("energy",)
+  views: ClassVar[tuple[str, ...]] = ("energy",)
 
   @nn.compact
   def energy(

@@ -5,7 +5,7 @@ Any network for the first, a dense network with few outputs a dimension for the 
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class SecondOrder(nn.Module):
   width: int = 128
   depth: int = 2
 
-  views = ("score", "hessian")
+  views: ClassVar[tuple[str, ...]] = ("score", "hessian")
 
   def setup(self) -> None:
     if self.form not in FORMS:

@@ -1,6 +1,7 @@
 """A time score, one number per example, out of any network whose output is like its input."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class TimeScore(nn.Module):
 
   network: nn.Module
 
-  views = ("time_score",)
+  views: ClassVar[tuple[str, ...]] = ("time_score",)
 
   @property
   def num_classes(self) -> int:

@@ -65,7 +65,7 @@ class TokenMLP(nn.Module):
     check_inputs(x, t, (2, 3, 4, 5), "TokenMLP")
     if not jnp.issubdtype(x.dtype, jnp.integer):
       raise ValueError(f"TokenMLP takes whole numbers x [B, ...], got {x.dtype}")
-    precision = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
+    precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     embedding = NoiseEmbedding(
       self.width,
       max(self.width // 4, 4),

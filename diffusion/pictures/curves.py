@@ -1,7 +1,7 @@
 """Loss curves, and point sets in the plane."""
 
 import os
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -115,7 +115,7 @@ def axes_of(
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(width, height), dpi=120, layout=layout)
+  figure = Figure(figsize=(width, height), dpi=120, layout=cast(Any, layout))  # the stubs lack 'none'
   FigureCanvasAgg(figure)
   sets = [figure.add_subplot(rows, columns, index + 1) for index in range(rows * columns)]
   for axes in sets:

@@ -86,19 +86,18 @@ def _signal_pixels(signals, columns, value_range):
 
 
 def sample_grid(
-  path,
-  samples,
-  labels=None,
-  neighbours=None,
-  class_names=None,
-  per_class=5,
-  value_range=(-1.0, 1.0),
-  title=None,
-  most_rows=20,
-  distances=None,
-):
-  """Samples in rows by class, each beside its nearest training datum, with a legend; written to `path` as
-  PNG.
+  path: str | os.PathLike[str],
+  samples: ArrayLike,
+  labels: ArrayLike | None = None,
+  neighbours: ArrayLike | None = None,
+  class_names: Sequence[str] | Mapping[int, str] | None = None,
+  per_class: int = 5,
+  value_range: tuple[float, float] = (-1.0, 1.0),
+  title: str | None = None,
+  most_rows: int = 20,
+  distances: Sequence[float] | np.ndarray | None = None,
+) -> None:
+  """Samples in rows by class, each beside its nearest training datum, as a PNG with a legend.
 
   samples [N, H, W, C] or [N, L, C]; labels [N] integers, or None for one block without classes; neighbours
   like samples: the training datum nearest to each (see `diffusion.metrics.nearest_neighbours`), or None.

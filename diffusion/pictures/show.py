@@ -80,12 +80,11 @@ def show(
     draw = {1: histogram, 2: scatter2d}.get(samples.shape[1], pairs)
     draw(path, samples, data)
     return
-  items = lambda x: None if x is None else as_items(x, value_range[1])
   sample_grid(
     path,
-    items(samples),
+    as_items(samples, value_range[1]),
     labels,
-    neighbours=items(neighbours),
+    neighbours=None if neighbours is None else as_items(neighbours, value_range[1]),
     class_names=class_names,
     value_range=value_range,
     distances=distances,

@@ -1,6 +1,6 @@
 """Posterior sampling by decoupled annealing: clean data given x_t and y at every level, then noise again."""
 
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,8 +32,8 @@ class Daps(OnGrid):
   moves: int = struct.field(pytree_node=False)
   about: About = struct.field(pytree_node=False)
 
-  stochastic = True
-  views = ("x0",)
+  stochastic: ClassVar[bool] = True
+  views: ClassVar[tuple[str, ...]] = ("x0",)
 
   def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
     """x: [B, ...] itself, once its measurement fits."""
@@ -82,7 +82,7 @@ class Daps(OnGrid):
     # Both terms bound the curvature, as far as the operator is straight, so a tenth of its inverse is a
     # stable step.
     curvature = self.measurement.steepness(mean) / jnp.square(jnp.asarray(self.measurement.noise, y.dtype))
-    h = expand(0.1 / (1.0 / spread + curvature), x0)
+    h = cast(jax.Array, expand(0.1 / (1.0 / spread + curvature), x0))
     own = randomness.fold(keys, i + 1, 3)
 
     def move(x0, number):

@@ -3,7 +3,7 @@
 Each spectral component of x follows y as closely as its noise level allows.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,8 @@ class Ddrm(OnGrid):
   t: AnyArray  # [N + 1]
   about: About = struct.field(pytree_node=False)
 
-  stochastic = True
-  views = ("x0", "eps")
+  stochastic: ClassVar[bool] = True
+  views: ClassVar[tuple[str, ...]] = ("x0", "eps")
 
   def begin(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
     """x: [B, ...] itself, once its measurement fits."""

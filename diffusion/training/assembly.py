@@ -270,7 +270,7 @@ def _teacher_grid(section, process, where):
     raise UserError(f"{where}.teacher_grid: {error}") from error
 
 
-def solver(section, process):
+def solver(section: Mapping[str, Any], process: Any) -> Any:
   """The solver of a config's sampler section.
 
   Args:
@@ -374,9 +374,8 @@ def _told(parts):
   return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
-def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None):
-  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
-  none.
+def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
+  """The network's parameters of a train state: one of its averages, or those trained if it has none.
 
   Args:
     ema_name: half-life in images, as text; None takes the first of the config, '0' or 'none' the parameters.

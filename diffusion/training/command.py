@@ -4,6 +4,7 @@ import argparse
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from diffusion import configuration
 from diffusion.errors import UserError
@@ -13,7 +14,8 @@ from diffusion.training import checkpoints, distributed, interruption
 class Parser(argparse.ArgumentParser):
   """An argument parser whose mistakes are UserErrors with the closest flag named."""
 
-  def error(self, message):
+  def error(self, message: str) -> NoReturn:
+    """Raises the UserError of a mistake in the flags."""
     flags = [flag for action in self._actions for flag in action.option_strings]
     unknown = (
       message.removeprefix("unrecognized arguments: ").split()[0].split("=")[0]
@@ -23,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f"{message}{configuration.closest(unknown, flags)}; see --help")
 
 
-def run(main: Callable[[list[str]], None], argv=None) -> int:
+def run(main: Callable[[list[str]], None], argv: list[str] | None = None) -> int:
   """Calls main(argv) and returns the exit status.
 
   0: done; 2: the caller can mend it (UserError, full disk); 143 or 130: stopped by SIGTERM or Ctrl-C after

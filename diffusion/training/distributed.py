@@ -7,6 +7,7 @@ every batch, all write the checkpoints, and the first one alone writes what is n
 log, the pictures.
 """
 
+import argparse
 import os
 import sys
 
@@ -39,10 +40,10 @@ BROKEN = (
 )
 """Words of errors that mean that another process does not answer."""
 
-_words = None  # what is said for this process if it is aborted
+_words: LastWords | None = None  # what is said for this process if it is aborted
 
 
-def add_flags(parser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
   """Adds --distributed and its details to a command line."""
   parser.add_argument(
     "--distributed",
@@ -61,7 +62,7 @@ def add_flags(parser) -> None:
   )
 
 
-def start(flags) -> None:
+def start(flags: argparse.Namespace) -> None:
   """Joins the other processes, before anything is computed; does nothing without --distributed.
 
   Raises:
@@ -86,7 +87,7 @@ def start(flags) -> None:
     raise UserError(
       f"--distributed needs {' and '.join(missing)} as well: give all three, or none and let the cluster say"
     )
-  if all(known) and not 0 <= process < processes:
+  if processes is not None and process is not None and not 0 <= process < processes:
     raise UserError(f"--process={process} of --processes={processes}: they are counted from 0")
   try:
     jax.distributed.initialize(
@@ -109,7 +110,7 @@ def start(flags) -> None:
     )
 
 
-def share(flags) -> tuple[int, int]:
+def share(flags: argparse.Namespace) -> tuple[int, int]:
   """(which, of how many) for work whose parts need nothing of each other: as `start`, or by --processes and
   --process alone.
 
@@ -144,10 +145,11 @@ def lost_another(error: BaseException) -> bool:
   >>> lost_another(ValueError("shapes differ"))
   False
   """
-  while error is not None:
-    if isinstance(error, (RuntimeError, ValueError)) and any(word in str(error) for word in BROKEN):
+  said: BaseException | None = error
+  while said is not None:
+    if isinstance(said, (RuntimeError, ValueError)) and any(word in str(said) for word in BROKEN):
       return True
-    error = error.__cause__ or error.__context__
+    said = said.__cause__ or said.__context__
   return False
 
 
@@ -159,7 +161,7 @@ def leave(status: int, with_all: bool = True) -> int:
     with_all: the others come here too, so it waits for them. Otherwise it ends at once, and they stop within
       the heartbeat; with the status LOST the last words say why.
   """
-  if not joined():
+  if _words is None:
     return status
   sys.stdout.flush()
   if with_all:

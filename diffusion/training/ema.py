@@ -6,6 +6,7 @@ share in the average has halved (arXiv:2206.00364, appendix F.2).
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from diffusion.errors import UserError
 
 
-def half_lives(images) -> dict[str, float]:
+def half_lives(images: float | Iterable[float]) -> dict[str, float]:
   """Names of the averages: one number or several, in images; 0 follows the parameters themselves.
 
   >>> half_lives((500_000, 5e5 / 2))
@@ -55,7 +56,7 @@ def rate(half_life: float, step: jax.Array, batch_size: int, ramp: float | None 
   return -jnp.expm1(-math.log(2.0) * float(batch_size) / lifetime)
 
 
-def update(average, params, share: jax.Array):
+def update(average: Any, params: Any, share: jax.Array) -> Any:
   """average + share * (params - average), leaf by leaf, in the average's precision."""
   return jax.tree.map(
     lambda old, new: old + share.astype(old.dtype) * (new.astype(old.dtype) - old), average, params

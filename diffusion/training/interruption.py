@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any, Self
 
 import jax
 
@@ -39,18 +40,18 @@ class Watch:
   """
 
   def __init__(self, alone: bool = False):
-    self.signal = None
+    self.signal: signal.Signals | None = None
     self._alone = alone
-    self._before = {}
+    self._before: dict[signal.Signals, Any] = {}
 
-  def __enter__(self):
+  def __enter__(self) -> Self:
     # Python allows handlers only in the main thread.
     if (self._alone or jax.process_count() == 1) and threading.current_thread() is threading.main_thread():
       for number in (signal.SIGTERM, signal.SIGINT):
         self._before[number] = signal.signal(number, self._note)
     return self
 
-  def ask(self, step):
+  def ask(self, step: int) -> signal.Signals | None:
     """The signal to stop for before the next step, or None; every process asks at every step."""
     if self.signal is None and distributed.told_to_stop(step):
       self.signal = signal.SIGTERM
@@ -65,5 +66,5 @@ class Watch:
       signal.signal(number, handler)
     self._before = {}
 
-  def __exit__(self, *error):
+  def __exit__(self, *error: object) -> None:
     self._restore()

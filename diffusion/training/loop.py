@@ -71,7 +71,7 @@ class Trained(NamedTuple):
   num_parameters: int
 
 
-def train(config, workdir: str, quiet: bool = False, profile: bool = False) -> Trained:
+def train(config: Any, workdir: str, quiet: bool = False, profile: bool = False) -> Trained:
   """Trains to `config.training.steps`, from the newest checkpoint in `workdir` if there is one.
 
   Args:
@@ -235,7 +235,8 @@ class _Run:
     chosen = None if newest < 0 else checkpoints.path_of(self.folder, newest)
     if chosen is None:
       # Run once: on a CPU its compilation takes far longer than it does, so it is compiled with less care.
-      options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+      quick: dict[str, Any] = {"xla_backend_optimization_level": 0}
+      options = quick if jax.default_backend() == "cpu" else None
       state = (
         jax.jit(lambda: assembly.init_state(self.parts), out_shardings=self.places).lower().compile(options)()
       )

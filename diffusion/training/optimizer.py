@@ -21,9 +21,9 @@ def _span(section: Mapping, name: str, batch_size: int, default: float) -> float
   steps, images = section.get(f"{name}_steps"), section.get(f"{name}_images")
   if steps is not None and images is not None:
     raise UserError(f"config.optimizer has both {name}_steps and {name}_images; give one")
-  return float(
-    default if steps is None and images is None else steps if images is None else images / batch_size
-  )
+  if steps is not None:
+    return float(steps)
+  return float(default if images is None else images / batch_size)
 
 
 def learning_rate(section: Mapping, batch_size: int, steps: int) -> Callable[[jax.Array], jax.Array]:

@@ -1,6 +1,7 @@
 """A trace of a few steps, for TensorBoard's profiler or Perfetto."""
 
 import os
+from typing import Any
 
 import jax
 
@@ -19,9 +20,8 @@ class Profile:
   def __init__(self, folder: str | None, first: int):
     self._folder, self._first, self._on = folder, first, False
 
-  def step(self, done: int, state) -> str | None:
-    """To be called before every step with the steps done and the state; what to say when the record is
-    complete."""
+  def step(self, done: int, state: Any) -> str | None:
+    """Called before every step: steps done and the state -> what to say once the record is complete."""
     if self._folder is None:
       return None
     if done - self._first == BEGIN:

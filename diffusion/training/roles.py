@@ -75,7 +75,7 @@ def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> An
   ]
   if not runs:
     return config
-  kept = {}
+  kept: Any = {}
   if checkpoints.steps(workdirs.checkpoints(workdir)):
     kept = workdirs.read(workdir).get("roles") or {}
   config = config.copy_and_resolve_references()
@@ -185,8 +185,12 @@ def _role(name, section, found):
       configuration.build(one, where=f"{where}.guidance[{i}]")
       for i, one in enumerate(section.get("guidance") or ())
     ]
-    parts = (made(part, there, at) for part in ("network", "denoiser", "process"))
-    return Role(name, kind, section.run, *parts, guidance.chain(*around), saved=there)
+    network, parameterization, process = (
+      made(part, there, at) for part in ("network", "denoiser", "process")
+    )
+    return Role(
+      name, kind, section.run, network, parameterization, process, guidance.chain(*around), saved=there
+    )
   if kind == "network":
     return Role(
       name, kind, None, made("network", section, where), made("denoiser", section, where), model.process
@@ -223,7 +227,9 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   for name, role in roles.items():
     if role.kind == "run":
       where = f"config.roles.{name}.run={role.source}"
-      chosen = checkpoints.choose(workdirs.checkpoints(role.source), role.saved.step, say=say)
+      chosen = checkpoints.choose(workdirs.checkpoints(str(role.source)), role.saved.step, say=say)
+      if chosen is None:
+        raise UserError(f"{where}: that run has no checkpoint; train it first, or name the folder of one")
       weights, theirs = warm_start.read(chosen, role.saved.ema)
       what = "parameters" if role.saved.ema == "none" else f"average of half-life {role.saved.ema} images"
       say(f"{name} from {chosen}, {what}")

@@ -6,6 +6,8 @@ and does not know how many devices hold it.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +21,7 @@ SMALLEST = 1024
 it."""
 
 
-def make_mesh(model: int = 1, devices=None) -> Mesh:
+def make_mesh(model: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
   """A mesh over all devices (of all processes), `model` of them to a model and the rest along `data`.
 
   >>> dict(make_mesh(devices=jax.devices()[:1]).shape)
@@ -60,12 +62,12 @@ def leaf_spec(shape: tuple[int, ...], layout: str, mesh: Mesh) -> PartitionSpec:
   return PartitionSpec(*[None] * axis, ("data", "model"))
 
 
-def state_sharding(mesh: Mesh, state, layout: str = "replicated"):
+def state_sharding(mesh: Mesh, state: Any, layout: str = "replicated") -> Any:
   """A NamedSharding for each leaf of a train state (arrays or shapes)."""
   return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, layout, mesh)), state)
 
 
-def whole(params, places, mesh: Mesh):
+def whole(params: Any, places: Any, mesh: Mesh) -> Any:
   """Parameters gathered to a whole copy for the loss, whose gradient comes back split as they are.
 
   Said here, the compiler gathers weights and never moves activations, whatever the network: examples stay
@@ -88,12 +90,11 @@ def whole(params, places, mesh: Mesh):
   return gather(params)
 
 
-def activations(mesh: Mesh):
-  """The rule for h [B, ..., C] inside a network: examples along `data`, channels along `model`, as far as
-  these divide them.
+def activations(mesh: Mesh) -> Callable[[jax.Array], jax.Array]:
+  """The rule for h [B, ..., C] inside a network: examples along `data`, channels along `model`.
 
-  With one device to a model nothing moves: each keeps its examples. With more, each computes its share of the
-  channels of every layer.
+  What these do not divide stays as it is. With one device to a model nothing moves: each keeps its examples.
+  With more, each computes its share of the channels of every layer.
   """
 
   def rule(h):
@@ -122,7 +123,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch, mesh: Mesh):
+def put_batch(batch: Any, mesh: Mesh) -> Any:
   """This process's rows of the global batch, as global arrays split along `data`."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch)

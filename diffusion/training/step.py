@@ -50,7 +50,11 @@ def make_step(
         f"batch, "
         "which cannot then be taken in parts; set accumulate=1"
       )
-  followed = {name: role for name, role in roles.items() if role.kind == "average_of"}
+  followed = [
+    (name, role.source, role.share)
+    for name, role in roles.items()
+    if role.kind == "average_of" and role.source is not None and role.share is not None
+  ]
 
   def step(state: TrainState, batch):
     metrics = {}
@@ -74,12 +78,11 @@ def make_step(
     for name, half_life in averages.items():
       share = ema.rate(half_life, state.step, size, ramp)
       emas[name] = ema.update(emas[name], state.params["model"], share)
-    for name, role in followed.items():
-      every = next((player.every for player in playing if role.source in player.trains), 1)
-      share = jnp.where((state.step + 1) % every == 0, role.share(state.step, size * every), 0.0)
-      source = state.params[role.source] if role.source in state.params else emas[role.source]
-      emas[name] = ema.update(emas[name], source, share)
-    return state.replace(step=state.step + 1, emas=emas), metrics
+    for name, of, own in followed:
+      every = next((player.every for player in playing if of in player.trains), 1)
+      share = jnp.where((state.step + 1) % every == 0, own(state.step, size * every), 0.0)
+      emas[name] = ema.update(emas[name], state.params[of] if of in state.params else emas[of], share)
+    return dataclasses.replace(state, step=state.step + 1, emas=emas), metrics
 
   return jax.jit(
     step,
@@ -190,7 +193,7 @@ def _of_part(loss, number):
 
 
 @jax.jit
-def all_finite(tree) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
   """[] bool: no leaf of floats holds a NaN or an infinity.
 
   >>> bool(all_finite({"a": jnp.ones(2), "n": jnp.int32(1)})), bool(all_finite(jnp.asarray([1.0, jnp.inf])))

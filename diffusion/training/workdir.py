@@ -26,7 +26,7 @@ FREE = (
 is sampled."""
 
 
-def claim(workdir: str, config) -> None:
+def claim(workdir: str, config: ConfigDict) -> None:
   """Makes the folder and saves `config.json`; UserError if it holds checkpoints of another config."""
   os.makedirs(workdir, exist_ok=True)
   path = os.path.join(workdir, "config.json")
@@ -45,7 +45,7 @@ def claim(workdir: str, config) -> None:
     os.replace(path + ".tmp", path)
 
 
-def read(workdir: str):
+def read(workdir: str) -> ConfigDict:
   """The config of the run in `workdir`. Raises UserError if there is none."""
   path = os.path.join(workdir, "config.json")
   if not os.path.exists(path):

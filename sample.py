@@ -23,8 +23,8 @@ classifies images with it.
   python sample.py --workdir=runs/digits --fit --steps=8
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
-Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64. Of a run between two
-data sets it starts from record i of the second, held out, in order and again from the first.
+Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64. Of a run between
+two data sets it starts from record i of the second, held out, in order and again from the first.
 With --shards the same command goes on where it stopped. Processes write each their own shards and need not
 know of each other: start N of them with --processes=N --process=0 ... N-1, or let the cluster say with
 --distributed.

@@ -329,7 +329,7 @@ def test_a_process_without_log_snr_is_named(name):
   """A path between two data sets, or any object, has no noise to remove."""
 
   class Bridge:
-    t_min, t_max, name = 0.0, 1.0, "bridge"
+    kind, t_min, t_max, name = "gaussian", 0.0, 1.0, "bridge"
 
   with pytest.raises(
     TypeError, match="need a process with log-SNR, and Bridge has no marginal, log_snr, t_of_log_snr"

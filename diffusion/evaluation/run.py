@@ -76,7 +76,7 @@ def evaluate_run(
       lambda: {"own": configuration.build(section["own"], run, workdir, where="config.evaluation.own")},
     )
   record.write()
-  tell_sinks(run.step, record.found)
+  tell_sinks(run.step, record.content())
   record.raise_first()
   return record.content()
 

@@ -194,7 +194,10 @@ def test_a_really_full_disk(tmp_path):
     save(tmp_path, 1)
     writer = checkpoints.Writer(str(tmp_path))
     big = states.create(
-      {"model": {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}}, (), optax.identity(), ()
+      {"model": {"w": jax.random.normal(jax.random.key(0), (1_000_000,))}, "loss": {}},
+      {},
+      optax.identity(),
+      (),
     )
     with pytest.raises(UserError, match=r"disk is full.*step 2"):
       writer.save(big, {"step": 2}, "{}")

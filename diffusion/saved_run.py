@@ -1,4 +1,4 @@
-"""A finished or running training run, opened for sampling and evaluation."""
+"""A finished or running training run, opened for sampling and evaluation: its weights alone."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,16 @@ import jax
 
 from diffusion import configuration, solvers
 from diffusion.errors import UserError
-from diffusion.training import assembly, checkpoints, later, roles, sharding, teacher, workdir as workdirs
+from diffusion.training import (
+  assembly,
+  checkpoints,
+  later,
+  roles,
+  sharding,
+  teacher,
+  weights,
+  workdir as workdirs,
+)
 
 
 class SavedRun(NamedTuple):
@@ -15,19 +24,21 @@ class SavedRun(NamedTuple):
 
   Attributes:
     parts: config, data set, process, network, parameterisation (`training.assembly.Parts`).
-    state: the train state of the checkpoint.
     params: the averaged weights, or those that were asked for.
     denoiser: the network with them as a denoiser, with every view that the network states.
     step: training steps of the checkpoint.
     mesh: the devices it was put on.
+    average: half-life in images, as text, of the average that `params` is; 'none' for the raw weights.
+    checkpoint: the folder of the checkpoint.
   """
 
   parts: Any
-  state: Any
   params: Any
   denoiser: Any
   step: int
   mesh: Any
+  average: str
+  checkpoint: str
 
   @property
   def config(self) -> Any:
@@ -39,6 +50,16 @@ class SavedRun(NamedTuple):
     """The objective that trained the model, with what it states (`losses.Objective`)."""
     return assembly.model_player(self.parts).loss.objective
 
+  def loss_inputs(self, player: Any = None) -> tuple[Any, Any]:
+    """(params, state) for a player's loss, with `params` as the model's; the rest that it asks is read now.
+
+    Args:
+      player: of `assembly.players_of`; the one that trains the model by default.
+    """
+    player = assembly.model_player(self.parts) if player is None else player
+    template = _placed(assembly.shape_state(self.parts), self.mesh)
+    return weights.loss_inputs(self.checkpoint, template, player, model=self.params)
+
   def place(self, array: Any) -> jax.Array:
     """A [batch, ...] array split over the devices."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh))
@@ -47,7 +68,7 @@ class SavedRun(NamedTuple):
 def open_run(
   workdir: str, checkpoint: int | None = None, ema: str | None = None, mesh: Any = None
 ) -> SavedRun:
-  """Reads a run's config and its newest undamaged checkpoint.
+  """Reads a run's config and, of its newest undamaged checkpoint, the model's weights.
 
   Args:
     workdir: folder of the run.
@@ -68,20 +89,25 @@ def open_run(
     )
   parts = assembly.assemble(config)
   mesh = mesh or sharding.make_mesh()
-  shapes = assembly.shape_state(parts)
-  places = sharding.state_sharding(mesh, shapes)
-  template = jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-  )
-  state = checkpoints.read_state(path, template)
+  average = assembly.average_name(config, ema)
+  like = _placed(assembly.shape_network(parts, parts.network), mesh)
+  params, collections = weights.read_weights(path, "model", average, like)
   return SavedRun(
     parts,
-    state,
-    assembly.trained_params(parts, state, ema),
-    assembly.trained_denoiser(parts, state, ema),
+    params,
+    assembly.denoiser(parts, params, collections),
     checkpoints.read_meta(path)["step"],
     mesh,
+    average or "none",
+    path,
   )
+
+
+def _placed(shapes, mesh):
+  """Shapes with a place on the mesh for each."""
+  places = sharding.state_sharding(mesh, shapes)
+  put = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  return jax.tree.map(put, shapes, places)
 
 
 def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:

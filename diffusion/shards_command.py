@@ -120,11 +120,10 @@ def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: Sav
   if solver.endswith(".npz"):  # what is in the file counts, not its name
     with open(solver, "rb") as file:
       section["solver"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
-  averages = list(opened.state.emas)
   return {
     "checkpoint": opened.step,
     "weights": weights,
-    "ema": args.ema or (averages[0] if averages else "none"),
+    "ema": opened.average,
     "sampler": section,
     "label": args.label,
     "seed": args.seed,

@@ -167,7 +167,7 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
   held = load(run.parts.dataset.held_out)
   player = assembly.model_player(run.parts)
   batch = evaluation.held_out.model_batch(run, evaluation.held_out.chosen(held, 64))
-  params, state = player.inputs(run.state, model=run.denoiser.params)
+  params, state = run.loss_inputs()
 
   def mean(train):
     keys = [jax.random.fold_in(jax.random.key(1), number) for number in range(evaluation.LOSS_PASSES)]

@@ -14,7 +14,7 @@ import pytest
 
 from diffusion import configuration, networks, saved_run
 from diffusion.errors import UserError
-from diffusion.training import assembly, checkpoints, command, logging, warm_start
+from diffusion.training import assembly, checkpoints, command, logging, warm_start, weights
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = ROOT / "tests" / "training"
@@ -176,13 +176,13 @@ def test_trained_denoiser_uses_the_averages(trained):
     shapes,
   )
   state = checkpoints.read_state(checkpoints.choose(str(trained / "checkpoints")), template)
-  for name, weights in (
+  for name, params in (
     ("500", arrays["emas"]["500"]),
     ("2000", arrays["emas"]["2000"]),
     ("none", arrays["params"]["model"]),
   ):
     denoiser = assembly.trained_denoiser(parts, state, name)
-    jax.tree.map(np.testing.assert_array_equal, dict(denoiser.params), weights)
+    jax.tree.map(np.testing.assert_array_equal, dict(denoiser.params), params)
   denoiser = assembly.trained_denoiser(parts, state)
   jax.tree.map(np.testing.assert_array_equal, dict(denoiser.params), arrays["emas"]["500"])
   statistics = arrays["loss_state"]["collections"]["model"]
@@ -323,7 +323,7 @@ def test_a_network_without_a_posterior_mean_is_trained_saved_and_measured(train,
   found = json.loads((workdir / "metrics.json").read_text())
   run = saved_run.open_run(str(workdir))
   # The time score is that of the averaged weights, called with t itself.
-  params = run.state.emas["500"]
+  params, _ = weights.read_weights(run.checkpoint, average="500")
   expected = run.parts.network.apply(
     {"params": params}, np.zeros((1, 2), np.float32), np.full(1, 0.5, np.float32), method="time_score"
   )

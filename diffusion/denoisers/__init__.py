@@ -1,7 +1,7 @@
 """Denoisers: whatever answers questions about x_t, each a pytree with one contract.
 
-A network is made one by `from_flax`, `from_function` or `from_functions`; oracles, guidance and compositions
-are others.
+A network is made one by `from_flax`, `from_network`, `from_function` or `from_functions`; oracles, guidance
+and compositions are others.
 """
 
 from diffusion.denoisers.combined import Extended, InTraining, Together, extend, function_of, together
@@ -22,6 +22,7 @@ from diffusion.denoisers.network import (
   from_flax,
   from_function,
   from_functions,
+  from_network,
   logits,
   scaled_score,
   score,

@@ -130,8 +130,8 @@ def edm(
 class NetworkDenoiser:
   """A network, its parameters, its parameterisation and its process, as one pytree.
 
-  The parameters are leaves, so new parameters do not recompile anything. Made by `from_flax`, `from_function`
-  and `from_functions`.
+  The parameters are leaves, so new parameters do not recompile anything. Made by `from_flax`,
+  `from_network`, `from_function` and `from_functions`.
 
   Attributes:
     process: the process; None for functions on clean data.
@@ -266,7 +266,7 @@ def from_flax(
   collections: Any = None,
   methods: tuple[str, ...] = (),
 ) -> NetworkDenoiser:
-  """A denoiser from a Flax linen module `(x, t, cond, train) -> output`.
+  """A denoiser from a Flax linen module `(x, t, cond, train) -> output`; see `from_network`.
 
   Args:
     module: the linen module; it is told the clock of the parameterisation, not the process.
@@ -276,8 +276,36 @@ def from_flax(
     collections: its other collections (batch statistics, spectral norms) as a dict, or None.
     methods: methods (x, t, cond) of the module, each of which answers the view of its name.
   """
-  functions = tuple((name, _Method(module, name)) for name in methods)
-  fn = None if parameterization is None else _Linen(module)
+  from diffusion.networks import Linen  # networks need more to import than denoisers do
+
+  return from_network(Linen(module), process, parameterization, params, collections, methods)
+
+
+def from_network(
+  network: Any,
+  process: Any,
+  parameterization: Parameterization | None,
+  params: Any,
+  collections: Any = None,
+  views: tuple[str, ...] = (),
+) -> NetworkDenoiser:
+  """A denoiser from a network of any make, such as `networks.from_nnx` and `networks.from_pair` give.
+
+  Args:
+    network: a `networks.Network`; it is told the clock of the parameterisation, not the process.
+    process: the process.
+    parameterization: what the output means; None for a network that has methods alone.
+    params, collections: as `network.init` gives them.
+    views: those that it answers by methods of its own.
+
+  >>> from diffusion import denoisers, networks, processes
+  >>> network = networks.from_pair(lambda *_: 0.5, lambda params, x, t, cond, key, train: params * x)
+  >>> denoiser = denoisers.from_network(network, processes.edm(), denoisers.x0(), 0.5)
+  >>> float(denoiser(jnp.ones((1, 2)), jnp.ones(1)).x0[0, 0])
+  0.5
+  """
+  functions = tuple((name, _Answer(network, name)) for name in views)
+  fn = None if parameterization is None else _Output(network)
   return NetworkDenoiser(process, parameterization, params, collections or {}, fn, functions)
 
 
@@ -295,30 +323,23 @@ class _Plain:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Linen:
-  """Adapts a linen module; equal modules compare equal."""
+class _Output:
+  """The output of a network; equal networks compare equal."""
 
-  module: Any
+  network: Any
 
   def __call__(
     self, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any, key: Any, train: bool
   ) -> tuple[Any, Any]:
-    variables = {"params": params, **(collections or {})}
-    rngs = {"dropout": key} if train and key is not None else None
-    if train and collections:
-      output, updated = self.module.apply(
-        variables, x, t, cond, train=True, rngs=rngs, mutable=list(collections)
-      )
-      return output, updated
-    return self.module.apply(variables, x, t, cond, train=train, rngs=rngs), collections
+    return self.network.apply(params, collections, x, t, cond, key, train)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Method:
-  """A method of a linen module as a function (params, x, time, cond)."""
+class _Answer:
+  """A view that a network answers itself, as a function (params, x, time, cond)."""
 
-  module: Any
-  name: str
+  network: Any
+  view: str
 
   def __call__(self, params: Any, x: Any, t: jax.Array, cond: Any = None) -> Any:
-    return self.module.apply({"params": params}, x, t, cond, method=self.name)
+    return self.network.answer(self.view, params, x, t, cond)

@@ -48,7 +48,7 @@ def held_out_loss(
   """
   player = assembly.model_player(run.parts)
   batch = model_batch(run, chosen(held, most, seed))
-  params, state = player.inputs(run.state, model=run.params)
+  params, state = run.loss_inputs(player)
 
   @jax.jit
   def value(params, state, batch, passes):

@@ -1,5 +1,9 @@
-"""Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion."""
+"""Networks: Flax modules `(x, t, cond=None, train=False) -> output` that know nothing of diffusion.
 
+Networks of another make come in by `from_nnx` and `from_pair`.
+"""
+
+from diffusion.networks.adapters import NNX, Linen, Network, Pair, as_network, from_nnx, from_pair
 from diffusion.networks.concrete_score import ConcreteFlips, ConcreteMLP
 from diffusion.networks.dit import DiT
 from diffusion.networks.energy import Energy
@@ -17,15 +21,22 @@ __all__ = [
   "MADE",
   "MLP",
   "NETWORKS",
+  "NNX",
   "ConcreteFlips",
   "ConcreteMLP",
   "DiT",
   "Energy",
   "Example",
+  "Linen",
+  "Network",
+  "Pair",
   "PixelCNN",
   "Potential",
   "SecondOrder",
   "TimeScore",
   "TokenMLP",
   "UNet",
+  "as_network",
+  "from_nnx",
+  "from_pair",
 ]

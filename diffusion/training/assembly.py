@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import configuration, data, denoisers, losses, solvers
+from diffusion import configuration, data, denoisers, losses, networks, solvers
 from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.training import ema, players, roles, state as states
@@ -44,7 +44,7 @@ class Parts(NamedTuple):
     config: the config.
     dataset: `diffusion.data.Dataset`.
     process: the forward process.
-    network: a linen module.
+    network: a linen module or another `networks.Network`.
     parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
     roles: {name: `training.roles.Role`} of all that the losses ask, the model among them.
   """
@@ -79,7 +79,8 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   parameterization = make("denoiser") if config.get("denoiser") else None
   if parameterization is not None:
     _check_parameterization(parameterization, process)
-  if parameterization is None and not own_views(network):
+  own = own_views(network)
+  if parameterization is None and not own:
     raise UserError(
       f"the config has no section 'denoiser', and {type(network).__name__} states no view that a loss "
       "could ask for: add denoiser=dict(factory='denoisers.eps') or another of diffusion.denoisers, or give "
@@ -136,6 +137,7 @@ def template(role: Role, collections: Any = None) -> Any:
   """
   if role.kind == "factory":
     return role.denoiser
+  network = networks.as_network(role.network)
   p, own = role.parameterization, own_views(role.network)
   stated = [name for name in ("energy", "score") if name in own]
   if p is not None and stated and p.kind != "score":
@@ -144,7 +146,7 @@ def template(role: Role, collections: Any = None) -> Any:
       f"factory='denoisers.score'"
     )
   try:
-    return role.guidance(denoisers.from_flax(role.network, role.process, p, None, collections, own))
+    return role.guidance(denoisers.from_network(network, role.process, p, None, collections, own))
   except (ValueError, TypeError) as error:
     raise UserError(f"config.roles.{role.name}.guidance: {error}") from error
 
@@ -155,21 +157,15 @@ def own_views(network: Any) -> tuple[str, ...]:
   Each method takes (x, t, cond); initialising the network by calling it has to make the parameters of its
   methods too.
 
-  Raises UserError for a view without a method.
+  Raises UserError for a view without a method, and for what is no network.
 
-  >>> from diffusion import networks
   >>> own_views(networks.Energy(networks.MLP(width=8, depth=1))), own_views(networks.MLP(width=8, depth=1))
   (('energy',), ())
   """
-  stated = tuple(getattr(network, "views", ()))
-  for name in stated:
-    if not callable(getattr(network, name, None)):
-      raise UserError(
-        f"config.network: {type(network).__name__}.views names '{name}' and it has no such method (x, t, "
-        f"cond): add it, "
-        "or take the name out"
-      )
-  return stated
+  try:
+    return networks.as_network(network).views
+  except (ValueError, TypeError) as error:
+    raise UserError(f"config.network: {error}") from error
 
 
 def closed_loss(
@@ -357,8 +353,7 @@ def starts(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
 def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
   """(parameters, mutable collections) of a new network for the run's data."""
   one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example_batch(parts, 1))
-  variables = dict(network.init(key, one["x"], jnp.zeros((1,), jnp.float32), one.get("cond")))
-  return variables.pop("params"), variables
+  return networks.as_network(network).init(key, one["x"], jnp.zeros((1,), jnp.float32), one.get("cond"))
 
 
 def init_state(parts: Parts) -> states.TrainState:
@@ -369,14 +364,14 @@ def init_state(parts: Parts) -> states.TrainState:
   network_key, loss_key = jax.random.split(
     jax.random.fold_in(jax.random.key(parts.config.get("seed", 0)), _INIT)
   )
-  params, collections, networks = {}, {}, 0
+  params, collections, made = {}, {}, 0
   for name, role in parts.roles.items():
     if role.kind == "factory":
       continue
     if role.kind == "network":
-      key = network_key if name == "model" else jax.random.fold_in(loss_key, _NETWORKS + networks)
+      key = network_key if name == "model" else jax.random.fold_in(loss_key, _NETWORKS + made)
       params[name], own = init_network(parts, role.network, key)
-      networks += 1
+      made += 1
     else:
       shapes = jax.eval_shape(lambda role=role: init_network(parts, role.network, jax.random.key(0)))
       params[name], own = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -409,9 +404,18 @@ def init_state(parts: Parts) -> states.TrainState:
 
 def shape_state(parts: Parts) -> states.TrainState:
   """`init_state` as shapes, with nothing computed; UserError if the network does not take the data."""
+  ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
+  return _shapes(parts, lambda: init_state(parts))
+
+
+def shape_network(parts: Parts, network: Any) -> tuple[Any, dict[str, Any]]:
+  """`init_network` as shapes, with nothing computed; UserError if the network does not take the data."""
+  return _shapes(parts, lambda: init_network(parts, network, jax.random.key(0)))
+
+
+def _shapes(parts, make):
   try:
-    ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
-    return jax.eval_shape(lambda: init_state(parts))
+    return jax.eval_shape(make)
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f"config.network does not take examples of shape {list(parts.dataset.shape)}{_told(parts)}: {error}"
@@ -424,26 +428,31 @@ def _told(parts):
   return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
-def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
-  """The network's parameters of a train state: one of its averages, or those trained if it has none.
+def average_name(config: Any, asked: str | None = None) -> str | None:
+  """Which average of the model is meant; None for the parameters themselves.
 
   Args:
-    ema_name: half-life in images, as text; None takes the first of the config, '0' or 'none' the parameters.
+    config: of the run.
+    asked: half-life in images, as text; None takes the first of the config, if it has one, and '0' or 'none'
+      the parameters (unless there is an average '0').
+
+  Raises UserError for an average that the run does not keep.
   """
-  if ema_name in ("0", "none") and ema_name not in state.emas:
-    return state.params["model"]
-  if ema_name is None:
-    names = [
-      name
-      for name in ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
-      if name in state.emas
-    ]
-    return state.emas[names[0]] if names else state.params["model"]
-  if ema_name in state.emas:
-    return state.emas[ema_name]
-  raise UserError(
-    f"this run has no average of half-life {ema_name} images; it has {', '.join(state.emas) or 'none'}"
-  )
+  names = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
+  if asked is None:
+    return names[0] if names else None
+  if asked in names:
+    return asked
+  if asked in ("0", "none"):
+    return None
+  raise UserError(f"this run has no average of half-life {asked} images; it has {', '.join(names) or 'none'}")
+
+
+def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
+  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
+  none; see `average_name`."""
+  name = average_name(parts.config, ema_name)
+  return state.params["model"] if name is None else state.emas[name]
 
 
 def trained_denoiser(

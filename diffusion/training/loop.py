@@ -23,6 +23,7 @@ from diffusion.training import (
   interruption,
   later,
   logging,
+  names,
   profiling,
   roles,
   sharding,
@@ -104,6 +105,7 @@ def train(config: Any, workdir: str, quiet: bool = False, profile: bool = False)
   mesh = sharding.make_mesh(section.get("model_devices", 1))
   sharding.check_batch_size(section.batch_size, section.get("accumulate", 1), mesh)
   shapes = assembly.shape_state(parts)
+  names.check(shapes)
   places = sharding.state_sharding(mesh, shapes, section.get("layout", "replicated"))
   step = steps.make_step(
     playing,

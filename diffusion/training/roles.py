@@ -23,7 +23,7 @@ import numpy as np
 from diffusion import configuration, guidance
 from diffusion.errors import UserError
 from diffusion.factories import plain
-from diffusion.training import checkpoints, ema, warm_start, workdir as workdirs
+from diffusion.training import checkpoints, ema, warm_start, weights, workdir as workdirs
 
 KINDS = {
   "run": ("run", "ema", "guidance", "saved"),
@@ -230,10 +230,11 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
       chosen = checkpoints.choose(workdirs.checkpoints(str(role.source)), role.saved.step, say=say)
       if chosen is None:
         raise UserError(f"{where}: that run has no checkpoint; train it first, or name the folder of one")
-      weights, theirs = warm_start.read(chosen, role.saved.ema)
+      average = None if role.saved.ema == "none" else role.saved.ema
+      found, theirs = weights.read_weights(chosen, "model", average)
       what = "parameters" if role.saved.ema == "none" else f"average of half-life {role.saved.ema} images"
       say(f"{name} from {chosen}, {what}")
-      place(name)[name] = warm_start.fit(weights, place(name)[name], where)
+      place(name)[name] = warm_start.fit(found, place(name)[name], where)
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)
     elif role.kind in ("copy_of", "average_of"):

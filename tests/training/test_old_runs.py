@@ -9,7 +9,7 @@ import pytest
 
 from diffusion import sampling, saved_run
 from diffusion.errors import UserError
-from diffusion.training import assembly, checkpoints, loop, workdir as workdirs
+from diffusion.training import assembly, checkpoints, loop, weights, workdir as workdirs
 
 pytestmark = pytest.mark.standard_promotion
 
@@ -38,8 +38,9 @@ def test_a_student_keeps_its_teacher(folder):
   assert (
     role.kind == "run" and role.source == "plain" and assembly.template(role).own_conditions == ("guidance",)
   )
-  taught = checkpoints.read_arrays(checkpoints.choose(str(folder / "plain" / "checkpoints")))["emas"]["64"]
-  jax.tree.map(np.testing.assert_array_equal, run.state.loss_state["fixed"]["teacher"], taught)
+  path = checkpoints.choose(str(folder / "plain" / "checkpoints"))
+  taught, _ = weights.read_weights(path, average="64")
+  jax.tree.map(np.testing.assert_array_equal, run.loss_inputs()[0]["teacher"], taught)
   assert run.objective.conditions == {"guidance": (0.0, 2.0)}
 
 

@@ -192,7 +192,8 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   """The loss of a student is its distance from the x0 that leads, in one DDIM step, where two steps of the
   solver lead with the teacher's weights."""
   run, saved = saved_run.open_run(str(runs / "two")), saved_run.open_run(str(runs / "one"))
-  loss, state, process = assembly.loss(run.parts), run.state, run.parts.process
+  loss, process = assembly.loss(run.parts), run.parts.process
+  params, state = run.loss_inputs()
   batch = next(data.stream(run.parts.dataset, 16, 0, num_threads=0))
   grid = solvers.grids.thinned(process, 4, 4, "vp_time", t_min=0.0)
   t = np.repeat(grid[[0, 2]], 8).astype(np.float32)
@@ -201,15 +202,14 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
   @jax.jit
   def value(params, draw):
     traces.append(1)
-    roles = loss.roles(params, state.loss_state["collections"])
-    return loss.objective(roles, draw, params["loss"], state.loss_state["objective"]).interior
+    roles = loss.roles(params, state["collections"])
+    return loss.objective(roles, draw, params["loss"], state["objective"]).interior
 
-  draw = jax.jit(loss.objective.draw)(jax.random.key(3), batch, t, state.loss_state["objective"])
-  fixed = state.loss_state["fixed"]
-  found = value({**state.params, **fixed}, draw)
+  draw = jax.jit(loss.objective.draw)(jax.random.key(3), batch, t, state["objective"])
+  found = value(params, draw)
   x_t = loss.objective.place({}, draw).x_t
   model_x0 = jax.jit(lambda denoiser: denoiser(x_t, draw.t, draw.cond, views=("x0",)).x0)(
-    assembly.denoiser(run.parts, state.params["model"])
+    assembly.denoiser(run.parts, params["model"])
   )
   for i in (0, 1):
     rows = slice(8 * i, 8 * i + 8)
@@ -220,7 +220,7 @@ def test_the_target_is_where_two_steps_of_the_saved_teacher_end(runs):
     expected = np.sum(np.square(model_x0[rows] - target), axis=1) / grid[2 * i] ** 2
     np.testing.assert_allclose(found[rows], expected, rtol=2e-3, atol=1e-9)
   # The teacher is an argument: another one gives another number and no other program.
-  other = value({**state.params, "teacher": jax.tree.map(lambda leaf: 1.1 * leaf, fixed["teacher"])}, draw)
+  other = value({**params, "teacher": jax.tree.map(lambda leaf: 1.1 * leaf, params["teacher"])}, draw)
   assert len(traces) == 1 and np.abs(other - found).max() > 1e-6
 
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   check_no_class(opened, args.label)
   labels, told = choose_labels(args.label, dataset), conditions_of_records(dataset)
   # Samples are drawn from other sequences: no sample that is looked at was fitted.
-  x, _ = sampling.draw_noise(process, 2**31 - 1 - seed, jnp.arange(num), tuple(dataset.shape))
+  x, _ = sampling.draw_noise(process, 2**31 - 1 - seed, jnp.arange(num), opened.parts.shape)
   cond = {} if told is None else told(np.arange(num))
   cond |= {} if labels is None else {"label": labels(np.arange(num)).astype(np.int32)}
   cond = {name: jnp.asarray(array) for name, array in cond.items()} or None

@@ -20,9 +20,9 @@ MOST_BESIDE = 2000
 def run(args: Any, sampler: Mapping[str, Any]) -> str:
   """Samples as the command line asks; returns the sentence that says what was done.
 
-  The NPZ holds x (model values), stored (the data's own), index, label where there are classes, start where
-  samples start from records (as stored), and whatever else the model was told, by name. A picture that cannot
-  be drawn is said in the sentence.
+  The NPZ holds x (model values, or latents), stored (the data's own), index, label where there are classes,
+  start where samples start from records (as stored), and whatever else the model was told, by name. A picture
+  that cannot be drawn is said in the sentence.
 
   Args:
     args: the parsed command line of sample.py.
@@ -42,7 +42,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     samples = sampling.generate(
       denoiser,
       solver,
-      dataset.shape,
+      opened.parts.shape,
       args.num,
       seed=args.seed,
       first=args.first,
@@ -54,7 +54,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
       progress=shown.update,
     )
   seconds = time.perf_counter() - begun
-  stored, index = dataset.scaling.to_data(samples.x), args.first + np.arange(args.num)
+  stored, index = opened.to_data(samples.x), args.first + np.arange(args.num)
   arrays: dict[str, Any] = {"x": samples.x, "stored": stored, "index": index} | stored_conditions(
     dataset, index
   )

@@ -4,12 +4,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from diffusion import configuration, solvers
 from diffusion.errors import UserError
 from diffusion.training import (
   assembly,
   checkpoints,
+  codec,
   later,
   roles,
   sharding,
@@ -30,6 +32,7 @@ class SavedRun(NamedTuple):
     mesh: the devices it was put on.
     average: half-life in images, as text, of the average that `params` is; 'none' for the raw weights.
     checkpoint: the folder of the checkpoint.
+    codec_params: the parameters of the run's codec; None without one.
   """
 
   parts: Any
@@ -39,6 +42,7 @@ class SavedRun(NamedTuple):
   mesh: Any
   average: str
   checkpoint: str
+  codec_params: Any = None
 
   @property
   def config(self) -> Any:
@@ -63,6 +67,15 @@ class SavedRun(NamedTuple):
   def place(self, array: Any) -> jax.Array:
     """A [batch, ...] array split over the devices."""
     return jax.device_put(array, sharding.batch_sharding(self.mesh))
+
+  def decode(self, x: np.ndarray) -> np.ndarray:
+    """Samples [n, ...] of the model as model values of the data, [n, ...]; themselves without a codec."""
+    devices = self.mesh.shape["data"]
+    return codec.decoded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
+
+  def to_data(self, x: np.ndarray) -> np.ndarray:
+    """Samples [n, ...] of the model in stored values: decoded, then scaled."""
+    return self.parts.dataset.scaling.to_data(self.decode(x))
 
 
 def open_run(
@@ -92,6 +105,10 @@ def open_run(
   average = assembly.average_name(config, ema)
   like = _placed(assembly.shape_network(parts, parts.network), mesh)
   params, collections = weights.read_weights(path, "model", average, like)
+  codec_params = None
+  if parts.codec is not None:
+    like = (_placed(jax.eval_shape(parts.codec.init), mesh), {})
+    codec_params, _ = weights.read_weights(path, codec.PLACE, None, like)
   return SavedRun(
     parts,
     params,
@@ -100,6 +117,7 @@ def open_run(
     mesh,
     average or "none",
     path,
+    codec_params,
   )
 
 

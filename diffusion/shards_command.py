@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
       samples = sampling.generate(
         denoiser,
         solver,
-        dataset.shape,
+        opened.parts.shape,
         count,
         seed=args.seed,
         first=first,
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
         progress=progress,
       )
       index = first + np.arange(count)
-      arrays = {"stored": dataset.scaling.to_data(samples.x), "index": index}
+      arrays = {"stored": opened.to_data(samples.x), "index": index}
       arrays |= stored_conditions(dataset, index)
       if samples.labels is not None:
         arrays["label"] = samples.labels

@@ -16,7 +16,6 @@ PACKAGE = ROOT / "diffusion"
 NOT_YET: tuple[str, ...] = (
   "data",
   "training/checkpoints.py",
-  "training/warm_start.py",
 )
 """Folders and files of the package whose public signatures are not all annotated."""
 

@@ -22,7 +22,7 @@ HEAVY = (
   "tqdm",
   "torch",
 )
-CORE = ("processes", "networks", "denoisers", "oracles", "losses", "guidance", "solvers")
+CORE = ("processes", "networks", "codecs", "denoisers", "oracles", "losses", "guidance", "solvers")
 
 # A part may import from its own level or below. Equal numbers are siblings.
 LEVEL = {
@@ -37,6 +37,7 @@ LEVEL = {
   "networks": 1,
   "symmetric": 0,
   "mcmc": 2,
+  "codecs": 2,
   "denoisers": 2,
   "oracles": 3,
   "losses": 3,

@@ -69,6 +69,10 @@ def draw_trajectory(path: str, run: Any, denoiser: Any, solver: Any, data: np.nd
   number = min(len(dataset.classes), MOST_ROWS) or 8
   some, _ = draw(run, denoiser, solver, number, number, trajectory=True)
   process, states, times = run.denoiser.process, some.trajectory, solver.times
+  if run.parts.codec is not None:
+    data_values = run.decode(states.reshape(-1, *states.shape[2:]))
+    shown = np.asarray(run.parts.codec.show(data_values))
+    states = shown.reshape(*states.shape[:2], *shown.shape[1:])
   if isinstance(solver, solvers.Table):
     # Rows in the middle of a step are left out.
     finished = np.flatnonzero(np.append(True, np.any(np.asarray(solver.hook) != 0, axis=-1)))

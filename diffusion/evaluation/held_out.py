@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion import likelihood
 from diffusion.data import Standardize, order
-from diffusion.training import assembly
+from diffusion.training import assembly, codec
 
 # Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
 # otherwise; drawn where there are more.
@@ -27,10 +27,14 @@ def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int 
 
 
 def model_batch(run: Any, held: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """Held-out records as the batch that a loss takes, with fixed dequantisation noise."""
+  """Held-out records as the batch that a loss takes, with fixed dequantisation noise.
+
+  Under a codec x is what the model sees.
+  """
   dataset, x = run.parts.dataset, np.asarray(held["x"])
   noise = np.random.default_rng(0).random(x.shape) if dataset.scaling.uses_noise else None
-  return jax.tree.map(jnp.asarray, dataset.encode(held, noise))
+  batch = jax.tree.map(jnp.asarray, dataset.encode(held, noise))
+  return codec.encoded(run.parts.codec, run.codec_params, batch, jax.random.key(0))
 
 
 def held_out_loss(
@@ -92,9 +96,12 @@ def held_out_likelihood(
   cond = cond and {key: jnp.asarray(array) for key, array in cond.items()}
 
   def log_prob(x, keys):
-    return likelihood.log_likelihood(
-      run.denoiser, x, cond=cond, keys=keys, num_steps=24, divergence="rademacher"
+    own, params = run.parts.codec, run.codec_params
+    z = x if own is None else own.encode(params, x, keys)
+    nats = likelihood.log_likelihood(
+      run.denoiser, z, cond=cond, keys=keys, num_steps=24, divergence="rademacher"
     )[0]
+    return nats if own is None else nats + own.log_det(params, x)
 
   # Real numbers are standardised on the host, where an offset costs no digits.
   values = jnp.asarray(held["x"] if pixels else scaling.to_model(held["x"]))
@@ -147,6 +154,11 @@ def why_none(run: Any) -> str:
     return f"'{process.name}' runs between two data sets, and the density of the second is not known"
   if process.kind != "gaussian":
     return f"the probability flow is followed on Gaussian processes, and '{process.name}' is {process.kind}"
+  if run.parts.codec is not None and run.parts.codec.log_det is None:
+    return (
+      "the codec has no log_det: its decoder is not the inverse of its encoder, so a density of latents is "
+      "none of the data"
+    )
   if not run.objective.denoises:
     return "a student of few steps is no denoiser at every time, as the probability flow needs"
   learned = run.objective.conditions.get("guidance")

@@ -90,7 +90,7 @@ def _sample(record, run, workdir, denoiser, solver, section, quiet):
       samples, seconds = samples_of.draw(
         run, denoiser, solver, num, section.get("batch", 250), section.get("seed", 0), bar.update
       )
-    stored = run.parts.dataset.scaling.to_data(samples.x)
+    stored = run.to_data(samples.x)
     arrays = {"stored": stored} | ({} if samples.labels is None else {"label": samples.labels})
     path = os.path.join(workdir, "samples.npz")
     with open(path + ".tmp", "wb") as file:

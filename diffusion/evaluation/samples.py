@@ -68,7 +68,7 @@ def draw(
   samples = sampling.generate(
     denoiser,
     solver,
-    dataset.shape,
+    run.parts.shape,
     num,
     seed=seed,
     labels=None if told else classes_in_turn(dataset),

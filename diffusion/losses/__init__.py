@@ -53,6 +53,7 @@ from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.masked_cross_entropy import masked_cross_entropy
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
+from diffusion.losses.reconstruction import reconstruction
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
 from diffusion.losses.role_binding import Roles, roles

@@ -4,6 +4,7 @@ Networks of another make come in by `from_nnx` and `from_pair`.
 """
 
 from diffusion.networks.adapters import NNX, Linen, Network, Pair, as_network, from_nnx, from_pair
+from diffusion.networks.auto_encoder import AutoEncoder
 from diffusion.networks.concrete_score import ConcreteFlips, ConcreteMLP
 from diffusion.networks.dit import DiT
 from diffusion.networks.energy import Energy
@@ -22,6 +23,7 @@ __all__ = [
   "MLP",
   "NETWORKS",
   "NNX",
+  "AutoEncoder",
   "ConcreteFlips",
   "ConcreteMLP",
   "DiT",

@@ -6,6 +6,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from diffusion.networks.auto_encoder import AutoEncoder
 from diffusion.networks.dit import DiT
 from diffusion.networks.mlp import MLP
 from diffusion.networks.token_mlp import TokenMLP
@@ -19,12 +20,14 @@ class Example:
   `num_values` is 0 where x is of floats and the output like x; else x is of whole numbers up to it, itself
   the mask, and the output has as many values more in a last axis.
 
-  Every one takes 10 classes, vectors of size 3, a guidance weight and dropout, if the caller asks for it.
+  Every one takes dropout, if the caller asks for it; and where it is `told` anything but x, a time, 10
+  classes, vectors of size 3 and a guidance weight.
   """
 
   build: Callable[..., nn.Module]
   shape: tuple[int, ...]
   num_values: int = 0
+  told: bool = True
 
 
 def _small(module: type[nn.Module], shape: tuple[int, ...], **defaults: Any) -> Example:
@@ -92,4 +95,11 @@ NETWORKS: dict[str, Example] = {
     DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2
   ),
   "token_mlp": _small(TokenMLP, (3, 2), num_values=4, embedding_size=4, width=16, depth=1),
+  "auto_encoder": Example(
+    lambda **changes: AutoEncoder(
+      **{"shape": (4, 2, 1), "latent_shape": (3,), "width": 16, "depth": 1, **changes}
+    ),
+    (4, 2, 1),
+    told=False,
+  ),
 }

@@ -9,6 +9,7 @@ import numpy as np
 from diffusion.errors import UserError
 from diffusion.sampling_command import check_batch, destination
 from diffusion.saved_run import check_no_class, make_sampler, open_run
+from diffusion.task_command import inputs
 from diffusion.task_command.classifying import classify
 from diffusion.task_command.editing import edit
 from diffusion.task_command.restoring import restore
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
       f"--task={args.task} needs a denoiser at every noise level, and this run is a student of few steps "
       f"({opened.objective.name}): use the run that it learned from"
     )
+  inputs.check_no_codec(opened, args.task)
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):
     raise UserError(

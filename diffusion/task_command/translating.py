@@ -34,6 +34,7 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRu
       "--other-workdir"
     )
   other = opened if args.other_workdir is None else open_run(args.other_workdir)
+  inputs.check_no_codec(other, args.task)
   there = other.parts.dataset
   if tuple(there.shape) != tuple(dataset.shape):
     raise UserError(

@@ -11,10 +11,12 @@ import numpy as np
 from diffusion import configuration, data, denoisers, losses, networks, solvers
 from diffusion.errors import UserError
 from diffusion.factories import plain
-from diffusion.training import ema, players, roles, state as states
+from diffusion.training import codec as codec_of_run, ema, players, roles, state as states
 from diffusion.training.roles import Role
 
 SECTIONS = ("data", "process", "network", "training")
+"""What every config has; without a `denoiser` it may lack a `process` too: its losses are of clean data."""
+
 AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
 """Keys of config.loss that are not arguments of the objective's factory."""
 
@@ -23,6 +25,7 @@ TOP_LEVEL = (
   "loss",
   "optimizer",
   "denoiser",
+  "codec",
   "roles",
   "players",
   "seed",
@@ -43,10 +46,11 @@ class Parts(NamedTuple):
   Attributes:
     config: the config.
     dataset: `diffusion.data.Dataset`.
-    process: the forward process.
+    process: the forward process; None where the losses are of clean data.
     network: a linen module or another `networks.Network`.
     parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
     roles: {name: `training.roles.Role`} of all that the losses ask, the model among them.
+    codec: between the data and what the networks see, or None (`codecs.Codec`).
   """
 
   config: Any
@@ -55,6 +59,13 @@ class Parts(NamedTuple):
   network: Any
   parameterization: Any
   roles: Mapping[str, Role]
+  codec: Any = None
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """Shape of one example as the networks see it: that of the data, or of what the codec makes of them."""
+    shape = tuple(self.dataset.shape)
+    return shape if self.codec is None else self.codec.shape_of(shape)
 
 
 def assemble(config: Any, dataset: Any = None) -> Parts:
@@ -70,12 +81,14 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
     )
   configuration.check_keys(config, TOP_LEVEL, "config")
   needed = SECTIONS if config.get("players") else (*SECTIONS, "loss", "optimizer")
+  if not config.get("denoiser"):
+    needed = tuple(section for section in needed if section != "process")
   for section in needed:
     if section not in config:
       raise UserError(f"the config has no section '{section}'; it needs {', '.join(needed)}")
   make = lambda section: configuration.build(config[section], where=f"config.{section}")
   dataset = make("data") if dataset is None else dataset
-  process, network = make("process"), make("network")
+  process, network = make("process") if "process" in config else None, make("network")
   parameterization = make("denoiser") if config.get("denoiser") else None
   if parameterization is not None:
     _check_parameterization(parameterization, process)
@@ -98,7 +111,8 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
       + (" or --config.data.num_classes=0" if not classes else "")
     )
   model = Role("model", "network", None, network, parameterization, process)
-  return Parts(config, dataset, process, network, parameterization, roles.build(config, model))
+  cast, codec = roles.build(config, model), codec_of_run.build(config, dataset)
+  return Parts(config, dataset, process, network, parameterization, cast, codec)
 
 
 def _check_parameterization(parameterization, process):
@@ -119,6 +133,15 @@ def example_batch(parts: Parts, size: int) -> dict[str, Any]:
   return jax.tree.map(
     lambda spec: jax.ShapeDtypeStruct((size, *spec.shape), spec.dtype), parts.dataset.batch_shapes
   )
+
+
+def network_batch(parts: Parts, size: int) -> dict[str, Any]:
+  """The same as the networks see it: after the codec, where there is one."""
+  batch = example_batch(parts, size)
+  if parts.codec is not None:
+    latent = jax.ShapeDtypeStruct((size, *parts.shape), jnp.float32)
+    batch |= {name: latent for name in ("x", "x1") if name in batch}
+  return batch
 
 
 def denoiser(parts: Parts, params: Any = None, collections: Any = None) -> denoisers.NetworkDenoiser:
@@ -178,11 +201,11 @@ def closed_loss(
   """The closed loss of a loss section: its objective, how times are drawn, and the roles that it asks.
 
   Args:
-    section: its `factory` makes the objective from the process; around it come, in this order,
-      `condition_dropout` (a rate), `transforms` (a list of sections), `weight` (a section), `uncertainty`
-      (true or false), and the section `times` with `reweight`. Of these, what the factory has an argument of
-      that name for goes to the factory. An objective of a teacher's steps has their times if `times` is left
-      out.
+    section: its `factory` makes the objective from the process (None without one); around it come, in this
+      order, `condition_dropout` (a rate), `transforms` (a list of sections), `weight` (a section),
+      `uncertainty` (true or false), and the section `times` with `reweight`. Of these, what the factory has
+      an argument of that name for goes to the factory. An objective of a teacher's steps has their times if
+      `times` is left out.
     parts: of the run.
     templates: {role: denoiser}.
     trains: the roles that learn from it.
@@ -191,6 +214,8 @@ def closed_loss(
   Raises UserError for whatever does not fit, a role that the objective needs and the config lacks among it.
   """
   objective, times = _objective(section, parts, where)
+  if parts.process is None and times is None:
+    times = losses.uniform_times(0.0, 1.0)  # which nobody reads
   for role in objective.needs:
     if role not in templates:
       raise UserError(
@@ -245,7 +270,15 @@ def _objective_of(section, process, conditional, where):
   if "teacher_grid" in own:
     section["teacher_grid"] = _teacher_grid(section, process, where)
     section.pop("teacher_steps", None)
-  objective = configuration.build(section, process, where=where)
+  try:
+    objective = configuration.build(section, process, where=where)
+  except (AttributeError, TypeError, UserError) as error:
+    if process is not None:
+      raise
+    raise UserError(
+      f"{where}: {section.get('factory')} is not of clean data, and the config has no section 'process' "
+      f"({error}): add process=dict(factory='processes.edm') or another of diffusion.processes"
+    ) from error
   transforms = []
   try:
     if around.get("condition_dropout") and conditional:
@@ -352,7 +385,7 @@ def starts(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
 
 def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
   """(parameters, mutable collections) of a new network for the run's data."""
-  one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), example_batch(parts, 1))
+  one = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), network_batch(parts, 1))
   return networks.as_network(network).init(key, one["x"], jnp.zeros((1,), jnp.float32), one.get("cond"))
 
 
@@ -397,7 +430,10 @@ def init_state(parts: Parts) -> states.TrainState:
     loss_state={
       "objective": objectives,
       "collections": collections,
-      "fixed": {name: value for name, value in params.items() if name not in trained | followed},
+      "fixed": {
+        **{name: value for name, value in params.items() if name not in trained | followed},
+        **({} if parts.codec is None else {codec_of_run.PLACE: parts.codec.init()}),
+      },
     },
   )
 
@@ -418,7 +454,7 @@ def _shapes(parts, make):
     return jax.eval_shape(make)
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
-      f"config.network does not take examples of shape {list(parts.dataset.shape)}{_told(parts)}: {error}"
+      f"config.network does not take examples of shape {list(parts.shape)}{_told(parts)}: {error}"
     ) from error
 
 

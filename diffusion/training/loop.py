@@ -5,6 +5,7 @@ them.
 """
 
 import contextlib
+import functools
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from diffusion.errors import UserError
 from diffusion.training import (
   assembly,
   checkpoints,
+  codec,
   distributed,
   ema,
   interruption,
@@ -96,7 +98,7 @@ def train(config: Any, workdir: str, quiet: bool = False, profile: bool = False)
   ):
     if not isinstance(section.get(key, default), int) or section.get(key, default) < 1:
       raise UserError(f"config.training.{key} must be a whole number, 1 or more; it is {section.get(key)!r}")
-  config = roles.resolve(config, workdir)
+  config = codec.resolve(roles.resolve(config, workdir), workdir)
   parts = assembly.assemble(config)
   playing = assembly.players_of(parts)
   teacher.check(parts, playing)
@@ -116,6 +118,7 @@ def train(config: Any, workdir: str, quiet: bool = False, profile: bool = False)
     seed=config.get("seed", 0),
     accumulate=section.get("accumulate", 1),
     ramp=section.get("ema_ramp"),
+    encode=None if parts.codec is None else functools.partial(codec.encoded, parts.codec),
   )
   workdirs.claim(workdir, config)
   with interruption.Watch() as watch:
@@ -245,6 +248,7 @@ class _Run:
       if self.section.get("warm_start"):
         state = warm_start.load(self.section.warm_start, state)
       state = roles.load(self.parts.roles, state, say=_say)
+      state = codec.load(self.config, self.parts.codec, self.parts.dataset, state, say=_say)
       return state, 0, 0.0
     meta = checkpoints.read_meta(chosen)
     state = checkpoints.read_state(chosen, self.template)

@@ -104,30 +104,44 @@ def kind_of(name: str, section: Any) -> str:
   return kinds[0]
 
 
-def _found(name, section, say):
-  """What another run's model is, read from its folder."""
-  where, folder = f"config.roles.{name}.run={section.run}", section.run
+def finished(
+  folder: Any, ema_name: Any, place: str, say: Callable[[str], None] = print
+) -> tuple[Any, str, str]:
+  """(config, checkpoint, average) of another run, whose weights are to be used.
+
+  Args:
+    folder: of the run.
+    ema_name: half-life in images of the average, as text; None for its first, 'none' for the raw weights.
+    place: the section that names them, `run` and `ema`, in messages.
+
+  Raises UserError for a folder without a run, a run without a checkpoint, or an average that it has not.
+  """
   if not isinstance(folder, str) or not folder:
-    raise UserError(
-      f"config.roles.{name}.run is the folder of a finished run, such as 'runs/digits'; it is {folder!r}"
-    )
+    raise UserError(f"{place}.run is the folder of a finished run, such as 'runs/digits'; it is {folder!r}")
+  where = f"{place}.run={folder}"
   if not os.path.exists(os.path.join(folder, "config.json")):
     raise UserError(f"{where}: there is no run; train it first, or name the folder of one")
   config = workdirs.read(folder)
   chosen = checkpoints.choose(workdirs.checkpoints(folder), say=say)
   if chosen is None:
     raise UserError(f"{where}: that run has no checkpoint yet; train it first")
+  averages = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
+  average = (averages or ["none"])[0] if ema_name is None else str(ema_name)
+  if average not in (*averages, "none"):
+    raise UserError(
+      f"{place}.ema={average}: that run has no such average; it has {', '.join(averages) or 'none'}, and "
+      "'none' for the raw weights"
+    )
+  return config, chosen, average
+
+
+def _found(name, section, say):
+  """What another run's model is, read from its folder."""
+  where = f"config.roles.{name}.run={section.run}"
+  config, chosen, average = finished(section.run, section.get("ema"), f"config.roles.{name}", say)
   if not config.get("denoiser"):
     raise UserError(
       f"{where}: that run's network is no denoiser; name the folder of one with a section 'denoiser'"
-    )
-  averages = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  average = (averages or ["none"])[0] if section.get("ema") is None else str(section.ema)
-  if average not in (*averages, "none"):
-    raise UserError(
-      f"config.roles.{name}.ema={average}: that run has no such average; it has "
-      f"{', '.join(averages) or 'none'}, and "
-      "'none' for the raw weights"
     )
   dataset = configuration.build(config.data, where=f"{where}, config.data")
   return dict(
@@ -136,6 +150,7 @@ def _found(name, section, say):
     shape=tuple(dataset.shape),
     num_classes=dataset.num_classes,
     **{part: plain(config[part]) for part in ("process", "network", "denoiser", "loss")},
+    **({"codec": plain(config.codec)} if config.get("codec") else {}),
   )
 
 
@@ -144,8 +159,8 @@ def build(config: Any, model: Role) -> dict[str, Role]:
   found, waiting = {"model": model}, dict(config.get("roles") or {})
   waiting.pop("model", None)
   for name in waiting:
-    if not name.isidentifier() or name == "loss":
-      raise UserError(f"config.roles.{name}: a role has a name such as 'teacher', and not 'loss'")
+    if not name.isidentifier() or name in ("loss", "codec"):
+      raise UserError(f"config.roles.{name}: a role has a name such as 'teacher', and not 'loss' or 'codec'")
   while waiting:
     ready = [name for name, section in waiting.items() if _source(name, section) in (None, *found)]
     if not ready:

@@ -11,7 +11,7 @@ import optax
 from diffusion import activations
 from diffusion.errors import UserError
 from diffusion.losses import batch_size
-from diffusion.training import ema, sharding, update
+from diffusion.training import codec, ema, sharding, update
 from diffusion.training.players import Player
 from diffusion.training.roles import Role
 from diffusion.training.state import TrainState, run_key
@@ -27,6 +27,7 @@ def make_step(
   seed: int,
   accumulate: int = 1,
   ramp: float | None = None,
+  encode: Callable[[Any, Any, jax.Array], Any] | None = None,
 ) -> Callable[..., Any]:
   """A jitted (state, batch) -> (state, metrics) that takes the state's buffers over.
 
@@ -38,6 +39,8 @@ def make_step(
     seed: of the run's randomness.
     accumulate: parts that the batch is taken in, one after another; the gradient is the same to rounding.
     ramp: see `ema.rate`.
+    encode: (the codec's parameters, batch, key of the step) -> the batch that the players see; None for the
+      batch as it is.
 
   The metrics are scalars: those of the loss, `grad_norm` (before clipping) and `learning_rate`; with several
   players those that do not train the model under their names, 'fake/loss', and for each 'moved', whether it
@@ -57,6 +60,10 @@ def make_step(
 
   def step(state: TrainState, batch):
     metrics = {}
+    if encode is not None:
+      with activations.placing(sharding.activations(mesh)):
+        own, places = (one.loss_state["fixed"][codec.PLACE] for one in (state, state_sharding))
+        batch = encode(sharding.whole(own, places, mesh), batch, codec.key(seed, state.step))
     for index, player in enumerate(playing):
       turn = lambda state, player=player, index=index: _turn(
         player, state, run_key(seed, index), batch, state_sharding, mesh, accumulate

@@ -36,7 +36,9 @@ class Pair:
   Attributes:
     points: one function for each later evaluation, (step, seen) -> (lambda [B], u there [B, ...]), of a
       `Step` and the predictions so far.
-    results: (step, seen) -> (lower order, higher order), each u [B, ...] at the end of the step.
+    results: (step, seen) -> (lower order, higher order, higher - lower), each u [B, ...] at the end of the
+      step. The difference is made of those of predictions, where it has the digits that two results that
+      are nearly equal have lost: with it, rounding hardly ever reaches the length of a step.
     view: what the network is asked for.
     exponent: the next step is safety * error^-exponent times this one.
     fractions: of the step, at which its Brownian path is read, the last of them 1; none without noise.
@@ -280,10 +282,10 @@ class Adaptive(Described):
     active = ~(self._at_end(state) | state.stuck)
     number = lambda leaf: jnp.asarray(leaf, dtype)
     there = state.there
-    low, high = self.pair.results(self._step(state), (*state.seen, self._seen(state, prediction)))
+    low, high, gap = self.pair.results(self._step(state), (*state.seen, self._seen(state, prediction)))
 
     allowed = jnp.maximum(number(self.atol), number(self.rtol) * jnp.maximum(abs(low), abs(state.before)))
-    error = jnp.sqrt(jnp.mean(((high - low) / allowed).reshape(u.shape[0], -1) ** 2, axis=-1))
+    error = jnp.sqrt(jnp.mean((gap / allowed).reshape(u.shape[0], -1) ** 2, axis=-1))
     accept = active & (error <= 1)
     change = number(self.safety) * jnp.maximum(error, 1e-20) ** -self.pair.exponent
     change = jnp.where(jnp.isfinite(error), jnp.clip(change, SHRINK, GROW), SHRINK)

@@ -76,7 +76,10 @@ def _middle(step, seen):
 
 def _results(step, seen):
   """x' with the D of the start of the step, and x'' with that of its middle."""
-  return tuple(_step(step, step.clock + step.h, step.h, of, step.noise[1]) for of in seen)
+  at = step.clock + step.h
+  lower, higher = (_step(step, at, step.h, of, step.noise[1]) for of in seen)
+  weight = step.node(at).a * jnp.expm1(-2 * step.h)
+  return lower, higher, -expand(weight, step.u) * (seen[1] - seen[0])
 
 
 PAIR = adaptive.Pair((_middle,), _results, "x0", 0.9, fractions=(0.5, 1.0))

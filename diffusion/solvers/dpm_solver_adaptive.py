@@ -120,10 +120,14 @@ def _pair(order: int, prediction: str) -> adaptive.Pair:
     whole = h * phi(1, z)
     slope = whole / (2 * first)
     second = update(step, at, [whole - slope, slope], seen[:2])
+    gain = -step.node(at).s if prediction == "eps" else step.node(at).a
+    times = lambda weight, value: expand(gain * weight, step.u) * value
+    bend = times(slope, seen[1] - seen[0])
     if order == 2:
-      return update(step, at, [whole], seen[:1]), second
+      return update(step, at, [whole], seen[:1]), second, bend
     end = h * phi(2, z) * 3 / 2
-    return second, update(step, at, [whole - end, end], [seen[0], seen[2]])
+    third = update(step, at, [whole - end, end], [seen[0], seen[2]])
+    return second, third, times(end, seen[2] - seen[0]) - bend
 
   return adaptive.Pair((inner, later)[: order - 1], results, prediction, 1 / order)
 

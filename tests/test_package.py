@@ -26,11 +26,11 @@ CORE = ("processes", "networks", "codecs", "denoisers", "oracles", "losses", "gu
 
 # A part may import from its own level or below. Equal numbers are siblings.
 LEVEL = {
-  "errors": 0,
+  "errors": -1,
   "lazy": 0,
   "activations": 0,
   "precision": 0,
-  "factories": 1,
+  "factories": 0,
   "configuration": 2,
   "directional": 1,
   "processes": 1,

@@ -112,7 +112,7 @@ def _held_out(record, run, held, section, seed, sampled):
   count, most = len(held["x"]), section.get("held_out", held_out.MOST_HELD_OUT)
   why = "" if count else "there are no held-out records"
   why = why or ("" if most else "config.evaluation.held_out is 0")
-  unit = held_out.name_of_likelihood(run)
+  unit = held_out.name_of_likelihood(run) if sampled else ""  # a run of clean data has no process
   if why:
     record.leave_out("held_out_loss", why)
     if sampled:

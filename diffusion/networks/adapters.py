@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 from flax import linen as nn
@@ -243,7 +243,7 @@ class Pair:
   start: Callable[..., Any]
   run: Callable[..., Any]
 
-  views = ()
+  views: ClassVar[tuple[str, ...]] = ()
 
   def init(self, key: jax.Array, x: Any, t: jax.Array, cond: Any) -> tuple[Any, dict[str, Any]]:
     """(parameters, {}); see `Network`."""
@@ -284,7 +284,10 @@ def from_nnx(module: str | Callable[..., Any], **options: Any) -> NNX:
   """
   factory = _function(module, "module")
   try:
-    inspect.signature(factory).bind(**options, rngs=None)
+    if inspect.isclass(factory):  # NNX's metaclass takes anything
+      inspect.signature(factory.__init__).bind(None, **options, rngs=None)
+    else:
+      inspect.signature(factory).bind(**options, rngs=None)
   except TypeError as error:
     raise ValueError(
       f"'{factory.__name__}' is called with rngs and {', '.join(options) or 'no options'}: {error}"

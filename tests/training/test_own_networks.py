@@ -150,7 +150,7 @@ def test_networks_made_alike_are_one_program():
 @pytest.mark.parametrize(
   "section, words",
   [
-    (dict(SECTIONS["nnx"], widht=3), "'Net' is called with rngs and width, widht: .*'widht'"),
+    (dict(SECTIONS["nnx"], widht=3), "'Net' is called with rngs and widht, width: .*'widht'"),
     (dict(factory="networks.from_nnx", module="own_networks.Ned"), "has no 'Ned' .*did you mean 'Net'"),
     (dict(factory="fractions.Fraction", numerator=3), "Fraction is no network: .*networks.from_nnx"),
     (dict(SECTIONS["pair"], init="own_networks.same_name_twice"), "two arrays .* params.model.enc.w "),

@@ -9,6 +9,7 @@ the first start writes into `saved` what that run is and keeps the weights in th
 on its folder is not needed.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -137,6 +138,12 @@ def build(config: Any, dataset: Any) -> codecs.Codec | None:
       f"{list(dataset.pair.spec.shape)}: give both one shape, or leave the codec out"
     )
   return codecs.chain(*parts, codecs.standardize())
+
+
+def same(first: Any, second: Any) -> bool:
+  """Whether two sections config.codec say the same."""
+  first, second = (json.dumps(plain(one), sort_keys=True) for one in (first, second))
+  return first == second
 
 
 def load(config: Any, codec: Any, dataset: Any, state: Any, say: Callable[[str], None] = print) -> Any:

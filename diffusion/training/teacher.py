@@ -1,6 +1,5 @@
 """Learning from another run: whether its model, and a run's losses, network and sampler, fit each other."""
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +7,7 @@ import numpy as np
 
 from diffusion import losses, processes, solvers
 from diffusion.errors import UserError
-from diffusion.factories import plain
-from diffusion.training import assembly, players, roles
+from diffusion.training import assembly, codec, players, roles
 
 
 def own_solver(objective: losses.Objective, process: Any) -> Any:
@@ -56,9 +54,8 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
   yield there != own, f"that run's data have examples of shape {there}, and config.data {own}; {mend}"
   there, own = saved.num_classes, here.num_classes
   yield there != own, f"that run's data have classes: {there}, and config.data {own}; {mend}"
-  codecs = [json.dumps(plain(one), sort_keys=True) for one in (saved.get("codec"), parts.config.get("codec"))]
-  what = "that run sees its data through another config.codec than this one"
-  yield codecs[0] != codecs[1], f"{what}; take that run's config.codec"
+  same = codec.same(saved.get("codec"), parts.config.get("codec"))
+  yield not same, "that run sees its data through another config.codec; take that run's config.codec"
   different = processes.difference(role.process, parts.process)
   mend = "take that run's config.process"
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"

@@ -8,6 +8,7 @@ Orbax restores only the arrays that are asked for. It would cast dtypes and cut 
 compared with what it says of the file before anything is read.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import os
@@ -22,9 +23,9 @@ from diffusion.errors import UserError
 from diffusion.training import checkpoints, state as states
 from diffusion.training.names import names_of
 
-GROUPS, SMALLEST_GROUP = 24, 4 * 2**20
-"""Arrays are read in about so many groups, of at least so many bytes: what reading takes beside the weights
-is twice a group (compressed and unpacked), and each group takes some 50 ms."""
+IN_FLIGHT = 8 * 2**20
+"""Bytes that are read and unpacked at a time, or the largest array if that is more: what reading takes beside
+the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +106,7 @@ def read(path: str, wanted: Any) -> Any:
   stored = {leaf.names: leaf.like for leaf in leaves if _is_stored(leaf)}
   there = _metadata(path)
   _check(path, stored, _flat(there))
-  found: dict[tuple[str, ...], Any] = {}
-  for group in _groups({names: leaf for names, leaf in _flat(there).items() if names in stored}):
-    found |= _flat(_restore(path, _pruned(there, group), stored))
-    _give_back()
+  found = _flat(_restore(path, _pruned(there, set(stored)), stored)) if stored else {}
   return jax.tree.unflatten(tree, [found[leaf.names] if _is_stored(leaf) else leaf for leaf in leaves])
 
 
@@ -153,25 +151,24 @@ def _check(path, stored, there):
       )
 
 
-def _groups(arrays):
-  """Sets of names, in order; each of about the same number of bytes."""
-  sizes = {names: int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for names, one in arrays.items()}
-  most = max(SMALLEST_GROUP, sum(sizes.values()) // GROUPS)
-  groups: list[set[tuple[str, ...]]] = []
-  room = 0
-  for names, size in sizes.items():
-    if size > room:
-      groups.append(set())
-      room = most
-    groups[-1].add(names)
-    room -= size
-  return groups
+@contextlib.contextmanager
+def _mapped_apart():
+  """Within, every block of memory of 128 kB and more is one that its freeing returns to the system.
 
-
-def _give_back():
-  """Returns what reading freed to the system: glibc keeps it, in pieces between the arrays that stay."""
-  if platform.libc_ver()[0] == "glibc":
-    ctypes.CDLL(None).malloc_trim(0)
+  Else glibc keeps what reading frees, in pieces between the arrays that stay: a third of the weights. Outside
+  it is where a process that has freed large blocks arrives by itself (mallopt(3): 32 MB, and twice that for
+  trimming).
+  """
+  if platform.libc_ver()[0] != "glibc":
+    yield
+    return
+  tell, trim, threshold = ctypes.CDLL(None).mallopt, -1, -3
+  tell(threshold, 128 * 2**10)
+  try:
+    yield
+  finally:
+    tell(threshold, 32 * 2**20)
+    tell(trim, 64 * 2**20)
 
 
 def _restore(path, tree, stored):
@@ -183,10 +180,13 @@ def _restore(path, tree, stored):
     place = None if like is None else like.sharding
     return ocp.RestoreArgs(restore_type=np.ndarray) if place is None else ocp.ArrayRestoreArgs(sharding=place)
 
+  sizes = [int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in jax.tree.leaves(tree)]
+  limit: Any = max(IN_FLIGHT, 2 * max(sizes)) / 1e9  # a share of a GB will do, for all that it is annotated
+  handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
   arguments = ocp.args.PyTreeRestore(
     item=tree, restore_args=jax.tree_util.tree_map_with_path(how, tree), partial_restore=True
   )
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+  with _mapped_apart(), ocp.Checkpointer(handler) as reader:
     return reader.restore(os.path.join(path, "state"), args=arguments)
 
 

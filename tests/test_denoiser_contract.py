@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from diffusion import denoisers, guidance, losses, oracles, processes, solvers, tasks
+from diffusion import denoisers, guidance, losses, networks, oracles, processes, solvers, tasks
 
 SIZE, DIMENSIONS = 6, 2
 PROCESS = processes.vp_cosine()
@@ -65,6 +65,20 @@ def from_flax():
   module = Module()
   params = module.init(jax.random.key(0), jnp.ones((1, DIMENSIONS)), jnp.ones(1))["params"]
   return denoisers.from_flax(module, PROCESS, denoisers.x0(), params, methods=module.views)
+
+
+def init_network(key, x, t, cond):
+  return plain().params
+
+
+def run_network(params, x, t, cond, key, train):
+  return network(params, x, t, cond)
+
+
+def from_network():
+  """A network as two plain functions."""
+  pair = networks.from_pair(init_network, run_network)
+  return denoisers.from_network(pair, PROCESS, denoisers.x0(), plain().params)
 
 
 def together():
@@ -122,6 +136,7 @@ DENOISERS = {
   "from_flax": Case(from_flax, 1, GAUSSIAN),
   "from_flax, a method": Case(from_flax, 0, ("energy",)),
   "from_function": Case(plain, 1),
+  "from_network": Case(from_network, 1),
   "from_functions": Case(
     lambda: denoisers.from_functions(plain().params, process=PROCESS, energy=energy), 0, ("energy", "score")
   ),

@@ -23,6 +23,9 @@ GRID = solvers.grids.karras(PROCESS, 4, clean=True)
 TABLE = solvers.ancestral(PROCESS, GRID)
 
 
+EPS = float(np.finfo(np.float32).eps)
+
+
 def inputs():
   """x, y and keys, one each a row."""
   key = jax.random.key(0)
@@ -80,8 +83,19 @@ def test_uses_run_inside_a_users_jit_and_shard_map(name):
   x, y, keys = inputs()
   expected = USES[name](x, y, keys)
   assert np.all(np.isfinite(np.asarray(expected, np.float32)[np.asarray(expected) > -np.inf]))
-  np.testing.assert_allclose(jax.jit(USES[name])(x, y, keys), expected, rtol=1e-5, atol=1e-5)
+  # A sample between two modes makes more of a rounding than 1e-5: as much as one of x itself moves its row.
+  moved = [
+    np.abs(np.asarray(USES[name](x * jnp.float32(1 + step), y, keys)) - expected) for step in (EPS, -EPS)
+  ]
+  moved = np.nan_to_num(np.max(moved, axis=0))
+  moved = moved.reshape(ROWS, -1).max(axis=1).reshape((ROWS,) + (1,) * (moved.ndim - 1))
+
+  def check(found):
+    close = np.isclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert (close | (np.abs(np.asarray(found) - expected) <= 2 * moved)).all(), (found, expected, moved)
+
+  check(jax.jit(USES[name])(x, y, keys))
   rows = PartitionSpec("d")
   mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
   sharded = jax.jit(jax.shard_map(USES[name], mesh=mesh, in_specs=(rows, rows, rows), out_specs=rows))
-  np.testing.assert_allclose(sharded(x, y, keys), expected, rtol=1e-5, atol=1e-5)
+  check(sharded(x, y, keys))

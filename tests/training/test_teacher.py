@@ -373,6 +373,20 @@ MISFITS = [
   ),
   (
     "teacher",
+    None,
+    stage_one,
+    changed(codec=dict(factory="codecs.scale", std=0.5)),
+    "sees its data through another config.codec; take that run's config.codec",
+  ),
+  (
+    "teacher",
+    changed(codec=dict(factory="codecs.scale", std=0.5)),
+    stage_one,
+    changed(codec=dict(factory="codecs.scale", std=0.25)),
+    "sees its data through another config.codec",
+  ),
+  (
+    "teacher",
     changed(data=dict(factory="tiny.ring", classes=2)),
     stage_one,
     None,

@@ -12,6 +12,7 @@ from diffusion.training import (
   assembly,
   checkpoints,
   codec,
+  ema as averages,
   later,
   roles,
   sharding,
@@ -102,7 +103,7 @@ def open_run(
     )
   parts = assembly.assemble(config)
   mesh = mesh or sharding.make_mesh()
-  average = assembly.average_name(config, ema)
+  average = averages.average_name(config, ema)
   like = _placed(assembly.shape_network(parts, parts.network), mesh)
   params, collections = weights.read_weights(path, "model", average, like)
   codec_params = None
@@ -123,9 +124,7 @@ def open_run(
 
 def _placed(shapes, mesh):
   """Shapes with a place on the mesh for each."""
-  places = sharding.state_sharding(mesh, shapes)
-  put = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-  return jax.tree.map(put, shapes, places)
+  return sharding.placed(shapes, sharding.state_sharding(mesh, shapes))
 
 
 def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:

@@ -464,30 +464,10 @@ def _told(parts):
   return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
-def average_name(config: Any, asked: str | None = None) -> str | None:
-  """Which average of the model is meant; None for the parameters themselves.
-
-  Args:
-    config: of the run.
-    asked: half-life in images, as text; None takes the first of the config, if it has one, and '0' or 'none'
-      the parameters (unless there is an average '0').
-
-  Raises UserError for an average that the run does not keep.
-  """
-  names = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  if asked is None:
-    return names[0] if names else None
-  if asked in names:
-    return asked
-  if asked in ("0", "none"):
-    return None
-  raise UserError(f"this run has no average of half-life {asked} images; it has {', '.join(names) or 'none'}")
-
-
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
   """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
-  none; see `average_name`."""
-  name = average_name(parts.config, ema_name)
+  none; see `ema.average_name`."""
+  name = ema.average_name(parts.config, ema_name)
   return state.params["model"] if name is None else state.emas[name]
 
 

@@ -125,14 +125,11 @@ def finished(
   chosen = checkpoints.choose(workdirs.checkpoints(folder), say=say)
   if chosen is None:
     raise UserError(f"{where}: that run has no checkpoint yet; train it first")
-  averages = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  average = (averages or ["none"])[0] if ema_name is None else str(ema_name)
-  if average not in (*averages, "none"):
-    raise UserError(
-      f"{place}.ema={average}: that run has no such average; it has {', '.join(averages) or 'none'}, and "
-      "'none' for the raw weights"
-    )
-  return config, chosen, average
+  try:
+    average = ema.average_name(config, None if ema_name is None else str(ema_name))
+  except UserError as error:
+    raise UserError(f"{place}.ema={ema_name}: {error}, and 'none' for the raw weights") from error
+  return config, chosen, average or "none"
 
 
 def _found(name, section, say):
@@ -241,14 +238,8 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   place = lambda name: next(part for part in (params, emas, fixed) if name in part)
   for name, role in roles.items():
     if role.kind == "run":
-      where = f"config.roles.{name}.run={role.source}"
-      chosen = checkpoints.choose(workdirs.checkpoints(str(role.source)), role.saved.step, say=say)
-      if chosen is None:
-        raise UserError(f"{where}: that run has no checkpoint; train it first, or name the folder of one")
-      average = None if role.saved.ema == "none" else role.saved.ema
-      found, theirs = weights.read_weights(chosen, "model", average)
-      what = "parameters" if role.saved.ema == "none" else f"average of half-life {role.saved.ema} images"
-      say(f"{name} from {chosen}, {what}")
+      folder, where = str(role.source), f"config.roles.{name}.run={role.source}"
+      found, theirs = weights.of_run(folder, role.saved.step, role.saved.ema, name, where, say)
       place(name)[name] = warm_start.fit(found, place(name)[name], where)
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)

@@ -14,7 +14,6 @@ from diffusion.training import (
   codec,
   ema as averages,
   later,
-  roles,
   sharding,
   teacher,
   weights,
@@ -159,7 +158,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   # asks for more steps wants that, so it is an error and not a warning.
   objective = run.objective
   own = teacher.own_solver(objective, process)
-  if own is not None and not roles.same_numbers(solver, own):
+  if own is not None and not teacher.same_numbers(solver, own):
     raise UserError(
       f"this run is a student of {own.cost} {own.name} steps and knows no other times: leave out --solver, "
       "--steps, --grid and --option; for other numbers "

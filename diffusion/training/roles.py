@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion import configuration, guidance
 from diffusion.errors import UserError
@@ -250,10 +249,3 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   return state.replace(
     params=params, emas=emas, loss_state={**loss_state, "fixed": fixed, "collections": collections}
   )
-
-
-def same_numbers(first: Any, second: Any) -> bool:
-  """Whether two grids or tables hold the same arrays, to the precision of a run."""
-  first, second = jax.tree.leaves(first), jax.tree.leaves(second)
-  same = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-5, atol=1e-6)
-  return len(first) == len(second) and all(map(same, first, second))

@@ -544,10 +544,10 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
   for name, config in list(stages.items())[1:]:
     objective = assembly.objective_of(config, process, 10)
     grid, sampler = objective.steps
-    assert roles.same_numbers(solvers.ddim(process, np.asarray(grid)), before) and sampler == "ddim"
+    assert teacher.same_numbers(solvers.ddim(process, np.asarray(grid)), before) and sampler == "ddim"
     assert not config.roles.teacher.guidance
     before = assembly.solver(config.sampler, process)
-    assert roles.same_numbers(before, teacher.own_solver(objective, process)) and before.cost == int(name)
+    assert teacher.same_numbers(before, teacher.own_solver(objective, process)) and before.cost == int(name)
     assert objective.conditions == {"guidance": (0.0, 4.0)}
     assert config.training.warm_start == config.roles.teacher.run
   with pytest.raises(UserError, match="there are stage_one, 32"):

@@ -13,7 +13,7 @@ from diffusion.training import (
   checkpoints,
   codec,
   ema as averages,
-  later,
+  sampler_config,
   sharding,
   teacher,
   weights,
@@ -151,7 +151,9 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   name = section["solver"]
   process, denoiser = run.denoiser.process, run.denoiser
   solver = (
-    _saved_solver(name, process, changes) if str(name).endswith(".npz") else assembly.solver(section, process)
+    _saved_solver(name, process, changes)
+    if str(name).endswith(".npz")
+    else sampler_config.solver(section, process)
   )
   # What a student of steps says at one of its times is where that step should end. At other times, or in
   # another solver's formula, it is neither that nor a mean, and more steps make samples worse. Nobody who
@@ -164,8 +166,8 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  guided = later.guide(objective, run.parts.dataset, section)(denoiser)
-  assembly.check_asked(solver, guided)
+  guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  sampler_config.check_asked(solver, guided)
   return guided, solver
 
 

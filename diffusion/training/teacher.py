@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion import losses, processes, solvers
 from diffusion.errors import UserError
-from diffusion.training import assembly, codec, players
+from diffusion.training import assembly, codec, loss_config, players, sampler_config
 
 
 def own_solver(objective: losses.Objective, process: Any) -> Any:
@@ -49,7 +49,7 @@ def _own(parts: Any, objective: Any) -> Iterator[tuple[bool, str]]:
   yield draws and size == 0, f"{what} config.network {takes}"
   own = own_solver(objective, parts.process)
   if own is not None:
-    given = assembly.solver(parts.config.get("sampler") or {}, parts.process)
+    given = sampler_config.solver(parts.config.get("sampler") or {}, parts.process)
     grid = f"a grid with the times {_times(own.t)} (every other node of one grid is solvers.grids.thinned)"
     wanted = f"what the student is distilled for: solver={own.name!r}, steps={own.cost} and {grid}"
     yield not same_numbers(given, own), f"config.sampler must be {wanted}"
@@ -68,7 +68,7 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
   mend = "take that run's config.process"
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"
 
-  taught: Any = assembly.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
+  taught: Any = loss_config.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
   asks, knows = objective.conditions.get("guidance"), taught.conditions.get("guidance")
   around = assembly.template(role)
   guided, by_condition = around.needs_unconditional, "guidance" in around.own_conditions

@@ -76,9 +76,7 @@ def measure(way, workdir):
     parts = assembly.assemble(workdirs.read(workdir))
     shapes = assembly.shape_state(parts)
     places = sharding.state_sharding(sharding.make_mesh(), shapes)
-    template = jax.tree.map(
-      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-    )
+    template = sharding.placed(shapes, places)
     state = checkpoints.read_state(path, template)
     params = assembly.trained_params(parts, state)
   with open("/proc/self/status") as file:

@@ -11,7 +11,7 @@ from diffusion import pictures, sampling, solvers
 from diffusion.data import classes_in_turn, conditions_of_records, load, stored_conditions, stored_starts
 from diffusion.errors import UserError
 from diffusion.saved_run import check_no_class, class_of, make_sampler, open_run, sampler_section
-from diffusion.training import assembly
+from diffusion.training import sampler_config
 
 # Records that are drawn beside samples, at the most.
 MOST_BESIDE = 2000
@@ -35,7 +35,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
   labels, cond = choose_labels(args.label, dataset), conditions_of_records(dataset)
-  starts = assembly.starts(opened.parts)
+  starts = sampler_config.starts(opened.parts)
   out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:

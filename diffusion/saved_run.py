@@ -12,8 +12,8 @@ from diffusion.training import (
   assembly,
   checkpoints,
   codec,
-  later,
-  roles,
+  ema as averages,
+  sampler_config,
   sharding,
   teacher,
   weights,
@@ -102,7 +102,7 @@ def open_run(
     )
   parts = assembly.assemble(config)
   mesh = mesh or sharding.make_mesh()
-  average = assembly.average_name(config, ema)
+  average = averages.average_name(config, ema)
   like = _placed(assembly.shape_network(parts, parts.network), mesh)
   params, collections = weights.read_weights(path, "model", average, like)
   codec_params = None
@@ -123,9 +123,7 @@ def open_run(
 
 def _placed(shapes, mesh):
   """Shapes with a place on the mesh for each."""
-  places = sharding.state_sharding(mesh, shapes)
-  put = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-  return jax.tree.map(put, shapes, places)
+  return sharding.placed(shapes, sharding.state_sharding(mesh, shapes))
 
 
 def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
@@ -153,21 +151,23 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   name = section["solver"]
   process, denoiser = run.denoiser.process, run.denoiser
   solver = (
-    _saved_solver(name, process, changes) if str(name).endswith(".npz") else assembly.solver(section, process)
+    _saved_solver(name, process, changes)
+    if str(name).endswith(".npz")
+    else sampler_config.solver(section, process)
   )
   # What a student of steps says at one of its times is where that step should end. At other times, or in
   # another solver's formula, it is neither that nor a mean, and more steps make samples worse. Nobody who
   # asks for more steps wants that, so it is an error and not a warning.
   objective = run.objective
   own = teacher.own_solver(objective, process)
-  if own is not None and not roles.same_numbers(solver, own):
+  if own is not None and not teacher.same_numbers(solver, own):
     raise UserError(
       f"this run is a student of {own.cost} {own.name} steps and knows no other times: leave out --solver, "
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  guided = later.guide(objective, run.parts.dataset, section)(denoiser)
-  assembly.check_asked(solver, guided)
+  guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  sampler_config.check_asked(solver, guided)
   return guided, solver
 
 

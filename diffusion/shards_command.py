@@ -20,7 +20,7 @@ from diffusion.errors import UserError
 from diffusion.factories import plain
 from diffusion.sampling_command import bar, check_batch, check_numbers, choose_labels
 from diffusion.saved_run import SavedRun, check_no_class, make_sampler, open_run, sampler_section
-from diffusion.training import assembly, checkpoints, interruption, sharding, workdir as workdirs
+from diffusion.training import checkpoints, interruption, sampler_config, sharding, workdir as workdirs
 
 
 def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, processes: int = 1) -> str:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
-  cond, starts = conditions_of_records(dataset), assembly.starts(opened.parts)
+  cond, starts = conditions_of_records(dataset), sampler_config.starts(opened.parts)
   digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
   mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
   path = lambda shard: os.path.join(args.shards, shards.name(*shard))

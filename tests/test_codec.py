@@ -234,7 +234,9 @@ def test_what_does_not_fit_is_one_sentence_before_anything_is_compiled(folder, r
   own = str(folder / "autoencoder")
   assert "did you mean 'run'" in refused(with_codec(factory="codecs.autoencoder", rnu=own), folder)
   assert "no run" in refused(with_codec(factory="codecs.autoencoder", run=str(tmp_path)), folder)
-  assert "no such average" in refused(with_codec(factory="codecs.autoencoder", run=own, ema=7), folder)
+  assert "ema=7: this run has no average of half-life 7 images" in refused(
+    with_codec(factory="codecs.autoencoder", run=own, ema=7), folder
+  )
   assert "is no autoencoder" in refused(with_codec(factory="codecs.autoencoder", run=str(run)), folder)
   assert "did you mean 'scale'" in refused(with_codec(factory="codecs.scal"), folder)
   assert "is a section such as" in refused(_with(folder, "runs/autoencoder"), folder)

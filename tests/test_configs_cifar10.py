@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from diffusion import configuration, data
-from diffusion.training import assembly, ema, sharding, step as steps
+from diffusion.training import assembly, ema, sampler_config, sharding, step as steps
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # as it is for `python train.py`
@@ -148,7 +148,7 @@ def test_every_part_is_built(name):
     configuration.build(section)
   section = config.sampler
   # 1000 evaluations of the predictor, and as many of the corrector on VE.
-  solver = assembly.solver(section, process)
+  solver = sampler_config.solver(section, process)
   assert solver.cost == (2000 if kind == "ve" else 1000)
   json.dumps(config.to_dict())
 

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from diffusion import data, denoisers, evaluation, processes, solvers
 from diffusion.errors import UserError
 from diffusion.saved_run import open_run
-from diffusion.training import assembly, checkpoints, command, loop, sharding
+from diffusion.training import checkpoints, command, loop, sampler_config, sharding
 
 ROOT = pathlib.Path(__file__).parents[1]
 pytestmark = pytest.mark.standard_promotion
@@ -224,7 +224,7 @@ def test_a_solver_of_a_view_that_the_model_lacks_is_named():
   process = processes.linear(bridge=0.1)
   mean = denoisers.from_function(lambda params, x, t, cond: x, process, denoisers.x0())
   with pytest.raises(UserError, match="heun_velocity asks the model for velocity.*answers x0 on 'linear'"):
-    assembly.check_asked(solvers.build("heun_velocity", process, 4), mean)
+    sampler_config.check_asked(solvers.build("heun_velocity", process, 4), mean)
 
 
 @pytest.mark.parametrize("kind", ["masked", "pairs"])

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion import metrics, sampling
 from diffusion.data import classes_in_turn, conditions_of_records, load, stored_starts
-from diffusion.training import assembly
+from diffusion.training import sampler_config
 
 # Real records that the metrics are measured against, at the most; drawn where there are more.
 MOST_REAL = 10000
@@ -73,7 +73,7 @@ def draw(
     seed=seed,
     labels=None if told else classes_in_turn(dataset),
     cond=told,
-    starts=assembly.starts(run.parts),
+    starts=sampler_config.starts(run.parts),
     batch=-(-batch // devices) * devices,
     place=run.place,
     trajectory=trajectory,
@@ -84,7 +84,7 @@ def draw(
 
 def starts(parts: Any, num: int) -> np.ndarray | None:
   """What the first `num` samples start from, as stored; None where the prior is drawn."""
-  return None if assembly.starts(parts) is None else stored_starts(parts.dataset, np.arange(num))
+  return None if sampler_config.starts(parts) is None else stored_starts(parts.dataset, np.arange(num))
 
 
 def measure(

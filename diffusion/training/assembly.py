@@ -1,24 +1,19 @@
 """From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same
 functions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from diffusion import configuration, data, denoisers, losses, networks, solvers
+from diffusion import configuration, denoisers, losses, networks
 from diffusion.errors import UserError
-from diffusion.factories import plain
-from diffusion.training import codec as codec_of_run, ema, players, roles, state as states
+from diffusion.training import codec as codec_of_run, ema, loss_config, players, roles, state as states
 from diffusion.training.roles import Role
 
 SECTIONS = ("data", "process", "network", "training")
 """What every config has; without a `denoiser` it may lack a `process` too: its losses are of clean data."""
-
-AROUND_THE_OBJECTIVE = ("weight", "times", "condition_dropout", "uncertainty", "transforms", "reweight")
-"""Keys of config.loss that are not arguments of the objective's factory."""
 
 TOP_LEVEL = (
   *SECTIONS,
@@ -34,7 +29,6 @@ TOP_LEVEL = (
   "claim",
   "measure",
 )
-SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise", "tolerance")
 
 # Purposes, folded into keys.
 _INIT, _NETWORKS, _LOSSES = 0x696E6974, 0x6E657473, 0x6C6F7373
@@ -191,52 +185,13 @@ def own_views(network: Any) -> tuple[str, ...]:
     raise UserError(f"config.network: {error}") from error
 
 
-def closed_loss(
-  section: Any,
-  parts: Parts,
-  templates: Mapping[str, Any],
-  trains: tuple[str, ...] = ("model",),
-  where: str = "config.loss",
-) -> losses.Loss:
-  """The closed loss of a loss section: its objective, how times are drawn, and the roles that it asks.
-
-  Args:
-    section: its `factory` makes the objective from the process (None without one); around it come, in this
-      order, `condition_dropout` (a rate), `transforms` (a list of sections), `weight` (a section),
-      `uncertainty` (true or false), and the section `times` with `reweight`. Of these, what the factory has
-      an argument of that name for goes to the factory. An objective of a teacher's steps has their times if
-      `times` is left out.
-    parts: of the run.
-    templates: {role: denoiser}.
-    trains: the roles that learn from it.
-    where: the section's name in messages.
-
-  Raises UserError for whatever does not fit, a role that the objective needs and the config lacks among it.
-  """
-  objective, times = _objective(section, parts, where)
-  if parts.process is None and times is None:
-    times = losses.uniform_times(0.0, 1.0)  # which nobody reads
-  for role in objective.needs:
-    if role not in templates:
-      raise UserError(
-        f"{where}: {section['factory']} learns from the role '{role}' and config.roles has none of that "
-        f"name: add "
-        f"roles=dict({role}=dict(run=FOLDER)) with the folder of a finished run, or another kind of role"
-      )
-  asked = {role: templates[role] for role in dict.fromkeys((*trains, *objective.needs))}
-  try:
-    cast = losses.roles(trainable=trains, **asked)
-    return losses.chain(
-      objective, losses.at_times(times, roles=cast, reweight=bool(plain(section).get("reweight")))
-    )
-  except ValueError as error:
-    raise UserError(f"{where}: {error}") from error
-
-
 def players_of(parts: Parts) -> list[players.Player]:
   """The players of a run, with their closed losses. Raises UserError for what does not fit."""
   templates = {name: template(role) for name, role in parts.roles.items()}
-  close = lambda section, trains, where: closed_loss(section, parts, templates, trains, where)
+  conditional = parts.dataset.conditional
+  close = lambda section, trains, where: loss_config.closed_loss(
+    section, parts.process, conditional, templates, trains, where
+  )
   return players.build(parts.config, parts.roles, close)
 
 
@@ -248,139 +203,6 @@ def loss(parts: Parts) -> losses.Loss:
 def model_player(parts: Parts) -> players.Player:
   """The player that trains the model."""
   return next(player for player in players_of(parts) if "model" in player.trains)
-
-
-def objective_of(config: Any, process: Any, conditional: Any) -> losses.Objective:
-  """The objective that trains the model of a config, with what its transforms state. Raises UserError."""
-  (section,) = [one for one in players.sections(config) if "model" in one["trains"]]
-  return _objective_of(section["loss"], process, conditional, section["where"])[0]
-
-
-def _objective(section, parts, where):
-  return _objective_of(section, parts.process, parts.dataset.conditional, where)
-
-
-def _objective_of(section, process, conditional, where):
-  """(the objective with its transforms, the sampler of times or None)."""
-  section = plain(section)
-  factory = configuration.resolve(section["factory"], where) if "factory" in section else None
-  own = configuration.arguments(factory) if callable(factory) else {}
-  around = {key: section.get(key) for key in AROUND_THE_OBJECTIVE if key not in own}  # else it is an argument
-  section = {key: value for key, value in section.items() if key not in around}
-  if "teacher_grid" in own:
-    section["teacher_grid"] = _teacher_grid(section, process, where)
-    section.pop("teacher_steps", None)
-  try:
-    objective = configuration.build(section, process, where=where)
-  except (AttributeError, TypeError, UserError) as error:
-    if process is not None:
-      raise
-    raise UserError(
-      f"{where}: {section.get('factory')} is not of clean data, and the config has no section 'process' "
-      f"({error}): add process=dict(factory='processes.edm') or another of diffusion.processes"
-    ) from error
-  transforms = []
-  try:
-    if around.get("condition_dropout") and conditional:
-      transforms.append(losses.condition_dropout(around["condition_dropout"]))
-    for index, transform in enumerate(around.get("transforms") or ()):
-      transforms.append(configuration.build(transform, where=f"{where}.transforms[{index}]"))
-    if around.get("weight"):
-      transforms.append(losses.weight_by(configuration.build(around["weight"], where=f"{where}.weight")))
-    if around.get("uncertainty"):
-      transforms.append(losses.uncertainty())
-    times = configuration.build(around["times"], where=f"{where}.times") if around.get("times") else None
-    if objective.steps is not None and times is None:
-      times = losses.low_discrepancy(losses.step_times(losses.student_steps(process, *objective.steps)))
-    return losses.chain(objective, *transforms), times
-  except ValueError as error:
-    raise UserError(f"{where}: {error}") from error
-
-
-def _teacher_grid(section, process, where):
-  """The times [n + 1] of a teacher's steps, of `teacher_steps` and `teacher_grid`.
-
-  The grid is a name, a section, or DDIM's own.
-  """
-  steps, grid = section.get("teacher_steps"), section.get("teacher_grid") or None
-  if not isinstance(steps, int):
-    raise UserError(
-      f"{where}.teacher_steps is the number of the teacher's steps, such as 64; it is {steps!r}"
-    )
-  try:
-    if isinstance(grid, Mapping):
-      grid = configuration.build(grid, process, steps, where=f"{where}.teacher_grid")
-    return solvers.times("ddim", process, steps, grid)
-  except (ValueError, TypeError) as error:
-    raise UserError(f"{where}.teacher_grid: {error}") from error
-
-
-def solver(section: Mapping[str, Any], process: Any) -> Any:
-  """The solver of a config's sampler section.
-
-  Args:
-    section: `solver` (a name of `solvers.SOLVERS`, or of `solvers.BEYOND_GAUSSIAN`; `solvers.DEFAULT` of the
-      process's kind if left out), `steps`, `grid` (a name, a section with a factory such as
-      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
-      by default): on a Gaussian process with noise at t = 0, whether one more evaluation removes it. A name
-      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
-    process: the process of the model.
-
-  Raises UserError for a key, a name or an option that does not exist, a solver of another kind of process,
-  and a grid that leaves masks.
-  """
-  configuration.check_keys(section, SAMPLER_KEYS, "config.sampler")
-  name = section.get("solver", solvers.DEFAULT[process.kind])
-  grid = plain(section.get("grid")) or None
-  adaptive = name in solvers.ADAPTIVE
-  steps = section.get("steps", None if adaptive else 20)
-  options = dict(plain(section.get("options")) or {})
-  try:
-    if adaptive:
-      options.setdefault("denoise", bool(section.get("denoise", True)))
-      return solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
-    if isinstance(grid, Mapping):
-      grid = configuration.build(grid, process, steps, where="config.sampler.grid")
-    noisy = process.kind == "gaussian" and float(process.marginal(0.0).sigma) > 0
-    cleans = section.get("denoise", True) and name != "annealed_langevin" and noisy
-    if cleans and name in ("predictor_corrector", "euler_maruyama", "reverse_diffusion"):
-      options.setdefault("denoise", False)  # the last evaluation does it
-    built = solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
-  except (ValueError, TypeError, ImportError) as error:
-    raise UserError(f"config.sampler: {error}") from error
-  if process.ends[1] == "mask" and float(process.level(float(built.times[-1]))) > 0:
-    raise UserError(
-      f"config.sampler.grid ends at t = {float(built.times[-1]):g}, where '{process.name}' still masks: end "
-      f"it at t = {float(process.t_of_level(0.0)):g}, or leave it out"
-    )
-  return solvers.with_denoising(built, process) if cleans else built
-
-
-def check_asked(solver: Any, denoiser: Any) -> None:
-  """UserError where a solver asks for a view that the model does not answer."""
-  missing = [view for view in solver.views if view not in denoiser.views]
-  if missing:
-    raise UserError(
-      f"{solver.name} asks the model for {', '.join(missing)}, and config.denoiser answers "
-      f"{', '.join(denoiser.views)} on '{denoiser.process.name}': choose another solver, or another "
-      "parameterisation to train"
-    )
-
-
-def starts(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
-  """What samples start from, by their indices, where the process runs between two data sets; None where its
-  prior is drawn. See `data.starts_of_records`.
-
-  Raises UserError for such a process and data that are no pairs.
-  """
-  if parts.process.ends[1] != "data":
-    return None
-  if parts.dataset.pair is None:
-    raise UserError(
-      f"sampling on '{parts.process.name}' starts from a second data set, and {parts.dataset.name} has none: "
-      "name the array of its records that is, config.data.pair=NAME, or join two sets by data.two_sets"
-    )
-  return data.starts_of_records(parts.dataset)
 
 
 def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[str, Any]]:
@@ -464,30 +286,10 @@ def _told(parts):
   return " with " + ", ".join(f"{name} {list(one.shape)}" for name, one in shapes.items()) if shapes else ""
 
 
-def average_name(config: Any, asked: str | None = None) -> str | None:
-  """Which average of the model is meant; None for the parameters themselves.
-
-  Args:
-    config: of the run.
-    asked: half-life in images, as text; None takes the first of the config, if it has one, and '0' or 'none'
-      the parameters (unless there is an average '0').
-
-  Raises UserError for an average that the run does not keep.
-  """
-  names = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  if asked is None:
-    return names[0] if names else None
-  if asked in names:
-    return asked
-  if asked in ("0", "none"):
-    return None
-  raise UserError(f"this run has no average of half-life {asked} images; it has {', '.join(names) or 'none'}")
-
-
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
   """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
-  none; see `average_name`."""
-  name = average_name(parts.config, ema_name)
+  none; see `ema.average_name`."""
+  name = ema.average_name(parts.config, ema_name)
   return state.params["model"] if name is None else state.emas[name]
 
 

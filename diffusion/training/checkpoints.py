@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -75,16 +76,14 @@ class Writer:
     self._worker = ThreadPoolExecutor(1)
     self._pending: tuple[int, Future] | None = None
 
-  def save(self, state: Any, meta: dict, config_json: str) -> None:
+  def save(self, state: Any, meta: dict[str, Any], config_json: str) -> None:
     """Starts saving; returns when the arrays are copied, so that the caller may donate them.
 
     Raises UserError here or at the next call if the disk is full; what was saved before stays.
     """
     self.wait()
-    step, meta_json = (
-      int(meta["step"]),
-      json.dumps({"format": states.FORMAT, **meta}),
-    )  # now: the caller may change what it gave
+    # Now: the caller may change what it gave.
+    step, meta_json = int(meta["step"]), json.dumps({"format": states.FORMAT, **meta})
     try:
       place = path_of(self.folder, step) + ".tmp"
       if distributed.first():
@@ -173,7 +172,7 @@ def _discard(path):
   shutil.rmtree(path + ".old.tmp", ignore_errors=True)
 
 
-def choose(folder: str, step: int | None = None, say=print) -> str | None:
+def choose(folder: str, step: int | None = None, say: Callable[[str], None] = print) -> str | None:
   """The newest undamaged checkpoint (or the one of `step`); None if there is no checkpoint at all.
 
   Raises UserError if the one asked for is missing or damaged, or if all are damaged.
@@ -204,13 +203,13 @@ def choose(folder: str, step: int | None = None, say=print) -> str | None:
   return None
 
 
-def read_meta(path: str) -> dict:
+def read_meta(path: str) -> dict[str, Any]:
   """The `meta.json` of one checkpoint."""
   with open(os.path.join(path, "meta.json")) as file:
     return json.load(file)
 
 
-def read_state(path: str, template):
+def read_state(path: str, template: Any) -> Any:
   """The train state of one checkpoint, placed as `template` says.
 
   Args:
@@ -244,7 +243,7 @@ def read_state(path: str, template):
   return state
 
 
-def read_arrays(path: str):
+def read_arrays(path: str) -> Any:
   """Everything in one checkpoint as nested dicts of NumPy arrays, whatever config or devices it came from."""
   import orbax.checkpoint as ocp
 

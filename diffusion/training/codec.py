@@ -157,13 +157,9 @@ def load(config: Any, codec: Any, dataset: Any, state: Any, say: Callable[[str],
   params = list(codec.init())  # on one device, so that what is measured is the same on any mesh
   for index, section in enumerate(sections(config)):
     if "run" in section:
-      saved, place = section["saved"], f"{where(config, index)}.run={section['run']}"
-      chosen = checkpoints.choose(workdirs.checkpoints(section["run"]), saved["step"], say=say)
-      if chosen is None:
-        raise UserError(f"{place}: the checkpoint of step {saved['step']} is gone; train it again")
-      found, _ = weights.read_weights(chosen, "model", None if saved["ema"] == "none" else saved["ema"])
-      what = "parameters" if saved["ema"] == "none" else f"average of half-life {saved['ema']} images"
-      say(f"codec from {chosen}, {what}")
+      folder, saved = section["run"], section["saved"]
+      place = f"{where(config, index)}.run={folder}"
+      found, _ = weights.of_run(folder, saved["step"], saved["ema"], "codec", place, say)
       params[index] = warm_start.fit(found, params[index], place)
   records = data.load(dataset.train, MEASURED, seed=0)
   noise = np.random.default_rng(0).random(np.shape(records["x"])) if dataset.scaling.uses_noise else None

@@ -34,6 +34,29 @@ def half_lives(images: float | Iterable[float]) -> dict[str, float]:
   return found
 
 
+def average_name(config: Any, asked: str | None = None) -> str | None:
+  """Which average of the model is meant; None for the parameters themselves.
+
+  Args:
+    config: of the run.
+    asked: half-life in images, as text; None takes the first of the config, if it has one, and '0' or 'none'
+      the parameters (unless there is an average '0').
+
+  Raises UserError for an average that the run does not keep.
+
+  >>> average_name(dict(training=dict(ema_half_life_images=(64, 500))), "500")
+  '500'
+  """
+  names = list(half_lives(config["training"].get("ema_half_life_images", ())))
+  if asked is None:
+    return names[0] if names else None
+  if asked in names:
+    return asked
+  if asked in ("0", "none"):
+    return None
+  raise UserError(f"this run has no average of half-life {asked} images; it has {', '.join(names) or 'none'}")
+
+
 def rate(half_life: float, step: jax.Array, batch_size: int, ramp: float | None = None) -> jax.Array:
   """1 - 2^(-batch / half-life), the share of the new parameters in the average.
 

@@ -132,9 +132,7 @@ class _Run:
     self.parts, self.config, self.section = parts, parts.config, parts.config.training
     self.workdir, self.mesh, self.quiet = workdir, mesh, quiet
     self.folder = workdirs.checkpoints(workdir)
-    self.template = jax.tree.map(
-      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, places
-    )
+    self.template = sharding.placed(shapes, places)
     self.places, self.sinks = places, written
     self.on_device = []  # (step, metrics) not yet fetched
     self.on_host = []  # metrics as numbers, not yet logged

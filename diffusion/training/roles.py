@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion import configuration, guidance
 from diffusion.errors import UserError
@@ -125,14 +124,11 @@ def finished(
   chosen = checkpoints.choose(workdirs.checkpoints(folder), say=say)
   if chosen is None:
     raise UserError(f"{where}: that run has no checkpoint yet; train it first")
-  averages = list(ema.half_lives(config.training.get("ema_half_life_images", ())))
-  average = (averages or ["none"])[0] if ema_name is None else str(ema_name)
-  if average not in (*averages, "none"):
-    raise UserError(
-      f"{place}.ema={average}: that run has no such average; it has {', '.join(averages) or 'none'}, and "
-      "'none' for the raw weights"
-    )
-  return config, chosen, average
+  try:
+    average = ema.average_name(config, None if ema_name is None else str(ema_name))
+  except UserError as error:
+    raise UserError(f"{place}.ema={ema_name}: {error}, and 'none' for the raw weights") from error
+  return config, chosen, average or "none"
 
 
 def _found(name, section, say):
@@ -241,14 +237,8 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   place = lambda name: next(part for part in (params, emas, fixed) if name in part)
   for name, role in roles.items():
     if role.kind == "run":
-      where = f"config.roles.{name}.run={role.source}"
-      chosen = checkpoints.choose(workdirs.checkpoints(str(role.source)), role.saved.step, say=say)
-      if chosen is None:
-        raise UserError(f"{where}: that run has no checkpoint; train it first, or name the folder of one")
-      average = None if role.saved.ema == "none" else role.saved.ema
-      found, theirs = weights.read_weights(chosen, "model", average)
-      what = "parameters" if role.saved.ema == "none" else f"average of half-life {role.saved.ema} images"
-      say(f"{name} from {chosen}, {what}")
+      folder, where = str(role.source), f"config.roles.{name}.run={role.source}"
+      found, theirs = weights.of_run(folder, role.saved.step, role.saved.ema, name, where, say)
       place(name)[name] = warm_start.fit(found, place(name)[name], where)
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)
@@ -259,10 +249,3 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   return state.replace(
     params=params, emas=emas, loss_state={**loss_state, "fixed": fixed, "collections": collections}
   )
-
-
-def same_numbers(first: Any, second: Any) -> bool:
-  """Whether two grids or tables hold the same arrays, to the precision of a run."""
-  first, second = jax.tree.leaves(first), jax.tree.leaves(second)
-  same = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-5, atol=1e-6)
-  return len(first) == len(second) and all(map(same, first, second))

@@ -67,6 +67,12 @@ def state_sharding(mesh: Mesh, state: Any, layout: str = "replicated") -> Any:
   return jax.tree.map(lambda leaf: NamedSharding(mesh, leaf_spec(leaf.shape, layout, mesh)), state)
 
 
+def placed(shapes: Any, places: Any) -> Any:
+  """A `jax.ShapeDtypeStruct` for each leaf (array or shape), with its place among the shardings `places`."""
+  put = lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+  return jax.tree.map(put, shapes, places)
+
+
 def whole(params: Any, places: Any, mesh: Mesh) -> Any:
   """Parameters gathered to a whole copy for the loss, whose gradient comes back split as they are.
 

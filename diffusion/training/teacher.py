@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffusion import losses, processes, solvers
 from diffusion.errors import UserError
-from diffusion.training import assembly, codec, players, roles
+from diffusion.training import assembly, codec, loss_config, players, sampler_config
 
 
 def own_solver(objective: losses.Objective, process: Any) -> Any:
@@ -17,6 +18,13 @@ def own_solver(objective: losses.Objective, process: Any) -> Any:
   grid, sampler = objective.steps
   grid = losses.halved(grid) if sampler == "ddim" else np.asarray(grid)
   return solvers.build(sampler, process, len(grid) - 1, grid=grid)
+
+
+def same_numbers(first: Any, second: Any) -> bool:
+  """Whether two grids or tables hold the same arrays, to the precision of a run."""
+  first, second = jax.tree.leaves(first), jax.tree.leaves(second)
+  same = lambda a, b: np.shape(a) == np.shape(b) and np.allclose(a, b, rtol=1e-5, atol=1e-6)
+  return len(first) == len(second) and all(map(same, first, second))
 
 
 def check(parts: assembly.Parts, playing: list[players.Player]) -> None:
@@ -41,10 +49,10 @@ def _own(parts: Any, objective: Any) -> Iterator[tuple[bool, str]]:
   yield draws and size == 0, f"{what} config.network {takes}"
   own = own_solver(objective, parts.process)
   if own is not None:
-    given = assembly.solver(parts.config.get("sampler") or {}, parts.process)
+    given = sampler_config.solver(parts.config.get("sampler") or {}, parts.process)
     grid = f"a grid with the times {_times(own.t)} (every other node of one grid is solvers.grids.thinned)"
     wanted = f"what the student is distilled for: solver={own.name!r}, steps={own.cost} and {grid}"
-    yield not roles.same_numbers(given, own), f"config.sampler must be {wanted}"
+    yield not same_numbers(given, own), f"config.sampler must be {wanted}"
 
 
 def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]:
@@ -60,7 +68,7 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
   mend = "take that run's config.process"
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"
 
-  taught: Any = assembly.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
+  taught: Any = loss_config.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
   asks, knows = objective.conditions.get("guidance"), taught.conditions.get("guidance")
   around = assembly.template(role)
   guided, by_condition = around.needs_unconditional, "guidance" in around.own_conditions
@@ -89,7 +97,7 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
     asked = f"and config.loss asks it for {len(times) - 1}"
     mend = f"set teacher_steps={theirs.cost} and the grid that it was distilled for (solvers.grids.thinned)"
     what = f"that run makes {theirs.cost} steps at {_times(theirs.t)}, {asked}"
-    yield not roles.same_numbers(times, theirs.t), f"{what}; {mend}"
+    yield not same_numbers(times, theirs.t), f"{what}; {mend}"
 
 
 def _range(weights) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, ema, weights, workdir as workdirs
+from diffusion.training import ema, weights, workdir as workdirs
 from diffusion.training.names import names_of
 
 NEUTRAL = ("condition", "guidance", "kernel")
@@ -22,21 +22,16 @@ def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
   none. Optimiser, step and data position start afresh. Raises UserError if there is no such run or the
   networks differ, but for a guidance embedding (`guidance_size`) that the run did not have.
   """
-  config = workdirs.read(path)
-  chosen = checkpoints.choose(workdirs.checkpoints(path), say=say)
-  if chosen is None:
-    raise UserError(f"config.training.warm_start={path}: that run has no checkpoint yet")
-  average = next(iter(ema.half_lives(config.training.get("ema_half_life_images", ()))), None)
-  found, collections = weights.read_weights(chosen, "model", average)
-  say(f"weights from {chosen}, {'average of half-life ' + average + ' images' if average else 'parameters'}")
-  make = lambda like: fit(found, like, f"config.training.warm_start={path}")
+  where, average = f"config.training.warm_start={path}", ema.average_name(workdirs.read(path))
+  found, collections = weights.of_run(path, None, average, "weights", where, say)
+  make = lambda like: fit(found, like, where)
   loss_state = state.loss_state
   if collections and "model" in loss_state["collections"]:
-    fitted = fit(collections, loss_state["collections"]["model"], f"config.training.warm_start={path}")
+    fitted = fit(collections, loss_state["collections"]["model"], where)
     loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
   return state.replace(
     params={**state.params, "model": make(state.params["model"])},
-    emas={name: average if name.isidentifier() else make(average) for name, average in state.emas.items()},
+    emas={name: own if name.isidentifier() else make(own) for name, own in state.emas.items()},
     loss_state=loss_state,
   )
 

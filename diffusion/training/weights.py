@@ -13,14 +13,14 @@ import ctypes
 import dataclasses
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from diffusion.errors import UserError
-from diffusion.training import checkpoints, state as states
+from diffusion.training import checkpoints, state as states, workdir as workdirs
 from diffusion.training.names import names_of
 
 IN_FLIGHT = 8 * 2**20
@@ -72,6 +72,29 @@ def read_weights(
   if extra:
     raise UserError(_misfit(path, f"{_text(min(extra))} is there and not here"))
   return read(path, (params, collections))
+
+
+def of_run(
+  folder: str, step: int | None, average: str | None, name: str, where: str, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+  """(parameters, mutable collections) of another run's model, as nested dicts of NumPy arrays.
+
+  Args:
+    folder: of that run.
+    step: of its checkpoint; None for the newest that is undamaged.
+    average: half-life in images, as text; None or 'none' for the parameters themselves.
+    name: of what the weights are for; `say` is told it and where they are from.
+    where: names the section in messages.
+
+  Raises UserError where there is no such checkpoint or average.
+  """
+  chosen = checkpoints.choose(workdirs.checkpoints(folder), step, say=say)
+  if chosen is None:
+    raise UserError(f"{where}: that run has no checkpoint yet; train it first")
+  average = None if average == "none" else average
+  found = read_weights(chosen, "model", average)
+  say(f"{name} from {chosen}, {f'average of half-life {average} images' if average else 'parameters'}")
+  return found
 
 
 def loss_inputs(path: str, template: Any, player: Any, **weights: Any) -> tuple[Any, Any]:

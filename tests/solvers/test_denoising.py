@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import oracles, processes, solvers
-from diffusion.training import assembly
+from diffusion.training import sampler_config
 
 
 def point(process):
@@ -26,7 +26,7 @@ def test_samples_of_a_point_are_the_point(name, process):
   start = process.prior(jax.random.split(jax.random.key(1), 64), (2,))
   left, removed = [
     solvers.sample(
-      point(process), assembly.solver({**section, "denoise": denoise}, process), start, keys=keys
+      point(process), sampler_config.solver({**section, "denoise": denoise}, process), start, keys=keys
     )
     for denoise in (False, True)
   ]

@@ -9,7 +9,7 @@ import pytest
 
 from diffusion import configuration, guidance
 from diffusion.errors import UserError
-from diffusion.training import assembly, later
+from diffusion.training import assembly, later, sampler_config
 
 FREE = dict(factory="guidance.classifier_free", weight=0.5)
 
@@ -25,7 +25,7 @@ def parts_of(**sampler):
 def guided(parts):
   denoiser = assembly.denoiser(parts, jax.jit(lambda: assembly.init_state(parts).params["model"])())
   objective = assembly.model_player(parts).loss.objective
-  return later.guide(objective, parts.dataset, parts.config.sampler)(denoiser), denoiser
+  return sampler_config.guide(objective, parts.dataset, parts.config.sampler)(denoiser), denoiser
 
 
 def test_a_list_is_the_chain_that_one_writes_by_hand():

@@ -33,7 +33,9 @@ from diffusion.training import (
   checkpoints,
   logging,
   loop,
+  loss_config,
   roles,
+  sampler_config,
   sharding,
   teacher,
   workdir as workdirs,
@@ -373,6 +375,20 @@ MISFITS = [
   ),
   (
     "teacher",
+    None,
+    stage_one,
+    changed(codec=dict(factory="codecs.scale", std=0.5)),
+    "sees its data through another config.codec; take that run's config.codec",
+  ),
+  (
+    "teacher",
+    changed(codec=dict(factory="codecs.scale", std=0.5)),
+    stage_one,
+    changed(codec=dict(factory="codecs.scale", std=0.25)),
+    "sees its data through another config.codec",
+  ),
+  (
+    "teacher",
     changed(data=dict(factory="tiny.ring", classes=2)),
     stage_one,
     None,
@@ -524,16 +540,16 @@ def test_stages_of_the_digits_fit_each_other(monkeypatch):
     for name in ("stage_one", "32", "16", "8", "4", "2", "1")
   }
   process = processes.edm()
-  before = assembly.solver(stages["stage_one"].sampler, process)
-  objective = assembly.objective_of(stages["stage_one"], process, 10)
+  before = sampler_config.solver(stages["stage_one"].sampler, process)
+  objective = loss_config.objective_of(stages["stage_one"], process, 10)
   assert objective.steps is None and stages["stage_one"].roles.teacher.guidance
   for name, config in list(stages.items())[1:]:
-    objective = assembly.objective_of(config, process, 10)
+    objective = loss_config.objective_of(config, process, 10)
     grid, sampler = objective.steps
-    assert roles.same_numbers(solvers.ddim(process, np.asarray(grid)), before) and sampler == "ddim"
+    assert teacher.same_numbers(solvers.ddim(process, np.asarray(grid)), before) and sampler == "ddim"
     assert not config.roles.teacher.guidance
-    before = assembly.solver(config.sampler, process)
-    assert roles.same_numbers(before, teacher.own_solver(objective, process)) and before.cost == int(name)
+    before = sampler_config.solver(config.sampler, process)
+    assert teacher.same_numbers(before, teacher.own_solver(objective, process)) and before.cost == int(name)
     assert objective.conditions == {"guidance": (0.0, 4.0)}
     assert config.training.warm_start == config.roles.teacher.run
   with pytest.raises(UserError, match="there are stage_one, 32"):

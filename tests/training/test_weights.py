@@ -43,9 +43,7 @@ def saved(tmp_path_factory):
 def like(tree, count=1):
   mesh = sharding.make_mesh(devices=jax.devices()[:count])
   places = sharding.state_sharding(mesh, tree, "fsdp")
-  return jax.tree.map(
-    lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), tree, places
-  )
+  return sharding.placed(tree, places)
 
 
 def same(found, expected):

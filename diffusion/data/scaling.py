@@ -22,7 +22,7 @@ log2(17) in [0, 1] for the digits.
 
 import dataclasses
 import math
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -45,8 +45,8 @@ class Scaling:
   centered: bool = True
   dequantization: str = "none"
 
-  dtype = np.dtype(np.float32)
-  likelihood = "bits_per_dim"
+  dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+  likelihood: ClassVar[str] = "bits_per_dim"
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -146,9 +146,9 @@ class Categories:
 
   levels: int
 
-  dtype = np.dtype(np.int32)
-  uses_noise = False
-  likelihood = ""
+  dtype: ClassVar[np.dtype] = np.dtype(np.int32)
+  uses_noise: ClassVar[bool] = False
+  likelihood: ClassVar[str] = ""
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -167,7 +167,9 @@ class Categories:
     del data
     return 0.0, self.levels - 1.0
 
-  model_range = shown_range
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """The same: the model sees them as stored."""
+    return self.shown_range(data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +180,9 @@ class WholeNumbers:
   array([   -1, 70000], dtype=int32)
   """
 
-  dtype = np.dtype(np.int32)
-  uses_noise = False
-  likelihood = ""
+  dtype: ClassVar[np.dtype] = np.dtype(np.int32)
+  uses_noise: ClassVar[bool] = False
+  likelihood: ClassVar[str] = ""
 
   def to_model(self, x: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
     """Stored numbers [...] as int32; `noise` is not used."""
@@ -195,7 +197,9 @@ class WholeNumbers:
     """(black, white): the least and the largest of `data`."""
     return _ends(data)
 
-  model_range = shown_range
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """The same: the model sees them as stored."""
+    return self.shown_range(data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +223,9 @@ class Standardize:
   std: float = 1.0
   stored: str = "float32"
 
-  dtype = np.dtype(np.float32)
-  uses_noise = False
-  likelihood = "nats_per_dim"
+  dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+  uses_noise: ClassVar[bool] = False
+  likelihood: ClassVar[str] = "nats_per_dim"
 
   def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Data [...] to float32 model values (x - mean) / std; `noise` is not used."""

@@ -72,8 +72,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   )
   return (
     f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
-    "calls a sample,"
-    f" {samples.forward_passes:.4g} network evaluations each with guidance counted, "
+    f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
     f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )

@@ -189,8 +189,8 @@ class Batches:
         given, kept = np.asarray(record[name]), records[name]
         if name != "label" and (given.shape != kept.shape[1:] or given.dtype != kept.dtype):
           raise ValueError(
-            f"augment returned {name} of shape {given.shape} and type {given.dtype},"
-            f" but must keep {kept.shape[1:]} and {kept.dtype}"
+            f"augment returned {name} of shape {given.shape} and type {given.dtype}, but must keep "
+            f"{kept.shape[1:]} and {kept.dtype}"
           )
       made.append({name: record[name] for name in self.names})
     return sources.stack(made)

@@ -117,8 +117,7 @@ class Scaling:
     if not self.uses_noise:
       raise ValueError(
         "bits/dim of whole-numbered pixels needs dequantisation noise: without it a density can grow without "
-        "bound."
-        " Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
+        "bound. Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
       )
     return math.log2(self.levels) - (1 if self.centered else 0)
 

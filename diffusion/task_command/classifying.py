@@ -60,8 +60,8 @@ def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun
   right = int((found == given.label)[known].sum())
   words = (
     f"classification of {given.source} in {seconds:.1f} s (compilation included); "
-    f"{counted(len(x), dataset.num_classes * draws, dataset.num_classes * draws)} "
-    f"({dataset.num_classes} classes at {draws} noise levels)"
+    f"{counted(len(x), dataset.num_classes * draws, dataset.num_classes * draws)} ({dataset.num_classes} "
+    f"classes at {draws} noise levels)"
   )
   words += (
     f"; {right} of {known.sum()} right ({right / known.sum():.1%})"

@@ -96,8 +96,7 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRu
   words = (
     f"translation of {given.source} to {_name(there, to_label)}{both}, and back in {seconds:.1f} s "
     f"(compilation included); {counted(len(x), nfe, nfe * cost)} ({steps} Runge-Kutta steps of four each, "
-    "four ways); "
-    f"they come back within {gap:.2g} (root mean square, in the data's values)"
+    f"four ways); they come back within {gap:.2g} (root mean square, in the data's values)"
   )
   return Outcome(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label), shown(len(x)))
 

@@ -11,9 +11,10 @@ Levels (pixels with values v = 0 .. L-1):
 
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
-What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`,
-`likelihood` (what a density is measured in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing),
-`shown_range` and `model_range` (the stored and the model values that a picture draws black and white).
+What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`, `levels`
+(how many stored values there are, None for numbers of any range), `likelihood` (what a density is measured
+in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing), `shown_range` and `model_range` (the stored
+and the model values that a picture draws black and white).
 
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
 |dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
@@ -181,6 +182,7 @@ class WholeNumbers:
 
   dtype: ClassVar[np.dtype] = np.dtype(np.int32)
   uses_noise: ClassVar[bool] = False
+  levels: ClassVar[None] = None
   likelihood: ClassVar[str] = ""
 
   def to_model(self, x: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
@@ -224,6 +226,7 @@ class Standardize:
 
   dtype: ClassVar[np.dtype] = np.dtype(np.float32)
   uses_noise: ClassVar[bool] = False
+  levels: ClassVar[None] = None
   likelihood: ClassVar[str] = "nats_per_dim"
 
   def to_model(self, x: Any, noise: Any = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from diffusion.processes.base import GaussianProcess
 from diffusion.saved_run import SavedRun
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.outcome import Outcome, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown
 
 DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
@@ -106,7 +106,7 @@ def _draw(path, dataset, arrays, right, known):
     np.exp(arrays["log_prob"]),
     _names(dataset),
     arrays["label"],
-    span(dataset, arrays["input"]),
+    dataset.scaling.shown_range(arrays["input"]),
     "A denoiser as a classifier",
     note,
     MOST_ROWS,

@@ -6,7 +6,6 @@ import math
 from diffusion.errors import UserError
 
 TASKS = ("inpaint", "colorize", "super_resolve", "edit", "translate", "classify")
-RESTORING = ("inpaint", "colorize", "super_resolve")
 METHODS = ("pigdm", "ddrm", "daps", "dps", "replacement")
 """The first is the default: on held-out digits its energy score is the least but for dps, which on MNIST is
 the worse of the two: see docs/uses.md."""
@@ -27,58 +26,14 @@ EVERYWHERE = (
 )
 """Flags that every task takes."""
 
+_SAMPLES = ("draws", "label", "guidance", "interval", "solver", "steps", "grid", "option")
+"""Flags of every task that samples with a solver."""
+
 TAKES = {
-  "inpaint": (
-    "mask",
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "colorize": (
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "super_resolve": (
-    "factor",
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "edit": (
-    "mask",
-    "strength",
-    "repeats",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
+  "inpaint": ("mask", "noise", "method", *_SAMPLES),
+  "colorize": ("noise", "method", *_SAMPLES),
+  "super_resolve": ("factor", "noise", "method", *_SAMPLES),
+  "edit": ("mask", "strength", "repeats", *_SAMPLES),
   "translate": ("other_workdir", "label", "to_label", "guidance", "interval", "steps"),
   "classify": ("draws",),
 }

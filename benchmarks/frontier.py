@@ -261,8 +261,7 @@ def main():
     metavar="KIND,KIND",
     default=KINDS,
     help="what to measure: flow (deterministic samplers), fitted (to the problem), fresh (the best of both "
-    "on new starts), stochastic "
-    "(default: all)",
+    "on new starts), stochastic (default: all)",
   )
   args = parser.parse_args()
   if unknown := set(args.kinds) - set(KINDS):

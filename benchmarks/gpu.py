@@ -151,8 +151,8 @@ def main():
     if found := numbers.get(f"batch_{batch_size}"):
       print(
         f"training, batch {batch_size}: {found['train_images_per_second']:,.0f} images/s, "
-        f"{found['train_step_ratio']:.3f} of the time of the bare"
-        f" gradient, compiled in {found['train_compile_seconds']:.0f} s"
+        f"{found['train_step_ratio']:.3f} of the time of the bare gradient, compiled in "
+        f"{found['train_compile_seconds']:.0f} s"
       )
   print(
     f"sampling, batch 256: {numbers['sample_images_per_second']:,.1f} images/s at 50 evaluations, "

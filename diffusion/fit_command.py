@@ -15,7 +15,7 @@ from diffusion import sampling, solvers
 from diffusion.data import conditions_of_records
 from diffusion.errors import UserError
 from diffusion.sampling_command import choose_labels
-from diffusion.saved_run import check_no_class, make_sampler, open_run
+from diffusion.saved_run import check_no_class, make_sampler, open_run, sampler_section
 
 NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
@@ -52,10 +52,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
       f"--batch={batch} does not divide over {devices} devices: use a multiple of {devices} and a larger "
       "--num"
     )
-  section = {
-    **opened.config.get("sampler", {}),
-    **{key: value for key, value in sampler.items() if value is not None},
-  }
+  section = sampler_section(opened, sampler)
   # A last denoising evaluation belongs to no step of the flow: the fit is without, and it is added again.
   denoiser, start = make_sampler(
     opened, **{**sampler, "solver": sampler["solver"] or "dpmpp_2m", "denoise": False}

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from diffusion import pictures, sampling, solvers
-from diffusion.data import classes_in_turn, conditions_of_records, load, stored_conditions, stored_starts
+from diffusion.data import (
+  classes_in_turn,
+  conditions_of_records,
+  load,
+  records_of,
+  stored_conditions,
+  stored_starts,
+)
 from diffusion.errors import UserError
 from diffusion.saved_run import check_no_class, class_of, make_sampler, open_run, sampler_section
 from diffusion.training import sampler_config
@@ -72,8 +79,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   )
   return (
     f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
-    "calls a sample,"
-    f" {samples.forward_passes:.4g} network evaluations each with guidance counted, "
+    f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
     f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler)
   )
@@ -81,8 +87,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
 
 def _draw(path, stored, dataset, starts):
   """Draws the samples; the name of the picture, or why there is none."""
-  source = dataset.held_out if len(dataset.held_out) else dataset.train
-  data = load(source, MOST_BESIDE, seed=0)["x"]
+  data = load(records_of(dataset), MOST_BESIDE, seed=0)["x"]
   try:
     pictures.plain_sheet(path, stored, data, value_range=dataset.scaling.shown_range(data), starts=starts)
   except ValueError as error:
@@ -156,10 +161,7 @@ def choose_labels(label: Any, dataset: Any) -> Callable[[np.ndarray], np.ndarray
 
 def _fitted_elsewhere(opened, sampler):
   """What to know of a saved solver that was fitted at another guidance: it is another model's."""
-  section = {
-    **opened.config.get("sampler", {}),
-    **{key: value for key, value in sampler.items() if value is not None},
-  }
+  section = sampler_section(opened, sampler)
   solver, guidance = str(section.get("solver", "")), float(section.get("guidance") or 0.0)
   fitted = solvers.read_notes(solver).get("guidance", guidance) if solver.endswith(".npz") else guidance
   return (

@@ -105,8 +105,8 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   part = f"process {process} of {processes}: " if processes > 1 else ""
   return (
     f"{part}{made} shards written in {seconds:.1f} s (compilation included), {len(mine) - len(missing)} were "
-    f"there; {round(passes):,} network"
-    f" evaluations; {there} of the {len(whole)} shards of {args.num:,} samples are in {args.shards}"
+    f"there; {round(passes):,} network evaluations; {there} of the {len(whole)} shards of {args.num:,} "
+    f"samples are in {args.shards}"
   )
 
 

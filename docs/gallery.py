@@ -144,44 +144,39 @@ SEEN = dict(
   samples="A column a class, 0 to 9. All but a few can be read; the eights are the least sure, and some ones "
   "have the thick stem of the data's own.",
   neighbours="The samples resemble training images and copy none: they are as far from them as held-out "
-  "images are (neighbour ratio 0.98 in `metrics.json`). "
-  "The command writes it as `samples.png` into the run's folder.",
+  "images are (neighbour ratio 0.98 in `metrics.json`). The command writes it as `samples.png` into the "
+  "run's folder.",
   trajectory="Down to a noise level of about one nothing can be told; between 0.6 and 0.1 the digit is "
   "decided, and below that only its edges are cleaned.",
   inpaint="The left half comes back as it was, so its spread is black. A half 0 leaves little doubt; the "
-  "half 2 of the fifth row is completed as 2, 9 and 3, "
-  "and its mean is none of them.",
+  "half 2 of the fifth row is completed as 2, 9 and 3, and its mean is none of them.",
   super_resolve="Sixteen means leave strokes open: most samples keep the digit, one of the 0 of the first "
-  "row is nearly an 8, and the spread is largest where "
-  "a hole may be or not.",
+  "row is nearly an 8, and the spread is largest where a hole may be or not.",
   colorize="Each digit of the data has one random hue, of which its grey picture tells nothing: samples "
-  "should have all hues, each one hue, and their mean none. So they "
-  "do, but for shades of a hue side by side (the 7); the tint of the mean is what 64 hues leave. Over 100 "
-  "images with 32 samples each the circular variance of an image's hues "
-  "is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, but 0.77 with the default `pigdm`, with 160 steps "
-  "as with 40, and 0.73 with `dps`: they favour some hues (uniform ones: 0.84; error of each: 0.01).",
+  "should have all hues, each one hue, and their mean none. So they do, but for shades of a hue side by side "
+  "(the 7); the tint of the mean is what 64 hues leave. Over 100 images with 32 samples each the circular "
+  "variance of an image's hues is 0.85 with `ddrm`, 0.85 `daps`, 0.84 `replacement`, but 0.77 with the "
+  "default `pigdm`, with 160 steps as with 40, and 0.73 with `dps`: they favour some hues (uniform ones: "
+  "0.84; error of each: 0.01).",
   strokes="Means of 2x2 pixels in four greys, as strokes. At 0.2 blocks can still be seen, about 0.75 most "
-  "are plausible digits where the paint was, at 3 the paint is "
-  "forgotten (the 6 of the third row became a 4). The first guide was a 0 and is never one again: its hole "
-  "was painted over. The faint dots of "
-  "the background are pixels of value 1 of 16.",
+  "are plausible digits where the paint was, at 3 the paint is forgotten (the 6 of the third row became a "
+  "4). The first guide was a 0 and is never one again: its hole was painted over. The faint dots of the "
+  "background are pixels of value 1 of 16.",
   composite="The upper half of one digit on the lower half of another, two rows of pixels made anew at their "
-  "seam. All else comes back exactly. The 7 on a 2 becomes a "
-  "clean 2 and the 9 on a 3 one stroke that may be either; the 0 on an 8 is closed to an 8 in some results "
-  "and left open in others.",
+  "seam. All else comes back exactly. The 7 on a 2 becomes a clean 2 and the 9 on a 3 one stroke that may be "
+  "either; the 0 on an 8 is closed to an 8 in some results and left open in others.",
   translate="Each digit becomes a 3 through its latent, and returns. Slant and weight of the stroke carry "
-  "over, though not always: the fourth and the sixth "
-  "result are poor threes.",
+  "over, though not always: the fourth and the sixth result are poor threes.",
   classify="Sure and right for eleven; the 9 of the fifth row it takes for a 7, and says that it is not "
   "sure.",
   mnist_samples="A column a class. All but a handful can be read (the fives and a 3 of the eighth row are "
-  "the worst); a faint smudge around strokes shows that the model "
-  "is a small MLP, trained on 9,000 images for half an hour of a busy core.",
+  "the worst); a faint smudge around strokes shows that the model is a small MLP, trained on 9,000 images "
+  "for half an hour of a busy core.",
   mnist_inpaint="The sevens leave no doubt but for the edges of their strokes. Of the fours so little is "
-  "seen that they come back as 4, 9 and broken strokes, and the 9 "
-  "of the third row not at all: an unusual digit, and a small model. What is seen is put back at the end, "
-  "and not every stroke reaches it (the upper right of the first "
-  "4): the network's Jacobian is not that of an exact denoiser, so before that the samples are off there.",
+  "seen that they come back as 4, 9 and broken strokes, and the 9 of the third row not at all: an unusual "
+  "digit, and a small model. What is seen is put back at the end, and not every stroke reaches it (the upper "
+  "right of the first 4): the network's Jacobian is not that of an exact denoiser, so before that the "
+  "samples are off there.",
   mnist_super_resolve="From 7x7 means the sevens and fours come back with sharp edges, and their spread lies "
   "along these; the 9 stays doubtful.",
 )
@@ -192,11 +187,10 @@ CLAIMED = [
     "How much noise an edit needs",
     None,
     "Crude paintings of 359 held-out digits, edited by a small unconditional model: the more noise, the "
-    "farther from the guide and the nearer to "
-    "real digits. `tasks.recommended` takes the least noise that closes nine tenths of the gap between the "
-    "guides and the best level, 0.75 here. "
-    "The curve says realistic and not correct: so little is left of the digits in four by four greys that of "
-    "the five examples only the 6 is one again.",
+    "farther from the guide and the nearer to real digits. `tasks.recommended` takes the least noise that "
+    "closes nine tenths of the gap between the guides and the best level, 0.75 here. The curve says "
+    "realistic and not correct: so little is left of the digits in four by four greys that of the five "
+    "examples only the 6 is one again.",
     "python reproduce.py experiments/sdedit/digits.py",
   ),
   Picture(
@@ -204,10 +198,9 @@ CLAIMED = [
     "What a denoiser is not sure of",
     None,
     "Held-out digits, noisy, the mean given that, and the mean moved along the direction of most doubt; red "
-    "and blue are the main directions. Among "
-    "the training digits as the only possible ones that leads from one digit to another (fourth row: a 1 and "
-    "a 9); the denoiser's directions are blurrier "
-    "and resemble the exact ones only roughly.",
+    "and blue are the main directions. Among the training digits as the only possible ones that leads from "
+    "one digit to another (fourth row: a 1 and a 9); the denoiser's directions are blurrier and resemble the "
+    "exact ones only roughly.",
     "python reproduce.py experiments/high_order/digit_uncertainty.py",
   ),
 ]
@@ -246,8 +239,8 @@ def on_hues(arrays):
     f"Rounded and cut to the data's values, 0 to 255, the mean of channels is off by {gap:.2g}. Circular "
     f"variance of the hues of an image {spread:.2f} (of {draws} uniform ones "
     f"{1.0 - np.sqrt(np.pi / draws) / 2:.2f}), in {hit:.0%} of {HUE_BINS} bins (uniform "
-    f"{1.0 - (1.0 - 1.0 / HUE_BINS) ** draws:.0%}); {one:.1%} of a sample's colour has its one "
-    f"hue, with a saturation of {strong:.1%} (in the data all, and 100%)"
+    f"{1.0 - (1.0 - 1.0 / HUE_BINS) ** draws:.0%}); {one:.1%} of a sample's colour has its one hue, with a "
+    f"saturation of {strong:.1%} (in the data all, and 100%)"
   )
 
 

@@ -58,8 +58,7 @@ def check_claim(claim: Any, where: str) -> dict[str, Any]:
   if not isinstance(claim, Mapping):
     raise UserError(
       f"{where}: config.claim is a dict with source, metric, tolerance and reported or true (or a list of "
-      "such); "
-      f"it is {claim!r}"
+      f"such); it is {claim!r}"
     )
   for key in claim:
     if key not in KEYS:
@@ -80,8 +79,7 @@ def check_claim(claim: Any, where: str) -> dict[str, Any]:
   if missing:
     raise UserError(
       f"{where}: config.claim lacks {', '.join(missing)}: say where the claim is made, which metric it is "
-      "about "
-      "and how close is close enough"
+      "about and how close is close enough"
     )
   if full["true"] is None and full["reported"] is None:
     raise UserError(

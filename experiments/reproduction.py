@@ -243,8 +243,8 @@ def run(
       )  # after each, so that an interruption loses one
   say(
     f"{len(cases)} configs in {(time.perf_counter() - start) / 60:.1f} "
-    f"minutes{f', {jobs} at a time' if jobs > 1 else ''}: "
-    f"{(processor_seconds() - spent) / 60:.1f} minutes of processor time, all cores together"
+    f"minutes{f', {jobs} at a time' if jobs > 1 else ''}: {(processor_seconds() - spent) / 60:.1f} minutes "
+    "of processor time, all cores together"
   )
   if writes:
     say(f"wrote {folder}/ledger.md and {folder}/ledger.json")

@@ -34,7 +34,8 @@ BESIDE = {
   "configs": ("tests/test_configs_cifar10.py", "tests/test_train_command.py"),
   "train.py": ("tests/test_train_command.py", "tests/training"),
   "sample.py": ("tests/test_sample_command.py", "tests/test_sharded_sampling.py"),
-  "reproduce.py": ("tests/test_reproduce.py", "tests/claims"),
+  "experiments": ("tests/test_reproduce.py", "tests/experiments"),
+  "reproduce.py": ("tests/test_reproduce.py", "tests/experiments"),
 }
 """What is outside the package, and the tests (files or folders) that mirror it."""
 

@@ -1,7 +1,4 @@
-"""Type annotations: every public signature of the package has them, and pyright checks every file.
-
-Two lists name what is not done yet. Both may only shrink: what is annotated or clean has to be struck out.
-"""
+"""Type annotations: every public signature of the package has them, and pyright checks every file."""
 
 import ast
 import pathlib
@@ -12,12 +9,6 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "diffusion"
-
-NOT_YET: tuple[str, ...] = ("data",)
-"""Folders and files of the package whose public signatures are not all annotated."""
-
-MOST_IGNORED = 6
-"""Files that `ignore` of [tool.pyright] in pyproject.toml may name, at the most."""
 
 
 def unannotated(tree: ast.Module) -> Iterator[str]:
@@ -68,11 +59,6 @@ def _missing(node: ast.FunctionDef | ast.AsyncFunctionDef, method: bool) -> Iter
     yield "return"
 
 
-def under(path: str, entries: tuple[str, ...]) -> bool:
-  """Whether a path is one of the entries or lies in one."""
-  return any(path == entry or path.startswith(entry.rstrip("/") + "/") for entry in entries)
-
-
 def modules() -> dict[str, pathlib.Path]:
   """The package's public files, by their path from the package."""
   found = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -86,24 +72,14 @@ def lacking() -> dict[str, list[str]]:
 
 
 def test_public_signatures_are_annotated():
-  left = {name: missing for name, missing in lacking().items() if not under(name, NOT_YET)}
+  left = lacking()
   assert not left, "\n".join(f"diffusion/{name} {line}" for name, lines in left.items() for line in lines)
 
 
-def test_the_list_of_what_is_not_annotated_only_shrinks():
-  missing = lacking()
-  done = [entry for entry in NOT_YET if not any(under(name, (entry,)) for name in missing)]
-  assert not done, f"all is annotated there, or they are gone: strike them out of NOT_YET: {done}"
-
-
-def test_the_list_of_what_pyright_ignores_only_shrinks():
-  """CI runs pyright over the whole package; `ignore` names the files in which it may still find something."""
+def test_pyright_checks_the_whole_package():
   section = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pyright"]
-  ignored = section.get("ignore", [])
-  assert section["include"] == ["diffusion"] and not section.get("exclude")
-  assert len(ignored) <= MOST_IGNORED and len(set(ignored)) == len(ignored)
-  gone = [name for name in ignored if not (ROOT / name).is_file()]
-  assert not gone, f"pyproject.toml: no such files, strike them out of [tool.pyright] ignore: {gone}"
+  assert section["include"] == ["diffusion"]
+  assert not section.get("ignore") and not section.get("exclude")
 
 
 @pytest.mark.parametrize(

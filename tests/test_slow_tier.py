@@ -50,6 +50,11 @@ def test_a_large_change_begins_elsewhere_each_time():
     assert distances == sorted(distances)
 
 
+def test_what_mirrors_the_rest_is_there():
+  gone = [name for names in slow_tier.BESIDE.values() for name in names if not (ROOT / name).exists()]
+  assert not gone and not [name for name in slow_tier.BESIDE if not (ROOT / name).exists()]
+
+
 def test_ten_turns_run_every_file_once():
   turns = [slow_tier.pick([], FILES, turn)[1] for turn in range(40, 50)]
   assert sorted(path for some in turns for path in some) == sorted(FILES)

@@ -37,6 +37,7 @@ from diffusion.data.array_files import idx, npz
 from diffusion.data.asked import (
   classes_in_turn,
   conditions_of_records,
+  records_of,
   starts_of_records,
   stored_conditions,
   stored_starts,

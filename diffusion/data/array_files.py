@@ -6,13 +6,13 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from diffusion.data import named, order, sources
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import Fitted
+from diffusion.data.sources import Augment
 from diffusion.errors import UserError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -28,13 +28,13 @@ def npz(
   pair: str = "",
   held_out: float = 0.1,
   levels: int = 256,
-  image_size: Any = None,
+  image_size: int | Sequence[int] | None = None,
   channels: int | None = None,
   num_classes: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Any = None,
+  augment: Augment | str | None = None,
 ) -> Dataset:
   """Arrays `x` and, if there, `label` of an NPZ file, with a fixed stratified share held out.
 
@@ -113,13 +113,13 @@ def idx(
   images: str = "",
   labels: str = "",
   held_out: float = 0.1,
-  image_size: Any = None,
+  image_size: int | Sequence[int] | None = None,
   channels: int | None = None,
   num_classes: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Any = None,
+  augment: Augment | str | None = None,
 ) -> Dataset:
   """IDX files as MNIST has them, plain or gzipped.
 

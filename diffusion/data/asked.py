@@ -2,14 +2,14 @@
 sample i, and the record that it starts from where a process runs between two data sets."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from diffusion.data.sources import gather
+from diffusion.data.dataset import Dataset
+from diffusion.data.sources import Record, Source, gather
 
 
-def classes_in_turn(dataset: Any) -> Callable[[np.ndarray], np.ndarray] | None:
+def classes_in_turn(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray] | None:
   """A function from sample indices [n] to classes [n] in turn, of those that training records have; None
   without classes.
 
@@ -25,12 +25,12 @@ def classes_in_turn(dataset: Any) -> Callable[[np.ndarray], np.ndarray] | None:
   return lambda index: classes[index % len(classes)]
 
 
-def records_of(dataset: Any) -> Any:
+def records_of(dataset: Dataset) -> Source:
   """The source whose records lend samples their conditions: the held-out ones, or else the training ones."""
   return dataset.held_out if len(dataset.held_out) else dataset.train
 
 
-def conditions_of_records(dataset: Any) -> Callable[[np.ndarray], dict[str, np.ndarray]] | None:
+def conditions_of_records(dataset: Dataset) -> Callable[[np.ndarray], dict[str, np.ndarray]] | None:
   """A function from sample indices [n] to all that the model is told, dict(name=[n, ...]) in model values.
 
   Sample i is told what record i (mod their number) of `records_of` says, its class included, so that the
@@ -39,20 +39,18 @@ def conditions_of_records(dataset: Any) -> Callable[[np.ndarray], dict[str, np.n
   """
   if not dataset.conditions:
     return None
-  source = records_of(dataset)
-  return lambda index: dataset.encode(gather(source, np.asarray(index) % len(source)))["cond"]
+  return lambda index: dataset.encode(_records(dataset, index))["cond"]
 
 
-def stored_conditions(dataset: Any, index: np.ndarray) -> dict[str, np.ndarray]:
+def stored_conditions(dataset: Dataset, index: np.ndarray) -> dict[str, np.ndarray]:
   """The same as stored, without the label: what a file of samples keeps beside them."""
   if not dataset.conditions:
     return {}
-  source = records_of(dataset)
-  records = gather(source, np.asarray(index) % len(source))
+  records = _records(dataset, index)
   return {one.name: records[one.name] for one in dataset.conditions}
 
 
-def starts_of_records(dataset: Any) -> Callable[[np.ndarray], np.ndarray]:
+def starts_of_records(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
   """A function from sample indices [n] to what samples start from, [n, ...] in model values, where a process
   runs between two data sets.
 
@@ -66,11 +64,17 @@ def starts_of_records(dataset: Any) -> Callable[[np.ndarray], np.ndarray]:
   >>> starts_of_records(mine)(np.array([0, 1, 2]))[:, 0].tolist()
   [5.0, 6.0, 5.0]
   """
-  source = records_of(dataset)
-  return lambda index: dataset.encode(gather(source, np.asarray(index) % len(source)))["x1"]
+  return lambda index: dataset.encode(_records(dataset, index))["x1"]
 
 
-def stored_starts(dataset: Any, index: np.ndarray) -> np.ndarray:
+def stored_starts(dataset: Dataset, index: np.ndarray) -> np.ndarray:
   """The same as stored, [n, ...]: what a file of samples keeps beside them."""
+  if dataset.pair is None:
+    raise ValueError(f"{dataset.name} has no pairs: name the other half with pair=...")
+  return _records(dataset, index)[dataset.pair.name]
+
+
+def _records(dataset: Dataset, index: np.ndarray) -> Record:
+  """The records [n] that samples [n] belong to."""
   source = records_of(dataset)
-  return gather(source, np.asarray(index) % len(source))[dataset.pair.name]
+  return gather(source, np.asarray(index) % len(source))

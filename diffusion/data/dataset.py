@@ -16,7 +16,7 @@ from diffusion.data.named import (
   standardize,
 )
 from diffusion.data.scaling import AnyScaling, Categories, Scaling, Standardize
-from diffusion.data.sources import Source, load
+from diffusion.data.sources import Augment, Source, load
 from diffusion.errors import UserError
 from diffusion.factories import resolve
 
@@ -57,7 +57,7 @@ class Dataset:
   scaling: AnyScaling
   split: str
   random_flip: bool = False
-  augment: typing.Callable | None = None
+  augment: Augment | None = None
   conditions: tuple[NamedArray, ...] = ()
   pair: NamedArray | None = None
   present: tuple[int, ...] = ()
@@ -104,19 +104,19 @@ class Dataset:
 
 def describe(
   name: str,
-  train: typing.Any,
-  held_out: typing.Any,
+  train: Source,
+  held_out: Source,
   *,
   split: str,
   class_names: Sequence[str] = (),
   levels: int = 256,
   num_classes: int | None = None,
-  image_size: typing.Any = None,
+  image_size: int | Sequence[int] | None = None,
   channels: int | None = None,
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: typing.Any = None,
+  augment: Augment | str | None = None,
   condition: str | Sequence[str] | None = None,
   pair: str = "",
   present: Sequence[int] = (),
@@ -142,12 +142,8 @@ def describe(
   if not len(train):
     raise UserError(f"{name} has no training records: check its path and its split")
   first = np.asarray(train[0]["x"])
-  augment = (
-    typing.cast(
-      typing.Any, resolve(augment, "config.data.augment") if isinstance(augment, str) and augment else augment
-    )
-    or None
-  )
+  if isinstance(augment, str):
+    augment = typing.cast(Augment, resolve(augment, "config.data.augment")) if augment else None
   told = names(condition)
   if condition is not None and "label" not in told:
     num_classes = 0
@@ -204,12 +200,12 @@ def describe(
   )
 
 
-def standardize_source(source: typing.Any) -> Standardize:
+def standardize_source(source: Source) -> Standardize:
   """`Standardize` by the scalar mean and deviation of a source in memory."""
   return standardize(load(source)["x"])
 
 
-def size_pair(image_size: typing.Any) -> tuple[int, int]:
+def size_pair(image_size: int | Sequence[int]) -> tuple[int, int]:
   """(height, width) from a number or a pair."""
-  height, width = (image_size, image_size) if np.ndim(image_size) == 0 else image_size
+  height, width = np.broadcast_to(image_size, 2)
   return int(height), int(width)

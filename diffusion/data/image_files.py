@@ -3,16 +3,15 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from diffusion.data import order, sources
-from diffusion.data.archives import Zip, open_archive
+from diffusion.data.archives import Folder, Zip, open_archive
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import fit
 from diffusion.data.named import names as data_names
-from diffusion.data.sources import Record
+from diffusion.data.sources import Augment, Record
 from diffusion.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
@@ -25,7 +24,7 @@ def images(
   *,
   held_out_path: str = "",
   held_out: float = 0.1,
-  image_size: Any = None,
+  image_size: int | Sequence[int] | None = None,
   channels: int | None = None,
   beside: Mapping[str, str] | None = None,
   condition: str | Sequence[str] | None = None,
@@ -34,7 +33,7 @@ def images(
   centered: bool = True,
   dequantization: str = "none",
   random_flip: bool = False,
-  augment: Any = None,
+  augment: Augment | str | None = None,
   name: str = "",
 ) -> Dataset:
   """JPEG and PNG files in a folder or a zip, or in a folder with one zip each for training and test.
@@ -124,10 +123,19 @@ class ImageFiles:
     beside: dict from a name to the archive with the images of that name; UserError where one is missing.
   """
 
-  def __init__(self, archive, classes, numbers, size, channels, beside=None):
+  def __init__(
+    self,
+    archive: Folder | Zip,
+    classes: Mapping[int, str | None],
+    numbers: Mapping[str, int],
+    size: tuple[int, int] | None,
+    channels: int,
+    beside: Mapping[str, Folder | Zip] | None = None,
+  ) -> None:
     self.archive, self.size, self.channels = archive, size, channels
     self.index = np.array(sorted(classes), dtype=np.int64)
-    self.label = np.array([numbers.get(classes[i], -1) for i in sorted(classes)], dtype=np.int32)
+    called = (classes[int(i)] for i in self.index)
+    self.label = np.array([-1 if name is None else numbers[name] for name in called], dtype=np.int32)
     self.beside = {name: (other, self._places(name, other)) for name, other in (beside or {}).items()}
 
   def _places(self, name, other):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffusion.data.scaling import Scaling, Standardize, WholeNumbers
-from diffusion.data.sources import load
+from diffusion.data.sources import Source, load
 from diffusion.errors import UserError
 
 
@@ -45,7 +45,7 @@ class NamedArray:
     return ArraySpec(self.shape, self.scaling.dtype)
 
 
-def condition(name: str, source: Any, levels: int = 256, centered: bool = True) -> NamedArray:
+def condition(name: str, source: Source, levels: int = 256, centered: bool = True) -> NamedArray:
   """The array `name` of a source's records as a condition.
 
   Args:
@@ -70,7 +70,7 @@ def condition(name: str, source: Any, levels: int = 256, centered: bool = True) 
   return NamedArray(name, first.shape, scaling)
 
 
-def other_half(name: str, source: Any, like: Any) -> NamedArray:
+def other_half(name: str, source: Source, like: Any) -> NamedArray:
   """The array `name` of a source's records as the other half of a pair, scaled as x is (`like`).
 
   Raises:
@@ -85,7 +85,7 @@ def other_half(name: str, source: Any, like: Any) -> NamedArray:
   return NamedArray(name, first.shape, like)
 
 
-def find(name: str, source: Any) -> np.ndarray:
+def find(name: str, source: Source) -> np.ndarray:
   """The array `name` of the first record; UserError where there is none."""
   record = source[0]
   if name not in record:

@@ -11,13 +11,15 @@ image from memory.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from diffusion.data import named, order, random_streams, sources
+from diffusion.data.dataset import Dataset
 from diffusion.data.named import NamedArray
+from diffusion.data.sources import Augment, Source
 
 _ENDLESS = 2**60  # elements; Grain wants a length
 
@@ -59,7 +61,7 @@ class Stream:
 
   def __init__(
     self,
-    source: Any,
+    source: Source,
     batch_size: int,
     seed: int,
     *,
@@ -69,7 +71,7 @@ class Stream:
     conditions: Sequence[NamedArray] = (),
     pair: NamedArray | None = None,
     random_flip: bool = False,
-    augment: Callable[..., Any] | None = None,
+    augment: Augment | None = None,
     process_index: int = 0,
     process_count: int = 1,
     num_threads: int | None = None,
@@ -124,7 +126,7 @@ class Batches:
 
   def __init__(
     self,
-    source: Any,
+    source: Source,
     batch_size: int,
     seed: int,
     start: int,
@@ -133,7 +135,7 @@ class Batches:
     conditions: Sequence[NamedArray],
     pair: NamedArray | None,
     random_flip: bool,
-    augment: Callable[..., Any] | None,
+    augment: Augment | None,
     process_index: int,
     process_count: int,
   ) -> None:
@@ -187,14 +189,14 @@ class Batches:
         given, kept = np.asarray(record[name]), records[name]
         if name != "label" and (given.shape != kept.shape[1:] or given.dtype != kept.dtype):
           raise ValueError(
-            f"augment returned {name} of shape {given.shape} and type {given.dtype},"
-            f" but must keep {kept.shape[1:]} and {kept.dtype}"
+            f"augment returned {name} of shape {given.shape} and type {given.dtype}, but must keep "
+            f"{kept.shape[1:]} and {kept.dtype}"
           )
       made.append({name: record[name] for name in self.names})
     return sources.stack(made)
 
 
-def stream(dataset: Any, batch_size: int, seed: int, **options: Any) -> Stream:
+def stream(dataset: Dataset, batch_size: int, seed: int, **options: Any) -> Stream:
   """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those
   of `Stream`.
 

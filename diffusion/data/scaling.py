@@ -11,9 +11,10 @@ Levels (pixels with values v = 0 .. L-1):
 
   dequantization='categories'  x = v         whole numbers, for models of p(v) itself
 
-What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`,
-`likelihood` (what a density is measured in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing),
-`shown_range` and `model_range` (the stored and the model values that a picture draws black and white).
+What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`, `levels`
+(how many stored values there are, None for numbers of any range), `likelihood` (what a density is measured
+in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing), `shown_range` and `model_range` (the stored
+and the model values that a picture draws black and white).
 
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
 |dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
@@ -22,7 +23,7 @@ log2(17) in [0, 1] for the digits.
 
 import dataclasses
 import math
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
@@ -45,8 +46,8 @@ class Scaling:
   centered: bool = True
   dequantization: str = "none"
 
-  dtype = np.dtype(np.float32)
-  likelihood = "bits_per_dim"
+  dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+  likelihood: ClassVar[str] = "bits_per_dim"
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -117,8 +118,7 @@ class Scaling:
     if not self.uses_noise:
       raise ValueError(
         "bits/dim of whole-numbered pixels needs dequantisation noise: without it a density can grow without "
-        "bound."
-        " Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
+        "bound. Use scaling.dequantized() for the evaluation, or dequantization='uniform'"
       )
     return math.log2(self.levels) - (1 if self.centered else 0)
 
@@ -146,9 +146,9 @@ class Categories:
 
   levels: int
 
-  dtype = np.dtype(np.int32)
-  uses_noise = False
-  likelihood = ""
+  dtype: ClassVar[np.dtype] = np.dtype(np.int32)
+  uses_noise: ClassVar[bool] = False
+  likelihood: ClassVar[str] = ""
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -167,7 +167,9 @@ class Categories:
     del data
     return 0.0, self.levels - 1.0
 
-  model_range = shown_range
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """The same: the model sees them as stored."""
+    return self.shown_range(data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +180,10 @@ class WholeNumbers:
   array([   -1, 70000], dtype=int32)
   """
 
-  dtype = np.dtype(np.int32)
-  uses_noise = False
-  likelihood = ""
+  dtype: ClassVar[np.dtype] = np.dtype(np.int32)
+  uses_noise: ClassVar[bool] = False
+  levels: ClassVar[None] = None
+  likelihood: ClassVar[str] = ""
 
   def to_model(self, x: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
     """Stored numbers [...] as int32; `noise` is not used."""
@@ -195,7 +198,9 @@ class WholeNumbers:
     """(black, white): the least and the largest of `data`."""
     return _ends(data)
 
-  model_range = shown_range
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """The same: the model sees them as stored."""
+    return self.shown_range(data)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,9 +224,10 @@ class Standardize:
   std: float = 1.0
   stored: str = "float32"
 
-  dtype = np.dtype(np.float32)
-  uses_noise = False
-  likelihood = "nats_per_dim"
+  dtype: ClassVar[np.dtype] = np.dtype(np.float32)
+  uses_noise: ClassVar[bool] = False
+  levels: ClassVar[None] = None
+  likelihood: ClassVar[str] = "nats_per_dim"
 
   def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Data [...] to float32 model values (x - mean) / std; `noise` is not used."""

@@ -31,7 +31,7 @@ class Source(Protocol):
 MEMORY_LIMIT = 2**30  # bytes of decoded data that `cached` keeps without being asked
 
 
-def gather(source: Any, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+def gather(source: Source, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
   """Records of a source as stacked arrays.
 
   Args:
@@ -176,7 +176,7 @@ class Cached:
     return {name: array[indices] for name, array in self.arrays.items()}
 
 
-def cached(source: Any, limit: int = MEMORY_LIMIT) -> Any:
+def cached(source: Source, limit: int = MEMORY_LIMIT) -> Source:
   """The source with a memory if its decoded records fit into `limit` bytes, else the source itself."""
   if isinstance(source, Arrays):
     return source
@@ -184,7 +184,7 @@ def cached(source: Any, limit: int = MEMORY_LIMIT) -> Any:
   return source if size * len(source) > limit else Cached(source)
 
 
-def load(source: Any, limit: int | None = None, seed: int | None = None) -> dict[str, np.ndarray]:
+def load(source: Source, limit: int | None = None, seed: int | None = None) -> dict[str, np.ndarray]:
   """Records as dict(x=[n, ...] stored values, label=int32 [n]) and what else they hold.
 
   Args:

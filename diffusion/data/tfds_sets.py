@@ -133,8 +133,7 @@ def _builder(name, data_dir, download):
     if formats:
       raise UserError(
         f"{name} in {builder.data_path} is stored as {', '.join(sorted(formats))}, which cannot be read "
-        "without TensorFlow:"
-        f" prepare it into another data_dir by {make}, or read files with path=..."
+        f"without TensorFlow: prepare it into another data_dir by {make}, or read files with path=..."
       )
     if not download:
       raise UserError(

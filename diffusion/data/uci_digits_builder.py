@@ -21,7 +21,7 @@ class UciDigits(tfds.core.GeneratorBasedBuilder):
   place in scikit-learn's list. Records keep scikit-learn's order.
   """
 
-  VERSION = tfds.core.Version("1.0.0")
+  VERSION: Any = tfds.core.Version("1.0.0")
 
   def _info(self):
     return tfds.core.DatasetInfo(

@@ -12,7 +12,7 @@ not a probability. Whole numbers without noise have no bound at all: a density c
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias, cast
+from typing import ClassVar, Protocol, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,8 @@ class Pixels(Protocol):
 
 class RealValues(Protocol):
   """A scaling of real-valued data by a mean and a deviation: `diffusion.data.Standardize`."""
+
+  levels: ClassVar[None]
 
   @property
   def mean(self) -> float: ...
@@ -208,7 +210,7 @@ def _split(keys, draw):
 def _check(scaling, dequantization, keys, proposal, shape):
   if dequantization not in DEQUANTIZATIONS:
     raise ValueError(f"dequantization={dequantization!r} is unknown: choose {', '.join(DEQUANTIZATIONS)}")
-  pixels = hasattr(scaling, "levels")
+  pixels = scaling.levels is not None
   if pixels and dequantization == "none":
     raise ValueError(
       "dequantization='none' is for real-valued data: on whole numbers a density can grow without bound."

@@ -10,7 +10,7 @@ from diffusion import solvers
 from diffusion.configuration import closest
 from diffusion.data.dataset import Dataset
 from diffusion.errors import UserError
-from diffusion.saved_run import class_of
+from diffusion.saved_run import SavedRun, class_of, make_sampler
 
 
 def given_label(label: str | int | None, dataset: Dataset) -> int | None:
@@ -27,6 +27,13 @@ def condition(label: ArrayLike | None, position: jax.Array) -> dict[str, jax.Arr
     return None
   label = jnp.asarray(label, jnp.int32)
   return {"label": label[position] if label.ndim else jnp.full(position.shape, label)}
+
+
+def guided(run: SavedRun, sampler: dict[str, Any]) -> Any:
+  """A run's denoiser, guided if that was asked for: not by the config, whose guidance is for samples."""
+  return make_sampler(
+    run, solver="ddim", steps=2, guidance=sampler["guidance"] or 0.0, interval=sampler["interval"]
+  )[0]
 
 
 def check_grid(name: str | None) -> None:

@@ -14,7 +14,7 @@ from diffusion.processes.base import GaussianProcess
 from diffusion.saved_run import SavedRun
 from diffusion.task_command import inputs, rows
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.outcome import Outcome, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown
 
 DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
@@ -60,8 +60,8 @@ def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun
   right = int((found == given.label)[known].sum())
   words = (
     f"classification of {given.source} in {seconds:.1f} s (compilation included); "
-    f"{counted(len(x), dataset.num_classes * draws, dataset.num_classes * draws)} "
-    f"({dataset.num_classes} classes at {draws} noise levels)"
+    f"{counted(len(x), dataset.num_classes * draws, dataset.num_classes * draws)} ({dataset.num_classes} "
+    f"classes at {draws} noise levels)"
   )
   words += (
     f"; {right} of {known.sum()} right ({right / known.sum():.1%})"
@@ -106,7 +106,7 @@ def _draw(path, dataset, arrays, right, known):
     np.exp(arrays["log_prob"]),
     _names(dataset),
     arrays["label"],
-    span(dataset, arrays["input"]),
+    dataset.scaling.shown_range(arrays["input"]),
     "A denoiser as a classifier",
     note,
     MOST_ROWS,

@@ -13,11 +13,11 @@ from diffusion import pictures, solvers, tasks
 from diffusion.configuration import closest
 from diffusion.errors import UserError
 from diffusion.processes.base import GaussianProcess
-from diffusion.saved_run import SavedRun, make_sampler
+from diffusion.saved_run import SavedRun
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.choices import check_grid, check_table, condition, given_label
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label, guided
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES, STRENGTH
-from diffusion.task_command.outcome import Outcome, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown
 
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
@@ -31,15 +31,7 @@ def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) ->
   """
   dataset = opened.parts.dataset
   shape, scaling = tuple(dataset.shape), dataset.scaling
-  denoiser, _ = make_sampler(
-    opened,
-    solver="ddim",
-    steps=2,
-    grid=None,
-    options=None,
-    guidance=sampler["guidance"] or 0.0,
-    interval=sampler["interval"],
-  )
+  denoiser = guided(opened, sampler)
   strengths = args.strength or [STRENGTH]
   starts = [starting(sampler, denoiser.process, strength) for strength in strengths]
   mask = inputs.mask(args.mask, shape, args.seed) if args.mask else None
@@ -121,7 +113,7 @@ def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float)
 def _draw(path, dataset, arrays, repeats):
   """The guide, the mask, and results: of each strength one, or of one strength several with mean and
   spread."""
-  scale = span(dataset, arrays["input"])
+  scale = dataset.scaling.shown_range(arrays["input"])
   columns = [pictures.Column("guide", arrays["input"], scale)]
   if "mask" in arrays:
     columns.append(

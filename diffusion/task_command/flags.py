@@ -6,7 +6,6 @@ import math
 from diffusion.errors import UserError
 
 TASKS = ("inpaint", "colorize", "super_resolve", "edit", "translate", "classify")
-RESTORING = ("inpaint", "colorize", "super_resolve")
 METHODS = ("pigdm", "ddrm", "daps", "dps", "replacement")
 """The first is the default: on held-out digits its energy score is the least but for dps, which on MNIST is
 the worse of the two: see docs/uses.md."""
@@ -27,58 +26,14 @@ EVERYWHERE = (
 )
 """Flags that every task takes."""
 
+_SAMPLES = ("draws", "label", "guidance", "interval", "solver", "steps", "grid", "option")
+"""Flags of every task that samples with a solver."""
+
 TAKES = {
-  "inpaint": (
-    "mask",
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "colorize": (
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "super_resolve": (
-    "factor",
-    "noise",
-    "method",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
-  "edit": (
-    "mask",
-    "strength",
-    "repeats",
-    "draws",
-    "label",
-    "guidance",
-    "interval",
-    "solver",
-    "steps",
-    "grid",
-    "option",
-  ),
+  "inpaint": ("mask", "noise", "method", *_SAMPLES),
+  "colorize": ("noise", "method", *_SAMPLES),
+  "super_resolve": ("factor", "noise", "method", *_SAMPLES),
+  "edit": ("mask", "strength", "repeats", *_SAMPLES),
   "translate": ("other_workdir", "label", "to_label", "guidance", "interval", "steps"),
   "classify": ("draws",),
 }
@@ -157,15 +112,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     metavar="FILE",
     help="PNG or JPEG files of one image each (what is transparent counts as black, also in a mask), or NPZ "
-    "files with the array stored (or x) [n, H, W, C] in the "
-    "data's values and, if known, label [n], whole numbers",
+    "files with the array stored (or x) [n, H, W, C] in the data's values and, if known, label [n], whole "
+    "numbers",
   )
   group.add_argument(
     "--mask",
     metavar="WHERE",
     help="what is made anew, by inpaint (default: half) or edit (default: everything): half (the right one), "
-    "box (in the middle), random:0.5 "
-    "(that share of the pixels), or a file, a PNG (white is made anew) or an NPZ with mask [H, W] of 0 and 1",
+    "box (in the middle), random:0.5 (that share of the pixels), or a file, a PNG (white is made anew) or an "
+    "NPZ with mask [H, W] of 0 and 1",
   )
   group.add_argument(
     "--factor",
@@ -178,15 +133,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     type=float,
     metavar="S",
     help="standard deviation of the noise in the measurement, in the data's values, 0 to 255 in most "
-    "pictures (default: 0, where inpaint puts the known pixels "
-    "back exactly at the end)",
+    "pictures (default: 0, where inpaint puts the known pixels back exactly at the end)",
   )
   group.add_argument(
     "--method",
     choices=METHODS,
     help="how to sample given a measurement (default: pigdm); docs/uses.md compares them; dps is the "
-    "published one in a form for any number of steps; "
-    "ddrm and daps are solvers of their own and cost no pass back",
+    "published one in a form for any number of steps; ddrm and daps are solvers of their own and cost no "
+    "pass back",
   )
   group.add_argument(
     "--strength",
@@ -194,9 +148,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     nargs="+",
     metavar="T0",
     help="noise level sigma/alpha at which an edit starts, in the model's units: more is more realistic and "
-    "less faithful; several are a sweep "
-    f"(default: {STRENGTH:g}, what crude paintings of 8x8 digits needed, see docs/sdedit.png: try several on "
-    "other data)",
+    f"less faithful; several are a sweep (default: {STRENGTH:g}, what crude paintings of 8x8 digits needed, "
+    "see docs/sdedit.png: try several on other data)",
   )
   group.add_argument(
     "--repeats",
@@ -208,8 +161,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     "--other-workdir",
     metavar="FOLDER",
     help="run whose model an image is translated to (default: the same), at its newest checkpoint and first "
-    "average; "
-    "--checkpoint and --ema are those of --workdir",
+    "average; --checkpoint and --ema are those of --workdir",
   )
   group.add_argument(
     "--to-label", metavar="CLASS", help="class that an image is translated to; --label is the one it has"

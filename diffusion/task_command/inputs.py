@@ -120,7 +120,7 @@ def _of_file(path, dataset, shapes):
     )
   if not np.all(np.isfinite(x)):
     raise UserError(f"{path} holds values that are no finite numbers: mend or remove those images")
-  levels = getattr(dataset.scaling, "levels", None)
+  levels = dataset.scaling.levels
   if levels is not None and (x.min() < 0 or x.max() > levels - 1):
     raise UserError(
       f"{path} has values from {x.min():g} to {x.max():g}, and the data's go from 0 to {levels - 1}: give "
@@ -151,7 +151,7 @@ def _labels(path, label, count, num_classes):
 def _picture(path, dataset, shapes):
   """One image of 0 to 255 in the data's values, [1, H, W, C]; grey stays grey only where a measurement may
   be."""
-  levels = getattr(dataset.scaling, "levels", None)
+  levels = dataset.scaling.levels
   if levels is None:
     raise UserError(
       f"{path}: this model's data are real numbers, which a picture's 256 levels do not hold: give an NPZ "

@@ -3,9 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from diffusion.data.dataset import Dataset
 from diffusion.task_command.flags import MOST_ROWS, MOST_SAMPLES
 
 
@@ -41,9 +38,3 @@ def counted(results: int, nfe: int, passes: float) -> str:
   """Denoiser calls of each result and of all of them, network evaluations where those are more."""
   more = f" ({passes:,} network evaluations with guidance)" if passes != nfe else ""
   return f"{nfe:,} denoiser calls a result{more}, {results * passes:,} network evaluations in all"
-
-
-def span(dataset: Dataset, stored: np.ndarray) -> tuple[float, float]:
-  """(black, white) in the data's values."""
-  levels = getattr(dataset.scaling, "levels", None)
-  return (0, levels - 1) if levels is not None else (float(np.min(stored)), float(np.max(stored)))

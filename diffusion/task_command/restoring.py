@@ -20,9 +20,9 @@ from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.processes.base import GaussianProcess
 from diffusion.saved_run import SavedRun, make_sampler
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.choices import check_grid, check_table, condition, given_label
+from diffusion.task_command.choices import check_grid, check_table, condition, given_label, guided
 from diffusion.task_command.flags import METHODS, MOST_ROWS, MOST_SAMPLES, OWN_SOLVERS
-from diffusion.task_command.outcome import Outcome, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 LEAST_NOISE = 0.01
@@ -152,7 +152,7 @@ def method(
         f"--method={name} ends in clean data, and the process '{process.name}' keeps noise at t = 0: take "
         "--method=pigdm, dps or replacement"
       )
-    denoiser, _ = make_sampler(opened, **(changes | dict(solver="ddim", grid=None, options=None)))
+    denoiser = guided(opened, sampler)
     times = solvers.GRIDS[sampler["grid"] or "karras"](process, steps, t_max=first_time(process), clean=True)
   else:
     solver = sampler["solver"] or SOLVER
@@ -222,7 +222,7 @@ def _rms(gap):
 
 def _draw(path, args, dataset, arrays, name):
   """Input, measurement, samples, mean and spread."""
-  scale = span(dataset, arrays["stored"])
+  scale = dataset.scaling.shown_range(arrays["stored"])
   columns = [pictures.Column("input", arrays["input"], scale)] if "input" in arrays else []
   y = arrays["measurement"]
   columns.append(

@@ -11,11 +11,11 @@ import numpy as np
 
 from diffusion import pictures, tasks
 from diffusion.errors import UserError
-from diffusion.saved_run import SavedRun, class_of, make_sampler, open_run
+from diffusion.saved_run import SavedRun, class_of, open_run
 from diffusion.task_command import inputs, rows
-from diffusion.task_command.choices import condition, given_label
+from diffusion.task_command.choices import condition, given_label, guided
 from diffusion.task_command.flags import MOST_ROWS
-from diffusion.task_command.outcome import Outcome, counted, shown, span
+from diffusion.task_command.outcome import Outcome, counted, shown
 
 STEPS = 32
 
@@ -41,9 +41,7 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRu
       f"{args.workdir} is a model of images of {_written(dataset.shape)} and {args.other_workdir} of "
       f"{_written(there.shape)}: translation needs one shape"
     )
-  source, target = (
-    _denoiser(run, sampler) for run in ((opened, opened) if other is opened else (opened, other))
-  )
+  source, target = (guided(run, sampler) for run in (opened, other))
   try:
     tasks.check_shared(source, target)
   except ValueError as error:
@@ -96,22 +94,9 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRu
   words = (
     f"translation of {given.source} to {_name(there, to_label)}{both}, and back in {seconds:.1f} s "
     f"(compilation included); {counted(len(x), nfe, nfe * cost)} ({steps} Runge-Kutta steps of four each, "
-    "four ways); "
-    f"they come back within {gap:.2g} (root mean square, in the data's values)"
+    f"four ways); they come back within {gap:.2g} (root mean square, in the data's values)"
   )
   return Outcome(words, arrays, lambda path: _draw(path, dataset, there, arrays, to_label), shown(len(x)))
-
-
-def _denoiser(run, sampler):
-  """A run's denoiser, guided if that was asked for."""
-  return make_sampler(
-    run,
-    solver="ddim",
-    steps=2,
-    options=None,
-    guidance=sampler["guidance"] or 0.0,
-    interval=sampler["interval"],
-  )[0]
 
 
 def _name(dataset, label):
@@ -126,7 +111,7 @@ def _written(shape):
 
 def _draw(path, dataset, there, arrays, to_label):
   """The image, its latent, the translation, and the way back."""
-  scale, other = span(dataset, arrays["input"]), span(there, arrays["stored"])
+  scale, other = dataset.scaling.shown_range(arrays["input"]), there.scaling.shown_range(arrays["stored"])
   latent = arrays["latent"] / arrays["latent"].std()
   columns = [
     pictures.Column("input", arrays["input"], scale),

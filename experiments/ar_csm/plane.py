@@ -22,9 +22,8 @@ def get_config() -> ConfigDict:
         tolerance=0.05,
         unit="nats above the truth",
         note="the paper shows pictures; Kullback-Leibler divergence of the model from the truth, which is in "
-        "closed form; a tenth of the points "
-        "are of a known background, without which the ring's shares of the mass are left to chance (0.07 to "
-        "0.27 nats)",
+        "closed form; a tenth of the points are of a known background, without which the ring's shares of "
+        "the mass are left to chance (0.07 to 0.27 nats)",
       ),
       dict(
         source=source,

@@ -13,8 +13,7 @@ def get_config() -> ConfigDict:
   )
   tried = (
     "; branches a third as thick, learned from noised data, left 24% outliers (one seed), and there "
-    "autoguidance had 1.1 times as many, 57% of the modes and no "
-    "better distance at any weight"
+    "autoguidance had 1.1 times as many, 57% of the modes and no better distance at any weight"
   )
   row = lambda source, metric, true, bound, note, unit="": dict(
     source=source, metric=metric, true=true, tolerance=0.0, bound=bound, note=note, unit=unit

@@ -3,13 +3,13 @@
 import copy
 import pickle
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn, nnx
 
-from diffusion import denoisers, processes
+from diffusion import denoisers, networks, processes
 from diffusion.processes import views
 
 VIEWS = ("x0", "eps", "score", "v", "velocity")
@@ -138,6 +138,53 @@ def test_linen_collections_and_dropout():
   np.testing.assert_array_equal(evaluated.x0, denoiser(x, t).x0)
 
 
+class Centred(nn.Module):
+  """The energy |x - mean|^2 / 2 about a running mean, which is no parameter."""
+
+  views = ("energy",)
+
+  def setup(self):
+    self.mean = self.variable("batch_stats", "mean", lambda: jnp.zeros(2, jnp.float32))
+    self.scale = self.param("scale", nn.initializers.ones, ())
+
+  def __call__(self, x, t, cond=None, train=False):
+    return self.scale * (self.mean.value[None] - x)
+
+  def energy(self, x, t, cond=None):
+    return 0.5 * self.scale * jnp.sum((x - self.mean.value[None]) ** 2, axis=1)
+
+
+class CentredTwin(nnx.Module):
+  """The same in NNX."""
+
+  views = ("energy",)
+
+  def __init__(self, *, rngs):
+    self.mean, self.scale = nnx.BatchStat(jnp.zeros(2)), nnx.Param(jnp.ones(()))
+
+  def __call__(self, x, t, cond=None):
+    return self.scale[...] * (self.mean[...][None] - x)
+
+  def energy(self, x, t, cond=None):
+    return 0.5 * self.scale[...] * jnp.sum((x - self.mean[...][None]) ** 2, axis=1)
+
+
+@pytest.mark.parametrize("network", [networks.Linen(Centred()), networks.from_nnx(CentredTwin)])
+@pytest.mark.parametrize("parameterization", [None, denoisers.score()])
+def test_a_method_of_a_network_reads_its_collections(network, parameterization):
+  x, t = jnp.asarray([[1.0, 2.0], [0.0, -1.0]]), jnp.ones(2)
+  params, collections = network.init(jax.random.key(0), x, t, None)
+  collections = jax.tree.map(lambda leaf: leaf + jnp.asarray([3.0, 5.0]), collections)
+  denoiser = denoisers.from_network(
+    network, processes.edm(), parameterization, params, collections, network.views
+  )
+  found = jax.jit(lambda d: d(x, t, views=("energy", "score")).views)(denoiser)
+  np.testing.assert_allclose(found["energy"], [0.5 * (4.0 + 9.0), 0.5 * (9.0 + 36.0)], rtol=1e-6)
+  np.testing.assert_allclose(found["score"], [[2.0, 3.0], [3.0, 6.0]], rtol=1e-6)
+  elsewhere = denoiser.with_params(params, jax.tree.map(jnp.zeros_like, collections))
+  np.testing.assert_allclose(elsewhere(x, t, views=("energy",)).energy, [2.5, 0.5], rtol=1e-6)
+
+
 def test_new_parameters_and_rebuilt_denoisers_do_not_retrace():
   traces = []
 
@@ -166,7 +213,6 @@ class _Wrapped(nn.Module):
 
 def test_nnx_module_as_a_pure_function():
   """Any pure function of (params, x, t, cond) is a denoiser; here one made of a Flax NNX module."""
-  from flax import nnx
 
   graph, state = nnx.split(nnx.Linear(4, 4, rngs=nnx.Rngs(0)))
 

@@ -139,8 +139,8 @@ class NetworkDenoiser:
     params: parameters of the network.
     collections: its mutable collections, {} without.
     fn: (params, collections, x, clock, cond, key, train) -> (output, collections), or None.
-    functions: pairs of a view's name and its function (params, x, time, cond) -> value; the time is the clock
-      of the parameterisation where there is one, as the network's own.
+    functions: pairs of a view's name and its function (params, collections, x, time, cond) -> value; the time
+      is the clock of the parameterisation where there is one, as the network's own.
   """
 
   process: Any
@@ -190,7 +190,7 @@ class NetworkDenoiser:
     fed, clock = (x, t) if p is None else p.inputs(self.process, x, t)
     if asked and p is None:  # a score that follows from an energy
       energy = functions["energy"]
-      found["score"] = -jax.grad(lambda x: jnp.sum(energy(self.params, x, t, cond)))(x)
+      found["score"] = -jax.grad(lambda x: jnp.sum(energy(self.params, self.collections, x, t, cond)))(x)
     elif asked and p is not None and self.fn is not None:
       output, updated = self.fn(self.params, self.collections, fed, clock, cond, key, train)
       floats = jnp.issubdtype(x.dtype, jnp.floating)
@@ -199,7 +199,7 @@ class NetworkDenoiser:
       collections = updated if train else None
     for name in views:
       if name in functions:
-        found[name] = functions[name](self.params, x, clock, cond)
+        found[name] = functions[name](self.params, self.collections, x, clock, cond)
     return Prediction(**found, collections=collections)
 
   def with_params(self, params: Any, collections: Any = None) -> Self:
@@ -255,7 +255,8 @@ def from_functions(
   for name, function in functions.items():
     if not callable(function):
       raise TypeError(f"the view '{name}' is a function (params, x, t, cond), got {type(function).__name__}")
-  return NetworkDenoiser(process, None, params, {}, None, tuple(functions.items()))
+  views = tuple((name, _PlainView(function)) for name, function in functions.items())
+  return NetworkDenoiser(process, None, params, {}, None, views)
 
 
 def from_flax(
@@ -274,7 +275,8 @@ def from_flax(
     parameterization: what the output means; None for a module that has methods alone.
     params: the module's 'params' collection.
     collections: its other collections (batch statistics, spectral norms) as a dict, or None.
-    methods: methods (x, t, cond) of the module, each of which answers the view of its name.
+    methods: methods (x, t, cond) of the module, each of which answers the view of its name in evaluation: it
+      reads the collections and changes none.
   """
   from diffusion.networks import Linen  # networks need more to import than denoisers do
 
@@ -323,6 +325,17 @@ class _Plain:
 
 
 @dataclasses.dataclass(frozen=True)
+class _PlainView:
+  """Adapts (params, x, time, cond) -> value of a view, as `_Plain` does."""
+
+  fn: Callable[..., Any]
+
+  def __call__(self, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+    del collections
+    return self.fn(params, x, t, cond)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Output:
   """The output of a network; equal networks compare equal."""
 
@@ -336,10 +349,10 @@ class _Output:
 
 @dataclasses.dataclass(frozen=True)
 class _Answer:
-  """A view that a network answers itself, as a function (params, x, time, cond)."""
+  """A view that a network answers itself."""
 
   network: Any
   view: str
 
-  def __call__(self, params: Any, x: Any, t: jax.Array, cond: Any = None) -> Any:
-    return self.network.answer(self.view, params, x, t, cond)
+  def __call__(self, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+    return self.network.answer(self.view, params, collections, x, t, cond)

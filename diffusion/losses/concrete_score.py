@@ -206,10 +206,10 @@ def check(process: Any, neighbourhood: Neighbourhood, who: str) -> None:
     )
   if process is None:
     return
-  if not all(callable(getattr(process, method, None)) for method in ("corrupt", "ratio")):
+  if "concrete_score" not in process.views:
     raise ValueError(
       f"{who} acts on whole numbers under a discrete process such as processes.uniform_resample(...); "
-      f"{getattr(process, 'name', type(process).__name__)} is none"
+      f"{process.name} is none"
     )
   if (process.sizes, process.shape) != (neighbourhood.sizes, neighbourhood.shape):
     raise ValueError(

@@ -10,6 +10,7 @@ from diffusion.losses.base import Draw, Objective, Placed, example_keys, split_k
 from diffusion.losses.weights import VIEWS, noise_scale
 from diffusion.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
+from diffusion.processes.contract import is_gaussian
 
 
 def denoising_score_matching(
@@ -52,7 +53,7 @@ def denoising_score_matching(
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=(target,), key=placed.key)
-    error = residual(process, target, getattr(prediction, target), placed)
+    error = residual(process, target, prediction[target], placed)
     square = sum_rows(jnp.square(error))
     if variance_reduced:
       square = square + control(process, roles, placed)
@@ -71,7 +72,7 @@ def denoising_score_matching(
 
 def check_gaussian(process: Any, who: str) -> None:
   """Raises ValueError for what is no Gaussian process."""
-  if getattr(process, "kind", None) != "gaussian":
+  if not is_gaussian(process):
     raise ValueError(
       f"{who} needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
     )

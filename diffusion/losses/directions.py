@@ -11,6 +11,7 @@ import numpy as np
 from diffusion.directional import KINDS, random_directions
 from diffusion.losses.base import Draw, Placed, example_keys, split_keys
 from diffusion.losses.denoising import denoising_score_matching
+from diffusion.processes.contract import is_gaussian
 
 
 def check_kind(kind: str, who: str, num: int = 1) -> None:
@@ -23,7 +24,7 @@ def check_kind(kind: str, who: str, num: int = 1) -> None:
 
 def check_process(process: Any, who: str) -> None:
   """Raises ValueError for what is neither a Gaussian process nor None."""
-  if process is not None and getattr(process, "kind", None) != "gaussian":
+  if process is not None and not is_gaussian(process):
     raise ValueError(
       f"{who} acts on x_t of a Gaussian process such as processes.vp_linear(), or on clean data with "
       f"process=None; got {type(process).__name__}"

@@ -42,7 +42,7 @@ def distillation(process: Any, target: str = "x0") -> Objective:
     raise ValueError(f"{name} has no target {target!r}: choose one of {', '.join(VIEWS)}")
 
   def evaluate(roles, placed, params, state, clock):
-    said = getattr(_teacher(roles, placed.x_t, placed.t, placed.cond, target), target)
+    said = _teacher(roles, placed.x_t, placed.t, placed.cond, target)[target]
     return _squared_error(process, target, said, roles, placed)
 
   return Objective(
@@ -241,7 +241,7 @@ def _teacher(roles, x, t, cond, view="x0"):
 def _squared_error(process, view, target, roles, placed):
   """Terms of the model's error in a view [B, ...], scaled to eps."""
   prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=(view,), key=placed.key)
-  predicted = getattr(prediction, view)
+  predicted = prediction[view]
   width = at_least_single(predicted.dtype)
   factor = expand(noise_scale(process, placed.t, view).astype(width), predicted)
   square = sum_rows(jnp.square(factor * (predicted.astype(width) - target.astype(width))))

@@ -34,7 +34,7 @@ def masked_cross_entropy(process: Any) -> Objective:
   [1.386...]
   """
   name = "masked_cross_entropy"
-  if "mask" not in getattr(process, "ends", ()):
+  if process is None or process.ends[1] != "mask":
     raise ValueError(
       f"{name} needs a process that ends in masks, such as processes.masked(16, (64,)), got "
       f"{type(process).__name__}"

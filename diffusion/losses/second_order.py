@@ -13,6 +13,7 @@ from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.directions import predicted_noise
 from diffusion.losses.weights import check_weight
 from diffusion.precision import at_least_single
+from diffusion.processes.contract import is_gaussian
 from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
@@ -206,7 +207,7 @@ def noise_of(draw: Placed, who: str) -> tuple[jax.Array, jax.Array]:
 
 def check_gaussian(process: Any, who: str, on: str) -> None:
   """Raises ValueError for what is no Gaussian process."""
-  if getattr(process, "kind", None) != "gaussian":
+  if not is_gaussian(process):
     raise ValueError(
       f"{who} does not fit {on}, whose process is {kind_of(process)}: a Hessian is learned from Gaussian "
       "noise, "
@@ -216,7 +217,7 @@ def check_gaussian(process: Any, who: str, on: str) -> None:
 
 def kind_of(process: Any) -> str:
   """What to call a process in a message."""
-  return "none" if process is None else getattr(process, "name", "") or type(process).__name__
+  return "none" if process is None else process.name
 
 
 def check_form(hessian: Any, rank: int | None, who: str) -> None:

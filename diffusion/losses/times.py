@@ -227,7 +227,7 @@ def closed(sampler: Any, objective: Objective) -> TimeSampler:
       raise TypeError(f"at_times takes a time sampler such as uniform_times(), got {type(sampler).__name__}")
     return sampler
   process = objective.process
-  if not all(hasattr(process, name) for name in ("t_min", "t_max")):
+  if process is None:
     raise ValueError(
       f"{objective.name} has no process with t_min and t_max to take the interval of times from: "
       "give them to the sampler, for example uniform_times(0.0, 1.0)"

@@ -7,6 +7,7 @@ import numpy as np
 
 from diffusion.losses.base import Objective, layer, times_of
 from diffusion.losses.weights import bounded_log_snr
+from diffusion.processes.contract import is_gaussian
 
 
 def uncertainty(num_features: int = 128, *, seed: int = 0) -> Callable[[Objective], Objective]:
@@ -43,7 +44,7 @@ def uncertainty(num_features: int = 128, *, seed: int = 0) -> Callable[[Objectiv
         "learned weight would change its minimiser"
       )
     process = objective.process
-    if not hasattr(process, "log_snr"):
+    if not is_gaussian(process):
       raise ValueError(
         f"uncertainty does not fit {objective.name}: u is a function of the log-SNR, and its process "
         f"({type(process).__name__}) has none; put it on the terms of a sum, before add"

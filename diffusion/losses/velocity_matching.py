@@ -37,7 +37,7 @@ def velocity_matching(process: Any, *, per_dimension: bool = False) -> Objective
   [2.0]
   """
   name = "velocity_matching"
-  if "velocity" not in getattr(process, "views", ()):
+  if process is None or "velocity" not in process.views:
     raise ValueError(
       f"{name} needs a process that has a velocity, such as processes.linear() or "
       f"processes.rectified_flow(), got {type(process).__name__}"

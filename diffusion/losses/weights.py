@@ -167,7 +167,7 @@ def check_weight(weight: Callable[[Any, Any], Any], process: Any, who: str) -> N
   try:
     shape = jax.eval_shape(lambda t: weight(process, t), jax.ShapeDtypeStruct((2,), jnp.float32)).shape
   except Exception as error:
-    kind = "no process" if process is None else getattr(process, "name", type(process).__name__)
+    kind = "no process" if process is None else process.name
     raise ValueError(
       f"{who} and this weight do not fit: a weight is a function (process, t [B]) -> [B], and on the "
       f"process of {who} ({kind}) it failed with: {error}"

@@ -44,8 +44,8 @@ class Network(Protocol):
     """(output [B, ...], collections), which are as given unless train is true; `key` is for dropout."""
     ...
 
-  def answer(self, view: str, params: Any, x: Any, t: jax.Array, cond: Any) -> Any:
-    """The view of that name, by the network's own method (x, t, cond), of its parameters alone."""
+  def answer(self, view: str, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+    """The view of that name by the network's own method (x, t, cond), in evaluation: nothing is updated."""
     ...
 
 
@@ -109,9 +109,9 @@ class Linen:
       return output, updated
     return self.module.apply(variables, x, t, cond, train=train, rngs=rngs), collections
 
-  def answer(self, view: str, params: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+  def answer(self, view: str, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
     """The method of that name; see `Network`."""
-    return self.module.apply({"params": params}, x, t, cond, method=view)
+    return self.module.apply({"params": params, **(collections or {})}, x, t, cond, method=view)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,9 +164,9 @@ class NNX:
       collections = {"state": _arrays(_split(module)[3])}
     return output, collections
 
-  def answer(self, view: str, params: Any, x: Any, t: jax.Array, cond: Any) -> Any:
-    """The method of that name, in evaluation; see `Network`."""
-    module = self._merged(params, {}, None)
+  def answer(self, view: str, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+    """The method of that name; see `Network`."""
+    module = self._merged(params, collections, None)
     module.eval()
     return getattr(module, view)(x, t, cond)
 
@@ -255,7 +255,7 @@ class Pair:
     """(output, collections); see `Network`."""
     return self.run(params, x, t, cond, key, train), collections
 
-  def answer(self, view: str, params: Any, x: Any, t: jax.Array, cond: Any) -> Any:
+  def answer(self, view: str, params: Any, collections: Any, x: Any, t: jax.Array, cond: Any) -> Any:
     """A pair has no methods: ValueError."""
     raise ValueError(f"a pair of functions answers no view '{view}' of its own")
 

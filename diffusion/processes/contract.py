@@ -101,6 +101,11 @@ class Process(Protocol):
     ...
 
 
+def is_gaussian(process: Any) -> bool:
+  """Whether it is a Gaussian process; None, and what else a caller may give by mistake, is none."""
+  return getattr(process, "kind", None) == "gaussian"
+
+
 def check_steps(n: int) -> None:
   """Raises ValueError unless n counts at least one step."""
   if int(n) != n or n < 1:

@@ -11,6 +11,7 @@ from flax import struct
 from numpy.typing import ArrayLike
 
 from diffusion.processes.base import GaussianProcess
+from diffusion.processes.contract import is_gaussian
 
 # x_i of a step is "not seen" in x_{i+1} where its share of the deviation is smaller than this.
 UNSEEN = 0.1
@@ -79,7 +80,7 @@ def recovery_levels(
   >>> levels.noise.round(5).tolist()
   [0.32368, 0.5165, 0.63221, 0.71324, 0.77337, 0.99974]
   """
-  if getattr(process, "kind", None) != "gaussian":
+  if not is_gaussian(process):
     raise ValueError(
       f"recovery needs a Gaussian process such as processes.vp_linear(), got {type(process).__name__}"
     )

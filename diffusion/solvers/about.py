@@ -14,7 +14,7 @@ class About:
     name: with the arguments that matter, e.g. 'ddim(eta=0.5)'.
     order: observed order of convergence (weak order if there is noise); None if it has no such order.
     process_name: name of the process that the coefficients belong to; '' for any.
-    levels: some of that process's levels (`process_check.levels`), which `sample` compares with the
+    levels: some of that process's numbers (`process_check.levels`), which `sample` compares with the
       denoiser's.
 
   >>> from diffusion import processes
@@ -25,10 +25,15 @@ class About:
   name: str
   order: int | None
   process_name: str
-  levels: tuple
+  levels: dict[str, tuple[float, ...]]
 
   def __init__(
-    self, name: str = "", order: int | None = None, process: Any = None, *, levels: tuple | None = None
+    self,
+    name: str = "",
+    order: int | None = None,
+    process: Any = None,
+    *,
+    levels: dict[str, tuple[float, ...]] | None = None,
   ):
     """From a process itself.
 
@@ -51,7 +56,7 @@ class About:
       name=name,
       order=order,
       process_name=(process or "") if known else process_check.name_of(process),
-      levels=tuple(levels) if known else process_check.levels(process),
+      levels=levels if known else process_check.levels(process),
     )
     for field, value in fields.items():
       object.__setattr__(self, field, value)

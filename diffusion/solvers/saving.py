@@ -60,7 +60,7 @@ def save(path: Any, table: Table, process: Any = None, notes: dict | None = None
     view=table.view,
     process=table.about.process_name,
     parameters=None if process is None else _parameters(process),
-    numbers=table.about.levels,
+    levels=table.about.levels,
     notes=notes or {},
   )
   text = np.frombuffer(json.dumps(about).encode(), np.uint8)
@@ -116,7 +116,7 @@ def load(path: Any, process: Any = None) -> Table:
   return Table(
     **leaves,
     view=about["view"],
-    about=About(name, about["order"], known, levels=tuple(map(tuple, about.get("numbers", ())))),
+    about=About(name, about["order"], known, levels=about.get("levels", {})),
   )
 
 
@@ -150,8 +150,8 @@ def _read(path):
         raise ValueError(f"{foreign}: its description is of something else")
       if about.get("version") != VERSION:
         raise ValueError(
-          f"{path} has version {about.get('version')} of the format and this library reads {VERSION}: fit it "
-          "again"
+          f"{path} has version {about.get('version')} of the format and this library reads {VERSION}: "
+          "fit it again"
         )
       leaves = {name: file[name] for name in AXES}
   except (

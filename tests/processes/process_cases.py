@@ -52,11 +52,13 @@ CONTINUOUS = [*processes.PROCESSES, *processes.TWO_ENDED]
 NAMES = [*CONTINUOUS, *processes.DISCRETE, "gaussian_line", *processes.MASKED]
 
 
-def times(process, shares=(0.15, 0.5, 0.9)) -> np.ndarray:
-  """Three times inside of the interval; of that which follows the log of a variance, its first third."""
-  if process.name == "log_variance":
-    shares = np.array(shares) / 3
-  return float(process.t_min) + np.array(shares) * (float(process.t_max) - float(process.t_min))
+def times(case: Case) -> np.ndarray:
+  """Three times: of continuous processes those at levels 0.3, 1 and 4, where x_t tells of both ends; of
+  discrete ones shares of the interval."""
+  process = case.process
+  if not case.discrete:
+    return process.t_of_level(np.array([0.3, 1.0, 4.0]))
+  return float(process.t_min) + np.array([0.15, 0.5, 0.9]) * (float(process.t_max) - float(process.t_min))
 
 
 def data(case: Case, n: int, seed: int = 0) -> tuple[Any, Any]:

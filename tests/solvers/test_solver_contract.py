@@ -442,6 +442,34 @@ def test_batch_norm_of_the_corrector_couples_samples_and_is_the_papers():
     ),
     (
       lambda d, x, k: solvers.sample(
+        d, solvers.build("euler_velocity", processes.from_process(processes.vp_linear()), 3), x
+      ),
+      "with first, and the denoiser's own 'vp_linear' is told by alpha, sigma",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        denoisers.from_function(
+          silent,
+          processes.masked(4, (2,), t_min=0.0, schedule=processes.cosine_keep()),
+          denoisers.logits(),
+          1.0,
+        ),
+        solvers.build("masked_ancestral", processes.masked(4, (2,), t_min=0.0), 3),
+        jnp.zeros((BATCH, 2), jnp.int32),
+        keys=k,
+      ),
+      "with alpha = 0.5 at t = 0.5, and the denoiser's own 'masked' has 0.292893 there",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
+        denoisers.from_function(silent, processes.linear(bridge=0.2), denoisers.velocity(), 1.0),
+        solvers.build("heun_velocity", processes.linear(bridge=0.4), 3),
+        x,
+      ),
+      "with variance = 0.1 at t = 0.5, and the denoiser's own 'linear' has 0.05 there",
+    ),
+    (
+      lambda d, x, k: solvers.sample(
         denoisers.from_function(silent, processes.vp_cosine(), denoisers.eps(), 1.0),
         solvers.build("ddim", processes.vp_cosine(), 3),
         x,

@@ -8,7 +8,7 @@ def names(package: str) -> list[str]:
   """The public modules and sub-packages in a package's folder, sorted; none of them is loaded.
 
   >>> names("diffusion.pictures")[:3]
-  ['cells', 'curves', 'files']
+  ['curves', 'grids', 'sheets']
   """
   import pkgutil
 

@@ -28,7 +28,6 @@ CORE = ("processes", "networks", "codecs", "denoisers", "oracles", "losses", "gu
 LEVEL = {
   "errors": -1,
   "lazy": 0,
-  "activations": 0,
   "precision": 0,
   "factories": 0,
   "configuration": 2,

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 
 from diffusion import metrics, pictures
 from diffusion.errors import UserError
-from diffusion.pictures import cells, curves, grids
+from diffusion.pictures import curves, grids, sheets
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_image_grid_places_every_pixel(tmp_path):
 
 
 def test_values_outside_the_range_are_cut_and_nan_stands_out():
-  pixels = cells.to_bytes(np.array([-9.0, -1.0, 0.0, 1.0, 9.0, np.nan]).reshape(1, 6, 1), (-1.0, 1.0))[0]
+  pixels = sheets.to_bytes(np.array([-9.0, -1.0, 0.0, 1.0, 9.0, np.nan]).reshape(1, 6, 1), (-1.0, 1.0))[0]
   np.testing.assert_array_equal(pixels[:, 0], [0, 0, 128, 255, 255, 255])
   np.testing.assert_array_equal(pixels[5], [255, 0, 255])
 
@@ -64,8 +64,8 @@ def test_sample_grid_shows_every_pair_once(tmp_path, digits):
   pictures.sample_grid(tmp_path / "samples.png", samples, labels[:300], nearest, per_class=4)
   pixels = opened(tmp_path / "samples.png")
   # 10 classes x 4 pairs, and the two squares of the legend.
-  assert panels(pixels, cells.SAMPLE) == 41
-  assert panels(pixels, cells.TRAINING) == 41
+  assert panels(pixels, sheets.SAMPLE) == 41
+  assert panels(pixels, sheets.TRAINING) == 41
   assert (
     (pixels[:, 0] == 255).all()
     and (pixels[:, -1] == 255).all()
@@ -80,7 +80,7 @@ def test_other_shapes_and_class_names(tmp_path, shape):
   names = {0: "aeroplane", 1: "automobile", 2: "very long name of a class"}
   pictures.sample_grid(tmp_path / "pairs.png", items, np.arange(12) % 3, items[::-1], names)
   pixels = opened(tmp_path / "pairs.png")
-  assert panels(pixels, cells.TRAINING) == 13
+  assert panels(pixels, sheets.TRAINING) == 13
   assert (pixels[:, :3] == 255).all()  # the longest name is not cut
   pictures.sample_grid(tmp_path / "plain.png", items)
   assert opened(tmp_path / "plain.png").std() > 5
@@ -145,7 +145,7 @@ def test_errors(tmp_path):
     with pytest.raises(UserError, match="the directory .*missing does not exist"):
       draw(tmp_path / "missing" / "picture.png")
   with pytest.raises(UserError, match="No space left"):
-    pictures.files.write(tmp_path / "full.png", full_disk)
+    pictures.sheets.write(tmp_path / "full.png", full_disk)
   assert os.listdir(tmp_path) == []
   with pytest.raises(ValueError, match="4 channels"):
     pictures.image_grid(np.zeros((2, 4, 4, 4)))

@@ -4,9 +4,10 @@ A network is made one by `from_flax`, `from_network`, `from_function` or `from_f
 and compositions are others.
 """
 
-from diffusion.denoisers.combined import Extended, InTraining, Together, extend, function_of, together
+from diffusion.denoisers.combined import Extended, Together, extend, function_of, together
 from diffusion.denoisers.contract import (
   Denoiser,
+  InTraining,
   Prediction,
   WithoutParameters,
   Wrapper,

@@ -188,26 +188,3 @@ class _Ask:
 
   def __call__(self, denoiser: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None) -> Any:
     return denoiser(x, t, cond, views=(self.view,))[self.view]
-
-
-@struct.dataclass
-class InTraining(Wrapper):
-  """A denoiser in training mode, unless a call says otherwise: what a role that is trained is to a loss."""
-
-  inner: Any
-
-  def __call__(
-    self,
-    x: Any,
-    t: jax.Array,
-    cond: Any = None,
-    *,
-    views: tuple[str, ...] = ("x0", "eps"),
-    key: jax.Array | None = None,
-    train: bool | None = None,
-  ) -> Prediction:
-    """The prediction at x: [B, ...], t: [B], with dropout and updated collections.
-
-    Solvers ask for train=False.
-    """
-    return self.inner(x, t, cond, views=views, key=key, train=True if train is None else train)

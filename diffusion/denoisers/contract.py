@@ -5,6 +5,7 @@ from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -226,6 +227,29 @@ class Wrapper:
   def with_params(self, params: Any, collections: Any = None) -> Self:
     """The same transform of the inner denoiser with other parameters."""
     return self.replace(inner=self.inner.with_params(params, collections))  # pyright: ignore[reportAttributeAccessIssue] (of struct.dataclass)
+
+
+@struct.dataclass
+class InTraining(Wrapper):
+  """A denoiser in training mode, unless a call says otherwise: what a role that is trained is to a loss."""
+
+  inner: Any
+
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool | None = None,
+  ) -> Prediction:
+    """The prediction at x: [B, ...], t: [B], with dropout and updated collections.
+
+    Solvers ask for train=False.
+    """
+    return self.inner(x, t, cond, views=views, key=key, train=True if train is None else train)
 
 
 def check_no_parameters(denoiser: Any, params: Any, collections: Any = None) -> None:

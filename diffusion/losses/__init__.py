@@ -25,7 +25,7 @@ from diffusion.losses.base import (
   terms,
   times_of,
 )
-from diffusion.losses.closing import Loss, at_times
+from diffusion.losses.closing import Loss, Roles, at_times, roles
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
 from diffusion.losses.concrete_score import (
@@ -56,7 +56,6 @@ from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.reconstruction import reconstruction
 from diffusion.losses.recovery_likelihood import recovery_likelihood
 from diffusion.losses.reference_noise import Noise, fitted_gaussian_noise, gaussian_noise
-from diffusion.losses.role_binding import Roles, roles
 from diffusion.losses.second_order import second_order, second_order_score_matching
 from diffusion.losses.sliced import sliced_score_matching
 from diffusion.losses.telescoping import classifier_ratio, telescoping_ratio

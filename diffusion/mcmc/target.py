@@ -27,7 +27,7 @@ def as_data(function: Callable[..., Any], who: str = "a kernel") -> Any:
     return function
   owner = getattr(function, "__self__", None)
   if owner is not None and not jax.tree_util.all_leaves([owner]):
-    return Partial(function.__func__, owner)  # pyright: ignore[reportFunctionMemberAccess]  # a bound method
+    return Partial(function.__func__, owner)  # a bound method
   return Partial(function)
 
 

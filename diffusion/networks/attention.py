@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.activations import placed
+from diffusion.networks.layers import placed
 from diffusion.networks.style import Style
 from diffusion.precision import at_least_single
 

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from diffusion.activations import placed
 from diffusion.networks.attention import attend
 from diffusion.networks.embeddings import NoiseEmbedding
-from diffusion.networks.layers import check_inputs, layer_norm
+from diffusion.networks.layers import check_inputs, layer_norm, placed
 from diffusion.networks.sizes import check_divisible
 from diffusion.precision import at_least_single
 

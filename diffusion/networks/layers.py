@@ -1,5 +1,13 @@
-"""The plain layers every network here is made of: precision rules, initialisers, normalisation."""
+"""The plain layers every network here is made of: precision rules, initialisers, normalisation; and where its
+activations lie on many devices.
 
+Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless
+it is called inside `placing`; the training step calls it with the rule of `sharding.activations`.
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -71,3 +79,33 @@ def check_inputs(x: jax.Array, t: jax.Array, ranks: tuple[int, ...], name: str) 
       f"{name} takes one time per example: t of shape {x.shape[:1]} for x of shape {x.shape}, got {t.shape}. "
       "Use jnp.full for a common time."
     )
+
+
+_rule: contextvars.ContextVar[Callable[[jax.Array], jax.Array] | None] = contextvars.ContextVar(
+  "placing", default=None
+)
+
+
+def placed(h: jax.Array) -> jax.Array:
+  """h [B, ..., C], laid out by the rule in force.
+
+  >>> placed(3.0)
+  3.0
+  """
+  rule = _rule.get()
+  return h if rule is None else rule(h)
+
+
+@contextlib.contextmanager
+def placing(rule: Callable[[jax.Array], jax.Array]) -> Iterator[None]:
+  """A context in which a network that is traced lays its activations out by `rule`.
+
+  >>> with placing(lambda h: -h):
+  ...   placed(3.0)
+  -3.0
+  """
+  token = _rule.set(rule)
+  try:
+    yield
+  finally:
+    _rule.reset(token)

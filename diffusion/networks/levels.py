@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.activations import placed
 from diffusion.networks.attention import SpatialAttention
+from diffusion.networks.layers import placed
 from diffusion.networks.resblocks import Resample, ResidualBlock
 from diffusion.networks.style import Style
 

@@ -3,8 +3,8 @@
 import jax
 from flax import linen as nn
 
-from diffusion.activations import placed
 from diffusion.networks import resampling
+from diffusion.networks.layers import placed
 from diffusion.networks.style import Style
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.pictures import cells, files
+from diffusion.pictures import sheets
 
 
 def loss_curve(
@@ -30,13 +30,13 @@ def loss_curve(
     raise ValueError("there is no finite loss to draw")
   smooth = running_mean(losses, max(1, len(losses) // 50))
   figure, axes = axes_of(8.0, 4.6)
-  axes.plot(steps, losses, color=cells.SAMPLE, alpha=0.25, linewidth=0.8, label="training, each step logged")
-  axes.plot(steps, smooth, color=cells.SAMPLE, linewidth=1.8, label="training, running mean")
+  axes.plot(steps, losses, color=sheets.SAMPLE, alpha=0.25, linewidth=0.8, label="training, each step logged")
+  axes.plot(steps, smooth, color=sheets.SAMPLE, linewidth=1.8, label="training, running mean")
   shown = smooth
   if heldout is not None:
     at, values, lost = _finite_pairs(*heldout, "held-out losses")
     missing += lost
-    axes.plot(at, values, color=cells.TRAINING, marker="o", markersize=4, linewidth=1.2, label="held-out")
+    axes.plot(at, values, color=sheets.TRAINING, marker="o", markersize=4, linewidth=1.2, label="held-out")
     shown = np.concatenate([smooth, values])
   if losses.min() > 0 and shown.min() > 0 and shown.max() > 5 * shown.min():
     axes.set_yscale("log")
@@ -47,7 +47,7 @@ def loss_curve(
     title + (f" ({missing} values not finite)" if missing else ""), fontweight="bold", loc="left"
   )
   axes.legend(frameon=False)
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def running_mean(values: ArrayLike, window: int) -> np.ndarray:
@@ -88,9 +88,9 @@ def scatter2d(
   middle, reach = 0.5 * (low + high), 0.575 * max(np.max(high - low), 1e-9)
   outside = int((~(np.abs(samples - middle) <= reach).all(axis=1)).sum())
   panels = [
-    *((one, "starts", cells.INK) for one in begun),
-    (data, names[0], cells.TRAINING),
-    (samples, names[1], cells.SAMPLE),
+    *((one, "starts", sheets.INK) for one in begun),
+    (data, names[0], sheets.TRAINING),
+    (samples, names[1], sheets.SAMPLE),
   ]
   figure, *sets = axes_of(4.5 * len(panels), 4.9, len(panels))
   for axes, (points, name, colour) in zip(sets, panels):
@@ -111,7 +111,7 @@ def scatter2d(
       fontsize=11,
     )
   figure.suptitle(title, fontweight="bold")
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def axes_of(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.pictures import cells, files
+from diffusion.pictures import sheets
 
 
 def image_grid(
@@ -32,7 +32,7 @@ def image_grid(
   >>> image_grid(np.zeros((3, 2, 4, 1)), columns=2, scale=1, gap=1).shape
   (7, 11, 3)
   """
-  images = cells.as_batch(images, "images")
+  images = sheets.as_batch(images, "images")
   columns = columns or default_columns(images)
   if columns < 1 or gap < 0 or (scale is not None and scale < 1):
     raise ValueError(f"columns {columns} and scale {scale} must be at least 1, and gap {gap} at least 0")
@@ -41,18 +41,18 @@ def image_grid(
     pixels = _signal_pixels(images, columns, value_range)
   else:
     times = scale or -(-64 // max(images.shape[1:3]))
-    enlarged = cells.to_bytes(images, value_range).repeat(times, axis=1).repeat(times, axis=2)
+    enlarged = sheets.to_bytes(images, value_range).repeat(times, axis=1).repeat(times, axis=2)
     pixels = _mosaic(enlarged, columns, gap)
   if path is not None:
     from PIL import Image
 
-    files.write(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
+    sheets.write(path, lambda temporary: Image.fromarray(pixels).save(temporary, format="PNG"))
   return pixels
 
 
 def default_columns(images: np.ndarray) -> int:
   """The number of columns that makes a sheet of these items nearly square."""
-  width, height = cells.cell_size(images.shape[1:])
+  width, height = sheets.cell_size(images.shape[1:])
   return max(1, int(np.ceil(np.sqrt(len(images) * height / width) - 1e-9)))
 
 
@@ -67,12 +67,12 @@ def _mosaic(tiles, columns, gap):
 
 
 def _signal_pixels(signals, columns, value_range):
-  width, height = cells.cell_size(signals.shape[1:])
+  width, height = sheets.cell_size(signals.shape[1:])
   rows = -(-len(signals) // columns)
-  figure, axes = cells.sheet(0.05 + columns * (width + 0.05), 0.05 + rows * (height + 0.05), 1.6)
-  limits = cells.shown_range(value_range, [signals])
+  figure, axes = sheets.sheet(0.05 + columns * (width + 0.05), 0.05 + rows * (height + 0.05), 1.6)
+  limits = sheets.shown_range(value_range, [signals])
   for index, signal in enumerate(signals):
-    cells.draw(
+    sheets.draw(
       axes,
       signal,
       0.05 + index % columns * (width + 0.05),
@@ -106,17 +106,17 @@ def sample_grid(
 
   Raises ValueError for shapes that do not fit, UserError where the file cannot be written.
   """
-  samples = cells.as_batch(samples, "samples")
+  samples = sheets.as_batch(samples, "samples")
   if neighbours is not None:
-    neighbours = cells.as_batch(neighbours, "neighbours")
+    neighbours = sheets.as_batch(neighbours, "neighbours")
     if neighbours.shape != samples.shape:
       raise ValueError(
         f"neighbours {neighbours.shape} must have the shape of samples {samples.shape}: one training datum "
         "for each sample"
       )
   rows = _rows_by_class(samples, labels, class_names, per_class)[:most_rows]
-  size = cells.cell_size(samples.shape[1:])
-  limits = cells.shown_range(value_range, [samples] if neighbours is None else [samples, neighbours])
+  size = sheets.cell_size(samples.shape[1:])
+  limits = sheets.shown_range(value_range, [samples] if neighbours is None else [samples, neighbours])
   columns = max(len(indices) for _, indices in rows)
   inner, outer = 0.04, (0.16 if neighbours is None else 0.34)
   group = size[0] if neighbours is None else 2 * size[0] + inner
@@ -125,23 +125,23 @@ def sample_grid(
   left = 0.5 + 0.15 * max(len(name) for name in names)
   width = max(left + columns * group + (columns - 1) * outer + 0.3, 5.0 if neighbours is None else 10.0)
   top = 1.3 if neighbours is not None else 0.9
-  figure, axes = cells.sheet(width, top + len(rows) * line + 0.15, 0.72)
+  figure, axes = sheets.sheet(width, top + len(rows) * line + 0.15, 0.72)
   if title is None:
     kind = "images" if samples.ndim == 4 else "data"
     title = "Samples of the model" if neighbours is None else f"Samples beside their nearest training {kind}"
-  axes.text(0.3, 0.42, title, fontsize=15, fontweight="bold", color=cells.INK, va="center")
+  axes.text(0.3, 0.42, title, fontsize=15, fontweight="bold", color=sheets.INK, va="center")
   if neighbours is not None:
     _legend(axes, 0.4, 0.92)
   for row, (name, indices) in enumerate(rows):
     y = top + row * line
-    axes.text(left - 0.18, y + size[1] / 2, name, fontsize=13, ha="right", va="center", color=cells.INK)
+    axes.text(left - 0.18, y + size[1] / 2, name, fontsize=13, ha="right", va="center", color=sheets.INK)
     for column, index in enumerate(indices):
       x = left + column * (group + outer)
       if neighbours is None:
-        cells.draw(axes, samples[index], x, y, size, limits)
+        sheets.draw(axes, samples[index], x, y, size, limits)
         continue
-      cells.draw(axes, samples[index], x, y, size, limits, frame=cells.SAMPLE)
-      cells.draw(axes, neighbours[index], x + size[0] + inner, y, size, limits, frame=cells.TRAINING)
+      sheets.draw(axes, samples[index], x, y, size, limits, frame=sheets.SAMPLE)
+      sheets.draw(axes, neighbours[index], x + size[0] + inner, y, size, limits, frame=sheets.TRAINING)
       distance = np.linalg.norm(samples[index] - neighbours[index]) if distances is None else distances[index]
       axes.text(
         x + group / 2,
@@ -152,19 +152,19 @@ def sample_grid(
         va="center",
         color="#666666",
       )
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def _legend(axes, x, y):
   entries = (
-    (cells.SAMPLE, "left: sample drawn by the model"),
-    (cells.TRAINING, "right: the training datum nearest to it (d: Euclidean distance)"),
+    (sheets.SAMPLE, "left: sample drawn by the model"),
+    (sheets.TRAINING, "right: the training datum nearest to it (d: Euclidean distance)"),
   )
   for colour, text in entries:
     axes.plot(
       [x], [y], marker="s", markersize=9, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=2
     )
-    axes.text(x + 0.2, y, text, fontsize=9.5, va="center", color=cells.INK)
+    axes.text(x + 0.2, y, text, fontsize=9.5, va="center", color=sheets.INK)
     x += 0.55 + 0.093 * len(text)
 
 
@@ -215,14 +215,14 @@ def trajectory(
     )
   chosen = _key_states(states, value_range, most)
   states, noise_levels = states[chosen], noise_levels[chosen]
-  cells.as_batch(states[0], "states[k]")
-  value_range = cells.shown_range(value_range, [states[-1]])
+  sheets.as_batch(states[0], "states[k]")
+  value_range = sheets.shown_range(value_range, [states[-1]])
   names = _row_names(states.shape[1], labels, class_names)
-  size = cells.cell_size(states.shape[2:])
+  size = sheets.cell_size(states.shape[2:])
   gap, left, top = 0.1, 0.45 + 0.12 * max(map(len, names)), 1.65
   width = max(left + len(states) * (size[0] + gap) + 0.25, 8.5)
-  figure, axes = cells.sheet(width, top + states.shape[1] * (size[1] + gap) + 0.15, 0.85)
-  axes.text(0.3, 0.4, title, fontsize=15, fontweight="bold", color=cells.INK, va="center")
+  figure, axes = sheets.sheet(width, top + states.shape[1] * (size[1] + gap) + 0.15, 0.85)
+  axes.text(0.3, 0.4, title, fontsize=15, fontweight="bold", color=sheets.INK, va="center")
   factors = [_contrast(column, value_range) for column in states]
   note = f"each row is one sample; {symbol} above each column; "
   note += (
@@ -239,7 +239,7 @@ def trajectory(
       fontsize=9.5,
       ha="center",
       va="center",
-      color=cells.INK,
+      color=sheets.INK,
     )
     if factor > 1:
       axes.text(
@@ -253,12 +253,12 @@ def trajectory(
       )
     for row, item in enumerate(column):
       y = top + row * (size[1] + gap)
-      cells.draw(axes, middle + (item - middle) / factor, x, y, size, value_range)
+      sheets.draw(axes, middle + (item - middle) / factor, x, y, size, value_range)
       if k == 0:
         axes.text(
-          left - 0.15, y + size[1] / 2, names[row], fontsize=12, ha="right", va="center", color=cells.INK
+          left - 0.15, y + size[1] / 2, names[row], fontsize=12, ha="right", va="center", color=sheets.INK
         )
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def _key_states(states, value_range, most):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.pictures import cells, files
+from diffusion.pictures import sheets
 
 UNKNOWN = (0.45, 0.55, 0.75)
 """Colour of pixels that were not measured, where black and white mean something."""
@@ -47,7 +47,7 @@ def side_by_side(
   """
   import textwrap
 
-  columns = [column._replace(images=cells.as_batch(column.images, column.title)) for column in columns]
+  columns = [column._replace(images=sheets.as_batch(column.images, column.title)) for column in columns]
   counts = {len(column.images) for column in columns}
   if len(counts) != 1 or (row_names is not None and len(row_names) != min(counts)):
     raise ValueError(
@@ -55,7 +55,7 @@ def side_by_side(
     )
   rows = min(min(counts), most_rows)
   names = [""] * rows if row_names is None else list(map(str, row_names[:rows]))
-  size = cells.cell_size(columns[0].images.shape[1:])
+  size = sheets.cell_size(columns[0].images.shape[1:])
   gap, left = 0.08, 0.3 + 0.115 * max(map(len, names))
   width = max(left + len(columns) * (size[0] + gap) + 0.25, 7.5)
   lines = textwrap.wrap(note, int(width / 0.083))
@@ -64,8 +64,8 @@ def side_by_side(
   ]
   below = 0.72 + 0.24 * len(lines)
   top = below + 0.06 + 0.2 * max(map(len, heads))
-  figure, axes = cells.sheet(width, top + rows * (size[1] + gap) + 0.15, 0.9)
-  axes.text(0.3, 0.4, title, fontsize=14, fontweight="bold", color=cells.INK, va="center")
+  figure, axes = sheets.sheet(width, top + rows * (size[1] + gap) + 0.15, 0.9)
+  axes.text(0.3, 0.4, title, fontsize=14, fontweight="bold", color=sheets.INK, va="center")
   for number, line in enumerate(lines):
     axes.text(0.3, 0.76 + 0.24 * number, line, fontsize=9, color="#666666", va="center")
   for k, column in enumerate(columns):
@@ -78,10 +78,10 @@ def side_by_side(
         fontsize=8.5,
         ha="center",
         va="center",
-        color=cells.INK,
+        color=sheets.INK,
       )
     for row in range(rows):
-      cells.draw(axes, column.images[row], x, top + row * (size[1] + gap), size, column.value_range)
+      sheets.draw(axes, column.images[row], x, top + row * (size[1] + gap), size, column.value_range)
   for row in range(rows):
     axes.text(
       left - 0.12,
@@ -90,9 +90,9 @@ def side_by_side(
       fontsize=10,
       ha="right",
       va="center",
-      color=cells.INK,
+      color=sheets.INK,
     )
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def unmeasured(images: ArrayLike, hidden: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
@@ -146,7 +146,7 @@ def class_bars(
   """
   from matplotlib.patches import Rectangle
 
-  images, probabilities = cells.as_batch(images, "images"), np.asarray(probabilities, np.float64)
+  images, probabilities = sheets.as_batch(images, "images"), np.asarray(probabilities, np.float64)
   count, classes = probabilities.shape
   if len(images) != count or len(class_names) != classes:
     raise ValueError(
@@ -155,15 +155,15 @@ def class_bars(
     )
   shown = min(count, most_rows * columns)
   columns = min(columns, shown)
-  size, bar = cells.cell_size(images.shape[1:]), 0.28
+  size, bar = sheets.cell_size(images.shape[1:]), 0.28
   group, line, top = size[0] + 0.2 + classes * bar + 0.5, size[1] + 0.35, 1.25
   rows = -(-shown // columns)
-  figure, axes = cells.sheet(max(0.3 + columns * group, 7.5), top + rows * line + 0.1, 0.9)
-  axes.text(0.3, 0.4, title, fontsize=14, fontweight="bold", color=cells.INK, va="center")
+  figure, axes = sheets.sheet(max(0.3 + columns * group, 7.5), top + rows * line + 0.1, 0.9)
+  axes.text(0.3, 0.4, title, fontsize=14, fontweight="bold", color=sheets.INK, va="center")
   axes.text(0.3, 0.8, note, fontsize=9, color="#666666", va="center")
   for i in range(shown):
     x, y = 0.3 + i % columns * group, top + i // columns * line
-    cells.draw(axes, images[i], x, y, size, value_range)
+    sheets.draw(axes, images[i], x, y, size, value_range)
     for c in range(classes):
       left, height = x + size[0] + 0.2 + c * bar, (size[1] - 0.02) * probabilities[i, c]
       true = truth is not None and int(truth[i]) == c
@@ -173,7 +173,7 @@ def class_bars(
           (left, y + size[1] - height),
           0.8 * bar,
           height,
-          facecolor=cells.TRAINING if true else cells.SAMPLE,
+          facecolor=sheets.TRAINING if true else sheets.SAMPLE,
           edgecolor="none",
         )
       )
@@ -184,7 +184,7 @@ def class_bars(
         fontsize=7.5,
         ha="center",
         va="center",
-        color=cells.TRAINING if true else cells.INK,
+        color=sheets.TRAINING if true else sheets.INK,
         fontweight="bold" if true else "normal",
       )
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.pictures import cells, curves, files
+from diffusion.pictures import curves, sheets
 
 MOST_COORDINATES = 3
 MOST_POINTS = 4000
@@ -21,7 +21,7 @@ def histogram(path: Any, samples: np.ndarray, data: np.ndarray) -> None:
   outside = int(((samples < low) | (samples > high)).sum())
   figure, axes = curves.axes_of(7.0, 4.4)
   edges = np.linspace(low, high, _bins(data) + 1)
-  for values, name, colour in ((data, "data", cells.TRAINING), (samples, "samples", cells.SAMPLE)):
+  for values, name, colour in ((data, "data", sheets.TRAINING), (samples, "samples", sheets.SAMPLE)):
     heights = np.histogram(values, edges)[0] / (len(values) * (edges[1] - edges[0]))
     axes.stairs(heights, edges, color=colour, linewidth=1.6, label=f"{len(values):,} {name}")
   axes.set_ylabel("density")
@@ -32,7 +32,7 @@ def histogram(path: Any, samples: np.ndarray, data: np.ndarray) -> None:
     loc="left",
   )
   axes.legend(frameon=False)
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def pairs(path: Any, samples: np.ndarray, data: np.ndarray, most: int = MOST_COORDINATES) -> None:
@@ -54,13 +54,13 @@ def pairs(path: Any, samples: np.ndarray, data: np.ndarray, most: int = MOST_COO
       axes = panels[row * size + column]
       if row == column:
         edges = np.linspace(*limits[row], _bins(data) + 1)
-        for values, colour in ((data, cells.TRAINING), (samples, cells.SAMPLE)):
+        for values, colour in ((data, sheets.TRAINING), (samples, sheets.SAMPLE)):
           heights = np.histogram(values[:, row], edges)[0] / len(values)
           axes.stairs(heights, edges, color=colour, linewidth=1.4)
         axes.set_yticks([])
         axes.set_title(f"coordinate {row}", fontsize=9)
       else:
-        points, colour = (samples, cells.SAMPLE) if row > column else (data, cells.TRAINING)
+        points, colour = (samples, sheets.SAMPLE) if row > column else (data, sheets.TRAINING)
         points = points[:MOST_POINTS]
         axes.scatter(
           points[:, column],
@@ -75,7 +75,7 @@ def pairs(path: Any, samples: np.ndarray, data: np.ndarray, most: int = MOST_COO
       axes.tick_params(labelsize=7)
   shown = f", the first {size} of {dimension} coordinates" if dimension > size else ""
   figure.suptitle(f"Samples (blue, below) and data (orange, above){shown}", fontsize=11, fontweight="bold")
-  files.write_figure(path, figure)
+  sheets.write_figure(path, figure)
 
 
 def _points(points, name, dimension=None):

@@ -13,9 +13,9 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from diffusion.processes.contract import Rate, check_kind
+from diffusion.processes.contract import Rate
 from diffusion.processes.spacing import vp_time
-from diffusion.processes.views import GAUSSIAN_VIEWS, KINDS, VIEWS, edm_views
+from diffusion.processes.views import GAUSSIAN_VIEWS, KINDS, VIEWS, check_kind, edm_views
 
 AnyArray: TypeAlias = jax.Array | np.ndarray
 """Numbers on the device, or in float64 on the host."""

@@ -110,12 +110,3 @@ def check_steps(n: int) -> None:
   """Raises ValueError unless n counts at least one step."""
   if int(n) != n or n < 1:
     raise ValueError(f"the number of steps must be a whole number of at least 1, got {n}")
-
-
-def check_kind(process: Any, kind: str, allowed: tuple[str, ...]) -> None:
-  """Raises ValueError for a kind of output that a process does not convert."""
-  if kind not in allowed:
-    raise ValueError(
-      f"'{process.name}' converts outputs of kind {', '.join(allowed)}, got {kind!r}: choose a "
-      "parameterisation of these"
-    )

@@ -9,7 +9,8 @@ import numpy as np
 
 from diffusion.precision import at_least_single
 from diffusion.processes.base import expand
-from diffusion.processes.contract import check_kind, check_steps
+from diffusion.processes.contract import check_steps
+from diffusion.processes.views import check_kind
 
 # kind of output -> the views that follow from it.
 FOLLOWS = {

@@ -10,9 +10,10 @@ from flax import struct
 
 from diffusion.precision import at_least_single
 from diffusion.processes.base import as_times, expand
-from diffusion.processes.contract import Rate, check_kind, check_steps
+from diffusion.processes.contract import Rate, check_steps
 from diffusion.processes.discrete import check_outputs, check_state_shape, each_value
 from diffusion.processes.keeping import Keep, KeepSchedule, linear_keep
+from diffusion.processes.views import check_kind
 
 KINDS = ("logits", "probabilities")
 

@@ -24,7 +24,8 @@ from diffusion.processes.base import (
   as_times,
   expand,
 )
-from diffusion.processes.contract import Rate, check_kind, check_steps
+from diffusion.processes.contract import Rate, check_steps
+from diffusion.processes.views import check_kind
 
 ENDS = ("data", "normal")
 

@@ -56,6 +56,15 @@ VIEWS: dict[str, dict[str, Callable[..., tuple[Any, Any]]]] = {
 }
 
 
+def check_kind(process: Any, kind: str, allowed: tuple[str, ...]) -> None:
+  """Raises ValueError for a kind of output that a process does not convert."""
+  if kind not in allowed:
+    raise ValueError(
+      f"'{process.name}' converts outputs of kind {', '.join(allowed)}, got {kind!r}: choose a "
+      "parameterisation of these"
+    )
+
+
 def edm_views(d: Any) -> dict[str, Callable[..., tuple[Any, Any]]]:
   """EDM's output F: x0 = c_skip x/a + c_out F at rho = s/a, data std d (arXiv:2206.00364, table 1).
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from diffusion.solvers import process_check
+from diffusion.processes import comparison
 
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False)
@@ -14,7 +14,7 @@ class About:
     name: with the arguments that matter, e.g. 'ddim(eta=0.5)'.
     order: observed order of convergence (weak order if there is noise); None if it has no such order.
     process_name: name of the process that the coefficients belong to; '' for any.
-    levels: some of that process's numbers (`process_check.levels`), which `sample` compares with the
+    levels: some of that process's numbers (`comparison.levels`), which `sample` compares with the
       denoiser's.
 
   >>> from diffusion import processes
@@ -40,7 +40,7 @@ class About:
     Args:
       name, order: as the attributes.
       process: the process of the coefficients, or None for a solver that belongs to any.
-      levels: None; or what `process_check.levels` once said of a process of which only the name is left, as
+      levels: None; or what `comparison.levels` once said of a process of which only the name is left, as
         in a file. `process` is then that name.
 
     Raises:
@@ -55,8 +55,8 @@ class About:
     fields = dict(
       name=name,
       order=order,
-      process_name=(process or "") if known else process_check.name_of(process),
-      levels=levels if known else process_check.levels(process),
+      process_name=(process or "") if known else ("" if process is None else process.name),
+      levels=levels if known else comparison.levels(process),
     )
     for field, value in fields.items():
       object.__setattr__(self, field, value)

@@ -160,12 +160,12 @@ class OnGrid(Described):
   t: Any
 
   @property
-  def num_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only here
+  def num_steps(self) -> int:  # read only here
     """Evaluations N."""
     return self.t.shape[-1] - 1
 
   @property
-  def times(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]  # read only here
+  def times(self) -> Any:  # read only here
     """The grid."""
     return self.t
 

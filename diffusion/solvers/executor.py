@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from diffusion.solvers import process_check
+from diffusion.processes.comparison import mismatch
 from diffusion.solvers.contract import PostStep, both
 from diffusion.solvers.remat import checkpointed_scan
 
@@ -218,11 +218,11 @@ def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
   """What can be seen before compiling: the batch, the process, and a network that does not exist at alpha =
   0."""
   process: Any = denoiser.process
-  wrong = process_check.mismatch(solver.about, process)
+  wrong = mismatch(solver.about, process)
   if wrong:
     raise ValueError(f"the solver {wrong}: build the solver with denoiser.process")
   # A bare function says of no process that it was built for it.
-  wrong = process_check.mismatch(getattr(post_step, "about", None), process)
+  wrong = mismatch(getattr(post_step, "about", None), process)
   if wrong:
     raise ValueError(f"the post_step {wrong}: build it with denoiser.process")
   times = solver.times

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.solvers import fit_coordinates, gauss_newton, process_check
+from diffusion.processes.comparison import mismatch
+from diffusion.solvers import fit_coordinates, gauss_newton
 from diffusion.solvers.about import About
 from diffusion.solvers.executor import sample
 from diffusion.solvers.reference import Reference, reference as solve, rms, split
@@ -209,7 +210,7 @@ def _check(tables, process, x):
         f"a fit starts from a table, got {type(table).__name__}: take a linear sampler, such as dpmpp_2m, "
         "unipc or deis"
       )
-    wrong = process_check.mismatch(table.about, process)
+    wrong = mismatch(table.about, process)
     if wrong:
       raise ValueError(f"the table {table.name} {wrong}: build it with denoiser.process")
   alike = {(table.cost, *(np.asarray(table.t)[..., i].tobytes() for i in (0, -1))) for table in tables}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion.training import update
+from diffusion.training.step import ClosedLoss, descend, gradient
 
 
 class Fit(NamedTuple):
@@ -25,7 +25,7 @@ class Fit(NamedTuple):
 
 
 def fit(
-  loss: update.ClosedLoss,
+  loss: ClosedLoss,
   params: Any,
   transform: optax.GradientTransformation,
   batch: Callable[[jax.Array], Any],
@@ -67,7 +67,7 @@ def fit(
 
 
 def minimise(
-  loss: update.ClosedLoss,
+  loss: ClosedLoss,
   transform: optax.GradientTransformation,
   batch: Callable[[jax.Array], Any],
   params: dict[str, Any],
@@ -92,8 +92,8 @@ def minimise(
   def step(carry, number):
     params, loss_state, opt_state = carry
     arguments = (loss_state, number, draw_key, batch(jax.random.fold_in(data_key, number)))
-    found, loss_state, metrics = update.gradient(loss, params, *arguments, lambda params: {**params, **fixed})
-    params, opt_state = update.descend(params, found, opt_state, transform, jnp.float32(-1.0))
+    found, loss_state, metrics = gradient(loss, params, *arguments, lambda params: {**params, **fixed})
+    params, opt_state = descend(params, found, opt_state, transform, jnp.float32(-1.0))
     return (params, loss_state, opt_state), metrics["loss"] if observe is None else observe(params)
 
   start = (params, loss_state, transform.init(params))

@@ -10,7 +10,7 @@ import optax
 
 from diffusion import losses
 from diffusion.training.fit import minimise
-from diffusion.training.update import ClosedLoss
+from diffusion.training.step import ClosedLoss
 
 
 class Students(NamedTuple):

@@ -32,7 +32,7 @@ class Player:
   Attributes:
     name: the roles that it trains, joined by '+'; also its place in the train state.
     trains: these roles.
-    loss: the closed loss, or anything that is called as one (`update.ClosedLoss`).
+    loss: the closed loss, or anything that is called as one (`step.ClosedLoss`).
     asks: the roles that the loss asks, those that it trains among them.
     transform: the optax chain without the learning rate.
     rate: its own updates done -> learning rate.

@@ -24,7 +24,7 @@ class TrainState:
       its network}, 'fixed': {role: parameters} of the roles that nothing changes, so that a resumed run needs
       no other folder than its own}.
 
-  Random keys are not kept: they are derived from the seed and the step, see `run_key`.
+  Random keys are not kept: they are derived from the seed and the step, see `step.run_key`.
   """
 
   step: jax.Array
@@ -63,17 +63,6 @@ def create(
       "fixed": {},
     },
   )
-
-
-def run_key(seed: int, player: int = 0) -> jax.Array:
-  """The key of a run's training randomness, one a player.
-
-  The loss folds the step into it, and each example its index.
-
-  >>> run_key(0).shape
-  ()
-  """
-  return jax.random.fold_in(jax.random.key(seed), 0x7261696E + player)
 
 
 FORMAT = 2

@@ -2,19 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion import activations
 from diffusion.errors import UserError
 from diffusion.losses import batch_size
-from diffusion.training import codec, ema, sharding, update
+from diffusion.networks.layers import placing
+from diffusion.training import codec, ema, sharding
 from diffusion.training.players import Player
 from diffusion.training.roles import Role
-from diffusion.training.state import TrainState, run_key
+from diffusion.training.state import TrainState
 
 
 def make_step(
@@ -61,7 +61,7 @@ def make_step(
   def step(state: TrainState, batch):
     metrics = {}
     if encode is not None:
-      with activations.placing(sharding.activations(mesh)):
+      with placing(sharding.activations(mesh)):
         own, places = (one.loss_state["fixed"][codec.PLACE] for one in (state, state_sharding))
         batch = encode(sharding.whole(own, places, mesh), batch, codec.key(seed, state.step))
     for index, player in enumerate(playing):
@@ -98,6 +98,74 @@ def make_step(
   )
 
 
+def run_key(seed: int, player: int = 0) -> jax.Array:
+  """The key of a run's training randomness, one a player.
+
+  The loss folds the step into it, and each example its index.
+
+  >>> run_key(0).shape
+  ()
+  """
+  return jax.random.fold_in(jax.random.key(seed), 0x7261696E + player)
+
+
+class ClosedLoss(Protocol):
+  """What is minimised: `losses.Loss`, or anything around one."""
+
+  def init(self, key: jax.Array, /) -> tuple[Any, Any]:
+    """(the loss's own parameters, its state)."""
+    ...
+
+  def __call__(
+    self, params: Any, state: Any, step: jax.Array, key: jax.Array, batch: Any, /
+  ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+    """([] value, (the next state, metrics of which 'loss' is the value))."""
+    ...
+
+
+def gradient(
+  loss: ClosedLoss,
+  params: Any,
+  loss_state: Any,
+  step: jax.Array,
+  key: jax.Array,
+  batch: Any,
+  roles: Callable[[Any], Any],
+) -> tuple[Any, Any, dict[str, jax.Array]]:
+  """(gradient with respect to the parameters, the loss's next state, metrics) of one batch.
+
+  Args:
+    loss: a closed loss, such as `losses.at_times` makes.
+    params: what is trained.
+    loss_state, step: of the loss, and the updates done.
+    key: of the whole run; the loss folds the step into it.
+    batch: what the loss takes, arrays [B, ...].
+    roles: the trained parameters -> what the loss is given, such as the same beside a teacher's.
+  """
+
+  def of(params):
+    return loss(roles(params), loss_state, step, key, batch)
+
+  found, (loss_state, metrics) = jax.grad(of, has_aux=True)(params)
+  return found, loss_state, metrics
+
+
+def descend(
+  params: Any, gradient: Any, opt_state: Any, transform: optax.GradientTransformation, rate: jax.Array
+) -> tuple[Any, Any]:
+  """(parameters, state of the optimiser) after one update.
+
+  Args:
+    params, gradient: pytrees alike.
+    opt_state: of `transform`.
+    transform: optax's; `rate` times what it returns is taken off the parameters.
+    rate: [] the learning rate, or -1 for a transformation that has its own rate and sign in it.
+  """
+  updates, opt_state = transform.update(gradient, opt_state, params)
+  take = lambda old, update: old - rate.astype(old.dtype) * update.astype(old.dtype)
+  return jax.tree.map(take, params, updates), opt_state
+
+
 def _zero(shape):
   return jnp.zeros(shape.shape, shape.dtype)
 
@@ -108,16 +176,16 @@ def _turn(player, state, key, batch, places, mesh, accumulate):
   # What it does not train is given to its loss as it is, and goes from one state to the next untouched.
   others, loss_state = player.inputs(state)
   others = {role: value for role, value in others.items() if role not in (*player.trains, "loss")}
-  with activations.placing(sharding.activations(mesh)):
+  with placing(sharding.activations(mesh)):
     others = sharding.whole(others, {role: _place(places, role) for role in others}, mesh)
     whole = lambda own: {**sharding.whole(own, own_places, mesh), **others}
     own, step = player.own(state.params), state.step // player.every
     arguments = (player.loss, own, loss_state, step, key, batch, whole)
-    gradient, loss_state, metrics = (
-      update.gradient(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)
+    found, loss_state, metrics = (
+      gradient(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)
     )
   rate = player.rate(step)
-  new, opt_state = update.descend(own, gradient, state.opt_state[player.name], player.transform, rate)
+  new, opt_state = descend(own, found, state.opt_state[player.name], player.transform, rate)
   loss_params = {**state.params["loss"], player.name: new.pop("loss")}
   kept = state.loss_state
   state = state.replace(
@@ -129,7 +197,7 @@ def _turn(player, state, key, batch, places, mesh, accumulate):
       "collections": loss_state["collections"],
     },
   )
-  return state, metrics | {"grad_norm": optax.global_norm(gradient), "learning_rate": rate}
+  return state, metrics | {"grad_norm": optax.global_norm(found), "learning_rate": rate}
 
 
 def _place(places, role):

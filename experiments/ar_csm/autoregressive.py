@@ -178,7 +178,7 @@ def draw_samples(path: str, sets: Mapping[str, tuple[Any, Any, float]], reach: f
   """{name: (points of the truth, samples, gap in nats)}, one column a set, the truth above."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(3.4 * len(sets), 7.2), layout="constrained")
   rows = figure.subplots(2, len(sets), squeeze=False)

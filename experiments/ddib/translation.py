@@ -148,7 +148,7 @@ def draw(path: str, maps: Mapping[tuple[str, str], tuple[np.ndarray, ...]], most
   from matplotlib.colors import hsv_to_rgb
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(8.4, 2.15 * len(maps)), layout="constrained")
   rows = figure.subplots(len(maps), 4, squeeze=False)

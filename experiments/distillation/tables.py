@@ -43,7 +43,7 @@ def draw(
   """Distance over steps, one panel a weight, and below it samples of four steps beside those of 64."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   planar = goals[0][0].ndim == 2
   figure = Figure(figsize=(12.0, 9.0) if planar else (12.0, 6.4), layout="constrained")

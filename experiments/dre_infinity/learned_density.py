@@ -50,7 +50,7 @@ def draw(path: str, density: np.ndarray, points: np.ndarray, reach: float) -> No
   """The density beside the held-out points."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(8, 4), layout="constrained")
   left, right = figure.subplots(1, 2)

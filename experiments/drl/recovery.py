@@ -225,7 +225,7 @@ def draw(path: str, exact: np.ndarray, learned: np.ndarray, x: jax.Array, line: 
   """The true density, the learned one on the same scale of colours, and samples."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(12.0, 4.2), layout="constrained")
   first, second, third = figure.subplots(1, 3)

@@ -240,7 +240,7 @@ def draw(path: str, truth: Truth, panels: Mapping[str, np.ndarray], most: int = 
   """A panel for each {title: points [2 count, 2]}: the points of one class, over the places of its modes."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(2.6 * len(panels), 3.4), layout="constrained")
   own = truth.points[truth.label == 0]

@@ -112,7 +112,7 @@ def draw(
   """Both curves over the level, one against the other, and examples from the guide to the most noise."""
   from matplotlib.figure import Figure
 
-  from diffusion.pictures.files import write_figure
+  from diffusion.pictures.sheets import write_figure
 
   figure = Figure(figsize=(10.5, 8.6), layout="constrained")
   top, bottom = figure.subfigures(2, 1, height_ratios=(4.0, 4.6))

@@ -1,10 +1,16 @@
-"""A sheet of equal cells on one set of axes: each holds an image or, for 1-D signals, a line plot."""
+"""A sheet of equal cells on one set of axes: each holds an image or, for 1-D signals, a line plot. And how a
+picture is written: whole or not at all."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from diffusion.errors import UserError
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -111,3 +117,44 @@ def shown_range(value_range: tuple[float, float], items: Sequence[np.ndarray]) -
   if not values.size:
     return value_range
   return min(value_range[0], float(values.min())), max(value_range[1], float(values.max()))
+
+
+def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
+  """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a
+  picture.
+
+  Raises UserError where the directory is missing or the file cannot be written; a picture that was there
+  before then stays.
+
+  >>> write("/no/such/folder/a.png", lambda temporary: None)
+  Traceback (most recent call last):
+  ...
+  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does
+  not exist; create it or name another path
+  """
+  path = pathlib.Path(path)
+  if not path.parent.is_dir():
+    raise UserError(
+      f"cannot write {path}: the directory {path.parent} does not exist; create it or name another path"
+    )
+  try:
+    handle, temporary = tempfile.mkstemp(
+      dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix or ".png"
+    )
+    os.close(handle)
+    try:
+      save(temporary)
+      os.chmod(temporary, 0o644)  # mkstemp's files are private, pictures are not
+      os.replace(temporary, path)
+    except BaseException:
+      os.unlink(temporary)
+      raise
+  except OSError as error:
+    raise UserError(
+      f"cannot write {path}: {error.strerror or error}; free some space or name another path"
+    ) from error
+
+
+def write_figure(path: str | os.PathLike[str], figure: "Figure") -> None:
+  """Writes a matplotlib Figure as PNG."""
+  write(path, lambda temporary: figure.savefig(temporary, format="png", facecolor="white"))

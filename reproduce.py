@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 
-from diffusion.training import command
+from diffusion.commands import train as command
 
 EPILOG = """
 A config makes a claim: the number of a paper, or a known truth, with a tolerance. This command runs the

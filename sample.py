@@ -5,9 +5,10 @@ import ast
 import os
 import sys
 
-from diffusion.errors import UserError
-from diffusion.task_command import flags as task_flags
-from diffusion.training import command, distributed
+from diffusion.commands import train as command
+from diffusion.commands.tasks import flags as task_flags
+from diffusion.config.errors import UserError
+from diffusion.run import distributed
 
 DESCRIPTION = """\
 Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and
@@ -161,7 +162,7 @@ def main(argv):
   sampler["options"] = dict(args.option) if args.option else None
   task_flags.check(args)
   if args.task:
-    from diffusion.task_command import run
+    from diffusion.commands.tasks import run
 
     print(run.run(args, sampler))
     return
@@ -176,7 +177,7 @@ def main(argv):
     if given:
       raise UserError(f"--shards writes samples to its folder, so --{given[0]} has no place beside it")
     process, processes = distributed.share(args)
-    from diffusion import shards_command
+    from diffusion.commands import shards as shards_command
 
     _set_defaults(args, shard_size=SHARD_SIZE, **DEFAULTS)
     print(shards_command.run(args, sampler, process, processes))
@@ -184,7 +185,7 @@ def main(argv):
     given = [name for name in ("first", "evaluate") if getattr(args, name)]
     if given:
       raise UserError(f"--fit only fits, so --{given[0]} has no place beside it")
-    from diffusion import fit_command
+    from diffusion.commands import fit as fit_command
 
     print(fit_command.run(args, sampler))
   elif args.evaluate:
@@ -194,7 +195,7 @@ def main(argv):
         f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place "
         "beside it"
       )
-    from diffusion import evaluation
+    from diffusion.commands import evaluation
 
     found = evaluation.evaluate_run(
       args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler
@@ -202,7 +203,7 @@ def main(argv):
     print(evaluation.report(found))
     print(f"wrote {args.workdir}/metrics.json and the pictures beside it")
   else:
-    from diffusion import sampling_command
+    from diffusion.commands import sample as sampling_command
 
     _set_defaults(args, **DEFAULTS)
     print(sampling_command.run(args, sampler))

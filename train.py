@@ -7,8 +7,9 @@ import argparse
 import os
 import sys
 
-from diffusion import configuration
-from diffusion.training import command, distributed
+from diffusion.commands import train as command
+from diffusion.config import loading
+from diffusion.run import distributed
 
 EPILOG = """
 examples:
@@ -32,7 +33,7 @@ gone: run all again.
 
 
 def main(argv):
-  overrides, rest = configuration.split_overrides(argv)
+  overrides, rest = loading.split_overrides(argv)
   parser = command.Parser(
     prog="train.py",
     description=__doc__,
@@ -66,9 +67,9 @@ def main(argv):
   flags = parser.parse_args(rest)
   distributed.start(flags)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
-  config = configuration.load(flags.config, overrides)
+  config = loading.load(flags.config, overrides)
 
-  from diffusion.training import loop
+  from diffusion.run import loop
 
   loop.train(config, flags.workdir, quiet=flags.quiet, profile=flags.profile)
   if flags.no_evaluate:
@@ -77,7 +78,7 @@ def main(argv):
     if distributed.first():
       print(f"trained; to evaluate it, on one process: python sample.py --workdir={flags.workdir} --evaluate")
     return
-  from diffusion import evaluation
+  from diffusion.commands import evaluation
 
   print(evaluation.report(evaluation.evaluate_run(flags.workdir, quiet=flags.quiet)))
   print(f"wrote {flags.workdir}/metrics.json and the pictures beside it")

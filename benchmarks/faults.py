@@ -33,7 +33,8 @@ os.environ |= dict(
 import faults_child
 import timing
 
-from diffusion.training import checkpoints, logging
+from diffusion.run import logging
+from diffusion.run.saved import checkpoints
 
 STEPS = 200
 KINDS = ("step", "save", "restore", "any")

@@ -24,7 +24,9 @@ RESTORING, SAVING, WRITING, STEP = (
   4,
 )  # bytes: restoring; saving in the loop and behind it; four bytes of the last step
 
-from diffusion.training import checkpoints, command, interruption, loop  # noqa: F401 (imported before the fork)
+from diffusion.commands import train as command
+from diffusion.run import interruption, loop  # noqa: F401 (imported before the fork)
+from diffusion.run.saved import checkpoints
 
 
 def train_main():

@@ -18,8 +18,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import timing
 
-from diffusion import configuration, data, solvers
-from diffusion.training import assembly, ema, sharding, step as steps
+from diffusion import data, solvers
+from diffusion.config import loading
+from diffusion.run import ema, sharding, step as steps
+from diffusion.run.parts import assembly
 
 # Dense bfloat16 peak in FLOP/s, from the makers' datasheets.
 PEAKS = {
@@ -136,7 +138,7 @@ def main():
   if device.platform == "cpu":
     print("no accelerator: JAX sees only the CPU, so there is nothing to measure here")
     return
-  config = configuration.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
+  config = loading.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
   config.network.dtype = "bfloat16"
   parts, begun = parts_of(config), time.perf_counter()
   rounds = 3 if args.quick else 9

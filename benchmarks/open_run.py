@@ -3,7 +3,7 @@
 A run with an MLP of some 200 MB of weights is written without training: parameters, an average, Adam's two
 moments, all random numbers. Then, interleaved and each in a process of its own: one that imports the same and
 opens nothing, one that restores the whole train state and takes the average out of it, and
-`saved_run.open_run`. The figure is the peak of the resident memory (VmHWM) above that of the first, over the
+`opening.open_run`. The figure is the peak of the resident memory (VmHWM) above that of the first, over the
 bytes of the weights; aim at most 1.2.
 """
 
@@ -35,10 +35,11 @@ def make(workdir, quick):
   import jax
   import jax.numpy as jnp
 
-  from diffusion import configuration
-  from diffusion.training import assembly, checkpoints, workdir as workdirs
+  from diffusion.config import loading
+  from diffusion.run.parts import assembly
+  from diffusion.run.saved import checkpoints, workdir as workdirs
 
-  config = configuration.load(str(ROOT / "configs" / "toy2d.py"))
+  config = loading.load(str(ROOT / "configs" / "toy2d.py"))
   config.network = network(quick)
   config.training.ema_half_life_images = (1000,)
   config.data.size, config.data.held_out_size = 1000, 100
@@ -54,7 +55,7 @@ def make(workdir, quick):
   workdirs.claim(workdir, config)
   writer = checkpoints.Writer(workdirs.checkpoints(workdir))
   meta = {"step": 1, "examples": int(config.training.batch_size), "seconds": 0.0, "unlogged": []}
-  writer.save(state, meta, configuration.to_json(config))
+  writer.save(state, meta, loading.to_json(config))
   writer.close()
 
 
@@ -64,13 +65,14 @@ def measure(way, workdir):
   import jax.numpy as jnp
   import orbax.checkpoint  # noqa: F401
 
-  from diffusion import saved_run
-  from diffusion.training import assembly, checkpoints, sharding, workdir as workdirs
+  from diffusion.run import opening, sharding
+  from diffusion.run.parts import assembly
+  from diffusion.run.saved import checkpoints, workdir as workdirs
 
   jnp.zeros(8).block_until_ready()
   params = {}
   if way == "weights":
-    params = saved_run.open_run(workdir).params
+    params = opening.open_run(workdir).params
   elif way == "whole_state":
     path = checkpoints.choose(workdirs.checkpoints(workdir))
     parts = assembly.assemble(workdirs.read(workdir))

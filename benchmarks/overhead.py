@@ -22,8 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import timing
 
-from diffusion import configuration, solvers
-from diffusion.training import assembly, ema, optimizer, sharding, step as steps
+from diffusion import solvers
+from diffusion.config import loading
+from diffusion.run import ema, sharding, step as steps
+from diffusion.run.parts import assembly, optimizer
 
 BATCH, STEPS = 64, 50
 TABLE_STEPS, TABLE_REPEATS = 16, 5  # of each table of the catalogue
@@ -184,7 +186,7 @@ def main():
   )
   args = parser.parse_args()
   jax.config.update("jax_enable_compilation_cache", False)
-  config = configuration.load(str(ROOT / "configs" / "digits_unet.py"))
+  config = loading.load(str(ROOT / "configs" / "digits_unet.py"))
   parts = assembly.assemble(config)
   state = jax.jit(lambda: assembly.init_state(parts))()
   rng = np.random.default_rng(0)

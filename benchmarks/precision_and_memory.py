@@ -22,8 +22,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import gpu
 import timing
 
-from diffusion import configuration, evaluation
-from diffusion.training import assembly, ema, loop, sharding, step as steps
+from diffusion.commands import evaluation
+from diffusion.config import loading
+from diffusion.run import ema, loop, sharding, step as steps
+from diffusion.run.parts import assembly
 
 OPTIONS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse", "xla_backend_optimization_level": 0}
 METRICS = (
@@ -40,7 +42,7 @@ METRICS = (
 
 def trained(dtype, quick):
   """The metrics of one run of the digits."""
-  config = configuration.load(str(ROOT / "configs" / "digits.py"))
+  config = loading.load(str(ROOT / "configs" / "digits.py"))
   with config.unlocked():
     config.network.dtype = dtype
   if quick:
@@ -51,12 +53,12 @@ def trained(dtype, quick):
 
 
 def digits_unet():
-  return assembly.assemble(configuration.load(str(ROOT / "configs" / "digits_unet.py")))
+  return assembly.assemble(loading.load(str(ROOT / "configs" / "digits_unet.py")))
 
 
 def cifar_unet():
   """DDPM++ at half its width and depth: the sizes of its feature maps at a compile time that a CPU bears."""
-  config = configuration.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
+  config = loading.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
   config.network.width, config.network.num_res_blocks = 64, 2
   return gpu.parts_of(config)
 

@@ -22,9 +22,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import overhead
 import timing
 
-from diffusion import configuration, data
+from diffusion import data
+from diffusion.config import loading
 from diffusion.data import load
-from diffusion.training import assembly, sharding
+from diffusion.run import sharding
+from diffusion.run.parts import assembly
 
 UNET = dict(
   factory="networks.UNet",
@@ -37,13 +39,13 @@ UNET = dict(
 
 
 def digits():
-  config = configuration.load(str(ROOT / "configs" / "digits.py"))
+  config = loading.load(str(ROOT / "configs" / "digits.py"))
   return config, config.training.batch_size, 5
 
 
 def pictures(folder):
   """The digits' config around noise of CIFAR-10's size."""
-  config = configuration.load(str(ROOT / "configs" / "digits.py"))
+  config = loading.load(str(ROOT / "configs" / "digits.py"))
   generator = np.random.default_rng(0)
   np.savez(
     f"{folder}/noise.npz",
@@ -57,7 +59,7 @@ def pictures(folder):
 
 
 class Ours:
-  """The loop of `diffusion.training.loop`, without its log and its checkpoints."""
+  """The loop of `diffusion.run.loop`, without its log and its checkpoints."""
 
   def __init__(self, parts, step, state, batch):
     self.mesh = sharding.make_mesh(devices=jax.devices()[:1])

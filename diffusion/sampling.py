@@ -15,7 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from diffusion import solvers
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 
 class Samples(NamedTuple):

@@ -20,8 +20,8 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from diffusion.errors import UserError
-from diffusion.training import command
+from diffusion.commands import train as command
+from diffusion.config.errors import UserError
 
 HEAD = """\
 # Gallery
@@ -250,7 +250,7 @@ def guides(folder, digits):
   from PIL import Image
 
   from diffusion.data import load
-  from diffusion.saved_run import open_run
+  from diffusion.run.opening import open_run
 
   dataset = open_run(digits).parts.dataset
   held = load(dataset.held_out)

@@ -9,7 +9,7 @@ import optax
 
 from diffusion import denoisers, losses, networks
 from diffusion.data import digits as digits_set, load
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 CLASSES = 10
 

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 KEYS = (
   "source",

@@ -8,7 +8,7 @@ import queue
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 
 def shares(jobs: int, cores: Iterable[int]) -> list[tuple[int, ...]]:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from diffusion import configuration, factories
-from diffusion.errors import UserError
+from diffusion.config import factories, loading
+from diffusion.config.errors import UserError
 from experiments import ledger, parallel
 
 SHORT = 300.0
@@ -98,14 +98,14 @@ def with_variants(path: str) -> list[str]:
 
 def claimed(name: str) -> Case | str:
   """The config and its claims, or in a few words why there is nothing to measure."""
-  config = configuration.load(name)
-  claims = configuration.plain(config.get("claim")) if config.get("claim") else None
+  config = loading.load(name)
+  claims = factories.plain(config.get("claim")) if config.get("claim") else None
   if not claims:
     return "without a claim"
   if not isinstance(config.get("measure"), str):
     return "that claim something and name no config.measure"
   claims = claims if isinstance(claims, (list, tuple)) else (claims,)
-  return Case(name, config, tuple(ledger.check_claim(configuration.plain(claim), name) for claim in claims))
+  return Case(name, config, tuple(ledger.check_claim(factories.plain(claim), name) for claim in claims))
 
 
 Measured = tuple[list[dict[str, float]], float, str]

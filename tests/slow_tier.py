@@ -31,9 +31,9 @@ BESIDE = {
   "README.md": ("tests/test_readme.py",),
   "docs": ("tests/test_readme.py",),
   "benchmarks": ("tests/test_benchmarks.py", "tests/test_frontier.py"),
-  "configs": ("tests/test_configs_cifar10.py", "tests/test_train_command.py"),
-  "train.py": ("tests/test_train_command.py", "tests/training"),
-  "sample.py": ("tests/test_sample_command.py", "tests/test_sharded_sampling.py"),
+  "configs": ("tests/test_configs_cifar10.py", "tests/commands/test_train_command.py"),
+  "train.py": ("tests/commands/test_train_command.py", "tests/run"),
+  "sample.py": ("tests/commands/test_sample_command.py", "tests/test_sharded_sampling.py"),
   "experiments": ("tests/test_reproduce.py", "tests/experiments"),
   "reproduce.py": ("tests/test_reproduce.py", "tests/experiments"),
 }

@@ -30,9 +30,9 @@ def test_the_gpu_benchmark_measures_a_toy():
   """What it would do on a GPU, on a network that a CPU takes."""
   import gpu
 
-  from diffusion import configuration
+  from diffusion.config import loading
 
-  config = configuration.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
+  config = loading.load(str(ROOT / "configs" / "cifar10" / "vp_ddpmpp_continuous.py"))
   config.network.width, config.network.num_res_blocks, config.network.dtype = 8, 1, "bfloat16"
   config.network.channel_multipliers = (1, 2)
   config.network.attention_resolutions = ()

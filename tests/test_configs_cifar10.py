@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import configuration, data
-from diffusion.training import assembly, ema, sampler_config, sharding, step as steps
+from diffusion import data
+from diffusion.config import factories, loading
+from diffusion.run import ema, sharding, step as steps
+from diffusion.run.parts import assembly, sampler_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 if str(ROOT) not in sys.path:  # as it is for `python train.py`
@@ -25,11 +27,11 @@ FILES = sorted(path.stem for path in (ROOT / "configs/cifar10").glob("*_*.py") i
 
 @functools.cache
 def load(name):
-  return configuration.load(str(ROOT / f"configs/cifar10/{name}.py"))
+  return loading.load(str(ROOT / f"configs/cifar10/{name}.py"))
 
 
 def part(name, section):
-  return configuration.build(load(name)[section], where=f"config.{section}")
+  return factories.build(load(name)[section], where=f"config.{section}")
 
 
 # ---- the published architecture, layer by layer, in numbers only ------------------------------------------
@@ -141,11 +143,11 @@ def test_every_part_is_built(name):
   assert math.isclose(1 - decay, 1e-3 if kind == "ve" else 1e-4, rel_tol=1e-3)
   assert config.training.steps == (950_001 if "deep" in name else 1_300_001)
 
-  configuration.build(
+  factories.build(
     config.loss, process, where="config.loss", without=("weight", "times", "condition_dropout", "transforms")
   )
   for section in (config.loss.weight, config.loss.times, *config.loss.get("transforms", ())):
-    configuration.build(section)
+    factories.build(section)
   section = config.sampler
   # 1000 evaluations of the predictor, and as many of the corrector on VE.
   solver = sampler_config.solver(section, process)

@@ -26,15 +26,11 @@ CORE = ("processes", "networks", "codecs", "denoisers", "oracles", "losses", "gu
 
 # A part may import from its own level or below. Equal numbers are siblings.
 LEVEL = {
-  "errors": -1,
-  "lazy": 0,
-  "precision": 0,
-  "factories": 0,
-  "configuration": 2,
-  "directional": 1,
+  "lazy": -2,
+  "config": -1,
+  "math": 0,
   "processes": 1,
   "networks": 1,
-  "symmetric": 0,
   "mcmc": 2,
   "codecs": 2,
   "denoisers": 2,
@@ -48,16 +44,10 @@ LEVEL = {
   "pictures": 4,
   "likelihood": 5,
   "data": 5,
-  "training": 6,
   "tasks": 6,
   "sampling": 6,
-  "saved_run": 7,
-  "sampling_command": 8,
-  "shards": 1,
-  "shards_command": 9,
-  "fit_command": 9,
-  "task_command": 9,
-  "evaluation": 8,
+  "run": 7,
+  "commands": 8,
 }
 
 
@@ -141,7 +131,7 @@ def test_every_module_is_an_attribute():
   tree = {path.stem: [] for path in PACKAGE.glob("*.py") if path.stem != "__init__"}
   for path in PACKAGE.glob("*/__init__.py"):
     tree[path.parent.name] = sorted(file.stem for file in path.parent.glob("[!_]*.py"))
-  assert {"tasks", "training", "saved_run"} <= set(tree) and "step" in tree["training"]
+  assert {"tasks", "run", "sampling"} <= set(tree) and "step" in tree["run"]
   code = WALK.format(tree=tree)
   done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
   assert done.stdout.strip() == "walked", done.stderr

@@ -11,9 +11,9 @@ import sys
 
 import pytest
 
-from diffusion import factories
-from diffusion.errors import UserError
-from diffusion.training import command
+from diffusion.commands import train as command
+from diffusion.config import factories
+from diffusion.config.errors import UserError
 from experiments import ledger, parallel, reproduction
 
 ROOT = pathlib.Path(__file__).parents[1]

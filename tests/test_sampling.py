@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion import denoisers, guidance, networks, processes, sampling, solvers
-from diffusion.errors import UserError
-from diffusion.training import sharding
+from diffusion.config.errors import UserError
+from diffusion.run import sharding
 
 SHAPE = (4, 4, 1)
 

@@ -13,7 +13,7 @@ FILES = [
   "tests/solvers/test_b.py",
   "tests/mcmc/test_c.py",
   "tests/test_readme.py",
-  "tests/test_task_command.py",
+  "tests/commands/test_task_command.py",
   "tests/test_sharded_sampling.py",
 ]
 
@@ -25,7 +25,7 @@ FILES = [
     (["tests/mcmc/test_c.py"], ["tests/mcmc/test_c.py"]),
     (["diffusion/mcmc/base.py"], ["tests/mcmc/test_c.py"]),
     (["diffusion/solvers/engine/scan.py"], ["tests/solvers/test_a.py", "tests/solvers/test_b.py"]),
-    (["diffusion/task_command/run.py"], ["tests/test_task_command.py"]),
+    (["diffusion/commands/tasks/run.py"], ["tests/commands/test_task_command.py"]),
     (["diffusion/sampling.py"], ["tests/test_sharded_sampling.py"]),
     (["tests/solvers/solver_cases.py"], ["tests/solvers/test_a.py", "tests/solvers/test_b.py"]),
     (["docs/uses.md"], ["tests/test_readme.py"]),

@@ -10,7 +10,7 @@ from jax.core import Tracer
 
 from diffusion.denoisers import Denoiser
 from diffusion.losses.autoregressive import head_of
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 @struct.dataclass

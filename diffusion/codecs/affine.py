@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 @struct.dataclass

@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from typing import Any
 
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 
 class Folder:

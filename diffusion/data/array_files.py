@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import named, order, sources
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import Fitted
 from diffusion.data.sources import Augment
-from diffusion.errors import UserError
 
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_NAME = re.compile(r"(.+?)[-.]images[-.]idx\d-\w+?(\.gz)?$")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from diffusion.config.errors import UserError
+from diffusion.config.factories import resolve
 from diffusion.data.named import (
   ArraySpec,
   NamedArray,
@@ -17,8 +19,6 @@ from diffusion.data.named import (
 )
 from diffusion.data.scaling import AnyScaling, Categories, Scaling, Standardize
 from diffusion.data.sources import Augment, Source, load
-from diffusion.errors import UserError
-from diffusion.factories import resolve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import order, sources
 from diffusion.data.archives import Folder, Zip, open_archive
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_size import fit
 from diffusion.data.named import names as data_names
 from diffusion.data.sources import Augment, Record
-from diffusion.errors import UserError
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 TRAIN = ("train", "training")

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data.scaling import Scaling, Standardize, WholeNumbers
 from diffusion.data.sources import Source, load
-from diffusion.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

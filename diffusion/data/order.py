@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 
 def scramble(values: Any, key: int) -> np.ndarray:

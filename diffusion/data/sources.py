@@ -10,8 +10,8 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import order
-from diffusion.errors import UserError
 
 Record: TypeAlias = dict[str, Any]
 """One record, dict(x=stored values, label=int), or many of them with one more axis in front."""

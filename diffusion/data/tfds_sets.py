@@ -6,12 +6,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import order, sources
 from diffusion.data.dataset import Dataset, describe, size_pair
 from diffusion.data.image_files import images
 from diffusion.data.image_size import Fitted
 from diffusion.data.sources import Augment, Record
-from diffusion.errors import UserError
 
 
 def tfds(

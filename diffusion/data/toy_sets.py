@@ -11,9 +11,9 @@ from typing import TypeAlias
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import sources
 from diffusion.data.dataset import Dataset, describe
-from diffusion.errors import UserError
 
 Points: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 """Points [n, 2] and their labels [n], or None for a set without classes."""

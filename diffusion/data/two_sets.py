@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from diffusion.config.errors import UserError
 from diffusion.data import sources
 from diffusion.data.dataset import Dataset
 from diffusion.data.named import other_half
 from diffusion.data.scaling import Standardize
 from diffusion.data.sources import Record, Source
-from diffusion.errors import UserError
 
 OTHER = "x1"
 """The array of a record that holds the second set's x."""

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from diffusion.config.errors import UserError
 from diffusion.data import sources
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.sources import Augment
 from diffusion.data.tfds_sets import Records
-from diffusion.errors import UserError
 
 NAME = "uci_digits"
 

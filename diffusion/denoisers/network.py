@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.denoisers.contract import Prediction, check_times, check_views
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import expand
 
 

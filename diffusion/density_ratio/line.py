@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion.density_ratio.quadrature import on_device
 from diffusion.density_ratio.quadrature_nodes import Nodes, gauss_legendre
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import GaussianProcess, Number
 from diffusion.processes.paths import Path, as_path
 

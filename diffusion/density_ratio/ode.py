@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.density_ratio.quadrature_nodes import interval
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import GaussianProcess
 from diffusion.processes.paths import Path, as_path
 

@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from diffusion.density_ratio.quadrature_nodes import Nodes, gauss_legendre
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import GaussianProcess
 from diffusion.processes.paths import Path, as_path
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 
 
 @struct.dataclass

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffusion.directional import WIDTH, random_directions, trace
-from diffusion.precision import sum_rows
+from diffusion.math.directional import WIDTH, random_directions, trace
+from diffusion.math.precision import sum_rows
 
 METHODS = ("exact", "rademacher", "gaussian")
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 
 
 def masked_elbo(

@@ -85,7 +85,7 @@ from diffusion.losses.weights import (
   uniform,
   weight_by,
 )
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 from diffusion.processes.recovery import recovery_levels
 
 # Every objective (of a process) and every transform, for the tests that hold for all of them: list a new one

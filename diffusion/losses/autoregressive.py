@@ -10,7 +10,7 @@ from diffusion.denoisers import Denoiser
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import check_process, noise_level, noised
 from diffusion.losses.exact import matching_terms
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 

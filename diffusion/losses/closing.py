@@ -11,7 +11,7 @@ import numpy as np
 from diffusion.denoisers import Denoiser, InTraining
 from diffusion.losses import times
 from diffusion.losses.base import Clock, Objective, batch_size
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.neighbourhoods import Neighbourhood
 
 

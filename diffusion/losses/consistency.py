@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.denoising import check_gaussian, denoising_score_matching
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 

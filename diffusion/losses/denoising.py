@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from diffusion.losses.base import Draw, Objective, Placed, example_keys, split_keys, terms
 from diffusion.losses.weights import VIEWS, noise_scale
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 from diffusion.processes.contract import is_gaussian
 

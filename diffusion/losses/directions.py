@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.directional import KINDS, random_directions
 from diffusion.losses.base import Draw, Placed, example_keys, split_keys
 from diffusion.losses.denoising import denoising_score_matching
+from diffusion.math.directional import KINDS, random_directions
 from diffusion.processes.contract import is_gaussian
 
 

@@ -10,7 +10,7 @@ from flax import struct
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.denoising import check_gaussian, denoising_score_matching
 from diffusion.losses.weights import VIEWS, noise_scale
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 SAMPLERS = ("ddim", "double_step")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.losses.base import Draw, Objective, Placed, example_keys, placed_at, split_keys, terms
 from diffusion.losses.denoising import check_gaussian, residual
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import jax
 
-from diffusion.directional import WIDTH, trace
 from diffusion.losses.base import Objective, Placed, Terms, terms
 from diffusion.losses.directions import constant, noise_level, noised, predicted_noise
-from diffusion.precision import sum_rows
+from diffusion.math.directional import WIDTH, trace
+from diffusion.math.precision import sum_rows
 from diffusion.processes.base import expand
 
 

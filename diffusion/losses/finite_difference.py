@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import directional
 from diffusion.losses.base import Objective, Placed, terms
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
 from diffusion.losses.sliced import mean_projection, projections
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math import directional
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 SOURCES = ("energy", "score")

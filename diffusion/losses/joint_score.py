@@ -10,7 +10,7 @@ from diffusion.losses.base import Objective, split_keys
 from diffusion.losses.directions import random_directions
 from diffusion.losses.time_score import make_weighting, path_of, time_score_matching
 from diffusion.losses.time_weights import LossHistory
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 DATA_TERMS = ("sliced", "denoising", "exact")

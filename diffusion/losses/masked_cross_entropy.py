@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 
 
 def masked_cross_entropy(process: Any) -> Objective:

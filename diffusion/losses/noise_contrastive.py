@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.reference_noise import Noise, check_noise, gaussian_noise, levels, with_normals
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 def noise_contrastive_estimation(

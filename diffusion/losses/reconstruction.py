@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.directions import noised
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 def reconstruction(process: Any = None, kl: float = 1e-3, noise: float = 0.1) -> Objective:

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion.losses.base import Objective, split_keys, terms
 from diffusion.losses.directions import noised
 from diffusion.losses.short_run import short_run
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 from diffusion.processes.recovery import recovery_levels
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from diffusion.losses.base import Draw, Placed
 from diffusion.losses.directions import with_directions
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 from diffusion.processes.base import expand
 
 

@@ -12,9 +12,9 @@ from diffusion.losses.base import Objective, Placed, layer, terms
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.directions import predicted_noise
 from diffusion.losses.weights import check_weight
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
+from diffusion.math.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 from diffusion.processes.contract import is_gaussian
-from diffusion.symmetric import Diagonal, LowRank, as_symmetric, check_rank
 
 
 def second_order_score_matching(
@@ -33,7 +33,7 @@ def second_order_score_matching(
   paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2
   times the squared error of the score.
 
-  The view 'hessian', [B, D, D] or a form of `diffusion.symmetric`, decides what is learned:
+  The view 'hessian', [B, D, D] or a form of `diffusion.math.symmetric`, decides what is learned:
   full, the diagonal alone (then against the diagonal of the target alone), or a diagonal plus signed low
   rank, which costs O(D rank^2) and forms no D x D matrix.
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from diffusion.losses.base import Objective
 from diffusion.losses.directions import noise_level, predicted_noise, with_directions
 from diffusion.losses.exact import matching_terms
-from diffusion.precision import at_least_single, sum_rows
+from diffusion.math.precision import at_least_single, sum_rows
 from diffusion.processes.base import expand
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.losses.base import Objective, noised_by, terms
 from diffusion.losses.time_score import checked, drawing, point
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.paths import as_path
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from diffusion.losses.base import Objective, terms
 from diffusion.losses.denoising import denoising_score_matching
 from diffusion.losses.second_order import check_gaussian, kind_of, needs_of, noise_of, plus, score_of
-from diffusion.symmetric import as_symmetric
+from diffusion.math.symmetric import as_symmetric
 
 LARGEST = 32
 """Dimensions above which D^3 numbers a row are no longer small."""

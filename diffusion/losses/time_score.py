@@ -19,7 +19,7 @@ from diffusion.losses.base import (
 )
 from diffusion.losses.time_weights import LossHistory, Weighting, noise_variance
 from diffusion.losses.weights import check_weight
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.paths import Path, as_path
 
 

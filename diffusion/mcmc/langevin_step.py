@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 
 SMALLEST = 1e-30  # of a uniform draw, so that its logarithm is finite
 

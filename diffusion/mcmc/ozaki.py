@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax.core import Tracer
 
+from diffusion.math.symmetric import PRECISION, Diagonal, as_symmetric
 from diffusion.mcmc.langevin import Position, noise
 from diffusion.mcmc.target import as_data, check_step_size
-from diffusion.symmetric import PRECISION, Diagonal, as_symmetric
 
 
 @struct.dataclass
@@ -54,7 +54,7 @@ def ozaki(
 
   Args:
     score: x [C, ...] -> [C, ...].
-    hessian: x [C, ...] -> the Hessian of the log-density: [C, D, D], or a form of `diffusion.symmetric`. A
+    hessian: x [C, ...] -> the Hessian of the log-density: [C, D, D], or a form of `math.symmetric`. A
       `Diagonal` costs nothing beyond it; the others are taken dense, with one eigendecomposition a chain and
       step.
     step_size: positive, data of the program.

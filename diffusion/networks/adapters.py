@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import jax
 from flax import linen as nn
 
-from diffusion.factories import resolve
+from diffusion.config.factories import resolve
 
 
 @runtime_checkable

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.layers import placed
 from diffusion.networks.style import Style
-from diffusion.precision import at_least_single
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:

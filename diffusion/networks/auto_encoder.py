@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.layers import layer_norm
-from diffusion.precision import at_least_single
 
 
 class AutoEncoder(nn.Module):

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
-from diffusion.precision import at_least_single
 
 
 class ConcreteMLP(nn.Module):

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.attention import attend
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs, layer_norm, placed
 from diffusion.networks.sizes import check_divisible
-from diffusion.precision import at_least_single
 
 
 class DiT(nn.Module):

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.layers import fan_average
-from diffusion.precision import at_least_single
 
 
 def positional(t: jax.Array, size: int, max_period: float = 10000.0) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 
 
 def fan_average(scale: float = 1.0) -> nn.initializers.Initializer:

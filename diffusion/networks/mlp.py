@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs, layer_norm
-from diffusion.precision import at_least_single
 
 
 class MLP(nn.Module):

@@ -11,16 +11,16 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.symmetric import Diagonal, Full, LowRank, Symmetric, check_rank
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs, layer_norm
 from diffusion.networks.mlp import Block
-from diffusion.symmetric import Diagonal, Full, LowRank, Symmetric, check_rank
 
 FORMS = ("low_rank", "diagonal", "full")
 
 
 class SecondOrder(nn.Module):
-  """score(x, t) like x, and hessian(x, t) as one of the forms of `diffusion.symmetric`.
+  """score(x, t) like x, and hessian(x, t) as one of the forms of `diffusion.math.symmetric`.
 
   Calling it returns the score, so it goes with `denoisers.score()`, and `losses.second_order` trains the
   other. Both are scaled by a learned power of the noise level, exp(a(t)) and exp(2 a(t)), since a score is of

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from diffusion.math.precision import at_least_single
 from diffusion.networks.attention import SpatialAttention
 from diffusion.networks.embeddings import NoiseEmbedding
 from diffusion.networks.layers import check_inputs
@@ -14,7 +15,6 @@ from diffusion.networks.levels import Decoder, Encoder
 from diffusion.networks.resblocks import ResidualBlock
 from diffusion.networks.sizes import check_divisible
 from diffusion.networks.style import Style
-from diffusion.precision import at_least_single
 
 
 class UNet(nn.Module):

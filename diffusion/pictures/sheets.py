@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 if TYPE_CHECKING:
   from matplotlib.axes import Axes
@@ -129,7 +129,7 @@ def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
   >>> write("/no/such/folder/a.png", lambda temporary: None)
   Traceback (most recent call last):
   ...
-  diffusion.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does
+  diffusion.config.errors.UserError: cannot write /no/such/folder/a.png: the directory /no/such/folder does
   not exist; create it or name another path
   """
   path = pathlib.Path(path)

@@ -9,11 +9,12 @@ from jax.core import Tracer
 
 
 def readable(process: Any) -> bool:
-  """Whether its numbers can be looked at here: they are not traced, and not on other hosts only."""
+  """Whether its numbers can be looked at here: it is a pytree of them, not traced, and not on other hosts
+  only."""
   known = lambda leaf: (
     not isinstance(leaf, jax.Array) or (not isinstance(leaf, Tracer) and leaf.is_fully_addressable)
   )
-  return all(map(known, jax.tree.leaves(process)))
+  return not jax.tree_util.all_leaves([process]) and all(map(known, jax.tree.leaves(process)))
 
 
 def numbers(process: Any, times: np.ndarray) -> dict[str, np.ndarray]:

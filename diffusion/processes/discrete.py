@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import expand
 from diffusion.processes.contract import check_steps
 from diffusion.processes.views import check_kind

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.precision import at_least_single
+from diffusion.math.precision import at_least_single
 from diffusion.processes.base import as_times, expand
 from diffusion.processes.contract import Rate, check_steps
 from diffusion.processes.discrete import check_outputs, check_state_shape, each_value

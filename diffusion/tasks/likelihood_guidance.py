@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from diffusion.denoisers import Prediction, check_views
 from diffusion.guidance.shift import GaussianWrapper, shifted, with_view
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 from diffusion.processes.base import GaussianProcess, Number, expand
 from diffusion.tasks.measurement import Measurement
 

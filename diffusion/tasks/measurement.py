@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 from jax.core import Tracer
 
-from diffusion.precision import sum_rows
+from diffusion.math.precision import sum_rows
 from diffusion.processes.base import Number, expand
 
 

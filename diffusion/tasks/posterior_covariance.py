@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from diffusion.math.symmetric import FORMS, PRECISION, Symmetric, as_symmetric
 from diffusion.processes.base import GaussianProcess, expand
-from diffusion.symmetric import FORMS, PRECISION, Symmetric, as_symmetric
 
 
 def from_hessian(process: GaussianProcess, hessian: Symmetric | jax.Array, t: jax.Array) -> Symmetric:
@@ -21,7 +21,7 @@ def from_hessian(process: GaussianProcess, hessian: Symmetric | jax.Array, t: ja
 
   Args:
     process: the Gaussian process.
-    hessian: [B, D, D] or a form of `diffusion.symmetric`, at x_t; of a diagonal, the variances alone.
+    hessian: [B, D, D] or a form of `diffusion.math.symmetric`, at x_t; of a diagonal, the variances alone.
     t: [B], with alpha and sigma above zero.
 
   Returns:

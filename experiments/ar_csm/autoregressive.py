@@ -15,7 +15,7 @@ import optax
 from diffusion import autoregressive, denoisers, losses, networks, oracles, processes
 from diffusion.data import load
 from diffusion.pictures import scatter2d
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 TIME = 0.5
 NO_TIME = losses.uniform_times(TIME, 0.5001)
@@ -204,7 +204,7 @@ def in_the_plane(run: Any, workdir: str, *, points: int = 301, reach: float = 3.
   beside the data.
 
   Args:
-    run: of `saved_run.open_run`, whose network has `context` and `head`, on two-dimensional data.
+    run: of `opening.open_run`, whose network has `context` and `head`, on two-dimensional data.
     workdir: the folder that gets samples.png.
     points, reach: of the grid of each coordinate, in the units that the model sees.
   """

@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion import configuration, mcmc, metrics
+from diffusion import mcmc, metrics
+from diffusion.config import factories
 from diffusion.data import load
 from diffusion.pictures import image_grid
-from diffusion.training import assembly, loop
+from diffusion.run import loop
+from diffusion.run.parts import assembly
 from experiments.concrete.known_laws import apply
 
 EACH = 6
@@ -21,7 +23,7 @@ EACH = 6
 
 
 def evaluate(run: Any, workdir: str, *, picture: str = "samples.png", **options: Any) -> dict[str, float]:
-  """The `quality` of a run of `saved_run.open_run`; workdir/picture shows a row a class, held-out images to
+  """The `quality` of a run of `opening.open_run`; workdir/picture shows a row a class, held-out images to
   the left of samples."""
   x, labels, found = quality(run.parts, run.params, **options)
   held = load(run.parts.dataset.held_out)
@@ -102,7 +104,7 @@ def draw(
 ) -> np.ndarray:
   """Annealed Gibbs samples of the given classes: [n, 8, 8, 1] uint8; sample i depends on (seed, i) and its
   label alone."""
-  of = configuration.build(parts.config.loss.neighbourhood, where="config.loss.neighbourhood")
+  of = factories.build(parts.config.loss.neighbourhood, where="config.loss.neighbourhood")
   concrete = jax.tree_util.Partial(functools.partial(apply, parts.network), params)
   kernel = mcmc.gibbs(concrete, of, cond={"label": jnp.asarray(labels, jnp.int32)})
   start_key, key = jax.random.split(jax.random.key(seed))

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, likelihood, losses, mcmc, networks, processes
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 
 def histogram(size: int) -> np.ndarray:

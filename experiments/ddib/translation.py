@@ -12,7 +12,7 @@ import optax
 from diffusion import denoisers, losses, networks, processes, solvers, tasks
 from diffusion.data.toy_sets import TOY2D
 from diffusion.metrics import sliced_wasserstein
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 
 def plane(config: Any, seed: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ import optax
 
 from diffusion import denoisers, losses, metrics, networks, oracles, processes, solvers, tasks
 from diffusion.data import digits, load
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 from experiments import digit_models
 from experiments.density_uses import adversarial
 

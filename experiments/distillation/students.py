@@ -10,8 +10,8 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, guidance, losses, metrics, networks, oracles, processes, solvers
-from diffusion.training.fit import fit
-from diffusion.training.halving import Students, halve, learner
+from diffusion.run.fit import fit
+from diffusion.run.halving import Students, halve, learner
 from experiments.distillation.tables import WEIGHTS, draw, table
 
 TEACHER_STEPS = (1, 2, 4, 8, 16, 32, 64)

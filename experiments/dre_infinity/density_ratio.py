@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, density_ratio, losses, networks, processes
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 SAMPLES = 100_000
 """Of an expectation without a closed form: 5,000 alone leave half a percent at d = 40."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import denoisers, density_ratio, losses, processes
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 from experiments.dre_infinity.density_ratio import adam, inner_product_field
 
 

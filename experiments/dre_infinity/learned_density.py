@@ -19,7 +19,7 @@ def in_the_plane(
   draws density.png.
 
   Args:
-    run: of `saved_run.open_run`, with a field `time_score` on two-dimensional data and a path from N(0, I) to
+    run: of `opening.open_run`, with a field `time_score` on two-dimensional data and a path from N(0, I) to
       the data.
     workdir: the folder that gets the picture.
     nodes: of Gauss-Legendre quadrature in t.

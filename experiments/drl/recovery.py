@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, likelihood, losses, mcmc, networks, oracles, processes, solvers
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 from experiments.drl.planar_targets import block_variation, target
 
 CLOCK = 0.25

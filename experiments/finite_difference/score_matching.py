@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, losses, oracles, processes
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 FORMS = ("SM", "SSM", "SSM-VR", "FD-SSM", "FD-SSM-VR", "DSM", "FD-DSM")
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, guidance, losses, metrics, networks, oracles, processes, solvers
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 STD = 0.5
 """Of the data over all coordinates, EDM's: so that the intervals of arXiv:2404.07724 are in the same unit."""

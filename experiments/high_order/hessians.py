@@ -11,9 +11,9 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, losses, mcmc, oracles, processes
+from diffusion.math.symmetric import Full, LowRank
 from diffusion.networks.second_order import halves
-from diffusion.symmetric import Full, LowRank
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 ACTIVATIONS = {"softplus": jax.nn.softplus, "relu": jax.nn.relu}
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, losses, networks, oracles, processes
+from diffusion.run.fit import fit
 from diffusion.tasks import posterior_covariance
-from diffusion.training.fit import fit
 
 DIRECTIONS = 4
 

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from diffusion import denoisers, losses
-from diffusion.training.fit import fit
+from diffusion.run.fit import fit
 
 
 def energy(mean: jax.Array, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:

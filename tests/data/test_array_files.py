@@ -6,9 +6,9 @@ import struct
 import numpy as np
 import pytest
 
+from diffusion.config.errors import UserError
 from diffusion.data import idx, load, npz, stream
 from diffusion.data.array_files import IDX_TYPES, read_idx
-from diffusion.errors import UserError
 
 
 def idx_bytes(array, code=0x08):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffusion import data
+from diffusion.config.errors import UserError
 from diffusion.data import sources
-from diffusion.errors import UserError
 
 
 def test_pixels_are_ones_where_the_grey_ones_are_dark(folder):

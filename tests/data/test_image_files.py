@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion.config.errors import UserError
 from diffusion.data import image_size, images, load, stream
 from diffusion.data.archives import Zip
-from diffusion.errors import UserError
 
 
 def picture(seed, shape=(6, 5, 3)):

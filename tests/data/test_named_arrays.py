@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion.config.errors import UserError
 from diffusion.data import (
   Arrays,
   conditions_of_records,
@@ -17,7 +18,6 @@ from diffusion.data import (
   stored_conditions,
   stream,
 )
-from diffusion.errors import UserError
 
 COUNT = 40
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from diffusion.config.errors import UserError
 from diffusion.data import order
-from diffusion.errors import UserError
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from diffusion import data
+from diffusion.config.errors import UserError
 from diffusion.data import painted_digits, sources
-from diffusion.errors import UserError
 
 GREY = np.arange(17, dtype=np.uint8).reshape(17, 1, 1, 1)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from diffusion.config.errors import UserError
 from diffusion.data import images, load, tfds, uci_digits
-from diffusion.errors import UserError
 
 
 def test_a_prepared_set_is_read_by_its_name_alone(folder):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from diffusion.config.errors import UserError
 from diffusion.data import TOY2D, load, stream, toy2d
-from diffusion.errors import UserError
 
 COUNT = 24_000
 

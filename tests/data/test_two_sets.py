@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffusion import data
-from diffusion.errors import UserError
+from diffusion.config.errors import UserError
 
 
 def numbered(name, count, held, start=0.0, classes=0):

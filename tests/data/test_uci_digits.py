@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from diffusion import data
+from diffusion.config.errors import UserError
 from diffusion.data import uci_digits
-from diffusion.errors import UserError
 
 
 def test_two_that_prepare_at_once_leave_one_whole_copy_and_nothing_beside_it(folder):

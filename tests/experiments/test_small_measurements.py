@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from diffusion import factories
+from diffusion.config import factories
 from experiments.ddib import plane, translation
 from experiments.density_uses import classifier_failure, hallucinations, out_of_distribution
 from experiments.diffusion_classifier import digits

@@ -7,7 +7,7 @@ import pytest
 from likelihood_cases import draws, keys
 
 from diffusion import denoisers, likelihood, processes
-from diffusion.training import sharding
+from diffusion.run import sharding
 
 ROWS = 16
 traces = []

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import denoisers, losses, oracles, processes, symmetric
+from diffusion import denoisers, losses, oracles, processes
+from diffusion.math import symmetric
 
 PROCESS = processes.vp_cosine()
 POINTS = np.array([[0.3, -1.0], [1.2, 0.4], [-0.8, 0.1]])

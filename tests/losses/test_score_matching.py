@@ -230,15 +230,15 @@ def test_configs_train_an_energy_by_each_form(monkeypatch):
   gradient."""
   import pathlib
 
-  from diffusion import configuration
-  from diffusion.errors import UserError
-  from diffusion.training import assembly
+  from diffusion.config import loading
+  from diffusion.config.errors import UserError
+  from diffusion.run.parts import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
   values, params, batch = {}, None, {"x": jax.random.normal(jax.random.key(0), (512, 2))}
   for form in ("dsm", "fd_ssm", "fd_dsm", "ssm"):
-    config = configuration.load(
+    config = loading.load(
       f"{root}/configs/finite_difference/toy2d.py:{form}",
       [("network.network.width", "16"), ("data.size", "64")],
     )

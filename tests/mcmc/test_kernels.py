@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import mcmc, oracles, processes, symmetric
+from diffusion import mcmc, oracles, processes
+from diffusion.math import symmetric
 from diffusion.mcmc.ozaki import factors, relative
 
 MEAN, COVARIANCE = np.array([0.3, -0.5]), np.array([[0.5, 0.3], [0.3, 0.4]])

@@ -46,12 +46,12 @@ def test_the_score_is_minus_the_slope_and_a_new_network_is_a_gaussian():
 def test_the_config_of_recovery_likelihood_closes_into_a_loss_with_a_gradient(monkeypatch):
   import pathlib
 
-  from diffusion import configuration
-  from diffusion.training import assembly
+  from diffusion.config import loading
+  from diffusion.run.parts import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
-  config = configuration.load(
+  config = loading.load(
     f"{root}/configs/drl/toy2d.py:moons", [("network.width", "16"), ("data.size", "64"), ("loss.steps", "3")]
   )
   parts = assembly.assemble(config)

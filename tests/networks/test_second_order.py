@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import networks, symmetric
+from diffusion import networks
+from diffusion.math import symmetric
 from diffusion.networks.second_order import halves
 
 
@@ -93,9 +94,9 @@ def test_mistakes_raise_a_sentence_when_it_is_initialised(changes, words):
 def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch):
   import pathlib
 
-  from diffusion import configuration
-  from diffusion.errors import UserError
-  from diffusion.training import assembly
+  from diffusion.config import loading
+  from diffusion.config.errors import UserError
+  from diffusion.run.parts import assembly
 
   root = pathlib.Path(__file__).parents[2]
   monkeypatch.syspath_prepend(str(root))
@@ -105,7 +106,7 @@ def test_the_config_trains_both_by_the_names_of_their_methods(form, monkeypatch)
     ("data.size", "64"),
     ("data.held_out_size", "8"),
   ]
-  config = configuration.load(f"{root}/configs/high_order/toy2d.py:{form}", sizes)
+  config = loading.load(f"{root}/configs/high_order/toy2d.py:{form}", sizes)
   parts = assembly.assemble(config)
   params = jax.jit(lambda: assembly.init_network(parts, parts.network, jax.random.key(1)))()[0]
   loss = assembly.loss(parts)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion import oracles, processes, solvers
-from diffusion.training import sampler_config
+from diffusion.run.parts import sampler_config
 
 
 def point(process):

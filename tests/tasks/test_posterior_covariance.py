@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion import oracles, processes, symmetric
+from diffusion import oracles, processes
+from diffusion.math import symmetric
 from diffusion.tasks import posterior_covariance as task
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,167 @@
+"""Loss and likelihood of held-out data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion import likelihood
+from diffusion.data import Standardize, order
+from diffusion.run.parts import assembly, codec
+
+# Held-out examples that the loss and the likelihood are measured on, unless config.evaluation.held_out says
+# otherwise; drawn where there are more.
+MOST_HELD_OUT = 512
+# Passes over the held-out data, each with its own times and noise, that the held-out loss is averaged over.
+LOSS_PASSES = 16
+# Evaluations of each record that the bound of a masked process is averaged over.
+BOUND_DRAWS = 64
+
+
+def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0) -> dict[str, np.ndarray]:
+  """At most `most` of some records, drawn by the seed where there are more; all of them keep their order."""
+  rows = order.subset(len(held["x"]), most, seed)
+  return {name: array[rows] for name, array in held.items()}
+
+
+def model_batch(run: Any, held: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Held-out records as the batch that a loss takes, with fixed dequantisation noise.
+
+  Under a codec x is what the model sees.
+  """
+  dataset, x = run.parts.dataset, np.asarray(held["x"])
+  noise = np.random.default_rng(0).random(x.shape) if dataset.scaling.uses_noise else None
+  batch = jax.tree.map(jnp.asarray, dataset.encode(held, noise))
+  return codec.encoded(run.parts.codec, run.codec_params, batch, jax.random.key(0))
+
+
+def held_out_loss(
+  run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
+) -> float:
+  """The training loss on held-out data, averaged over several draws of times and noise.
+
+  With the averaged weights and the network in evaluation mode (no dropout); the loss itself, its condition
+  dropout included, is that of training.
+
+  Args:
+    run: of `open_run`.
+    held: held-out records, stored values.
+    most, seed: how many of them to take, and the seed that draws them.
+  """
+  player = assembly.model_player(run.parts)
+  batch = model_batch(run, chosen(held, most, seed))
+  params, state = run.loss_inputs(player)
+
+  @jax.jit
+  def value(params, state, batch, passes):
+    one = lambda number: player.loss(
+      params, state, jnp.int32(0), jax.random.fold_in(jax.random.key(1), number), batch, train=False
+    )[0]
+    return jnp.mean(jax.lax.map(one, passes))
+
+  return float(value(params, state, batch, jnp.arange(LOSS_PASSES)))
+
+
+def held_out_likelihood(
+  run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
+) -> dict[str, Any]:
+  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
+  flow; bits_per_dim_bound of whole numbers on a process with masks, an upper bound by `masked_elbo`.
+
+  One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
+  without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
+  which it is. Of a conditional model it is that of x given its condition.
+
+  Args:
+    run: of `open_run`.
+    held: held-out records, stored values.
+    most, seed: how many of them to take, and the seed that draws them.
+
+  Raises:
+    ValueError: fewer than two records, or a model without a density (see `why_none`).
+  """
+  why = why_none(run)
+  if why:
+    raise ValueError(why)
+  dataset, held = run.parts.dataset, chosen(held, most, seed)
+  if len(held["x"]) < 2:
+    raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
+  if run.parts.process.ends[1] == "mask":
+    return _masked_bound(run, held)
+  scaling, size = dataset.scaling, int(np.prod(dataset.shape))
+  name, pixels = scaling.likelihood, scaling.likelihood == "bits_per_dim"
+  cond = dataset.encode(held).get("cond")
+  cond = cond and {key: jnp.asarray(array) for key, array in cond.items()}
+
+  def log_prob(x, keys):
+    own, params = run.parts.codec, run.codec_params
+    z = x if own is None else own.encode(params, x, keys)
+    nats = likelihood.log_likelihood(
+      run.denoiser, z, cond=cond, keys=keys, num_steps=24, divergence="rademacher"
+    )[0]
+    return nats if own is None else nats + own.log_det(params, x)
+
+  # Real numbers are standardised on the host, where an offset costs no digits.
+  values = jnp.asarray(held["x"] if pixels else scaling.to_model(held["x"]))
+  nats, _ = likelihood.log_likelihood_of_values(
+    log_prob,
+    values,
+    scaling if pixels else Standardize(),
+    dequantization="uniform" if pixels else "none",
+    keys=jax.random.split(jax.random.key(2), values.shape[0]),
+  )
+  if pixels:
+    found = np.asarray(likelihood.bits_per_dim(nats, dataset.shape))
+  else:
+    found = -np.asarray(nats) / size - scaling.log_det
+  result = {name: float(found.mean()), f"{name}_error": float(found.std(ddof=1) / np.sqrt(len(found)))}
+  return result | ({"dequantized_in_training": scaling.uses_noise} if pixels else {})
+
+
+def _masked_bound(run, held):
+  """The bound of a masked process, with its error over records."""
+  batch = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held))
+  keys = jax.random.split(jax.random.key(2), len(batch["x"]))
+  nats = likelihood.masked_elbo(
+    run.denoiser, batch["x"], keys=keys, cond=batch.get("cond"), draws=BOUND_DRAWS
+  )
+  found = np.asarray(likelihood.bits_per_dim(nats, run.parts.dataset.shape))
+  error = float(found.std(ddof=1) / np.sqrt(len(found)))
+  return {"bits_per_dim_bound": float(found.mean()), "bits_per_dim_bound_error": error}
+
+
+def name_of_likelihood(run: Any) -> str:
+  """What metrics.json calls the likelihood of a run."""
+  if run.parts.process.ends[1] == "mask":
+    return "bits_per_dim_bound"
+  return run.parts.dataset.scaling.likelihood or "likelihood"
+
+
+def why_none(run: Any) -> str:
+  """Why there is no likelihood of a run, in a sentence; '' where there is one.
+
+  The probability flow needs a Gaussian process, and a denoiser at all times and without guidance; the bound
+  of a process with masks asks for no more than the logits.
+  """
+  process = run.parts.process
+  if process.ends[1] == "mask":
+    return ""
+  if not run.parts.dataset.scaling.likelihood:
+    return "a density says nothing of whole numbers that are categories"
+  if process.ends == ("data", "data"):
+    return f"'{process.name}' runs between two data sets, and the density of the second is not known"
+  if process.kind != "gaussian":
+    return f"the probability flow is followed on Gaussian processes, and '{process.name}' is {process.kind}"
+  if run.parts.codec is not None and run.parts.codec.log_det is None:
+    return (
+      "the codec has no log_det: its decoder is not the inverse of its encoder, so a density of latents is "
+      "none of the data"
+    )
+  if not run.objective.denoises:
+    return "a student of few steps is no denoiser at every time, as the probability flow needs"
+  learned = run.objective.conditions.get("guidance")
+  if learned and learned[0]:
+    return f"the run has learned guidance from {learned[0]:g} on, and a guided denoiser has no density"
+  return ""

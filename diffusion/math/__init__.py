@@ -1,0 +1,13 @@
+"""Directional derivatives, symmetric matrices by their action, and arithmetic that keeps its precision."""
+
+from types import ModuleType
+
+from diffusion import lazy
+
+
+def __getattr__(name: str) -> ModuleType:
+  return lazy.load(__name__, name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *lazy.names(__name__)})

@@ -1,0 +1,58 @@
+"""Starting from the weights of another run."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion.config.errors import UserError
+from diffusion.run import ema
+from diffusion.run.saved import weights, workdir as workdirs
+from diffusion.run.saved.names import names_of
+
+NEUTRAL = ("condition", "guidance", "kernel")
+"""Parameters that a new network may have and the old one not: they start at zero and change nothing
+(`networks.embeddings.Condition`)."""
+
+
+def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
+  """The state with the network's weights (parameters and averages) taken from the run in the folder `path`.
+
+  Its newest undamaged checkpoint is read: the first average of its config, or its parameters if it keeps
+  none. Optimiser, step and data position start afresh. Raises UserError if there is no such run or the
+  networks differ, but for a guidance embedding (`guidance_size`) that the run did not have.
+  """
+  where, average = f"config.training.warm_start={path}", ema.average_name(workdirs.read(path))
+  found, collections = weights.of_run(path, None, average, "weights", where, say)
+  make = lambda like: fit(found, like, where)
+  loss_state = state.loss_state
+  if collections and "model" in loss_state["collections"]:
+    fitted = fit(collections, loss_state["collections"]["model"], where)
+    loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
+  return state.replace(
+    params={**state.params, "model": make(state.params["model"])},
+    emas={name: own if name.isidentifier() else make(own) for name, own in state.emas.items()},
+    loss_state=loss_state,
+  )
+
+
+def fit(found: Any, like: Any, where: str) -> Any:
+  """The weights, placed like `like`; UserError naming `where` and the first that has no counterpart of its
+  shape."""
+  have = {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(found)}
+  want = {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(like)}
+  kept = {key for key in want if key not in have and key[-3:] == NEUTRAL}
+  for key in (key for key in {**want, **have} if key not in kept):
+    there, here = (list(table[key].shape) if key in table else "absent" for table in (have, want))
+    if there != here:
+      raise UserError(
+        f"{where}: the networks differ, {'.'.join(key)} is {there} there and {here} here; use the same "
+        "config.network"
+      )
+
+  def place(key, leaf):
+    key = names_of(key)
+    return leaf if key in kept else jax.device_put(np.asarray(have[key], leaf.dtype), leaf.sharding)
+
+  return jax.tree_util.tree_map_with_path(place, like)

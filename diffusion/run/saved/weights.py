@@ -1,0 +1,252 @@
+"""Weights out of a checkpoint without its train state: what sampling, evaluating and teaching read.
+
+    params/ROLE | emas/ROLE | loss_state/fixed/ROLE     parameters of a role, wherever the run keeps them
+    emas/HALF_LIFE                                      an average of the model
+    loss_state/collections/ROLE                         mutable collections of its network
+
+Orbax restores only the arrays that are asked for. It would cast dtypes and cut shapes in silence, so both are
+compared with what it says of the file before anything is read.
+"""
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion.config.errors import UserError
+from diffusion.run import state as states
+from diffusion.run.saved import checkpoints, workdir as workdirs
+from diffusion.run.saved.names import names_of
+
+IN_FLIGHT = 8 * 2**20
+"""Bytes that are read and unpacked at a time, or the largest array if that is more: what reading takes beside
+the weights."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stored:
+  """One array of a checkpoint.
+
+  Attributes:
+    names: where it is, from the root of the train state: ('params', 'model', 'first', 'kernel').
+    like: its shape, dtype and, for a `jax.Array`, its sharding; None for a NumPy array of whatever is there.
+  """
+
+  names: tuple[str, ...]
+  like: Any = None
+
+
+def read_weights(
+  path: str, role: str = "model", average: str | None = None, like: Any = None
+) -> tuple[Any, dict[str, Any]]:
+  """(parameters, mutable collections) of one role of a checkpoint, and nothing else of it.
+
+  Args:
+    path: of the checkpoint, from `checkpoints.choose`.
+    role: whose weights; those of the model unless it is given.
+    average: half-life in images, as text, of one of the model's averages; None for the parameters themselves.
+    like: (parameters, collections) as `jax.ShapeDtypeStruct`s with shardings, which give the tree and the
+      places; None for nested dicts of NumPy arrays of all that is there.
+
+  Raises:
+    UserError: no such role or average, or other names, shapes or dtypes than `like`.
+  """
+  index = _flat(_metadata(path))
+  at = _place(path, index, role, average)
+  apart = ("loss_state", "collections", role)
+  if like is None:
+    params, collections = (
+      {names[len(start) :]: Stored(names) for names in index if names[: len(start)] == start}
+      for start in (at, apart)
+    )
+    found = read(path, (params, collections))
+    return _nested(found[0]), _nested(found[1])
+  params, collections = (addressed(part, start) for part, start in zip(like, (at, apart), strict=True))
+  wanted = jax.tree.leaves(params)
+  extra = {names for names in index if names[: len(at)] == at} - {one.names for one in wanted}
+  if extra:
+    raise UserError(_misfit(path, f"{_text(min(extra))} is there and not here"))
+  return read(path, (params, collections))
+
+
+def of_run(
+  folder: str, step: int | None, average: str | None, name: str, where: str, say: Callable[[str], None]
+) -> tuple[Any, dict[str, Any]]:
+  """(parameters, mutable collections) of another run's model, as nested dicts of NumPy arrays.
+
+  Args:
+    folder: of that run.
+    step: of its checkpoint; None for the newest that is undamaged.
+    average: half-life in images, as text; None or 'none' for the parameters themselves.
+    name: of what the weights are for; `say` is told it and where they are from.
+    where: names the section in messages.
+
+  Raises UserError where there is no such checkpoint or average.
+  """
+  chosen = checkpoints.choose(workdirs.checkpoints(folder), step, say=say)
+  if chosen is None:
+    raise UserError(f"{where}: that run has no checkpoint yet; train it first")
+  average = None if average == "none" else average
+  found = read_weights(chosen, "model", average)
+  say(f"{name} from {chosen}, {f'average of half-life {average} images' if average else 'parameters'}")
+  return found
+
+
+def loss_inputs(path: str, template: Any, player: Any, **weights: Any) -> tuple[Any, Any]:
+  """(params, state) that the loss of a player is given, read from a checkpoint.
+
+  Args:
+    path: of the checkpoint.
+    template: the run's train state as `jax.ShapeDtypeStruct`s with shardings.
+    player: of `training.players`; only what its loss asks for is read.
+    **weights: parameters by role that are at hand, and used in place of those of the checkpoint.
+  """
+  old = checkpoints.read_meta(path).get("format", 1) < states.FORMAT
+  stored = addressed(states.before_players(template) if old else template)
+  return read(path, player.inputs(states.upgraded(stored) if old else stored, **weights))
+
+
+def addressed(tree: Any, start: tuple[str, ...] = ()) -> Any:
+  """The same tree with a `Stored` in place of each leaf; `start` names the place of the tree.
+
+  >>> addressed({"a": [None, 1]}, ("params",))["a"][1]
+  Stored(names=('params', 'a', '1'), like=1)
+  """
+  return jax.tree_util.tree_map_with_path(lambda key, leaf: Stored((*start, *names_of(key)), leaf), tree)
+
+
+def read(path: str, wanted: Any) -> Any:
+  """A tree with its array in place of every `Stored`, in one pass over the checkpoint; other leaves are kept.
+
+  Raises UserError for an array that is not there, or has another shape or dtype than it should.
+  """
+  leaves, tree = jax.tree.flatten(wanted)
+  stored = {leaf.names: leaf.like for leaf in leaves if _is_stored(leaf)}
+  there = _metadata(path)
+  _check(path, stored, _flat(there))
+  found = _flat(_restore(path, _pruned(there, set(stored)), stored)) if stored else {}
+  return jax.tree.unflatten(tree, [found[leaf.names] if _is_stored(leaf) else leaf for leaf in leaves])
+
+
+def _is_stored(leaf):
+  return type(leaf) is Stored
+
+
+def _metadata(path):
+  """The tree of a checkpoint with what Orbax says of each array in its place."""
+  import orbax.checkpoint as ocp
+
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    return reader.metadata(os.path.join(path, "state")).item_metadata.tree
+
+
+def _flat(tree):
+  return {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _pruned(tree, keep, names=()):
+  """The part of a tree that holds what is kept; a list is kept whole, for its places are its names."""
+  if names in keep:
+    return tree
+  if isinstance(tree, Mapping):
+    parts = {key: _pruned(part, keep, (*names, str(key))) for key, part in tree.items()}
+    return {key: part for key, part in parts.items() if part is not None} or None
+  return tree if any(one[: len(names)] == names for one in keep) else None
+
+
+def _check(path, stored, there):
+  """UserError for the first array that is missing, or of another shape or dtype than it should be."""
+  for names, like in stored.items():
+    if names not in there:
+      raise UserError(_misfit(path, f"{_text(names)} is not there"))
+    have = there[names]
+    if like is not None and (tuple(have.shape), have.dtype) != (tuple(like.shape), like.dtype):
+      raise UserError(
+        _misfit(
+          path,
+          f"{_text(names)} is {have.dtype}{list(have.shape)} there and {like.dtype}{list(like.shape)} here",
+        )
+      )
+
+
+@contextlib.contextmanager
+def _mapped_apart():
+  """Within, every block of memory of 128 kB and more is one that its freeing returns to the system.
+
+  Else glibc keeps what reading frees, in pieces between the arrays that stay: a third of the weights. Outside
+  it is where a process that has freed large blocks arrives by itself (mallopt(3): 32 MB, and twice that for
+  trimming).
+  """
+  if platform.libc_ver()[0] != "glibc":
+    yield
+    return
+  tell, trim, threshold = ctypes.CDLL(None).mallopt, -1, -3
+  tell(threshold, 128 * 2**10)
+  try:
+    yield
+  finally:
+    tell(threshold, 32 * 2**20)
+    tell(trim, 64 * 2**20)
+
+
+def _restore(path, tree, stored):
+  """The arrays of a pruned tree of metadata, where `stored` says."""
+  import orbax.checkpoint as ocp
+
+  def how(key, _):
+    like = stored.get(names_of(key))
+    place = None if like is None else like.sharding
+    return ocp.RestoreArgs(restore_type=np.ndarray) if place is None else ocp.ArrayRestoreArgs(sharding=place)
+
+  sizes = [int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in jax.tree.leaves(tree)]
+  limit: Any = max(IN_FLIGHT, 2 * max(sizes)) / 1e9  # a share of a GB will do, for all that it is annotated
+  handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
+  arguments = ocp.args.PyTreeRestore(
+    item=tree, restore_args=jax.tree_util.tree_map_with_path(how, tree), partial_restore=True
+  )
+  with _mapped_apart(), ocp.Checkpointer(handler) as reader:
+    return reader.restore(os.path.join(path, "state"), args=arguments)
+
+
+def _place(path, index, role, average):
+  """Where the parameters of a role, or an average of the model, are in a checkpoint."""
+  if average is not None:
+    names = sorted({one[1] for one in index if one[0] == "emas" and not one[1].isidentifier()})
+    if role != "model":
+      raise ValueError(f"averages are of the role 'model', and not of '{role}': leave out the average")
+    if average not in names:
+      raise UserError(
+        f"the checkpoint {path} has no average of half-life {average} images; it has "
+        f"{', '.join(names) or 'none'}"
+      )
+    return "emas", average
+  places = [("params", role), ("emas", role), ("loss_state", "fixed", role)]
+  for place in places:
+    if role != "loss" and any(one[: len(place)] == place for one in index):
+      return place
+  raise UserError(f"the checkpoint {path} has no weights of the role '{role}'")
+
+
+def _nested(flat):
+  """Nested dicts of {names: value}."""
+  root: dict[str, Any] = {}
+  for names, value in flat.items():
+    place = root
+    for name in names[:-1]:
+      place = place.setdefault(name, {})
+    place[names[-1]] = value
+  return root
+
+
+def _text(names):
+  return ".".join(names)
+
+
+def _misfit(path, what):
+  return f"the checkpoint {path} does not fit this config: {what}; use the config.json beside it"

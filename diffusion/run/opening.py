@@ -18,7 +18,7 @@ class SavedRun(NamedTuple):
   """What a workdir holds.
 
   Attributes:
-    parts: config, data set, process, network, parameterisation (`training.assembly.Parts`).
+    parts: config, data set, process, network, parameterisation (`parts.assembly.Parts`).
     params: the averaged weights, or those that were asked for.
     denoiser: the network with them as a denoiser, with every view that the network states.
     step: training steps of the checkpoint.

@@ -45,7 +45,7 @@ class Parts(NamedTuple):
     process: the forward process; None where the losses are of clean data.
     network: a linen module or another `networks.Network`.
     parameterization: of `diffusion.denoisers`; None for a network that is no denoiser.
-    roles: {name: `training.roles.Role`} of all that the losses ask, the model among them.
+    roles: {name: `parts.roles.Role`} of all that the losses ask, the model among them.
     codec: between the data and what the networks see, or None (`codecs.Codec`).
   """
 
@@ -216,7 +216,7 @@ def init_network(parts: Parts, network: Any, key: jax.Array) -> tuple[Any, dict[
 def init_state(parts: Parts) -> states.TrainState:
   """The state before the first step: a pure function of the config, to be jitted or shaped.
 
-  Roles of other runs, copies and averages hold zeros, which `training.roles.load` fills.
+  Roles of other runs, copies and averages hold zeros, which `parts.roles.load` fills.
   """
   network_key, loss_key = jax.random.split(
     jax.random.fold_in(jax.random.key(parts.config.get("seed", 0)), _INIT)

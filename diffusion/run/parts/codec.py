@@ -121,7 +121,7 @@ def build(config: Any, dataset: Any) -> codecs.Codec | None:
     if "run" in section and saved is None:
       raise UserError(
         f"{place} has no 'saved', which says what that run is: a run gets it from "
-        f"`training.codec.resolve`, as train.py "
+        f"`parts.codec.resolve`, as train.py "
         "does"
       )
     if saved is not None and not index and saved["scaling"] != str(dataset.scaling):

@@ -127,7 +127,7 @@ def build(
 
   Args:
     config: of the run.
-    roles: {name: `training.roles.Role`}.
+    roles: {name: `parts.roles.Role`}.
     close: (loss section, roles that are trained, its name in messages) -> closed loss.
 
   Raises UserError for a player of a role that there is not, and for a role that nobody needs.

@@ -191,7 +191,7 @@ def _role(name, section, found):
   if kind == "run":
     if "saved" not in section:
       raise UserError(
-        f"{where} has no 'saved', which says what that run is: a run gets it from `training.roles.resolve`, "
+        f"{where} has no 'saved', which says what that run is: a run gets it from `parts.roles.resolve`, "
         f"as train.py does"
       )
     there, at = section.saved, f"{where}.saved"

@@ -104,7 +104,7 @@ def loss_inputs(path: str, template: Any, player: Any, **weights: Any) -> tuple[
   Args:
     path: of the checkpoint.
     template: the run's train state as `jax.ShapeDtypeStruct`s with shardings.
-    player: of `training.players`; only what its loss asks for is read.
+    player: of `parts.players`; only what its loss asks for is read.
     **weights: parameters by role that are at hand, and used in place of those of the checkpoint.
   """
   old = checkpoints.read_meta(path).get("format", 1) < states.FORMAT

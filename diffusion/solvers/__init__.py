@@ -1,5 +1,7 @@
-"""How noise becomes data: solvers that are asked where to evaluate and told what was seen, run by one jitted
-scan."""
+"""Solvers: how noise becomes data.
+
+They are asked where to evaluate and told what was seen, and are run by one jitted scan.
+"""
 
 from diffusion.solvers import grids
 from diffusion.solvers.about import About

@@ -22,18 +22,16 @@ def adaptive_sde(
   denoise: bool = True,
   max_steps: int = 2000,
 ) -> adaptive.Adaptive:
-  """Two-stage steps of the reverse SDE, each sample at its own pace (step control of arXiv:2105.14080,
-  algorithm 1).
+  """Adaptive solver of the reverse SDE: two-stage steps, each sample at its own pace.
 
-  As there, a one-stage step x' and a two-stage step x'' share their noise; x'' is kept if they differ by less
-  than max(atol, rtol |x|), root mean square, and the next step is safety * E^-0.9 times as long. Two
-  evaluations an attempt. Three things are different. The linear part and the noise of a step in
-  log(alpha/sigma) are exact, as in SDE-DPM-Solver++ (arXiv:2211.01095, section 5), so that only the change of
-  the denoiser is an error. The second stage lies in the middle of the
-  step: at its end a step from pure noise to data would confirm itself, because the mean of the data is its
-  own denoised image. And a rejected step does not draw anew, which would favour some noises, but reads the
-  same Brownian path at a nearer
-  place: with smaller tolerances samples converge path by path.
+  The step control is that of arXiv:2105.14080, algorithm 1. As there, a one-stage step x' and a two-stage
+  step x'' share their noise; x'' is kept if they differ by less than max(atol, rtol |x|), root mean square,
+  and the next step is safety * E^-0.9 times as long. Two evaluations an attempt. Three things are different.
+  The linear part and the noise of a step in log(alpha/sigma) are exact, as in SDE-DPM-Solver++
+  (arXiv:2211.01095, section 5), so that only the change of the denoiser is an error. The second stage lies in
+  the middle of the step: at its end a step from pure noise to data would confirm itself, because the mean of
+  the data is its own denoised image. And a rejected step does not draw anew, which would favour some noises,
+  but reads the same Brownian path at a nearer place: with smaller tolerances samples converge path by path.
 
   Args:
     process: the Gaussian process.

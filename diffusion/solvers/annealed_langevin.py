@@ -22,8 +22,9 @@ def annealed_langevin(
   dtype: Any = np.float32,
   xp: Any = np,
 ) -> Table:
-  """x <- x + a_i score(x, sigma_i) + sqrt(2 a_i) z, a_i = step sigma_i^2 / sigma_L^2 (arXiv:2006.09011,
-  algorithm 1).
+  """Annealed Langevin dynamics down a ladder of noise levels (arXiv:2006.09011, algorithm 1).
+
+    x <- x + a_i score(x, sigma_i) + sqrt(2 a_i) z,  a_i = step sigma_i^2 / sigma_L^2
 
   Every node that has noise is a level, visited `steps_per_level` times; a last evaluation at the smallest
   returns the posterior mean x + sigma_L^2 score. The step sizes are fixed, so this is a table:

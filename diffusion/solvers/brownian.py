@@ -1,10 +1,10 @@
-"""One Brownian path a sample, read at any place: what steps that are tried, rejected and tried again must
-agree on.
+"""One Brownian path a sample, read at any place.
 
-Drawing anew after a rejected step would favour the noises that pass and so change the law of the samples.
-Here the noise of the reverse SDE between two places is a difference of one path B(e^2lambda), found by
-halving [start, end] in lambda as often as `LEVELS` says with Brownian bridges whose noise depends on the
-sample's key and the node of the tree alone: nothing is stored.
+Steps that are tried, rejected and tried again must agree on this path. Drawing anew after a rejected step
+would favour the noises that pass and so change the law of the samples. Here the noise of the reverse SDE
+between two places is a difference of one path B(e^2lambda), found by halving [start, end] in lambda as often
+as `LEVELS` says with Brownian bridges whose noise depends on the sample's key and the node of the tree alone:
+nothing is stored.
 """
 
 from typing import Any

@@ -74,8 +74,10 @@ def few_step_grid(process: Any, n: int) -> np.ndarray:
 
 
 def default_random_grid(process: Any, n: int) -> np.ndarray:
-  """Nodes for many small stochastic steps, [n+1]: equal steps in t as Score SDE takes, but EDM's own on sigma
-  = t."""
+  """Nodes for many small stochastic steps: [n+1].
+
+  They are equal steps in t as Score SDE takes, but EDM's own on sigma = t.
+  """
   reaches_data = float(process.marginal(0.0).sigma) == 0
   if process.name == "edm":
     return grids.karras(process, n, clean=True)
@@ -83,8 +85,10 @@ def default_random_grid(process: Any, n: int) -> np.ndarray:
 
 
 def default_levels(process: Any, n: int) -> np.ndarray:
-  """Geometric noise levels, [n + 1] nodes of which the last is t = 0 where the process reaches clean data
-  there."""
+  """Nodes of geometric noise levels: [n + 1].
+
+  The last is t = 0 where the process reaches clean data there.
+  """
   reaches_data = float(process.marginal(0.0).sigma) == 0
   return grids.log_snr(process, n, clean=reaches_data)
 
@@ -203,8 +207,9 @@ def build(
   tolerance: float | None = None,
   **options: Any,
 ) -> Any:
-  """A solver by name: for n steps, on a good grid for the process, or with steps as long as a tolerance lets
-  them be.
+  """A solver by its name.
+
+  It takes n steps on a good grid for the process, or steps as long as a tolerance lets them be.
 
   Args:
     name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN` or of `ADAPTIVE`.
@@ -259,8 +264,9 @@ def build(
 
 
 def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
-  """The times [n+1] of a built-in solver's n steps, float64: its own grid for None, a key of `GRIDS`, or
-  times as they are.
+  """The times [n+1] of a built-in solver's n steps, float64.
+
+  The grid is the solver's own for None, a key of `GRIDS`, or times as they are.
 
   Raises ValueError for an unknown solver or grid.
 

@@ -1,9 +1,9 @@
-"""The clock of samplers that choose their own steps, lambda = log(alpha / sigma), computed where the state
-lives.
+"""The clock of samplers that choose their own steps: lambda = log(alpha / sigma).
 
-Their state is u = x / norm, norm = sqrt(alpha^2 + sigma^2), in which every process with the same log-SNR
-follows the same path as the variance-preserving one (arXiv:2107.00630, appendix on equivalence): a tolerance
-means the same on all of them, and is the published one on VP.
+It is computed where the state lives. The samplers' state is u = x / norm, norm = sqrt(alpha^2 + sigma^2), in
+which every process with the same log-SNR follows the same path as the variance-preserving one
+(arXiv:2107.00630, appendix on equivalence): a tolerance means the same on all of them, and is the published
+one on VP.
 """
 
 from typing import Any, NamedTuple
@@ -78,8 +78,10 @@ def span(process: Any, t_max: float | None = None, t_min: float | None = None) -
 
 
 def node(span: Span, clock: jax.Array) -> Node:
-  """The place at lambda = clock: [B]; its numbers are those of the rounded time, which the network is
-  handed."""
+  """The place at lambda = clock: [B].
+
+  Its numbers are those of the rounded time, which the network is handed.
+  """
   t = jnp.clip(span.process.t_of_log_snr(2.0 * clock), span.t_min, span.t_max).astype(clock.dtype)
   m = span.process.marginal(t)
   norm = jnp.sqrt(m.alpha**2 + m.sigma**2)
@@ -87,7 +89,9 @@ def node(span: Span, clock: jax.Array) -> Node:
 
 
 def rows(x: jax.Array, value: Any, dtype: Any = None) -> jax.Array:
-  """[B] copies of a number that are spread over devices as x: [B, ...] is: inside a shard_map, plain
-  constants are not."""
+  """[B] copies of a number, spread over devices as x: [B, ...] is.
+
+  Inside a shard_map, plain constants are not spread so.
+  """
   nothing = 0 * jnp.sum(jnp.isnan(x.reshape(x.shape[0], -1)), axis=-1)
   return jnp.asarray(value, dtype or x.dtype) + nothing.astype(dtype or x.dtype)

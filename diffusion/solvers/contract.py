@@ -112,9 +112,10 @@ class SelfPaced(Solver, Protocol):
 
 
 class SelfDriven(Protocol):
-  """A solver whose loop belongs to another library (`loop` 'own'), which calls the denoiser itself: the one
-  exception to ask and tell. It has the attributes of a `Solver` but no `begin`, `ask`, `tell` and `end`,
-  calls no post_step and cannot be wrapped.
+  """A solver whose loop belongs to another library (`loop` 'own').
+
+  That library calls the denoiser itself: the one exception to ask and tell. The solver has the attributes of
+  a `Solver` but no `begin`, `ask`, `tell` and `end`, calls no post_step and cannot be wrapped.
 
   diffrax is one: it drives a vector field from inside its own loops and has no place to stop and ask.
   """
@@ -128,8 +129,10 @@ class SelfDriven(Protocol):
 
 
 class Described:
-  """What a solver with a field `about` states of itself unless it says otherwise: one evaluation an ask, one
-  `lax.scan`, floats."""
+  """What a solver with a field `about` states of itself unless it says otherwise.
+
+  It makes one evaluation an ask, in one `lax.scan`, and acts on floats.
+  """
 
   about: Any
   num_steps: Any

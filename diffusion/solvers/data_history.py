@@ -1,5 +1,7 @@
-"""Tables that remember past data predictions: x' = ratio x + sum_j W_j D_j + noise z, with or without a
-corrector."""
+"""Tables that remember past data predictions, with or without a corrector.
+
+A step is x' = ratio x + sum_j W_j D_j + noise z.
+"""
 
 from typing import Any
 

@@ -55,10 +55,10 @@ def deis(
 def lms(
   process: Any, grid: Any, *, order: int = 4, view: str = "x0", dtype: Any = np.float32, xp: Any = np
 ) -> Table:
-  """The linear multistep method of k-diffusion: Adams-Bashforth on dv/d rho = eps with exact weights for any
-  nodes.
+  """The linear multistep method of k-diffusion (LMS).
 
-  In v = x/alpha and rho = sigma/alpha, so for every process; it is rhoAB-DEIS with r = order - 1.
+  It is Adams-Bashforth on dv/d rho = eps with exact weights for any nodes, in v = x/alpha and rho =
+  sigma/alpha, so for every process. It is rhoAB-DEIS with r = order - 1.
 
   Args:
     process: the Gaussian process.

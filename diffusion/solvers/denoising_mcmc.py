@@ -1,5 +1,7 @@
-"""Denoising Langevin-Gibbs: a Markov chain over data and their noise level, which leaves a solver little to
-do."""
+"""Denoising Langevin-Gibbs: a Markov chain over data and their noise level.
+
+It leaves a solver little to do.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
@@ -35,8 +37,11 @@ class ChainStarts(NamedTuple):
 
 @struct.dataclass
 class State:
-  """Of B chains: v = x / alpha [B, ...] and its time t [B], the least noisy of this round, and those of the
-  rounds that are over, [R, B, ...] and [R, B]."""
+  """The state of B chains.
+
+  v = x / alpha [B, ...] and its time t [B]; the least noisy v and t of this round; and those of the rounds
+  that are over, [R, B, ...] and [R, B].
+  """
 
   v: Any
   t: Any
@@ -144,10 +149,10 @@ def denoising_mcmc(
   draw: bool = True,
   cond: Any = None,
 ) -> ChainStarts:
-  """Gibbs moves on p(x, sigma), of which each round keeps its least noisy state (arXiv:2209.14593, algorithms
-  1 and 2).
+  """Denoising MCMC: Gibbs moves on p(x, sigma) (arXiv:2209.14593, algorithms 1 and 2).
 
-  In v = x / alpha with noise rho = sigma / alpha, so for every Gaussian process:
+  Each round of moves keeps its least noisy state. In v = x / alpha with noise rho = sigma / alpha, so for
+  every Gaussian process:
 
     v <- v + step/2 score(v, rho) + sqrt(step) z, then a level from p(level | v);
 

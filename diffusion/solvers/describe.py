@@ -7,8 +7,10 @@ import numpy as np
 
 
 def describe(table: Any, rows: int = 12) -> str:
-  """A table as text: one line a row (the first and last ones if there are many); of per-sample tables, the
-  first."""
+  """A table as text, one line a row.
+
+  If there are many rows, only the first and last ones are shown. Of per-sample tables, the first is shown.
+  """
   leaf = lambda name: np.asarray(getattr(table, name), np.float64)
   if table.t.ndim == 2:
     first = jax.tree.map(lambda x: np.asarray(x)[0], table)

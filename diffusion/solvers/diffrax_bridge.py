@@ -1,9 +1,8 @@
-"""The probability flow and the reverse SDE handed to diffrax, with any of its methods and its step-size
-control.
+"""The probability flow and the reverse SDE handed to diffrax.
 
-In u = x / sqrt(alpha^2 + sigma^2) and lambda = log(alpha/sigma), the variables in which general-purpose
-methods do well on diffusion models, with a = alpha and s = sigma over the same root and v the v-prediction
-over it:
+They run with any of its methods and its step-size control. In u = x / sqrt(alpha^2 + sigma^2) and lambda =
+log(alpha/sigma), the variables in which general-purpose methods do well on diffusion models, with a = alpha
+and s = sigma over the same root and v the v-prediction over it:
 
   flow         du = -a s v dlambda                                   (arXiv:2011.13456, eq. 13)
   reverse SDE  du = -(s^2 u + 2 a s v) dlambda + sqrt(2) s dW        (eq. 6)
@@ -166,8 +165,9 @@ def diffrax_ode(
   denoise: bool = True,
   max_steps: int = 1000,
 ) -> Diffrax:
-  """The probability flow by a Runge-Kutta method of diffrax with its step-size control, each sample at its
-  own pace.
+  """The probability flow by a Runge-Kutta method of diffrax.
+
+  diffrax controls the step size, and each sample goes at its own pace.
 
   Args:
     process: the Gaussian process.
@@ -208,10 +208,10 @@ def diffrax_sde(
   denoise: bool = True,
   max_steps: int = 4000,
 ) -> Diffrax:
-  """The reverse SDE by a stochastic Runge-Kutta method of diffrax with its step-size control and its Brownian
-  tree.
+  """The reverse SDE by a stochastic Runge-Kutta method of diffrax.
 
-  The noise does not depend on the state, so methods for additive noise apply.
+  The step-size control and the Brownian tree are diffrax's. The noise does not depend on the state, so
+  methods for additive noise apply.
 
   Args:
     process: the Gaussian process.
@@ -245,8 +245,10 @@ def _build(process, method, random, rtol, atol, h_init, t_max, t_min, denoise, m
 
 
 def _begin(span, denoiser, x, cond):
-  """u at `span.start` from x: [B, ...] at t_max, by one evaluation (a DDIM step) where t_max has no
-  signal."""
+  """u at `span.start` from x: [B, ...] at t_max.
+
+  Where t_max has no signal this takes one evaluation (a DDIM step).
+  """
   here = clock.node(span, clock.rows(x, span.start))
   if not span.from_noise:
     return x / expand(here.norm, x)
@@ -262,8 +264,10 @@ def _look(denoiser, u, place, cond, view):
 
 
 def _stages(method):
-  """(evaluations of the drift of an attempt, evaluations besides): the last stage of some methods is the
-  first of the next step."""
+  """The numbers of drift evaluations of a method: (of an attempt, besides).
+
+  The last stage of some methods is the first of the next step.
+  """
   tableau = method.tableau
   if getattr(tableau, "fsal", False):
     return tableau.num_stages - 1, 1

@@ -10,8 +10,9 @@ from diffusion.solvers.table import Table, build
 
 
 def double_step(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
-  """DDIM over two steps, then noise back over one: x' = alpha'/alpha'' x'' + sqrt(sigma'^2 -
-  (alpha'/alpha'')^2 sigma''^2) z (arXiv:2210.03142).
+  """DDIM over two steps, then noise back over one (arXiv:2210.03142).
+
+    x' = alpha'/alpha'' x'' + sqrt(sigma'^2 - (alpha'/alpha'')^2 sigma''^2) z
 
   From node i a deterministic step to node i + 2, then the process's own noise up to node i + 1; the last
   node's step is plain DDIM. As many evaluations as steps. In the limit of short steps the flow at twice its

@@ -21,10 +21,10 @@ def dpm_solver(
   view: str = "x0",
   dtype: Any = np.float32,
 ) -> Table:
-  """DPM-Solver-k on the noise prediction, k evaluations a step (arXiv:2206.00927, eq. 3.7, algorithms 1 and
-  2).
+  """DPM-Solver-k on the noise prediction (arXiv:2206.00927, eq. 3.7, algorithms 1 and 2).
 
-  Inner evaluations at lambda + r1 h and, of order 3, lambda + r2 h. Order 1 is DDIM.
+  A step takes k evaluations. The inner ones are at lambda + r1 h and, of order 3, lambda + r2 h. Order 1 is
+  DDIM.
 
   Args:
     process: the Gaussian process.
@@ -60,12 +60,11 @@ def dpm_solver(
 def dpm_solver_fast(
   process: Any, grid: Any, *, nfe: int | None = None, view: str = "x0", dtype: Any = np.float32
 ) -> Table:
-  """DPM-Solver-fast: steps of order 3 and one or two shorter ones that use up a budget of evaluations
-  (arXiv:2206.00927, section 3.4).
+  """DPM-Solver-fast: DPM-Solver on a budget of evaluations (arXiv:2206.00927, section 3.4).
 
-  m steps take 3m - 3, 3m - 2 or 3m - 1 evaluations: orders 3, ..., 3, 2, 1, or 3, ..., 3, 1, or 3, ..., 3, 2.
-  The paper's grid is even in log-SNR. A step from pure noise or to clean data takes one evaluation, whatever
-  its order.
+  Steps are of order 3, and one or two shorter ones use up the budget. m steps take 3m - 3, 3m - 2 or 3m - 1
+  evaluations: orders 3, ..., 3, 2, 1, or 3, ..., 3, 1, or 3, ..., 3, 2. The paper's grid is even in log-SNR.
+  A step from pure noise or to clean data takes one evaluation, whatever its order.
 
   Args:
     process: the Gaussian process.

@@ -25,15 +25,15 @@ def dpm_solver_adaptive(
   denoise: bool = True,
   max_steps: int = 1000,
 ) -> adaptive.Adaptive:
-  """DPM-Solver-12 or -23: steps in log(alpha/sigma) whose two orders differ by less than a tolerance
-  (arXiv:2206.00927, appendix C).
+  """DPM-Solver-12 or -23: adaptive steps in log(alpha/sigma) (arXiv:2206.00927, appendix C).
 
-  A step of order 2 (3) is kept if it differs from the one of order 1 (2) inside it by less than max(atol,
-  rtol |x|), root mean square over a sample; the next is safety * E^(-1/order) times as long. Each sample has
-  its own steps. An attempt costs `order` evaluations. The error at the end is proportional to the tolerances
-  and the number of evaluations to tolerance^(-1/order). The constants are the paper's, for data in [-1, 1].
-  Tolerances are for x over sqrt(alpha^2 + sigma^2), so they mean the same on every process. Not
-  differentiable backwards: it runs as a `while_loop`.
+  The two orders of a step differ by less than a tolerance. A step of order 2 (3) is kept if it differs from
+  the one of order 1 (2) inside it by less than max(atol, rtol |x|), root mean square over a sample; the next
+  is safety * E^(-1/order) times as long. Each sample has its own steps. An attempt costs `order` evaluations.
+  The error at the end is proportional to the tolerances and the number of evaluations to
+  tolerance^(-1/order). The constants are the paper's, for data in [-1, 1]. Tolerances are for x over
+  sqrt(alpha^2 + sigma^2), so they mean the same on every process. Not differentiable backwards: it runs as a
+  `while_loop`.
 
   Args:
     process: the Gaussian process.
@@ -90,8 +90,10 @@ def phi(k: int, z: jax.Array) -> jax.Array:
 
 
 def _update(prediction, here, there, u, weights, values):
-  """u' = (a'/a) u - s' sum w_j eps_j, or (s'/s) u + a' sum w_j D_j; weights are of integrals over the
-  step."""
+  """One step of u from noise or data predictions.
+
+  u' = (a'/a) u - s' sum w_j eps_j, or (s'/s) u + a' sum w_j D_j. The weights are of integrals over the step.
+  """
   ratio, gain = (there.a / here.a, -there.s) if prediction == "eps" else (there.s / here.s, there.a)
   total = expand(ratio, u) * u
   for weight, value in zip(weights, values):

@@ -11,11 +11,12 @@ from diffusion.solvers.table import Table, build
 
 
 def dpmpp_2m(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
-  """x' = (sigma'/sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) D - 1/2r D_previous), r = h_previous/h
-  (arXiv:2211.01095, algorithm 2).
+  """DPM-Solver++ 2M: the multistep method of second order (arXiv:2211.01095, algorithm 2).
 
-  h is the step in log(alpha/sigma). The first step, a step to clean data and the one after a start from
-  pure noise are of first order: their neighbour lies infinitely far away.
+    x' = (sigma'/sigma) x - alpha' (e^-h - 1) ((1 + 1/2r) D - 1/2r D_previous),  r = h_previous/h
+
+  h is the step in log(alpha/sigma). The first step, a step to clean data and the one after a start from pure
+  noise are of first order: their neighbour lies infinitely far away.
 
   Args:
     process: the Gaussian process.
@@ -36,10 +37,10 @@ def dpmpp_2m(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) 
 def dpmpp_2m_sde(
   process: Any, grid: Any, *, eta: float = 1.0, dtype: Any = np.float32, xp: Any = np
 ) -> Table:
-  """The SDE form with midpoint correction (arXiv:2211.01095, section 5); eta = 1 is the reverse SDE, 0 is
-  `dpmpp_2m`.
+  """The SDE form of DPM-Solver++ 2M, with midpoint correction (arXiv:2211.01095, section 5).
 
-  Its weak order is 2: the noise is additive and exact, and the correction is that of the mean.
+  eta = 1 is the reverse SDE, 0 is `dpmpp_2m`. Its weak order is 2: the noise is additive and exact, and the
+  correction is that of the mean.
 
   x' = (sigma'/sigma) e^(-eta h) x + alpha' (1 - e^(-(1+eta) h)) ((1 + 1/2r) D - 1/2r D_previous)
        + sigma' sqrt(1 - e^(-2 eta h)) z
@@ -57,13 +58,15 @@ def dpmpp_2m_sde(
 def dpmpp_3m(
   process: Any, grid: Any, *, lower_order_final: Any = None, dtype: Any = np.float32, xp: Any = np
 ) -> Table:
-  """x' = (sigma'/sigma) x + sum_j W_j D_j, W_j = alpha' int e^-(lambda' - lambda) l_j d lambda over the last
-  three D.
+  """DPM-Solver++ 3M: the multistep method of third order on the data prediction.
 
-  The whole integral of the parabola through three data predictions (arXiv:2211.01095, section 4.2 gives the
-  rule of order 2). Its second derivative D'' contributes alpha' D'' int_0^h e^-(h-u) u^2/2 du; common
-  implementations have half of what the second difference needs there and are of second order.
-  The first two steps, and those to clean data and after pure noise, are of lower order (see `deis`).
+    x' = (sigma'/sigma) x + sum_j W_j D_j,  W_j = alpha' int e^-(lambda' - lambda) l_j d lambda
+
+  The sum is over the last three D. It is the whole integral of the parabola through three data predictions
+  (arXiv:2211.01095, section 4.2 gives the rule of order 2). Its second derivative D'' contributes alpha' D''
+  int_0^h e^-(h-u) u^2/2 du; common implementations have half of what the second difference needs there and
+  are of second order. The first two steps, and those to clean data and after pure noise, are of lower order
+  (see `deis`).
 
   Args:
     process: the Gaussian process.
@@ -91,11 +94,10 @@ def dpmpp_3m_sde(
   dtype: Any = np.float32,
   xp: Any = np,
 ) -> Table:
-  """The SDE form of `dpmpp_3m`, with the integrals against (1 + eta) e^(-(1 + eta)(lambda' - lambda)) and
-  exact noise.
+  """The SDE form of `dpmpp_3m`, with exact noise.
 
-  eta = 1 is the reverse SDE, 0 is `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak
-  order is 2.
+  Its integrals are against (1 + eta) e^(-(1 + eta)(lambda' - lambda)). eta = 1 is the reverse SDE, 0 is
+  `dpmpp_3m`. The mean converges faster than in `dpmpp_2m_sde`; the weak order is 2.
 
   Args:
     process: the Gaussian process.

@@ -10,8 +10,9 @@ from diffusion.solvers.table import Table, build
 
 
 def euler(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
-  """x' = x + (t' - t) dx/dt, dx/dt = d_alpha x0 + d_sigma eps, in x and t themselves (arXiv:2011.13456, eq.
-  13).
+  """Euler's method on the probability flow in x and t themselves (arXiv:2011.13456, eq. 13).
+
+    x' = x + (t' - t) dx/dt,  dx/dt = d_alpha x0 + d_sigma eps
 
   On rectified flow and on EDM's sigma = t this is DDIM; on VP and subVP it is Score SDE's plain probability
   flow, less accurate than DDIM, which is Euler in (x/alpha, sigma/alpha).

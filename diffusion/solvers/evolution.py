@@ -42,8 +42,9 @@ def evolve(
   mutations: int,
   crossovers: int,
 ) -> tuple[Any, float, tuple, int]:
-  """Keeps the best candidates, changes and crosses them, and fills up with new ones (arXiv:2309.10438,
-  algorithm 1).
+  """Evolutionary search over genomes (arXiv:2309.10438, algorithm 1).
+
+  It keeps the best candidates, changes and crosses them, and fills up with new ones.
 
   Args:
     rng: a NumPy generator, the only randomness.

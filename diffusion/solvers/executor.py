@@ -1,5 +1,7 @@
-"""The only place that calls a denoiser while sampling: one jitted `lax.scan`, and one `lax.while_loop` for
-solvers that choose their steps as they go."""
+"""The only place that calls a denoiser while sampling.
+
+It is one jitted `lax.scan`, and one `lax.while_loop` for solvers that choose their steps as they go.
+"""
 
 import functools
 from typing import Any
@@ -142,8 +144,10 @@ def _scan(step, state, num_steps):
 
 
 def _as_state(solver: Any, x: Any) -> tuple[Any, int]:
-  """(x as arrays of at least float32, number of rows). Raises TypeError, ValueError for what is no state of
-  the solver."""
+  """A state of the solver: (x as arrays of at least float32, number of rows).
+
+  Raises TypeError or ValueError for what is no state of the solver.
+  """
   x = jax.tree.map(jnp.asarray, x)
   leaves = jax.tree.leaves(x)
   if not leaves or any(leaf.ndim < 1 for leaf in leaves) or len({leaf.shape[0] for leaf in leaves}) > 1:
@@ -215,8 +219,10 @@ def _check_keys(solver: Any, rows: int, keys: Any) -> None:
 
 
 def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
-  """What can be seen before compiling: the batch, the process, and a network that does not exist at alpha =
-  0."""
+  """Checks what can be seen before compiling.
+
+  That is the batch, the process, and a network that does not exist at alpha = 0.
+  """
   process: Any = denoiser.process
   wrong = mismatch(solver.about, process)
   if wrong:

@@ -13,13 +13,12 @@ from diffusion.solvers.table import Table
 def exponential_rk3(
   process: Any, grid: Any, *, c2: float = 0.5, c3: float = 1.0, dtype: Any = np.float32
 ) -> Table:
-  """Three evaluations a step on the data prediction, of stiff order 3 (Hochbruck and Ostermann 2005, table
-  4.1).
+  """Exponential Runge-Kutta method of stiff order 3 (Hochbruck and Ostermann 2005, table 4.1).
 
-  The stages lie at lambda + c2 h and lambda + c3 h. b_2 and b_3 solve sum b_i c_i = phi_2 and sum b_i c_i^2 =
-  2 phi_3, a_32 solves sum b_i (phi_2(c_i z) c_i^2 - sum_j a_ij c_j) = 0, all for z = -h and not for z = 0
-  alone as in DPM-Solver-3. For h -> 0 it is the Runge-Kutta method of the same nodes: Kutta's for the
-  defaults.
+  It takes three evaluations a step on the data prediction. The stages lie at lambda + c2 h and lambda + c3 h.
+  b_2 and b_3 solve sum b_i c_i = phi_2 and sum b_i c_i^2 = 2 phi_3, a_32 solves sum b_i (phi_2(c_i z) c_i^2 -
+  sum_j a_ij c_j) = 0, all for z = -h and not for z = 0 alone as in DPM-Solver-3. For h -> 0 it is the
+  Runge-Kutta method of the same nodes: Kutta's for the defaults.
 
   Args:
     process: the Gaussian process.

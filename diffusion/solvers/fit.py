@@ -22,8 +22,9 @@ FLAT, PATIENCE = 0.003, 5  # a stage is over when each of its last steps improve
 
 
 class Fitted(NamedTuple):
-  """A fitted table and how good it is; errors are root mean square over noises and entries, in units of x at
-  the last time.
+  """A fitted table and how good it is.
+
+  Errors are root mean square over noises and entries, in units of x at the last time.
 
   Attributes:
     table: the table that is best on the held-out noises: the fitted one, or the start itself.
@@ -76,10 +77,10 @@ def fit(
   place: Callable[..., Any] | None = None,
   progress: Callable[..., None] | None = None,
 ) -> Fitted:
-  """The table of as many evaluations whose samples are nearest to the exact probability flow of this very
-  model.
+  """Fits a table to the exact probability flow of this very model.
 
-  All weights of past data predictions and all times but the ends are varied, from those of a start, as in
+  Of the tables of as many evaluations, the one is sought whose samples are nearest to that flow. All weights
+  of past data predictions and all times but the ends are varied, from those of a start, as in
   `fit_coordinates`, so the result is exact wherever the data prediction is constant, as the start is. The
   method is Levenberg-Marquardt's on residuals along few directions a noise (`gauss_newton`), with a robust
   loss: at first medians matter and, at the end, the mean square. Half-way results are judged on noises that
@@ -239,8 +240,10 @@ class _Data(NamedTuple):
     return slice(self.trained, len(self.x))
 
   def batches(self, chosen: np.ndarray) -> Any:
-    """(rows that count, x, cond, target) of chosen noises; the last batch is filled up from the first, so all
-    have one shape."""
+    """Batches of chosen noises: (rows that count, x, cond, target).
+
+    The last batch is filled up from the first, so all have one shape.
+    """
     known, dtype = self.known, self.x.dtype
     for rows in split(len(chosen), self.batch):
       index = chosen[(rows.start + np.arange(self.batch)) % len(chosen)]
@@ -315,8 +318,10 @@ class _Search:
     return self.data.sizes(self._steps(flat), 0.0, np.arange(self.data.trained, len(self.data.x)))[1]
 
   def step(self, guide: Any, cut: Any, number: Any) -> None:
-    """One Gauss-Newton step with the best of a few dampings, on the loss 2 c^2 (sqrt(1 + r^2/c^2) - 1), c =
-    cut medians."""
+    """One Gauss-Newton step with the best of a few dampings.
+
+    The loss is 2 c^2 (sqrt(1 + r^2/c^2) - 1), c = cut medians.
+    """
     data, everyone = self.data, np.arange(self.data.trained)
     steps, by = fit_coordinates.with_derivatives(self.process, self._coordinates(self.at), *self.ends)
     by = by[:, self.free]
@@ -367,8 +372,10 @@ class _Search:
       self.damping *= 10
 
   def _draw(self, pull):
-    """(noises, for how many each stands): all of them, or `per_step` by systematic sampling, more likely the
-    more they pull."""
+    """The noises of a step: (noises, for how many each stands).
+
+    They are all noises, or `per_step` by systematic sampling, more likely the more they pull.
+    """
     count = len(pull)
     if count <= self.per_step:
       return np.arange(count), np.ones(count)

@@ -1,10 +1,9 @@
-"""Any deterministic sampler as numbers that are good to vary: its times, and how each step uses everything
-seen so far.
+"""Any deterministic sampler as numbers that are good to vary.
 
-With D_j = D(u_j, t_j) every table without noise is u_i+1 = (sigma_i+1/sigma_i) u_i + sum_k W_ik D_i-k, k =
-0..i, provided that it is exact for a constant D, which fixes the first factor and sum_k W_ik = alpha_i+1 -
-alpha_i sigma_i+1/sigma_i. `of_table` finds those weights; what a fit varies is better conditioned than they
-are:
+They are its times, and how each step uses everything seen so far. With D_j = D(u_j, t_j) every table without
+noise is u_i+1 = (sigma_i+1/sigma_i) u_i + sum_k W_ik D_i-k, k = 0..i, provided that it is exact for a
+constant D, which fixes the first factor and sum_k W_ik = alpha_i+1 - alpha_i sigma_i+1/sigma_i. `of_table`
+finds those weights; what a fit varies is better conditioned than they are:
 
 - `gaps` [N]: logarithms of the steps in t up to a common number. Whatever they are, the times run strictly
   from the same first to the same last one, and as times are counted from the last, each acts relatively.
@@ -44,8 +43,10 @@ class Steps(NamedTuple):
 
 
 def clock(alpha: Any, sigma: Any, xp: Any = np) -> Any:
-  """log((alpha + EARLY sigma) / (sigma + LATE alpha)): log(alpha/sigma) in the middle, finite without signal
-  and without noise."""
+  """A clock of noise levels: log((alpha + EARLY sigma) / (sigma + LATE alpha)).
+
+  It is log(alpha/sigma) in the middle, and finite without signal and without noise.
+  """
   return xp.log((alpha + EARLY * sigma) / (sigma + LATE * alpha))
 
 
@@ -69,8 +70,10 @@ def times(gaps: Any, first: Any, last: Any) -> np.ndarray:
 
 
 def steps_at(process: Any, t: Any, differences: Any) -> Any:
-  """(`Steps`, their derivatives by differences [N, N, N-1]) at N + 1 times, in float64; the times are not
-  differentiated here."""
+  """The steps of N + 1 times: (`Steps`, their derivatives by differences [N, N, N-1]), in float64.
+
+  The times are not differentiated here.
+  """
   m = process.marginal(t)
   ratio = m.sigma[1:] / m.sigma[:-1]
   gain = (m.alpha[1:] - m.alpha[:-1] * ratio)[:, None]
@@ -104,8 +107,9 @@ def with_derivatives(process: Any, coordinates: Any, first: Any, last: Any, step
 
 
 def of_table(table: Table, process: Any) -> Coordinates:
-  """The coordinates of a table. Of one that is not exact for a constant D (Euler's), those of its corrected
-  steps.
+  """The coordinates of a table.
+
+  Of a table that is not exact for a constant D (Euler's), they are those of its corrected steps.
 
   Raises:
     ValueError: a table with noise, with one grid a sample, of an unknown view, or with times that do not
@@ -168,8 +172,10 @@ def to_table(
 
 
 def unroll(table: Table, process: Any) -> Any:
-  """Every point of a deterministic table as a combination of its start and its data predictions, [N+1, 1+N]
-  in float64."""
+  """Every point of a deterministic table as a linear combination: [N+1, 1+N], float64.
+
+  Each point combines the table's start and its data predictions.
+  """
   t, g, h, A, B, w, start = (
     np.asarray(getattr(table, name), np.float64) for name in ("t", "g", "h", "A", "B", "w", "start")
   )
@@ -189,8 +195,10 @@ def unroll(table: Table, process: Any) -> Any:
 
 
 def _basis(s):
-  """The vectors of weights e_0, d_1, d_2, ... of each step, [N, N, N], the last axis newest first; s: [N+1]
-  the clock of the nodes."""
+  """The vectors of weights e_0, d_1, d_2, ... of each step: [N, N, N].
+
+  The last axis is newest first. s: [N+1] is the clock of the nodes.
+  """
   count = s.shape[0] - 1
   ago = np.arange(count)
   exists = ago[:, None] >= ago[None, :]

@@ -23,8 +23,10 @@ from diffusion.solvers import fit_coordinates
 
 
 def _run(denoiser, steps, x, cond):
-  """The sample [B, ...] and all data predictions [N, B, ...]; leaves of steps are each noise's own: [B, N,
-  ...]."""
+  """The sample [B, ...] and all data predictions [N, B, ...].
+
+  Leaves of steps are each noise's own: [B, N, ...].
+  """
 
   def row(carry, now):
     u, past = carry
@@ -66,8 +68,10 @@ def _copies(steps, count):
 
 @jax.jit
 def sizes(denoiser: Any, steps: Any, x: Any, cond: Any, target: Any, guide: Any) -> Any:
-  """(size of the residual, size of the sample's error) of each noise, both root mean squares over the entries
-  of x: [B], [B]."""
+  """The sizes of each noise's residual and of its sample's error: [B], [B].
+
+  Both are root mean squares over the entries of x.
+  """
   found = _residuals(denoiser, _copies(steps, x.shape[0]), x, cond, target, guide)
   square = jnp.mean(found**2, axis=tuple(range(2, found.ndim)))
   return jnp.sqrt(jnp.sum(square, axis=0)), jnp.sqrt(square[-1])

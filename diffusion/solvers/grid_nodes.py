@@ -86,8 +86,10 @@ def nodes(
 
 
 def require_log_snr(process: Any) -> None:
-  """Raises TypeError unless a process has alpha, sigma and log-SNR, which all solver tables and adaptive
-  steps are made of."""
+  """Requires a process with alpha, sigma and log-SNR.
+
+  All solver tables and adaptive steps are made of these. Raises TypeError for any other process.
+  """
   missing = [name for name in ("marginal", "log_snr", "t_of_log_snr") if not hasattr(process, name)]
   if missing:
     raise TypeError(

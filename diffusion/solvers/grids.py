@@ -41,8 +41,9 @@ def quadratic(
   power: float = 2.0,
   clean: bool = False,
 ) -> np.ndarray:
-  """t = (equal steps in t^(1/power))^power (arXiv:2204.13902, section 4); power 2 or 3 is a good choice for
-  VP.
+  """Equal steps in t^(1/power) (arXiv:2204.13902, section 4).
+
+  t = (equal steps in t^(1/power))^power. A power of 2 or 3 is a good choice for VP.
 
   >>> from diffusion import processes
   >>> quadratic(processes.vp_linear(), 2, t_min=0.0)
@@ -66,12 +67,11 @@ def vp_time(
   power: float = 2.0,
   clean: bool = False,
 ) -> np.ndarray:
-  """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process: the best simple
-  spacing for few steps.
+  """The noise levels sigma/alpha of `quadratic` on the linear VP process, for any process.
 
-  In that clock sigma/alpha grows like sqrt(t), then t, then exp(5 t^2), so steps are fine where data of unit
-  size take shape and coarse where there is nearly only noise or nearly only data. On vp_linear it is
-  `quadratic`.
+  It is the best simple spacing for few steps. In that clock sigma/alpha grows like sqrt(t), then t, then
+  exp(5 t^2), so steps are fine where data of unit size take shape and coarse where there is nearly only noise
+  or nearly only data. On vp_linear it is `quadratic`.
 
   >>> from diffusion import processes
   >>> vp_time(processes.edm(), 3, t_min=0.0).round(3).tolist()
@@ -99,11 +99,10 @@ def asinh(
   power: float = 1.3,
   clean: bool = False,
 ) -> np.ndarray:
-  """sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u: geometric above `scale`,
-  ever more even below it.
+  """Geometric steps in sigma/alpha above `scale`, ever more even ones below it.
 
-  The probability flow is smooth in sigma/alpha once that is below the data's own smallest scale, so no step
-  needs to be short there.
+  sigma/alpha = scale sinh(u^power asinh(largest/scale)) for equal steps in u. The probability flow is smooth
+  in sigma/alpha once that is below the data's own smallest scale, so no step needs to be short there.
 
   Args:
     process, n, t_max, t_min, clean: as in `uniform`.
@@ -157,11 +156,10 @@ def karras(
 
 
 def thinned(process: Any, n: int, of: int, spacing: str = "karras", **options: Any) -> np.ndarray:
-  """Every (of/n)-th node of a grid of `of` steps: the grids of a model whose steps are halved again and
-  again.
+  """Every (of/n)-th node of a grid of `of` steps.
 
-  `uniform` and `vp_time` down to t = 0 are closed under halving; a grid whose last step goes from t_min to
-  clean data is not.
+  Such are the grids of a model whose steps are halved again and again. `uniform` and `vp_time` down to t = 0
+  are closed under halving; a grid whose last step goes from t_min to clean data is not.
 
   Args:
     process, n: as in `uniform`; n divides `of`.
@@ -214,11 +212,10 @@ def concatenate(*grids: Any) -> np.ndarray:
 
 
 def truncate(process: Any, grid: Any, t_min: float, clean: bool = False) -> np.ndarray:
-  """A grid without its nodes below t_min, which becomes its last; with clean=True one step denoises from
-  there to t = 0.
+  """A grid without its nodes below t_min, which becomes its last.
 
-  A last noise level above the process's own t_min is often better at few steps: the last step is one
-  denoising.
+  With clean=True one step denoises from there to t = 0. A last noise level above the process's own t_min is
+  often better at few steps: the last step is one denoising.
 
   Args:
     process: the Gaussian process.

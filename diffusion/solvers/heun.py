@@ -10,11 +10,11 @@ from diffusion.solvers.table import Table, build
 
 
 def heun(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
-  """Heun's method on dv/drho = eps, v = x/alpha, rho = sigma/alpha (arXiv:2206.00364, algorithm 1 without
-  churn).
+  """Heun's method on dv/drho = eps, v = x/alpha, rho = sigma/alpha (arXiv:2206.00364, algorithm 1).
 
-  Two evaluations a step: an Euler (DDIM) step to the next node, then the mean of both slopes. A step to clean
-  data, or from pure noise, is the Euler step alone: 2n - 1 evaluations for n steps that end at sigma = 0.
+  It is the algorithm without churn. Two evaluations a step: an Euler (DDIM) step to the next node, then the
+  mean of both slopes. A step to clean data, or from pure noise, is the Euler step alone: 2n - 1 evaluations
+  for n steps that end at sigma = 0.
 
   Args:
     process: the Gaussian process.
@@ -43,14 +43,13 @@ def heun_churn(
   s_noise: float = 1.0,
   dtype: Any = np.float32,
 ) -> Table:
-  """EDM's stochastic sampler: each step first adds noise, then takes Heun's step from there
-  (arXiv:2206.00364, algorithm 2).
+  """EDM's stochastic sampler: Heun's method with churn (arXiv:2206.00364, algorithm 2).
 
-  Where s_tmin <= rho <= s_tmax, with rho = sigma/alpha, x/alpha gets noise up to rho (1 + min(s_churn/n,
-  sqrt(2) - 1)), but not above the grid's first node, from where on the network may know nothing. The row is
-  at the time of that level. The paper's (s_churn, s_tmin, s_tmax, s_noise): CIFAR-10 VP (30, 0.01, 1, 1.007),
-  VE (80, 0.05, 1, 1.007), ImageNet-64 (40, 0.05, 50, 1.003). s_churn = 0 is `heun`; s_noise = 1 keeps the
-  marginals.
+  Each step first adds noise, then takes Heun's step from there. Where s_tmin <= rho <= s_tmax, with rho =
+  sigma/alpha, x/alpha gets noise up to rho (1 + min(s_churn/n, sqrt(2) - 1)), but not above the grid's first
+  node, from where on the network may know nothing. The row is at the time of that level. The paper's
+  (s_churn, s_tmin, s_tmax, s_noise): CIFAR-10 VP (30, 0.01, 1, 1.007), VE (80, 0.05, 1, 1.007), ImageNet-64
+  (40, 0.05, 50, 1.003). s_churn = 0 is `heun`; s_noise = 1 keeps the marginals.
 
   Args:
     process: the Gaussian process.
@@ -97,8 +96,10 @@ def heun_churn(
 
 
 def _steps(n, start, churn, about, dtype, xp):
-  """Heun's rows from (n.a, n.s) at the times `start`; churn is None or the (factor of x, noise) that leads to
-  each start."""
+  """Heun's rows from (n.a, n.s) at the times `start`.
+
+  churn is None or the (factor of x, noise) that leads to each start.
+  """
   if n.from_noise is None:
     raise ValueError(
       "heun has a row less where a grid starts without signal or ends without noise: give it a grid that is "

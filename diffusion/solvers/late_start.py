@@ -1,5 +1,7 @@
-"""Starting below the process's last time: where there is nearly only noise the probability flow is known
-without a network."""
+"""Starting below the process's last time.
+
+Where there is nearly only noise the probability flow is known without a network.
+"""
 
 from typing import Any
 
@@ -10,14 +12,17 @@ from diffusion.solvers.table import Table
 
 
 def late_start(solver: Table, process: Any, std: float = 1.0) -> Table:
-  """The solver of a grid that starts below t_max, for x that is drawn at t_max: the flow in between is that
-  of data ~ N(0, std^2 I).
+  """The solver of a grid that starts below t_max, for x that is drawn at t_max.
 
-  x <- (alpha/alpha_max) sqrt((std^2 + rho^2) / (std^2 + rho_max^2)) x with rho = sigma/alpha at the grid's
-  first node: no evaluation is spent where the data are one blur, so a small budget has shorter steps
-  elsewhere (the Gaussian approximation of arXiv:2412.09726 with a round covariance; on a variance-preserving
-  process and std = 1 it is the identity, which is how common libraries' 'leading' time steps start). The
-  error grows with the gap between the data and that Gaussian, about (1 + |mean|^2/std^2) std^2/rho^2.
+  The flow in between is that of data ~ N(0, std^2 I):
+
+    x <- (alpha/alpha_max) sqrt((std^2 + rho^2) / (std^2 + rho_max^2)) x
+
+  with rho = sigma/alpha at the grid's first node. No evaluation is spent where the data are one blur, so a
+  small budget has shorter steps elsewhere (the Gaussian approximation of arXiv:2412.09726 with a round
+  covariance; on a variance-preserving process and std = 1 it is the identity, which is how common libraries'
+  'leading' time steps start). The error grows with the gap between the data and that Gaussian, about (1 +
+  |mean|^2/std^2) std^2/rho^2.
 
   Args:
     solver: a `Table` without noise in its start.

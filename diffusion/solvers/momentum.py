@@ -64,12 +64,11 @@ def ghvb(
   dtype: Any = np.float32,
   xp: Any = np,
 ) -> Table:
-  """Generalised heavy ball: vel <- (1 - beta) vel + beta eps, x moves along a rule on past vels
-  (arXiv:2307.11118, section 4.2).
+  """Generalised heavy ball (GHVB): damped momentum on the noise (arXiv:2307.11118, section 4.2).
 
-  The rule restores the order that the damping lost. The paper's GHVB 1.8 is order=2, beta=0.8; its 3.5 is
-  order=4, beta=0.5. beta = 1 is `ipndm`. As there, nodes that are not equal steps in sigma/alpha limit the
-  order to 2.
+  vel <- (1 - beta) vel + beta eps, and x moves along a rule on past vels. The rule restores the order that
+  the damping lost. The paper's GHVB 1.8 is order=2, beta=0.8; its 3.5 is order=4, beta=0.5. beta = 1 is
+  `ipndm`. As there, nodes that are not equal steps in sigma/alpha limit the order to 2.
 
   Args:
     process: the Gaussian process.
@@ -118,8 +117,11 @@ def _check(name, order, beta, highest=4):
 
 
 def _along(n, slope, velocity, depth, of_velocity, view, about, dtype, xp):
-  """x' = ratio x + step (slope . (vel, E, history)), vel' = velocity . (vel, E, history); history is of vels
-  or of eps."""
+  """The table of steps along a velocity.
+
+  x' = ratio x + step (slope . (vel, E, history)), vel' = velocity . (vel, E, history). The history is of vels
+  or of eps.
+  """
   (g, h), silent = keep_noise(n, view, xp)
   ratio, step = move(n, silent, xp)
   quiet = lambda value, instead: xp.where(silent, instead, value)

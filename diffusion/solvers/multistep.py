@@ -64,8 +64,9 @@ def integrals(points: Any, usable: Any, position: Any, measure: Any, xp: Any) ->
 
 
 def phi(k: int, z: Any) -> Any:
-  """phi_k(z) = int_0^1 e^((1-u) z) u^(k-1) / (k-1)! du, the functions of exponential integrators, for |z|
-  below 50.
+  """The functions phi_k of exponential integrators, for |z| below 50.
+
+  phi_k(z) = int_0^1 e^((1-u) z) u^(k-1) / (k-1)! du.
 
   >>> bool(abs(phi(1, np.array([2.0])) - np.expm1(2.0) / 2.0).max() < 1e-14)
   True

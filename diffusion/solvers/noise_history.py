@@ -37,11 +37,11 @@ def move(n: Nodes, silent: Any, xp: Any) -> Any:
 
 
 def noise_weights(process: Any, n: Nodes, depth: int, clock: str, xp: Any) -> Any:
-  """alpha' int l_j d rho for the polynomials l_j in the clock through the last `depth` nodes: list of [...,
-  n].
+  """The weights of past noise predictions in each step: list of [..., n].
 
-  The sum runs over asinh(rho), in which rho and the time of every process are smooth from rho = 0 to many
-  decades. It is finite where sigma' = 0. At a row without signal the weights mean nothing.
+  They are alpha' int l_j d rho for the polynomials l_j in the clock through the last `depth` nodes. The sum
+  runs over asinh(rho), in which rho and the time of every process are smooth from rho = 0 to many decades. It
+  is finite where sigma' = 0. At a row without signal the weights mean nothing.
 
   Args:
     process, n: the process and its `Nodes`.
@@ -77,8 +77,10 @@ def noise_table(n: Nodes, weights: Any, view: str, about: About, dtype: Any, xp:
 
 
 def remember(n: Nodes, silent: Any, depth: int, slots: int, begin: Any, xp: Any) -> Any:
-  """Rows of A that push E into a history of `depth` slots from slot `begin` on: where there is no signal, x /
-  sigma."""
+  """Rows of A that push E into a history of `depth` slots from slot `begin` on.
+
+  Where there is no signal, they push x / sigma.
+  """
   rows = [[0.0] * slots for _ in range(depth)]
   for k in range(1, depth):
     rows[k][begin + k - 1] = 1.0

@@ -27,11 +27,11 @@ def warming(rules: Any, order: int, rows: int) -> Any:
 def ipndm(
   process: Any, grid: Any, *, order: int = 4, view: str = "x0", dtype: Any = np.float32, xp: Any = np
 ) -> Table:
-  """DDIM's step along (55 eps - 59 eps_1 + 37 eps_2 - 9 eps_3)/24, with lower rules first (arXiv:2204.13902,
-  appendix).
+  """Improved PNDM: DDIM's step along an Adams-Bashforth rule (arXiv:2204.13902, appendix).
 
-  The weights are those for equal steps whatever the nodes are, so beyond order 1 it is of second order in
-  general, with a smaller constant the higher the rule.
+  The step is along (55 eps - 59 eps_1 + 37 eps_2 - 9 eps_3)/24, with lower rules first. The weights are those
+  for equal steps whatever the nodes are, so beyond order 1 it is of second order in general, with a smaller
+  constant the higher the rule.
 
   Args:
     process: the Gaussian process.
@@ -59,10 +59,10 @@ def ipndm(
 
 
 def pndm(process: Any, grid: Any, *, view: str = "x0", dtype: Any = np.float32, xp: Any = np) -> Table:
-  """Three pseudo Runge-Kutta steps of four evaluations, then the fourth-order rule (arXiv:2202.09778, eq.
-  12-13).
+  """PNDM: pseudo Runge-Kutta steps, then the fourth-order rule (arXiv:2202.09778, eq. 12-13).
 
-  n + 9 evaluations for n >= 4 steps. A step from pure noise or to clean data is DDIM's, or the rule's.
+  The first three steps are pseudo Runge-Kutta steps of four evaluations: n + 9 evaluations for n >= 4 steps.
+  A step from pure noise or to clean data is DDIM's, or the rule's.
 
   Args:
     process: the Gaussian process.

@@ -51,8 +51,9 @@ def _move(x: jax.Array, score: jax.Array, z: jax.Array, h: jax.Array) -> jax.Arr
 
 @struct.dataclass
 class PredictorCorrector(Described):
-  """See `predictor_corrector`. [...] is () or [B]. A step is n_corrector evaluations of the corrector and one
-  of the predictor.
+  """The predictor-corrector sampler; see `predictor_corrector`.
+
+  A step is n_corrector evaluations of the corrector and one of the predictor. [...] is () or [B].
 
   Attributes:
     table: the predictor, one row a step on one slot.
@@ -149,8 +150,10 @@ class PredictorCorrector(Described):
     return self.table.end(state)
 
   def denoised(self, process: Any) -> "PredictorCorrector":
-    """With a last step at the last node, whose predictor returns the posterior mean: see
-    `with_denoising`."""
+    """The sampler with a last step at the last node: see `with_denoising`.
+
+    Its predictor returns the posterior mean there.
+    """
     last = lambda leaf, value: np.append(np.asarray(leaf), np.asarray(value, np.asarray(leaf).dtype))
     sigma = process.marginal(float(np.asarray(self.table.t)[-1])).sigma
     table = self.table.denoised(process)

@@ -1,5 +1,7 @@
-"""A fine solution of the probability flow, and its own error: what samplers with few steps are fitted to and
-judged by."""
+"""A fine solution of the probability flow, and its own error.
+
+Samplers with few steps are fitted to it and judged by it.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,8 +33,10 @@ class Reference(NamedTuple):
 
 
 def fine_grid(process: Any, n: int, first: Any, last: Any) -> np.ndarray:
-  """n steps that are even in `fit_coordinates.clock`, logarithmic in sigma/alpha at high noise and linear
-  near the data: [n+1]."""
+  """Times of n steps that are even in `fit_coordinates.clock`: [n+1].
+
+  They are logarithmic in sigma/alpha at high noise and linear near the data.
+  """
   ends = process.marginal(np.array([first, last], np.float64))
   start, stop = clock(ends.alpha, ends.sigma)
   rho = noise_to_signal(np.linspace(start, stop, n + 1))[1:-1]
@@ -51,8 +55,9 @@ def reference(
   batch: int = 256,
   place: Callable[..., Any] | None = None,
 ) -> Reference:
-  """Solves the probability flow with `steps` evaluations of Adams-Bashforth of order 4 in sigma/alpha, and
-  again with half as many.
+  """Solves the probability flow by Adams-Bashforth of order 4 in sigma/alpha.
+
+  It takes `steps` evaluations, and solves again with half as many.
 
   Args:
     denoiser: a denoiser, guided or not.

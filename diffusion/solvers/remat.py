@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 
 def checkpointed_scan(step: Callable[..., Any], state: Any, num_steps: int) -> tuple[Any, Any]:
-  """`lax.scan(step, state, arange(num_steps))`, with the same values and another way back (arXiv:1604.06174,
-  section 4.1).
+  """A `lax.scan` that stores few states for its gradient (arXiv:1604.06174, section 4.1).
 
-  The steps are cut into chunks of c = ceil(sqrt(num_steps)). On the way forward the state before each chunk
-  is stored: at most c of them. On the way back one chunk at a time is computed again and the state before
-  each of its steps stored: c more. Then each step is computed once more, with whatever its own gradient
-  needs. So what is stored is 2 c states and the inside of one step, and a step is made three times.
+  It is `lax.scan(step, state, arange(num_steps))`, with the same values and another way back. The steps are
+  cut into chunks of c = ceil(sqrt(num_steps)). On the way forward the state before each chunk is stored: at
+  most c of them. On the way back one chunk at a time is computed again and the state before each of its steps
+  stored: c more. Then each step is computed once more, with whatever its own gradient needs. So what is
+  stored is 2 c states and the inside of one step, and a step is made three times.
 
   Args:
     step: (state, i) -> (state, output or None).

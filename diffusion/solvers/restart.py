@@ -21,12 +21,11 @@ def restart(
   s_noise: float = 1.0,
   dtype: Any = np.float32,
 ) -> Table:
-  """At sigma/alpha = low, noise up to high, x/alpha + sqrt(high^2 - low^2) z, and the flow down again
-  (arXiv:2306.14878, algorithm 1).
+  """Restart sampling: noise put back, and the flow down again (arXiv:2306.14878, algorithm 1).
 
-  Each repetition contracts the error gathered so far, as an SDE does, while the steps are those of an ODE.
-  The interval is solved on the grid's own nodes: low is the nearest inner one that has noise, high the
-  nearest above that.
+  At sigma/alpha = low, noise up to high is put back: x/alpha + sqrt(high^2 - low^2) z. Each repetition
+  contracts the error gathered so far, as an SDE does, while the steps are those of an ODE. The interval is
+  solved on the grid's own nodes: low is the nearest inner one that has noise, high the nearest above that.
 
   Args:
     process: the Gaussian process.

@@ -12,8 +12,9 @@ from diffusion.solvers.table import Table
 def reverse_diffusion(
   process: Any, grid: Any, *, denoise: bool = True, dtype: Any = np.float32, xp: Any = np
 ) -> Table:
-  """x' = x - f + G^2 score + G z with x = (x' + f) + G z the discretised forward step (arXiv:2011.13456, eq.
-  46).
+  """The reverse diffusion sampler of Score SDE (arXiv:2011.13456, eq. 46).
+
+    x' = x - f + G^2 score + G z,  with x = (x' + f) + G z the discretised forward step
 
   The forward step is the exact transition between the two nodes, x = r x' + G z with r = alpha/alpha': DDPM's
   step on VP (r^2 = 1 - beta) and NCSN's on VE (G^2 = sigma^2 - sigma'^2).

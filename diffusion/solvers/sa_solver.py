@@ -1,5 +1,7 @@
-"""SA-Solver, stochastic Adams: multistep predictor and corrector for the reverse SDE with any amount of
-noise."""
+"""SA-Solver (stochastic Adams): multistep predictor and corrector for the reverse SDE.
+
+It works with any amount of noise.
+"""
 
 from typing import Any
 
@@ -24,8 +26,9 @@ def sa_solver(
   dtype: Any = np.float32,
   xp: Any = np,
 ) -> Table:
-  """x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z (arXiv:2309.05019,
-  eq. 14 and 17).
+  """SA-Solver: stochastic Adams predictor and corrector (arXiv:2309.05019, eq. 14 and 17).
+
+    x' = (sigma'/sigma) e^(-tau^2 h) x + sum_j b_j D_j + sigma' sqrt(1 - e^(-2 tau^2 h)) z
 
   b_j integrate the interpolating polynomial against (1 + tau^2) e^(-(1 + tau^2)(lambda' - lambda)). The
   corrector has the evaluation at the end of the step as one more point and the same noise z; it costs no
@@ -96,8 +99,10 @@ def sa_solver(
 
 
 def _bolder(n, weights, gap, eta, xp):
-  """Where two weights are in use, for points a gap apart in lambda: the slope between them with h^2/2 for its
-  integral."""
+  """The weights with h^2/2 for the integral of the slope, where two of them are in use.
+
+  The slope is that between the two points, a gap apart in lambda.
+  """
   used = (xp.stack(weights) != 0).sum(axis=0)
   two = (used == 2) & ~n.long & xp.isfinite(gap)
   h, rate = xp.where(n.long, 1.0, n.h), 1 + eta

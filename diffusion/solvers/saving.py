@@ -1,5 +1,7 @@
-"""A table in one file: its coefficients as arrays, and what they belong to as JSON, checked when it is
-read."""
+"""A table in one file.
+
+It holds the coefficients as arrays, and what they belong to as JSON, checked when it is read.
+"""
 
 import json
 import os
@@ -126,8 +128,10 @@ def read_notes(path: Any) -> dict:
 
 
 def _parameters(process):
-  """Numbers of a process that the coefficients of a table depend on: its schedule and the size of its
-  prior."""
+  """Numbers of a process that the coefficients of a table depend on.
+
+  They are those of its schedule and the size of its prior.
+  """
   paths = jax.tree_util.tree_flatten_with_path((process.schedule, process.prior_std))[0]
   names = [
     jax.tree_util.keystr(path).replace("[0]", "schedule", 1).replace("[1]", "prior_std", 1)

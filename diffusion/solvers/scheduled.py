@@ -23,11 +23,11 @@ def scheduled(
   *,
   dtype: Any = np.float32,
 ) -> Table:
-  """Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise
-  predictions.
+  """A multistep table whose order, prediction and correction are given step by step.
 
-  The decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that of
-  DPM-Solver++ multistep, with 'eps' that of DPM-Solver multistep; a corrected step is taken again with the
+  Step i integrates the polynomial in log(alpha/sigma) through its last orders[i] data or noise predictions.
+  These are the decisions of the unified framework of arXiv:2312.07243 (section 3): with 'x0' a step is that
+  of DPM-Solver++ multistep, with 'eps' that of DPM-Solver multistep; a corrected step is taken again with the
   evaluation at its end, which is the next row's own, as in UniPC. All schedules of one length are tables of
   one shape and so one program.
 
@@ -110,8 +110,10 @@ def _sum(values, weights):
 
 
 def _weights(n, orders, of_data, ahead):
-  """The weight of each evaluation in each step, newest first; with `ahead` the first is that of the end of
-  the step."""
+  """The weight of each evaluation in each step, newest first.
+
+  With `ahead` the first is that of the end of the step.
+  """
   h = np.where(n.long, 1.0, n.h)
   seen, usable = [0.0 * h], [np.ones_like(n.long)]
   for j in range(1, DEPTH + 1):

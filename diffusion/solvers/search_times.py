@@ -31,13 +31,12 @@ def search_times(
   rate: float = 0.25,
   chunk: int = 8,
 ) -> evolution.SearchResult:
-  """The best grid of a solver among those that can be chosen from a pool of times (AutoDiffusion,
-  arXiv:2309.10438, section 3.4).
+  """Search for the best grid of a solver (AutoDiffusion, arXiv:2309.10438, section 3.4).
 
-  A candidate is a set of steps - 1 times of the pool between two fixed ends. Each generation keeps the
-  `parents` best, replaces each time of some with probability `rate`, mixes pairs of others time by time and
-  fills up with random sets. Candidates are data: all of a search, and of later ones of the same shapes, run
-  in one compiled program.
+  The grids are those that can be chosen from a pool of times. A candidate is a set of steps - 1 times of the
+  pool between two fixed ends. Each generation keeps the `parents` best, replaces each time of some with
+  probability `rate`, mixes pairs of others time by time and fills up with random sets. Candidates are data:
+  all of a search, and of later ones of the same shapes, run in one compiled program.
 
   Args:
     denoiser: a denoiser with a process.

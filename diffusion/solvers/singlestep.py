@@ -20,12 +20,12 @@ def exponential_runge_kutta(
   view: str = "x0",
   dtype: Any = np.float32,
 ) -> Table:
-  """An explicit exponential Runge-Kutta method on d(x/sigma) = e^lambda D d lambda or d(x/alpha) = -e^-lambda
-  eps d lambda.
+  """An explicit exponential Runge-Kutta method on the data or the noise prediction.
 
-  Stage i is evaluated at lambda + c_i h, at x_i = r_i x + k_i h sum_j a_ij(z) E_j, with r_i = sigma_i/sigma,
-  k_i = alpha_i and z = -h for E = D; with r_i = alpha_i/alpha, k_i = -sigma_i and z = h for E = eps. Likewise
-  the end of the step with b_j(z).
+  It solves d(x/sigma) = e^lambda D d lambda or d(x/alpha) = -e^-lambda eps d lambda. Stage i is evaluated at
+  lambda + c_i h, at x_i = r_i x + k_i h sum_j a_ij(z) E_j, with r_i = sigma_i/sigma, k_i = alpha_i and z = -h
+  for E = D; with r_i = alpha_i/alpha, k_i = -sigma_i and z = h for E = eps. Likewise the end of the step with
+  b_j(z).
 
   Args:
     process: the Gaussian process.

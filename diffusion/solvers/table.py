@@ -177,8 +177,10 @@ def _times(coefficient: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _combine(weights: jax.Array, parts: tuple) -> Any:
-  """sum_k weights[..., k] parts[k], elementwise, of arrays or pytrees [B, ...]: a matrix product would lose
-  digits on accelerators."""
+  """sum_k weights[..., k] parts[k], elementwise, of arrays or pytrees [B, ...].
+
+  A matrix product would lose digits on accelerators.
+  """
 
   def total(*arrays):
     found = _times(weights[..., 0], arrays[0])

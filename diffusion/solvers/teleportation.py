@@ -1,8 +1,8 @@
-"""Skip the first part of a run: the probability flow of the data's Gaussian approximation, in one closed
-form.
+"""Teleportation: skipping the first part of a run.
 
-At high noise the score of any data is nearly that of the Gaussian with its mean and covariance
-(arXiv:2412.09726), whose flow needs no network.
+The probability flow of the data's Gaussian approximation takes its place, in one closed form. At high noise
+the score of any data is nearly that of the Gaussian with its mean and covariance (arXiv:2412.09726), whose
+flow needs no network.
 """
 
 from typing import Any
@@ -16,8 +16,10 @@ from jax.core import Tracer
 
 @struct.dataclass
 class GaussianFit:
-  """Mean and covariance basis diag(eigenvalues) basis^T + rest (I - basis basis^T) of data; D entries of an
-  example.
+  """The mean and covariance of data.
+
+  The covariance is basis diag(eigenvalues) basis^T + rest (I - basis basis^T). D is the number of entries of
+  an example.
 
   Attributes:
     mean: [*event].
@@ -65,12 +67,14 @@ def fit_gaussian(data: Any, rank: int | None = None) -> GaussianFit:
 
 
 def teleport(process: Any, fit: GaussianFit, x: Any, t_to: Any, t_from: Any = None) -> jax.Array:
-  """The flow of the fitted Gaussian from t_from to t_to, exact for Gaussian data on every Gaussian process
-  (arXiv:2412.09726).
+  """The flow of the fitted Gaussian from t_from to t_to (arXiv:2412.09726).
 
-  x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m), C = alpha^2 S + sigma^2 I. No network is
-  called. Start any solver from there: `solvers.sample(denoiser, solvers.heun(process, grids.karras(process,
-  8, t_max=10.0)), x)`.
+  It is exact for Gaussian data on every Gaussian process.
+
+    x_to = alpha_to m + C_to^(1/2) C_from^(-1/2) (x - alpha_from m),  C = alpha^2 S + sigma^2 I
+
+  No network is called. Start any solver from there: `solvers.sample(denoiser, solvers.heun(process,
+  grids.karras(process, 8, t_max=10.0)), x)`.
 
   Args:
     process: the Gaussian process.

@@ -104,13 +104,13 @@ def time_shift(
   candidates: int = 41,
   dtype: Any = np.float32,
 ) -> TimeShift:
-  """TS-DDIM: after each step, take the state to be at the time near the scheduled one whose noise variance is
-  that of its entries.
+  """TS-DDIM: DDIM whose times follow the noise of the state (arXiv:2305.15583, algorithm 2).
 
-  The network is asked at that time, and the next step starts from it (arXiv:2305.15583, algorithm 2). It
-  helps where sampled states have more variance than their time says; where they have less it does nothing
-  good. The variance of all entries is that of the noise plus alpha^2 that of the data, which the paper leaves
-  out, so it stops at a cutoff.
+  After each step, the state is taken to be at the time near the scheduled one whose noise variance is that of
+  its entries. The network is asked at that time, and the next step starts from it. It helps where sampled
+  states have more variance than their time says; where they have less it does nothing good. The variance of
+  all entries is that of the noise plus alpha^2 that of the data, which the paper leaves out, so it stops at a
+  cutoff.
 
   Args:
     process: the Gaussian process.

@@ -1,5 +1,7 @@
-"""Chains that follow a target as its noise falls: the discrete counterpart of annealed Langevin dynamics
-(arXiv:1907.05600)."""
+"""Chains that follow a target as its noise falls.
+
+They are the discrete counterpart of annealed Langevin dynamics (arXiv:1907.05600).
+"""
 
 import functools
 from typing import Any

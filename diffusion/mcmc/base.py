@@ -17,13 +17,17 @@ class Kernel(Protocol):
   """
 
   def init(self, x: Any) -> Any:
-    """The state of chains at x [C, ...]: a pytree with the position as its field `x`, and whatever else the
-    next step can use."""
+    """The state of chains at x [C, ...].
+
+    It is a pytree with the position as its field `x`, and whatever else the next step can use.
+    """
     ...
 
   def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
-    """(the next state, info): keys [C] are this step's own, and chain c uses keys[c] alone; info is a dict of
-    [C] numbers."""
+    """One step of every chain: (the next state, info).
+
+    keys [C] are this step's own, and chain c uses keys[c] alone. info is a dict of [C] numbers.
+    """
     ...
 
 
@@ -93,8 +97,10 @@ def run(
 
 
 def chain_keys(keys: jax.Array, x: Any) -> jax.Array:
-  """Typed keys [C], one a chain of x [C, ...]: as they are, or folded from one. Raises ValueError,
-  TypeError."""
+  """Typed keys [C], one a chain of x [C, ...]: as they are, or folded from one.
+
+  Raises TypeError for keys that are not typed, ValueError for shapes that do not fit.
+  """
   if not jnp.issubdtype(getattr(keys, "dtype", np.float32), jax.dtypes.prng_key):
     raise TypeError(
       f"keys are typed keys such as jax.random.split(jax.random.key(0), {x.shape[0] if x.ndim else 'C'}), "
@@ -113,8 +119,9 @@ def chain_keys(keys: jax.Array, x: Any) -> jax.Array:
 
 
 def fold(keys: jax.Array, data: Any) -> jax.Array:
-  """Keys [C] with a number, or one a chain, folded in: a step's own keys, and one for each purpose within a
-  step.
+  """Keys [C] with a number, or one a chain, folded in.
+
+  They are a step's own keys, and one for each purpose within a step.
 
   >>> fold(jax.random.split(jax.random.key(0), 2), 1).shape
   (2,)

@@ -6,13 +6,12 @@ import numpy as np
 
 
 def effective_sample_size(samples: Any) -> np.ndarray:
-  """The effective number of draws for the mean of each coordinate: [*event]; the smallest is what a report
-  should give.
+  """The effective number of draws for the mean of each coordinate: [*event].
 
-  C N / (1 + 2 sum of autocorrelations), the sum cut where Geyer's initial sequence of pairs stops being
-  positive and held to decrease (Statistical Science 7, 1992). Several chains are pooled as in
-  arXiv:1903.08008: what chains disagree about counts as correlation, so chains that sit in different modes
-  are worth little. It can be above C N, where draws alternate.
+  The smallest is what a report should give. The number is C N / (1 + 2 sum of autocorrelations), the sum cut
+  where Geyer's initial sequence of pairs stops being positive and held to decrease (Statistical Science 7,
+  1992). Several chains are pooled as in arXiv:1903.08008: what chains disagree about counts as correlation,
+  so chains that sit in different modes are worth little. It can be above C N, where draws alternate.
 
   Args:
     samples: [N, C, *event] numbers, such as `run(..., thin=1).samples` without the first steps; N at least 4.

@@ -1,5 +1,7 @@
-"""Gibbs sampling of whole numbers from a concrete score: each coordinate in turn from its full conditional,
-made of products of ratios."""
+"""Gibbs sampling of whole numbers from a concrete score.
+
+Each coordinate is drawn in turn from its full conditional, made of products of ratios.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +18,10 @@ from diffusion.mcmc.target import as_data
 
 @struct.dataclass
 class Gibbs:
-  """See `gibbs`. slots: [D, M] the moves of each coordinate; potentials: [U, K, M, K] of each kind of
-  coordinate; kind: [D]."""
+  """The Gibbs kernel; see `gibbs`.
+
+  slots: [D, M] the moves of each coordinate; potentials: [U, K, M, K] of each kind of coordinate; kind: [D].
+  """
 
   concrete: Any
   neighbourhood: Any
@@ -34,8 +38,10 @@ class Gibbs:
     return States(x)
 
   def step(self, state: Any, keys: jax.Array) -> tuple[Any, dict]:
-    """One sweep: every coordinate once, in order; info: `moved` [C], the share of coordinates that
-    changed."""
+    """One sweep: every coordinate once, in order.
+
+    info: `moved` [C], the share of coordinates that changed.
+    """
 
     def update(carry, place):
       x, moved = carry
@@ -50,8 +56,10 @@ class Gibbs:
     return States(x), {"moved": moved / len(self.neighbourhood.sizes)}
 
   def log_conditional(self, x: jax.Array, place: Any) -> jax.Array:
-    """log p(x_d = k | the others), up to a constant, d = place: [C, K]; -inf where the coordinate has no
-    value k. K calls of the model."""
+    """log p(x_d = k | the others), up to a constant, d = place: [C, K].
+
+    It is -inf where the coordinate has no value k. It takes K calls of the model.
+    """
     largest = self.potentials.shape[1]
     values = jnp.arange(largest, dtype=x.dtype)
     inside = values < self.sizes[place].astype(x.dtype)
@@ -118,8 +126,10 @@ def gibbs(concrete: Callable[..., Any], neighbourhood: Any, t: Any = 0.0, cond: 
 
 
 def _potential(target, most, largest):
-  """The matrix [K, M, K] from the log ratios of every move and value to log p of every value, less its mean,
-  in float64."""
+  """The matrix [K, M, K] from log ratios to log p, in float64.
+
+  It leads from the log ratios of every move and value to log p of every value, less its mean.
+  """
   moves, values = np.nonzero(target >= 0)
   incidence = np.zeros((len(moves), target.shape[1]))
   incidence[np.arange(len(moves)), target[moves, values]] += 1.0

@@ -1,5 +1,7 @@
-"""Langevin dynamics, dx = score(x) dt / 2 + dw, by Euler's rule: unadjusted (ULA), and corrected by
-Metropolis (MALA)."""
+"""Langevin dynamics by Euler's rule: unadjusted (ULA), and corrected by Metropolis (MALA).
+
+The equation is dx = score(x) dt / 2 + dw.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,8 +99,9 @@ class Mala:
 
 
 def mala(log_prob: Callable[..., Any], step_size: Any) -> Mala:
-  """MALA: the same step as a proposal, accepted with the Metropolis-Hastings probability, so that the target
-  is stationary exactly.
+  """MALA: Langevin steps accepted with the Metropolis-Hastings probability.
+
+  A proposal is the step of `langevin`. With this probability the target is stationary exactly.
 
   Args:
     log_prob: x [C, ...] -> [C], up to a constant, differentiable.

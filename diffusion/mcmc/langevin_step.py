@@ -1,5 +1,6 @@
-"""The Langevin step and its Metropolis adjustment, as functions of arrays: every chain of the library makes
-these.
+"""The Langevin step and its Metropolis adjustment, as functions of arrays.
+
+Every chain of the library makes these.
 
     x' = x + h score(x) + sqrt(2 h) z
 
@@ -32,11 +33,13 @@ def langevin_step(x: jax.Array, score: jax.Array, noise: jax.Array, h: jax.Array
 def log_acceptance(
   gain: jax.Array, x: jax.Array, noise: jax.Array, proposed: jax.Array, score: jax.Array, h: jax.Array
 ) -> jax.Array:
-  """The logarithm of Metropolis and Hastings' ratio of a Langevin step: [B], above 0 where it is accepted
-  surely.
+  """The logarithm of the Metropolis-Hastings ratio of a Langevin step: [B].
 
-  log p(x') - log p(x) + (|z|^2 - |z'|^2) / 2, with z' = (x - x' - h score(x')) / sqrt(2 h) the noise that
-  would lead back.
+  It is above 0 where the step is accepted surely.
+
+    log p(x') - log p(x) + (|z|^2 - |z'|^2) / 2
+
+  with z' = (x - x' - h score(x')) / sqrt(2 h) the noise that would lead back.
 
   Args:
     gain: [B] log p(x') - log p(x).
@@ -50,8 +53,9 @@ def log_acceptance(
 
 
 def accepted(keys: jax.Array, log_ratio: jax.Array) -> jax.Array:
-  """Whether proposals are taken: [B] bool, with probability min(1, exp(log_ratio)); one without a density
-  (NaN) is not.
+  """Whether proposals are taken, with probability min(1, exp(log_ratio)): [B] bool.
+
+  One without a density (NaN) is not.
 
   Args:
     keys: [B] typed keys.

@@ -1,5 +1,7 @@
-"""Metropolis-Hastings on whole numbers, from a concrete score: moves to neighbours and back
-(arXiv:2211.00802, algorithm 1)."""
+"""Metropolis-Hastings on whole numbers, from a concrete score (arXiv:2211.00802, algorithm 1).
+
+It moves to neighbours and back.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -74,11 +76,11 @@ class Metropolis:
 def metropolis(
   concrete: Callable[..., Any], neighbourhood: Any, t: Any = 0.0, cond: Any = None
 ) -> Metropolis:
-  """A kernel whose stationary law has the concrete score: moves to a neighbour or a reverse neighbour, one
-  call of the model a step.
+  """A Metropolis-Hastings kernel whose stationary law has the concrete score.
 
-  A move changes one coordinate by one step, so chains cross K values in about K^2 steps: start them spread
-  out, or let the noise fall (`anneal`).
+  It moves to a neighbour or a reverse neighbour, with one call of the model a step. A move changes one
+  coordinate by one step, so chains cross K values in about K^2 steps: start them spread out, or let the noise
+  fall (`anneal`).
 
   Args:
     concrete: (x [C, ...], t [C], cond) -> [C, N], as data where it is a `jax.tree_util.Partial` or a method

@@ -46,8 +46,9 @@ class Ozaki:
 def ozaki(
   score: Callable[..., Any], hessian: Callable[..., Any], step_size: Any, *, growth: float = 1.0
 ) -> Ozaki:
-  """x <- x + M score + Sigma^(1/2) z with M = (e^(h H / 2) - I) H^-1 and Sigma = (e^(h H) - I) H^-1
-  (arXiv:2111.04726).
+  """Langevin dynamics by Ozaki's rule (arXiv:2111.04726).
+
+    x <- x + M score + Sigma^(1/2) z,  M = (e^(h H / 2) - I) H^-1,  Sigma = (e^(h H) - I) H^-1
 
   h is the step size of `langevin`, which this is at first order in h. It solves dx = (score at x + H (y - x))
   dy / 2 + dw exactly, so a Gaussian target is stationary at any step size.
@@ -82,8 +83,10 @@ def ozaki(
 
 
 def factors(eigenvalues: Any, step_size: Any, growth: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """(drift (e^(h l / 2) - 1) / l, spread sqrt((e^(h l) - 1) / l), whether l was cut), each like the
-  eigenvalues l."""
+  """The factors of drift and noise for the eigenvalues l.
+
+  (drift (e^(h l / 2) - 1) / l, spread sqrt((e^(h l) - 1) / l), whether l was cut), each like l.
+  """
   rate = step_size * eigenvalues
   cut = rate > growth.astype(rate.dtype)
   rate = jnp.minimum(rate, growth.astype(rate.dtype))

@@ -32,8 +32,9 @@ def as_data(function: Callable[..., Any], who: str = "a kernel") -> Any:
 
 
 def at_time(function: Callable[..., Any], t: Any, cond: Any = None) -> Callable[..., Any]:
-  """x -> function(x, t, cond) at one time for all chains: a target out of a score, Hessian or log-density
-  that takes times [C].
+  """A target at one time for all chains: x -> function(x, t, cond).
+
+  It is made of a score, Hessian or log-density that takes times [C].
 
   >>> from diffusion import oracles, processes
   >>> oracle = oracles.gaussian(processes.edm(), jnp.zeros(2), 1.0)

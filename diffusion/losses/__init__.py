@@ -1,5 +1,8 @@
-"""The loss algebra: an objective is a draw and an evaluate, a transform maps objectives to objectives, and
-choosing how times are sampled closes an objective into a loss."""
+"""The loss algebra: objectives, transforms of objectives, and objectives closed into losses.
+
+An objective is a draw and an evaluate. A transform maps objectives to objectives. Choosing how times are
+sampled closes an objective into a loss.
+"""
 
 from diffusion.losses.autoregressive import (
   autoregressive_denoising_score_matching,

@@ -1,5 +1,7 @@
-"""Autoregressive score matching: the scores of all one-dimensional conditionals, whose derivatives take one
-pass."""
+"""Autoregressive score matching: the scores of all one-dimensional conditionals.
+
+Their derivatives take one pass.
+"""
 
 from typing import Any
 
@@ -15,11 +17,10 @@ from diffusion.processes.base import expand
 
 
 def autoregressive_score_matching(process: Any = None) -> Objective:
-  """Autoregressive score matching: the Fisher divergence of every p(x_d | x_<d), summed over d
-  (arXiv:2010.12810, section 3).
+  """Autoregressive score matching: the Fisher divergence of every p(x_d | x_<d), summed over d.
 
-  The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone. On x_t of a
-  process, in units of eps,
+  The model is s_d = head(context(x)_d, x_d), the derivative of log p(x_d | x_<d) in x_d alone
+  (arXiv:2010.12810, section 3). On x_t of a process, in units of eps,
 
       sigma^2 sum_d (s_d^2 + 2 ds_d/dx_d) + D,
 
@@ -51,12 +52,11 @@ def autoregressive_score_matching(process: Any = None) -> Objective:
 
 
 def autoregressive_denoising_score_matching(process: Any) -> Objective:
-  """Autoregressive denoising score matching: sum_d (sigma s_d(x_t) + eps_d)^2 (arXiv:2010.12810, section
-  3.3).
+  """Autoregressive denoising score matching: sum_d (sigma s_d(x_t) + eps_d)^2.
 
   Noise is independent from coordinate to coordinate, so that given the noised x_<d the noise of x_d is
   regressed on x_d alone, and the minimiser is the conditional score of p_t. In units of eps, as
-  `denoising_score_matching` is.
+  `denoising_score_matching` is. Source: arXiv:2010.12810, section 3.3.
 
   batch: a dict with 'x' [B, ...]; needs `context` and `head`. Raises ValueError for what is no Gaussian
   process, and before compiling where the context is not [B, ..., C] or the head's output not like x.
@@ -102,8 +102,9 @@ def head_of(model: Denoiser, context: jax.Array, x: jax.Array, t: jax.Array, con
 def conditional_scores(
   model: Denoiser, x: jax.Array, t: jax.Array, cond: Any = None, *, along: Any = None
 ) -> tuple[jax.Array, Any]:
-  """(s [B, ...], derivative or None): s_d = d log p(x_d | x_<d) / dx_d of a denoiser with the
-  views `context` and `head`.
+  """Conditional scores s_d = d log p(x_d | x_<d) / dx_d of a denoiser, and their derivatives if asked for.
+
+  Returns (s [B, ...], derivative or None). The denoiser has the views `context` and `head`.
 
   Args:
     model: the denoiser.

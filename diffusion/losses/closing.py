@@ -249,8 +249,10 @@ def at_times(
 
 
 def check_interval(objective: Objective, sampler: Any) -> None:
-  """Raises ValueError where an objective, or a part of a sum, integrates over other times than are
-  sampled."""
+  """Checks that an objective integrates over the times that are sampled.
+
+  Raises ValueError where the objective, or a part of a sum, integrates over other times.
+  """
   for part in objective.parts:
     check_interval(part, sampler)
   if objective.interval is not None:

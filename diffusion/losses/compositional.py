@@ -1,5 +1,7 @@
-"""Maximum likelihood of an unnormalised density by compositional optimisation: the normaliser as a running
-estimate."""
+"""Maximum likelihood of an unnormalised density by compositional optimisation.
+
+The normaliser is a running estimate.
+"""
 
 from typing import Any
 
@@ -15,8 +17,9 @@ from diffusion.math.precision import at_least_single
 def compositional_likelihood(
   process: Any = None, noise: Noise | None = None, *, rate: float = 0.1
 ) -> Objective:
-  """The compositional likelihood: energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)], the negative
-  log-likelihood, with MECO's gradient (arXiv:2306.07485).
+  """Compositional likelihood: the negative log-likelihood of an energy, with MECO's gradient.
+
+  It is energy(x) + log E_{z~q}[exp(-energy(z)) / q(z)] (arXiv:2306.07485).
 
   The logarithm of a mean has no unbiased gradient from a batch, so the mean u is followed as state,
   u <- (1 - rate) u + rate mean(w) with w = exp(-energy(z)) / q(z) (in logarithms; the first batch starts it),

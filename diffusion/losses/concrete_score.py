@@ -1,5 +1,7 @@
-"""Concrete score matching: ratios of the probabilities of neighbouring states, learned without any
-normaliser."""
+"""Concrete score matching: ratios of the probabilities of neighbouring states.
+
+They are learned without any normaliser.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,8 +18,9 @@ from diffusion.processes.neighbourhoods import Neighbourhood
 def concrete_score_matching(
   process: Any, neighbourhood: Neighbourhood, *, num_reverse: int | None = None
 ) -> Objective:
-  """Concrete score matching: the squared error of the concrete score c_p(x)_i = p(x_{n_i}) / p(x) - 1, up
-  to a constant (arXiv:2211.00802, section 4).
+  """Concrete score matching: the squared error of the concrete score, up to a constant.
+
+  The concrete score is c_p(x)_i = p(x_{n_i}) / p(x) - 1 (arXiv:2211.00802, section 4).
 
   Summed by parts over neighbours, the sums over the states y of which x is a neighbour, the i-th:
 
@@ -91,8 +94,9 @@ def concrete_score_matching(
 
 
 def denoising_concrete_score_matching(process: Any, neighbourhood: Neighbourhood) -> Objective:
-  """Denoising concrete score matching: the squared error of the concrete score of x_t against the ratio of
-  its kernel (arXiv:2211.00802, section 4.3).
+  """Denoising concrete score matching: the concrete score's squared error against the kernel's ratio.
+
+  The score is that of x_t, and the ratio that of its kernel (arXiv:2211.00802, section 4.3):
 
       sum_i (c(x_t)_i - [q(x_{t, n_i} | x_0) / q(x_t | x_0) - 1])^2
 
@@ -140,11 +144,11 @@ def denoising_concrete_score_matching(process: Any, neighbourhood: Neighbourhood
 
 
 def balanced() -> Callable[[Any, Any], Any]:
-  """The weight under which every noise level pulls alike: see `balance` of each process; m/s under resampling
-  with little noise.
+  """The weight under which every noise level pulls alike.
 
-  There a target is s/m with probability of order m, so that its mean square is of order s/m; and it is next
-  to nothing where the noise is nearly all.
+  See `balance` of each process. Under resampling with little noise it is m/s. There a target is s/m with
+  probability of order m, so that its mean square is of order s/m; and it is next to nothing where the noise
+  is nearly all.
 
   >>> from diffusion import processes
   >>> print(np.asarray(balanced()(processes.uniform_resample(2), jnp.array([0.01, 0.5, 1.0]))).round(4))

@@ -1,5 +1,7 @@
-"""Conditions that the draw changes: dropped, so that one network learns both scores of guidance, or given a
-random guidance weight."""
+"""Conditions that the draw changes: dropped, or given a random guidance weight.
+
+Dropped, they let one network learn both scores of guidance.
+"""
 
 from collections.abc import Callable
 
@@ -12,11 +14,10 @@ from diffusion.processes.base import expand
 
 
 def condition_dropout(rate: float) -> Callable[[Objective], Objective]:
-  """Replaces batch['cond'] by the null condition with probability `rate`, per example (arXiv:2207.12598,
-  algorithm 1).
+  """Replaces batch['cond'] by the null condition with probability `rate`, per example.
 
-  All leaves of one example are dropped together. Raises ValueError unless 0 <= rate <= 1, and for a batch
-  without 'cond'.
+  Source: arXiv:2207.12598, algorithm 1. All leaves of one example are dropped together. Raises ValueError
+  unless 0 <= rate <= 1, and for a batch without 'cond'.
 
   >>> from diffusion import losses, processes
   >>> dsm = losses.chain(losses.denoising_score_matching(processes.edm()), losses.condition_dropout(1.0))
@@ -56,8 +57,9 @@ def condition_dropout(rate: float) -> Callable[[Objective], Objective]:
 def random_guidance(
   low: float = 0.0, high: float = 4.0, power: float = 1.0
 ) -> Callable[[Objective], Objective]:
-  """Adds a guidance weight w = low + (high - low) u^power to the condition of each example, as 'guidance' [B]
-  (arXiv:2210.03142, section 3.1).
+  """Adds a random guidance weight to the condition of each example, as 'guidance' [B].
+
+  The weight is w = low + (high - low) u^power (arXiv:2210.03142, section 3.1).
 
   For `distillation` and `progressive_distillation`: one model learns every weight between the two. Weights
   are in this library's convention, (1 + w) conditional - w unconditional. u is uniform; power 1 is the

@@ -14,8 +14,9 @@ from diffusion.processes.base import expand
 def consistency(
   process: Any, *, halving_steps: int = 1000, first: float = 0.5, last: float = 2.0**-8
 ) -> Objective:
-  """The squared difference of the consistency function at two levels of one path (arXiv:2303.01469, eq. 10;
-  levels as in arXiv:2406.14548, section 3).
+  """The consistency loss: the squared difference of the consistency function at two levels of one path.
+
+  Source: arXiv:2303.01469, eq. 10; the levels are as in arXiv:2406.14548, section 3.
 
   f(x, t) is a DDIM step of the model from t to t_min, so that f(x, t_min) = x whatever the model says. The
   value is |f(x_t, t) - f_target(x_r, r)|^2 / (1 - r/t) per example for x_t and x_r with the same data and

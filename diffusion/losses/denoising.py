@@ -16,8 +16,9 @@ from diffusion.processes.contract import is_gaussian
 def denoising_score_matching(
   process: Any, target: str = "eps", *, per_dimension: bool = False, variance_reduced: bool = False
 ) -> Objective:
-  """Denoising score matching: the squared error of the denoiser, summed over dimensions, in units of eps
-  (arXiv:1907.05600; 2011.13456, eq. 7).
+  """Denoising score matching: the squared error of the denoiser in units of eps, summed over dimensions.
+
+  Sources: arXiv:1907.05600; arXiv:2011.13456, eq. 7.
 
   The value is ||eps - eps_hat||^2 whatever `target` is: 'eps', 'x0', 'score', 'v' or 'velocity' names the
   view in which the residual is taken (the network's own view loses no digits), and the residual is then
@@ -79,8 +80,10 @@ def check_gaussian(process: Any, who: str) -> None:
 
 
 def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array:
-  """The control variate 2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B]: of mean zero, and what the squared
-  error varies with where x_t is near alpha x0."""
+  """The control variate 2 eps_hat(alpha x0) . eps + D - ||eps||^2, [B].
+
+  Its mean is zero. It is what the squared error varies with where x_t is near alpha x0.
+  """
   still = process.corrupt(placed.x0, jnp.zeros_like(placed.noise), placed.t).astype(placed.x_t.dtype)
   predicted = roles["model"](still, placed.t, placed.cond, views=("eps",), key=placed.key).eps
   wide = at_least_single(predicted.dtype)
@@ -89,8 +92,10 @@ def control(process: Any, roles: Mapping[str, Any], placed: Placed) -> jax.Array
 
 
 def residual(process: Any, view: str, predicted: jax.Array, draw: Placed) -> Any:
-  """The error of a predicted view [B, ...] against the draw's x0 and eps, scaled to eps units, up to its
-  sign."""
+  """The error of a predicted view, scaled to eps units, up to its sign.
+
+  The view [B, ...] is held against the draw's x0 and eps.
+  """
   wide = at_least_single(predicted.dtype)
   predicted, x0, eps = (value.astype(wide) for value in (predicted, draw.x0, draw.noise))
   factor = expand(noise_scale(process, draw.t, view).astype(wide), x0)

@@ -1,5 +1,7 @@
-"""Random directions with E v v^T = I, drawn with the noise: what sliced and finite-difference objectives
-project on."""
+"""Random directions with E v v^T = I, drawn with the noise.
+
+Sliced and finite-difference objectives project on them.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,8 +34,10 @@ def check_process(process: Any, who: str) -> None:
 
 
 def noised(process: Any, who: str) -> Callable[..., Draw]:
-  """draw(key, batch, t, state) of x_t: the noise of `denoising_score_matching`, or clean data for process
-  None."""
+  """The draw of x_t: with the noise of `denoising_score_matching`, or clean data for process None.
+
+  Returns draw(key, batch, t, state).
+  """
   check_process(process, who)
   if process is not None:
     return denoising_score_matching(process).draw
@@ -80,8 +84,10 @@ def noise_level(process: Any, placed: Placed) -> jax.Array:
 
 
 def constant(process: Any, placed: Placed) -> float:
-  """D for x_t of a process, which makes the value that of denoising score matching in expectation; 0 for
-  clean data."""
+  """The constant of score matching: D for x_t of a process, 0 for clean data.
+
+  D makes the value that of denoising score matching in expectation.
+  """
   return 0.0 if process is None else float(np.prod(placed.x_t.shape[1:]))
 
 

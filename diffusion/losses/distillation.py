@@ -17,8 +17,9 @@ SAMPLERS = ("ddim", "double_step")
 
 
 def distillation(process: Any, target: str = "x0") -> Objective:
-  """Distillation: the squared error of the model against the teacher at noised data, in units of eps
-  (arXiv:2210.03142, eq. 3, weight aside).
+  """Distillation: the squared error of the model against the teacher at noised data, in units of eps.
+
+  It is arXiv:2210.03142, eq. 3, weight aside.
 
   The teacher is a role of its own, and any denoiser that takes the same condition: with
   `guidance.by_condition()` around it and `random_guidance(...)` in the chain, this is stage one of guided
@@ -56,8 +57,9 @@ def distillation(process: Any, target: str = "x0") -> Objective:
 
 @struct.dataclass
 class StudentSteps:
-  """Steps i = 0..n-1 of a student and the two of its teacher that each is to make at once; see
-  `student_steps`.
+  """Steps i = 0..n-1 of a student, each with the two of its teacher that it is to make at once.
+
+  See `student_steps`.
 
   Attributes:
     t: [n] times at which the student is called, from noise to data.
@@ -158,8 +160,9 @@ def student_steps(process: Any, teacher_grid: Any, sampler: str = "ddim", grid: 
 def progressive_distillation(
   process: Any, teacher_grid: Any, sampler: str = "ddim", grid: Any = None
 ) -> Objective:
-  """Progressive distillation: one step of the student for two DDIM steps of the teacher (arXiv:2202.00512,
-  algorithm 2; with a weight in the condition, 2210.03142).
+  """Progressive distillation: one step of the student for two DDIM steps of the teacher.
+
+  Source: arXiv:2202.00512, algorithm 2; with a weight in the condition, arXiv:2210.03142.
 
   Two steps t -> t' -> t'' from x_t, with the predictions x0_1 at t and x0_2 at t', end where one step with
 
@@ -219,16 +222,20 @@ def progressive_distillation(
 
 
 def step_of(steps: StudentSteps, t: jax.Array) -> jax.Array:
-  """The step [B] that each time belongs to: the last whose start is at or above it, the first for times above
-  all."""
+  """The student's step [B] that each time belongs to.
+
+  It is the last step whose start is at or above the time, and the first for times above all.
+  """
   ascending = jnp.asarray(steps.t, t.dtype)[::-1]
   last = ascending.shape[0] - 1
   return last - jnp.clip(jnp.searchsorted(ascending, t, side="left"), 0, last)
 
 
 def _noised(process, name):
-  """The draw of denoising score matching, or a ValueError of this objective's own for what is no Gaussian
-  process."""
+  """The draw of denoising score matching, for the objective of that name.
+
+  Raises a ValueError of the objective's own for what is no Gaussian process.
+  """
   check_gaussian(process, name)
   return denoising_score_matching(process).draw
 

@@ -12,8 +12,9 @@ from diffusion.processes.base import expand
 
 
 def distribution_matching(process: Any, *, normalized: bool = True) -> Objective:
-  """The gradient of KL(generated || data) at noise level t, as a squared error (DMD, arXiv:2311.18828, eq.
-  7-8).
+  """Distribution matching: the gradient of KL(generated || data) at noise level t, as a squared error.
+
+  Source: DMD, arXiv:2311.18828, eq. 7-8.
 
   The generator is the model's own x0 at pure noise, G(z) = x0(z, t_max). At x_t of it, the teacher knows
   the score of the data and `fake` that of the generated: the value is half the square of w (x0_fake -
@@ -61,10 +62,10 @@ def distribution_matching(process: Any, *, normalized: bool = True) -> Objective
 
 
 def fake_matching(process: Any) -> Objective:
-  """Denoising score matching of the role 'fake' on what the model generates in one step (arXiv:2311.18828,
-  section 4.2).
+  """Denoising score matching of the role 'fake' on what the model generates in one step.
 
-  Its minimiser is the denoiser of the generated law; no gradient reaches the model. In units of eps.
+  Source: arXiv:2311.18828, section 4.2. The minimiser is the denoiser of the generated law; no gradient
+  reaches the model. In units of eps.
 
   batch: as in `distribution_matching`. Raises ValueError for what is no Gaussian process.
 

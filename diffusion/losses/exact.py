@@ -12,8 +12,9 @@ from diffusion.processes.base import expand
 
 
 def score_matching(process: Any = None, *, width: int = WIDTH) -> Objective:
-  """Score matching: Hyvarinen's objective with the exact trace of the Jacobian, D directional derivatives
-  (JMLR 6, 2005, theorem 1).
+  """Score matching: Hyvarinen's objective with the exact trace of the Jacobian.
+
+  The trace takes D directional derivatives (JMLR 6, 2005, theorem 1).
 
   On x_t of a process it matches the score of p_t and is stated in units of eps,
 

@@ -1,5 +1,7 @@
-"""Score matching from values of the energy alone: sliced and denoising score matching by finite
-differences."""
+"""Sliced and denoising score matching by finite differences.
+
+It is score matching from values of the energy alone.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +29,9 @@ def finite_difference_sliced_score_matching(
   directions: str = "sphere",
   num_slices: int = 1,
 ) -> Objective:
-  """FD-SSM: `sliced_score_matching` from three energies, or from two scores, with no derivative in x
-  (arXiv:2007.03317).
+  """Finite-difference sliced score matching (FD-SSM), with no derivative in x.
+
+  It is `sliced_score_matching` from three energies, or from two scores (arXiv:2007.03317).
 
   With u of length step sigma(t) along v and f = -energy, the value is sigma^2 times twice the paper's
   objective
@@ -126,8 +129,10 @@ def finite_difference_denoising_score_matching(
 def along_energy(
   process: Any, roles: Mapping[str, Any], placed: Placed, order: int, step: float
 ) -> tuple[jax.Array, ...]:
-  """Derivatives of f = -energy, each [B, K], along sigma v, from order + 1 values at points two steps of u
-  from end to end."""
+  """Derivatives of f = -energy along sigma v, each [B, K].
+
+  They are taken from order + 1 values at points two steps of u from end to end.
+  """
   x, v = placed.x_t, placed.targets["direction"]
   sigma = expand(noise_level(process, placed), x)
   size = unit_step(step, x) * (2 // order)

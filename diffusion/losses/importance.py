@@ -58,8 +58,9 @@ def importance(
   *,
   num_nodes: int = 1024,
 ) -> times.TimeSampler | times.Open:
-  """Times with density proportional to weight(process, t) (arXiv:2101.09258, section 4 for likelihood
-  weighting).
+  """Importance-sampled times, with density proportional to weight(process, t).
+
+  Source: arXiv:2101.09258, section 4, for likelihood weighting.
 
   The table is built once on the host in float64, on nodes that are half uniform in t and half in log-SNR; the
   sampled density is the piecewise linear interpolant, normalised exactly, and `log_density` is that density,

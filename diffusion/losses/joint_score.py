@@ -26,8 +26,9 @@ def joint_score_matching(
   t_min: Any = None,
   t_max: Any = None,
 ) -> Objective:
-  """Joint score matching: time score matching plus score matching of x, both times the same weight w
-  (arXiv:2111.11010, eq. 13).
+  """Joint score matching: time score matching plus score matching of x.
+
+  Both are times the same weight w (arXiv:2111.11010, eq. 13).
 
   The data term is, in expectation and up to a constant, w ||score - grad log p_t||^2:
 

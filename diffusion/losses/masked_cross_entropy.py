@@ -10,8 +10,9 @@ from diffusion.math.precision import at_least_single, sum_rows
 
 
 def masked_cross_entropy(process: Any) -> Objective:
-  """-alpha'(t) / (1 - alpha(t)) times the cross-entropy of the masked coordinates, in nats
-  (arXiv:2406.07524, eq. 8-10).
+  """The cross-entropy of the masked coordinates, times -alpha'(t) / (1 - alpha(t)).
+
+  The value is in nats (arXiv:2406.07524, eq. 8-10).
 
   Its integral over t from 0 to 1 is an upper bound of -log p(x_0) for a model that fills masks in one at a
   time, and its expectation under the true posterior is the entropy of the data. Under uniform times the

@@ -14,8 +14,9 @@ from diffusion.math.precision import at_least_single
 def noise_contrastive_estimation(
   process: Any = None, noise: Noise | None = None, *, num_noise: int = 1, learn_normalizer: bool = True
 ) -> Objective:
-  """Noise-contrastive estimation: the logistic loss of data against noise, with logit -energy - log Z - log
-  q - log num_noise (Gutmann and Hyvarinen, JMLR 13, 2012).
+  """Noise-contrastive estimation: the logistic loss of data against noise.
+
+  The logit is -energy - log Z - log q - log num_noise (Gutmann and Hyvarinen, JMLR 13, 2012). The loss is
 
   -log sigmoid(logit(x)) - sum over `num_noise` noise points z of log sigmoid(-logit(z)); least where
   exp(-energy) / Z is the density of the data. log Z is a number in params['loss'] that starts at 0 (on x_t of

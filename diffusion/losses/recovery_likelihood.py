@@ -1,5 +1,7 @@
-"""Diffusion recovery likelihood: an energy for each noise level, fitted by recovering a point from a noisier
-one."""
+"""Diffusion recovery likelihood: an energy for each noise level.
+
+It is fitted by recovering a point from a noisier one.
+"""
 
 from typing import Any
 
@@ -27,8 +29,9 @@ def recovery_likelihood(
   adjusted: bool = False,
   data_std: float = 1.0,
 ) -> Objective:
-  """Diffusion recovery likelihood: the likelihood of x_i given the noisier x_{i+1} = gain x_i + noise eps
-  (arXiv:2012.08125, eq. 7-9), as a contrast of energies.
+  """Diffusion recovery likelihood: the likelihood of x_i given the noisier x_{i+1}.
+
+  It is taken as a contrast of energies, with x_{i+1} = gain x_i + noise eps (arXiv:2012.08125, eq. 7-9).
 
     p(x_i | x_{i+1}) ~ exp(-energy(x_i, t_i) - |x_{i+1} - gain x_i|^2 / (2 noise^2))
 

@@ -1,5 +1,7 @@
-"""The noise that unnormalised models are compared with: given, or fitted to the data by maximum
-likelihood."""
+"""The noise that unnormalised models are compared with.
+
+It is given, or fitted to the data by maximum likelihood.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,8 +19,9 @@ from diffusion.processes.base import expand
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-  """A density to draw from and to evaluate, noised as the data are: three functions, of parameters that may
-  be {}.
+  """A density to draw from and to evaluate, noised as the data are.
+
+  It is three functions, of parameters that may be {}.
 
   init(key) -> params; sample(params, z, alpha, sigma) -> x_t like z, from standard normal z [B, ...];
   log_prob(params, x, alpha, sigma) -> [B] in nats. alpha, sigma: [B], one and zero on clean data. `learned`
@@ -33,8 +36,9 @@ class Noise:
 
 
 def gaussian_noise(mean: Any = 0.0, std: Any = 1.0) -> Noise:
-  """N(mean, std^2 I) as a guess of the data, noised by the process: N(alpha mean, (alpha^2 std^2 + sigma^2)
-  I).
+  """A Gaussian guess of the data, N(mean, std^2 I).
+
+  Noised by the process it is N(alpha mean, (alpha^2 std^2 + sigma^2) I).
 
   mean, std: numbers or arrays shaped like one example. Broader than the data is safe, narrower is not:
   importance weights p/q then have a large or infinite variance. Raises ValueError unless std is positive.
@@ -49,8 +53,9 @@ def gaussian_noise(mean: Any = 0.0, std: Any = 1.0) -> Noise:
 
 
 def fitted_gaussian_noise(mean: Any = 0.0, std: Any = 1.0) -> Noise:
-  """A Gaussian with a mean and a standard deviation for every dimension, learned by maximum likelihood in the
-  loss.
+  """A Gaussian with a learned mean and standard deviation for every dimension.
+
+  They are learned by maximum likelihood in the loss.
 
   mean, std: where it starts, numbers (one of each is then learned) or arrays shaped like one example. Raises
   ValueError unless std is positive.
@@ -105,8 +110,10 @@ def check_noise(noise: Any, who: str) -> None:
 
 
 def with_normals(process: Any, who: str, num: int) -> Callable[..., Draw]:
-  """The draw of x_t with targets['normal'] [B, num, ...], which the noise turns into its samples in
-  `evaluate`."""
+  """The draw of x_t together with normals for the samples of the noise.
+
+  They are targets['normal'] [B, num, ...]. The noise turns them into its samples in `evaluate`.
+  """
   inner = with_directions(process, who, "gaussian", num)
 
   def draw(key, batch, t, state):

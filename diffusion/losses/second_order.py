@@ -1,5 +1,7 @@
-"""Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone, with
-antithetic variance reduction."""
+"""Second-order denoising score matching (D2SM): the Hessian of log p_t learned from the noise alone.
+
+Its variance reduction is antithetic.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,8 +28,9 @@ def second_order_score_matching(
   residual: bool = False,
   score_role: str = "model",
 ) -> Objective:
-  """Second-order denoising score matching alone: || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t =
-  alpha x0 + sigma z (arXiv:2111.04726).
+  """Second-order denoising score matching alone: the Hessian of log p_t, learned from the noise.
+
+  It is || sigma^2 (s2 + s1 s1^T) + I - z z^T ||_F^2 for x_t = alpha x0 + sigma z (arXiv:2111.04726).
 
   Its minimiser is s2 = Hessian of log p_t wherever s1 is the score of p_t. The value is sigma^4 times the
   paper's, which makes its target of order one at every noise level, as `denoising_score_matching` is sigma^2
@@ -84,8 +87,9 @@ def second_order(
   residual: bool = False,
   score_role: str = "model",
 ) -> Callable[[Objective], Objective]:
-  """The transform that adds weight times `second_order_score_matching` on the objective's own draw: the same
-  x_t and noise.
+  """Adds `second_order_score_matching` times a weight to an objective.
+
+  It is evaluated on the objective's own draw: the same x_t and noise.
 
   Args:
     rank, variance_reduced, frozen_score, residual, score_role: see `second_order_score_matching`.
@@ -131,8 +135,10 @@ def squared_error(
     scaled_score = score_of(process, roles, placed, score_role, frozen_score or residual)
 
     def at(x, noise):
-      """(the squared error, what varies with the noise in it, the same with no model, its mean), each [B], at
-      x with its noise."""
+      """The squared error at x with its noise, and the terms of its control variate, each [B].
+
+      Returns (the squared error, what varies with the noise in it, the same with no model, its mean).
+      """
       value = roles["model"](x, placed.t, placed.cond, views=("hessian",)).hessian
       hessian = as_symmetric(
         jax.tree.map(lambda leaf: leaf.astype(z.dtype), value), z.shape[1], f"the view 'hessian' of {who}"
@@ -166,8 +172,10 @@ def plus(
   name: str,
   needs: Mapping[str, Mapping[str, str]],
 ) -> Objective:
-  """The objective with weight times squared(roles, placed) [B] added to its interior, and as the metric
-  `name`."""
+  """The objective with weight times squared(roles, placed) added to its interior.
+
+  squared(roles, placed) is [B], and is added as the metric `name` too.
+  """
   scheduled = callable(weight)
   if scheduled:
     check_weight(weight, objective.process, objective.name)

@@ -1,5 +1,7 @@
-"""Short Langevin chains, one an example, from which no gradient comes back: the negatives of contrastive
-objectives."""
+"""Short Langevin chains, one an example: the negatives of contrastive objectives.
+
+No gradient comes back from them.
+"""
 
 from collections.abc import Callable
 from typing import Any

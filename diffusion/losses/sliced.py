@@ -15,8 +15,9 @@ from diffusion.processes.base import expand
 def sliced_score_matching(
   process: Any = None, *, variance_reduced: bool = True, directions: str = "rademacher", num_slices: int = 1
 ) -> Objective:
-  """Sliced score matching: (v . s)^2 + 2 v^T (ds/dx) v over random v with E v v^T = I (arXiv:1905.07088;
-  the paper has half of it).
+  """Sliced score matching: (v . s)^2 + 2 v^T (ds/dx) v over random v with E v v^T = I.
+
+  The paper has half of it (arXiv:1905.07088).
 
   Unbiased for `score_matching`, with the same units: on x_t of a process sigma^2 times it, plus D; on clean
   data (process=None) as it stands. `variance_reduced` takes the square term exactly (SSM-VR), which costs

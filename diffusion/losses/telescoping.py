@@ -13,8 +13,9 @@ from diffusion.processes.paths import as_path
 
 
 def telescoping_ratio(path: Any, num_bridges: int, *, power: float = 1.0) -> Objective:
-  """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks
-  (arXiv:2006.12204, eq. 4-6).
+  """Telescoping ratio estimation: a logistic classifier between each two neighbouring waymarks.
+
+  The loss is that of arXiv:2006.12204, eq. 4-6.
 
   It trains the same view as time score matching, so that the baseline has the same interface: the logit
   between the waymarks t_k and t_k+1 is (t_k+1 - t_k) time_score(x, middle), so the log-ratio is the sum over
@@ -76,11 +77,11 @@ def telescoping_ratio(path: Any, num_bridges: int, *, power: float = 1.0) -> Obj
 
 
 def classifier_ratio(path: Any) -> Objective:
-  """A single logistic classifier between p_1 and p_0, or noise contrastive estimation of their ratio
-  (arXiv:2006.12204, eq. 2).
+  """A single logistic classifier between p_1 and p_0.
 
-  `telescoping_ratio` with one bridge. It fails where the two densities hardly overlap: every classifier that
-  separates the samples has nearly no loss left, and the ratio saturates.
+  It is noise contrastive estimation of their ratio (arXiv:2006.12204, eq. 2), and `telescoping_ratio` with
+  one bridge. It fails where the two densities hardly overlap: every classifier that separates the samples has
+  nearly no loss left, and the ratio saturates.
 
   >>> from diffusion import losses, processes
   >>> classifier_ratio(processes.linear()).name

@@ -1,5 +1,7 @@
-"""Third-order denoising score matching, for few dimensions: the third derivative of log p_t from the
-noise."""
+"""Third-order denoising score matching, for few dimensions.
+
+The third derivative of log p_t is learned from the noise.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,8 +19,9 @@ LARGEST = 32
 
 
 def third_order_score_matching(process: Any, *, frozen_lower: bool = False) -> Objective:
-  """Third-order denoising score matching: || sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3
-  sym(I x z) ||^2 over all D^3 entries.
+  """Third-order denoising score matching: the third derivative of log p_t, learned from the noise.
+
+  It is || sigma^3 (s3 + 3 sym(s2 x s1) + s1 x s1 x s1) + z x z x z - 3 sym(I x z) ||^2 over all D^3 entries.
 
   By the recursion of arXiv:2111.04726, in its centred form: with H_n the n-th derivative of p_t over p_t,
   H_(n+1) = grad H_n + H_n x s1, and H_n = E[(-1)^n He_n(z) | x_t] / sigma^n. Its minimiser is s3 = third

@@ -31,8 +31,9 @@ def time_score_matching(
   t_min: Any = None,
   t_max: Any = None,
 ) -> Objective:
-  """Time score matching: the squared error of the time score d/dt log p_t(x), up to a constant free of the
-  model (arXiv:2111.11010, eq. 11).
+  """Time score matching: the squared error of the time score d/dt log p_t(x), up to a constant.
+
+  The constant is free of the model (arXiv:2111.11010, eq. 11).
 
   Integrated by parts in t at fixed x, under uniform times on [t_min, t_max] of length T and with w the
   weight:

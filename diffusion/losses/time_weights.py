@@ -53,8 +53,9 @@ def diffusion_coefficient() -> Callable[[Any, Any], Any]:
 
 
 def both_ends() -> Callable[[Any, Any], Any]:
-  """4 s (1 - s) with s the place of t in the path's interval: zero at both ends, so the objective has no
-  boundary terms.
+  """The weight 4 s (1 - s), with s the place of t in the path's interval.
+
+  It is zero at both ends, so the objective has no boundary terms.
 
   >>> from diffusion import processes
   >>> both_ends()(processes.linear(), np.array([0.0, 0.5, 1.0])).tolist()
@@ -93,8 +94,10 @@ class LossHistory:
     return History(jnp.zeros((self.slots, self.length)), jnp.zeros(self.slots, jnp.int32))
 
   def at_slots(self, history: History) -> jax.Array:
-    """Weights [slots], at most one: sqrt of the mean square, mixed with a share 1/slots of the uniform
-    one."""
+    """Weights [slots] of the history, at most one.
+
+    Each is the sqrt of the mean square, mixed with a share 1/slots of the uniform one.
+    """
     root = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=1))
     share = root / jnp.maximum(jnp.sum(root), jnp.finfo(root.dtype).tiny)
     mixed = share * (1.0 - 1.0 / self.slots) + 1.0 / self.slots**2
@@ -102,8 +105,10 @@ class LossHistory:
     return jnp.where(full, mixed / jnp.max(mixed), 1.0)
 
   def __call__(self, history: History, place: jax.Array) -> jax.Array:
-    """The weight at places [B] of the interval, from 0 to 1; continuous and piecewise differentiable in
-    them."""
+    """The weight at places [B] of the interval, from 0 to 1.
+
+    It is continuous and piecewise differentiable in the places.
+    """
     values = jax.lax.stop_gradient(self.at_slots(history)).astype(place.dtype)
     centres = (jnp.arange(self.slots, dtype=place.dtype) + 0.5) / self.slots
     if self.fit == "linear":
@@ -114,8 +119,10 @@ class LossHistory:
     return jnp.abs(powers(place) @ jnp.linalg.solve(gram, features.T @ values))
 
   def update(self, history: History, place: jax.Array, losses: jax.Array) -> History:
-    """The history with the losses [B] of a batch at places [B]; a slot that the batch missed keeps what it
-    had."""
+    """The history with the losses [B] of a batch at places [B].
+
+    A slot that the batch missed keeps what it had.
+    """
     slot = jnp.clip(jnp.floor(place * self.slots).astype(jnp.int32), 0, self.slots - 1)
     kept = losses.astype(history.losses.dtype)
     total = jnp.zeros(self.slots, kept.dtype).at[slot].add(jnp.square(kept))
@@ -127,8 +134,9 @@ class LossHistory:
 
 
 def loss_history(slots: int = 64, length: int = 10, fit: str = "linear") -> LossHistory:
-  """Importance weights from the last losses at each time (arXiv:2111.11010, appendix; the official code's
-  constants).
+  """Importance weights from the last losses at each time.
+
+  Source: arXiv:2111.11010, appendix, with the official code's constants.
 
   The interval is divided in slots; each keeps the loss of its last `length` batches, and the weight is the
   root of their mean square plus a share of the uniform weight, at most one, and one everywhere until every
@@ -150,8 +158,10 @@ def loss_history(slots: int = 64, length: int = 10, fit: str = "linear") -> Loss
 
 @struct.dataclass
 class Weighting:
-  """What multiplies the squared error at each time: the weight on a path's interval times that of the
-  history, if any."""
+  """The factor of the squared error at each time.
+
+  It is the weight on a path's interval times that of the history, if any.
+  """
 
   path: Any
   weight: Callable = struct.field(pytree_node=False)

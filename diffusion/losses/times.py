@@ -1,5 +1,7 @@
-"""Time samplers: where on the interval a loss looks. Each is a density on [t_min, t_max] and its inverse
-CDF."""
+"""Time samplers: where on the interval a loss looks.
+
+Each is a density on [t_min, t_max] and its inverse CDF.
+"""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
@@ -275,10 +277,10 @@ def low_discrepancy(base: TimeSampler | Open | None = None) -> TimeSampler | Ope
 def log_normal_sigma(
   mean: float = -1.2, std: float = 1.2, process: Any = None, t_min: Any = None, t_max: Any = None
 ) -> TimeSampler | Open:
-  """log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max] (arXiv:2206.00364, table 1, not
-  truncated).
+  """Times with log(sigma/alpha) normal, truncated to the noise levels of [t_min, t_max].
 
-  Mapped to t through the process's `t_of_log_snr`. Raises ValueError unless std > 0.
+  The paper does not truncate it (arXiv:2206.00364, table 1). Mapped to t through the process's
+  `t_of_log_snr`. Raises ValueError unless std > 0.
   """
   if not std > 0:
     raise ValueError(f"log_normal_sigma needs std > 0, got {std}")

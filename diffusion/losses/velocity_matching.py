@@ -10,9 +10,10 @@ from diffusion.math.precision import at_least_single, sum_rows
 
 
 def velocity_matching(process: Any, *, per_dimension: bool = False) -> Objective:
-  """||v(x_t) - dx_t/dt||^2, summed over dimensions, whose minimiser is E[dx_t/dt | x_t]: flow matching,
-  rectified flow and stochastic interpolants (arXiv:2210.02747, eq. 14; 2209.03003, eq. 1; 2303.08797, eq.
-  2.13).
+  """Velocity matching: ||v(x_t) - dx_t/dt||^2, summed over dimensions.
+
+  It is the loss of flow matching, rectified flow and stochastic interpolants (arXiv:2210.02747, eq. 14;
+  2209.03003, eq. 1; 2303.08797, eq. 2.13). The minimiser is E[dx_t/dt | x_t].
 
   The flow of that velocity carries the one end of the process to the other. Where the noise between two
   data sets leaves zero like a root, as on `processes.linear(bridge=0.5)`, dx_t/dt has no bound at the ends:

@@ -64,8 +64,9 @@ def uniform() -> Callable[[Any, Any], Any]:
 
 
 def likelihood() -> Callable[[Any, Any], Any]:
-  """Likelihood weighting, g(t)^2 / sigma^2 = -d lambda / dt (arXiv:2101.09258, eq. 8; g^2 in units of the
-  score).
+  """Likelihood weighting, g(t)^2 / sigma^2 = -d lambda / dt.
+
+  It is g^2 in units of the score (arXiv:2101.09258, eq. 8).
 
   Half its integral over t of the expected squared eps error bounds the negative log-likelihood in nats, up to
   terms free of the model (arXiv:2107.00630, eq. 17): under uniform times on [t_min, t_max] that is
@@ -94,16 +95,17 @@ def snr(power: float) -> Callable[[Any, Any], Any]:
 
 
 def truncated_snr() -> Callable[[Any, Any], Any]:
-  """Truncated SNR: max(SNR, 1) on x0, that is max(1, 1/SNR) on eps (arXiv:2202.00512, section 4, "truncated
-  SNR")."""
+  """Truncated SNR: max(SNR, 1) on x0, that is max(1, 1/SNR) on eps.
+
+  Source: arXiv:2202.00512, section 4, "truncated SNR".
+  """
   return lambda process, t: namespace(t).exp(namespace(t).maximum(-bounded_log_snr(process, t), 0.0))
 
 
 def min_snr(gamma: float = 5.0) -> Callable[[Any, Any], Any]:
-  """Min-SNR weighting: min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps (arXiv:2303.09556, section
-  3.4).
+  """Min-SNR weighting: min(SNR, gamma) on x0, that is min(1, gamma/SNR) on eps.
 
-  Raises ValueError unless gamma > 0.
+  Source: arXiv:2303.09556, section 3.4. Raises ValueError unless gamma > 0.
 
   >>> from diffusion import processes
   >>> min_snr(5.0)(processes.edm(), np.array([0.1, 1.0])).round(6).tolist()
@@ -118,10 +120,10 @@ def min_snr(gamma: float = 5.0) -> Callable[[Any, Any], Any]:
 
 
 def edm(data_std: float = 0.5) -> Callable[[Any, Any], Any]:
-  """EDM's weighting: (s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha, that is 1 + (s/d)^2 on eps
-  (arXiv:2206.00364, eq. 8).
+  """EDM's weighting: (s^2 + d^2) / (s d)^2 on x0 at noise level s = sigma/alpha.
 
-  d is the standard deviation of the data. Raises ValueError unless it is positive.
+  That is 1 + (s/d)^2 on eps (arXiv:2206.00364, eq. 8). d is the standard deviation of the data. Raises
+  ValueError unless it is positive.
   """
   if not data_std > 0:
     raise ValueError(f"data_std is the standard deviation of the data and positive, got {data_std}")
@@ -134,8 +136,9 @@ def edm(data_std: float = 0.5) -> Callable[[Any, Any], Any]:
 
 
 def sigmoid(bias: float = 2.0) -> Callable[[Any, Any], Any]:
-  """Sigmoid weighting, sigmoid(bias - lambda) (arXiv:2303.00848, section 3 and table 1, there with bias 2;
-  bias -1 in arXiv:2410.19324).
+  """Sigmoid weighting, sigmoid(bias - lambda).
+
+  Source: arXiv:2303.00848, section 3 and table 1, there with bias 2; the bias is -1 in arXiv:2410.19324.
 
   The papers' integral is over lambda: under uniform times chain it with `weight_by(likelihood())` too.
   """
@@ -148,10 +151,9 @@ def sigmoid(bias: float = 2.0) -> Callable[[Any, Any], Any]:
 
 
 def native(view: str) -> Callable[[Any, Any], Any]:
-  """The weight that gives back the plain squared error of a view: native('velocity') is the flow-matching
-  loss.
+  """The weight that gives back the plain squared error of a view.
 
-  Raises ValueError for an unknown view.
+  native('velocity') is the flow-matching loss. Raises ValueError for an unknown view.
 
   >>> from diffusion import processes
   >>> native("velocity")(processes.rectified_flow(), np.array([0.5])).tolist()

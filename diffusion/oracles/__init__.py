@@ -1,8 +1,7 @@
-"""Distributions whose denoiser, score, Hessian, density and time score are known in closed form at every
-time.
+"""Distributions whose denoiser, score, Hessian, density and time score are known in closed form.
 
-Each oracle is bound to a process and is a denoiser itself, so a solver, a guidance rule or a loss can be
-checked against the true answer in a second.
+They are known so at every time. Each oracle is bound to a process and is a denoiser itself, so a solver, a
+guidance rule or a loss can be checked against the true answer in a second.
 """
 
 from diffusion.oracles.atoms import Atoms, atoms

@@ -1,5 +1,7 @@
-"""Finitely many points under a Gaussian process: the empirical distribution, whose perfect denoiser
-memorises."""
+"""Finitely many points under a Gaussian process: the empirical distribution.
+
+Its perfect denoiser memorises.
+"""
 
 from typing import Any, ClassVar
 
@@ -18,8 +20,9 @@ from diffusion.processes.views import GAUSSIAN_VIEWS
 
 @struct.dataclass
 class Atoms(Oracle):
-  """Data sum_k w_k delta(points_k) under a process; x: [B, *event], t: [B], D = number of entries of an
-  event.
+  """Data sum_k w_k delta(points_k) under a process.
+
+  x: [B, *event], t: [B], D = number of entries of an event.
 
   Every method takes `cond={'label': [B] int}`, which keeps the points of that class (-1: all), where labels
   were given. At sigma = 0 there is no density: log_prob, eps, score, Hessian and time score are not finite
@@ -93,8 +96,10 @@ class Atoms(Oracle):
     return jnp.sum(jnp.where(weights > 0, weights * each, 0.0), axis=-1)
 
   def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
-    alone."""
+    """Draws of x_t, or of the data for t None: [n, *event].
+
+    t is a number or [n]. Sample i depends on (key, i) alone.
+    """
     which_keys, noise_keys = spectral.sample_keys(key, n, 2)
     which = draw_components(class_log_weights(self.log_weights, self.labels, cond, n), which_keys)
     x_t = spectral.add_noise(self.process, self._flat_points()[which], t, noise_keys)
@@ -107,8 +112,11 @@ class Atoms(Oracle):
     return jnp.matmul(weights, self._flat_points(), precision=spectral.PRECISION)
 
   def _posterior(self, x, t, cond):
-    """x as [B, D], the marginal at t, the squares |x - alpha a_k|^2 and the posterior weights, both [B,
-    K]."""
+    """The posterior weights of the points given x_t, and what they are made of.
+
+    Returns x as [B, D], the marginal at t, the squares |x - alpha a_k|^2 and the posterior weights,
+    both [B, K].
+    """
     flat, t = spectral.check_rows(x, t, self.points.shape[1:])
     m = self.process.marginal(t)
     log_weights = class_log_weights(self.log_weights, self.labels, cond, flat.shape[0])

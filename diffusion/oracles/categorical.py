@@ -1,5 +1,6 @@
-"""A finite categorical distribution whose coordinates are resampled uniformly (arXiv:2211.00802;
-arXiv:2107.03006).
+"""A finite categorical distribution whose coordinates are resampled uniformly.
+
+Sources: arXiv:2211.00802; arXiv:2107.03006.
 
 Under the uniform-resample kernel each coordinate, on its own, is replaced with probability b by a uniform
 draw of its K
@@ -22,8 +23,9 @@ from diffusion.processes.resample import UniformResample, uniform_resample
 
 @struct.dataclass
 class UniformResampleCategorical(Oracle):
-  """A categorical in D coordinates under the uniform-resample kernel; x: [B, D] int, t: [B] in [0,
-  1].
+  """A categorical in D coordinates under the uniform-resample kernel.
+
+  x: [B, D] int, t: [B] in [0, 1].
 
   K is the number of values, the largest one where coordinates differ; an output over values of a coordinate
   with fewer holds -inf (logits) or 0 (ratios) in the places that do not exist. Where p_t(x) = 0, at b = 0
@@ -72,10 +74,10 @@ class UniformResampleCategorical(Oracle):
     return rate * self._look_up(slope, x) / self._look_up(self.table(t), x)
 
   def ratios(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
-    """p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K], entry (d, k) sets
-    x_d = k.
+    """Ratios p_t(y) / p_t(x) for every y that differs from x in one coordinate at most: [B, D, K].
 
-    These are the ratios of the reverse jump rates to the forward ones (arXiv:2310.16834, eq. 4).
+    Entry (d, k) sets x_d = k. These are the ratios of the reverse jump rates to the forward ones
+    (arXiv:2310.16834, eq. 4).
     """
     spectral.check_no_condition(cond)
     x, t = self._check(x, t)
@@ -84,11 +86,10 @@ class UniformResampleCategorical(Oracle):
     return jnp.stack([self._pad(v, 0.0) for v in values], axis=1) / self._look_up(table, x)[:, None, None]
 
   def concrete(self, x: jax.Array, t: jax.Array) -> jax.Array:
-    """The concrete score p_t(y) / p_t(x) - 1 of every one-coordinate neighbour: [B, D, K] (arXiv:2211.00802,
-    eq. 2).
+    """The concrete score p_t(y) / p_t(x) - 1 of every one-coordinate neighbour: [B, D, K].
 
-    Entry (d, k) is the neighbour with x_d = k, so the cycle's neighbour x_d + 1 is entry (d, (x_d + 1) mod
-    K).
+    Source: arXiv:2211.00802, eq. 2. Entry (d, k) is the neighbour with x_d = k, so the cycle's neighbour
+    x_d + 1 is entry (d, (x_d + 1) mod K).
     """
     exists = jnp.arange(max(self.sizes))[None, :] < jnp.array(self.sizes)[:, None]
     return jnp.where(exists[None], self.ratios(x, t) - 1.0, 0.0)
@@ -139,8 +140,10 @@ class UniformResampleCategorical(Oracle):
     return jnp.where(resampled, uniform, x0)
 
   def sample(self, key: jax.Array, n: int, t: Any = None) -> jax.Array:
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, D] int32; sample i depends on (key, i)
-    alone."""
+    """Draws of x_t, or of the data for t None: [n, D] int32.
+
+    t is a number or [n]. Sample i depends on (key, i) alone.
+    """
     clean, noise = jax.random.split(key)
     (keys,) = spectral.sample_keys(clean, n, 1)
     flat = jax.vmap(lambda k: jax.random.categorical(k, jnp.log(self.probs.reshape(-1))))(keys)

@@ -74,8 +74,10 @@ class Gaussian(Oracle):
     return jnp.sum(half * (scaled**2 - 1.0 / c) + m.d_alpha * mean * scaled, axis=-1)
 
   def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
-    alone."""
+    """Draws of x_t, or of the data for t None: [n, *event].
+
+    t is a number or [n]. Sample i depends on (key, i) alone.
+    """
     spectral.check_no_condition(cond)
     data_keys, noise_keys = spectral.sample_keys(key, n, 2)
     normal = spectral.normal_rows(data_keys, self.eigenvalues.shape[0], self.mean.dtype)

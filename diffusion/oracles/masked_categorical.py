@@ -1,5 +1,6 @@
-"""A finite categorical distribution whose coordinates are masked (arXiv:2107.03006, appendix A.2.2;
-2406.07524).
+"""A finite categorical distribution whose coordinates are masked.
+
+Sources: arXiv:2107.03006, appendix A.2.2; arXiv:2406.07524.
 
 What is not masked is known, so the posterior of the others does not depend on time: it is the data's own,
 given what is seen. The joint table is small enough to hold, so everything is exact.
@@ -21,8 +22,9 @@ from diffusion.processes.masked import Masked
 
 @struct.dataclass
 class MaskedCategorical(Oracle):
-  """A mixture of categoricals in D coordinates of K values, under masking; x: [B, *shape] int, K where
-  masked.
+  """A mixture of categoricals in D coordinates of K values, under masking.
+
+  x: [B, *shape] int, K where masked.
 
   Every method takes `cond={'label': [B] int}`, which keeps the tables of that class (-1: all), where labels
   were given. Where what is seen has probability zero, its logits are not defined.
@@ -36,8 +38,11 @@ class MaskedCategorical(Oracle):
   methods: ClassVar[tuple[str, ...]] = ("energy", "logits", "probabilities", "time_score")
 
   def log_prob(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
-    """log p_t(x) in nats: [B], (1 - alpha) for each mask, alpha for each other and the probability of what is
-    seen."""
+    """The log-probability log p_t(x) in nats: [B].
+
+    p_t(x) is the product of (1 - alpha) for each mask, alpha for each other and the probability of what is
+    seen.
+    """
     flat, t = self._check(x, t)
     keep, masks = self.process.clock(t), self._count(flat)
     seen = jnp.log(jnp.sum(self._agreeing(flat, cond).reshape(flat.shape[0], -1), axis=1))
@@ -66,8 +71,10 @@ class MaskedCategorical(Oracle):
     return jnp.log(self.probabilities(x, t, cond))
 
   def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *shape] int32; sample i from (key, i)
-    alone."""
+    """Draws of x_t, or of the data for t None: [n, *shape] int32.
+
+    t is a number or [n]. Sample i depends on (key, i) alone.
+    """
     which, value, noise = spectral.sample_keys(key, n, 3)
     log_weights = class_log_weights(self.log_weights, self.labels, cond, n)
     draw = lambda key, logits: jax.random.categorical(key, logits, mode="high")

@@ -1,5 +1,7 @@
-"""A mixture of Gaussians with full covariances under a Gaussian process, with a class label a component if
-wanted."""
+"""A mixture of Gaussians with full covariances under a Gaussian process.
+
+Each component has a class label if wanted.
+"""
 
 from typing import Any, ClassVar
 
@@ -131,8 +133,10 @@ class GaussianMixture(Oracle):
     return jnp.sum(weights * each, axis=-1)
 
   def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t (of the data for t None), t a number or [n]: [n, *event]; sample i depends on (key, i)
-    alone."""
+    """Draws of x_t, or of the data for t None: [n, *event].
+
+    t is a number or [n]. Sample i depends on (key, i) alone.
+    """
     which_keys, data_keys, noise_keys = spectral.sample_keys(key, n, 3)
     which = draw_components(class_log_weights(self.log_weights, self.labels, cond, n), which_keys)
     normal = spectral.normal_rows(data_keys, self.eigenvalues.shape[1], self.means.dtype)
@@ -146,8 +150,11 @@ class GaussianMixture(Oracle):
     return self.means.reshape(self.means.shape[0], -1)
 
   def _components(self, x, t, cond):
-    """The marginal's numbers as [B, 1, 1], y_k = U_k^T (x - alpha m_k), c_k, both [B, K, D], log w_k N_k(x)
-    [B, K]."""
+    """The terms of every component's density at x, in the eigenbasis of its covariance.
+
+    Returns the marginal's numbers as [B, 1, 1], y_k = U_k^T (x - alpha m_k), c_k, both [B, K, D],
+    and log w_k N_k(x) [B, K].
+    """
     x, t = spectral.check_rows(x, t, self.means.shape[1:])
     m = jax.tree.map(lambda a: a[:, None, None], self.process.marginal(t))
     c = spectral.marginal_variance(m.alpha, m.sigma, self.eigenvalues[None, :, :])

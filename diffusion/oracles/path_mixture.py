@@ -1,5 +1,6 @@
-"""Mixtures of Gaussians at the ends of a path: density, score and time score in closed form at every time
-between.
+"""Mixtures of Gaussians at the ends of a path.
+
+Their density, score and time score are in closed form at every time between.
 
 With component i at the first end and j at the second, x_t is a mixture of N(a m_i + b m_j, a^2 S_i + b^2 S_j
 + v I) with weights w_i w_j. The covariances of the two ends need not commute, so each is factorised at each

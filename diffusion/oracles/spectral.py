@@ -1,5 +1,6 @@
-"""A Gaussian N(m, S) under x_t = alpha x_0 + sigma eps, in the eigenbasis of S where every quantity is a
-diagonal.
+"""A Gaussian N(m, S) under x_t = alpha x_0 + sigma eps, in the eigenbasis of S.
+
+Every quantity is a diagonal there.
 
 With S = U diag(l) U^T and y = U^T (x - alpha m), the marginal has covariance U diag(c) U^T, c = alpha^2 l +
 sigma^2, and every view of the denoiser is a m + U (b y) with the two factors of `view_factors`. No factor

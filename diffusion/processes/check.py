@@ -15,8 +15,9 @@ TIMES = 64
 
 
 def check(process: Process, tolerance: float = 1e-4) -> None:
-  """Compares what a process states with what follows from it, in float64; nothing is returned where all
-  agree.
+  """Checks what a process states against what follows from it, in float64.
+
+  Nothing is returned where all agree.
 
   At 64 times inside of (t_min, t_max) each derivative of `process.rates` lies between the finite
   differences of its value to the left and to the right, the level increases, and `t_of_level` leads back; a

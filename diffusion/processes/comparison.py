@@ -1,5 +1,8 @@
-"""Comparison of processes by their numbers, which no name tells: what two models must share to be mixed, and
-a solver and a denoiser for the coefficients of the one to hold for the other."""
+"""Comparison of processes by their numbers, which no name tells.
+
+The numbers are what two models must share to be mixed, and what a solver and a denoiser must share for the
+coefficients of the one to hold for the other.
+"""
 
 from typing import Any
 
@@ -9,8 +12,10 @@ from jax.core import Tracer
 
 
 def readable(process: Any) -> bool:
-  """Whether its numbers can be looked at here: it is a pytree of them, not traced, and not on other hosts
-  only."""
+  """Whether a process's numbers can be looked at here.
+
+  They can where the process is a pytree of them, not traced, and not on other hosts only.
+  """
   known = lambda leaf: (
     not isinstance(leaf, jax.Array) or (not isinstance(leaf, Tracer) and leaf.is_fully_addressable)
   )
@@ -18,8 +23,9 @@ def readable(process: Any) -> bool:
 
 
 def numbers(process: Any, times: np.ndarray) -> dict[str, np.ndarray]:
-  """Every number of `process.rates` at times [n], by its name: each [n], in float64 on the host wherever the
-  process lives.
+  """Every number of `process.rates` at times [n], by its name.
+
+  Each is [n], in float64 on the host wherever the process lives.
 
   >>> from diffusion import processes
   >>> numbers(processes.linear(), np.array([0.25, 0.75]))["second"].tolist()
@@ -32,8 +38,9 @@ def numbers(process: Any, times: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def difference(first: Any, second: Any, tolerance: float = 1e-4) -> str:
-  """Where two processes differ, in words: their end, or a number of their `rates` at one of 64 times; '' if
-  nowhere, or if their numbers are traced.
+  """Where two processes differ, in words; '' if nowhere, or if their numbers are traced.
+
+  They differ in their end, or in a number of their `rates` at one of 64 times.
 
   >>> from diffusion import processes
   >>> difference(processes.vp_linear(), processes.vp_linear())
@@ -63,8 +70,9 @@ def difference(first: Any, second: Any, tolerance: float = 1e-4) -> str:
 
 
 def levels(process: Any) -> dict[str, tuple[float, ...]]:
-  """Numbers of `process.rates`, each where the process ends, in the middle and where it starts, with those
-  times as 't'; {} where its numbers are traced, and for None.
+  """Numbers of `process.rates`, each where the process ends, in the middle and where it starts.
+
+  Those times are under 't'. The dict is {} where the numbers are traced, and for None.
 
   >>> from diffusion import processes
   >>> levels(processes.masked(4, (2,), t_min=0.0))
@@ -78,8 +86,9 @@ def levels(process: Any) -> dict[str, tuple[float, ...]]:
 
 
 def mismatch(about: Any, process: Any) -> str:
-  """What keeps a solver from a process, in words, or '' if nothing does; one that names no process belongs to
-  any.
+  """What keeps a solver from a process, in words, or '' if nothing does.
+
+  A solver that names no process belongs to any.
 
   Args:
     about: `About` of the solver, or None.

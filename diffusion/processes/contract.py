@@ -53,21 +53,25 @@ class Process(Protocol):
     ...
 
   def corrupt(self, x0: Any, noise: Any, t: jax.Array, x1: Any = None) -> jax.Array:
-    """x_t [B, ...] at times t [B] between x0 [B, ...] and, where the process has a second data set, x1 [B,
-    ...]."""
+    """The state x_t [B, ...] at times t [B].
+
+    It lies between x0 [B, ...] and, where the process has a second data set, x1 [B, ...].
+    """
     ...
 
   def targets(self, x0: Any, noise: Any, t: jax.Array, x1: Any = None) -> dict[str, jax.Array]:
-    """What views regress on, {view: array}: the mean of each over everything that leads to x_t is the exact
-    view.
+    """What views regress on, {view: array}.
 
-    Not every view has one: logits do not.
+    The mean of each over everything that leads to x_t is the exact view. Not every view has one: logits do
+    not.
     """
     ...
 
   def views_of(self, kind: str) -> tuple[str, ...]:
-    """The views that follow exactly from a network's output of one kind. Raises ValueError for an unknown
-    kind."""
+    """The views that follow exactly from a network's output of one kind.
+
+    Raises ValueError for an unknown kind.
+    """
     ...
 
   def convert(
@@ -79,8 +83,10 @@ class Process(Protocol):
     views: tuple[str, ...],
     data_std: Any = 1.0,
   ) -> dict[str, jax.Array]:
-    """Views of x_t [B, ...] at t [B] from a network's output of one kind, each straight from it: {view:
-    array}."""
+    """Views of x_t from a network's output of one kind, each straight from it.
+
+    x_t is [B, ...] and t is [B]. Returns {view: array}.
+    """
     ...
 
   def rates(self, t: Any) -> dict[str, Rate]:
@@ -96,8 +102,10 @@ class Process(Protocol):
     ...
 
   def default_grid(self, n: int) -> Any:
-    """n + 1 decreasing times from t_max towards data, float64 on the host. Raises ValueError for n below
-    1."""
+    """A grid of n + 1 decreasing times from t_max towards data, float64 on the host.
+
+    Raises ValueError for n below 1.
+    """
     ...
 
 

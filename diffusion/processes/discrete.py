@@ -54,8 +54,10 @@ class CoordinateNoise:
     return max(self.sizes)
 
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform states [B, *shape] int32, row i from keys[i] alone. Raises ValueError for a shape of another
-    state."""
+    """Uniform states [B, *shape] int32, row i from keys[i] alone.
+
+    Raises ValueError for a shape of another state.
+    """
     check_state_shape(self, shape)
     sizes = jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
     return jax.vmap(lambda key: jax.random.randint(key, self.shape, 0, sizes))(keys)
@@ -72,10 +74,10 @@ class CoordinateNoise:
     }
 
   def views_of(self, kind: str) -> tuple[str, ...]:
-    """The views that follow from an output: all three of logits or probabilities, ratios and concrete
-    scores from themselves alone.
+    """The views that follow from an output of one kind.
 
-    Raises ValueError for another kind.
+    Logits or probabilities give logits, probabilities and ratios. Ratios and concrete scores give themselves
+    alone. Raises ValueError for another kind.
     """
     check_kind(self, kind, tuple(FOLLOWS))
     return FOLLOWS[kind]

@@ -32,8 +32,10 @@ class Width:
 
 @struct.dataclass
 class DiscretisedGaussian(CoordinateNoise):
-  """See `discretised_gaussian`. log_low, log_range: of sigma, in steps; images: turns of the circle that are
-  summed, 0 for none."""
+  """Discretised Gaussian noise of whole numbers; see `discretised_gaussian`.
+
+  log_low, log_range: of sigma, in steps. images: turns of the circle that are summed, 0 for none.
+  """
 
   t_min: Number
   t_max: Number
@@ -85,8 +87,10 @@ class DiscretisedGaussian(CoordinateNoise):
     return jnp.minimum(drawn, sizes[None] - 1).reshape(x0.shape)
 
   def ratio(self, x0: jax.Array, old: jax.Array, new: jax.Array, size: Any, t: jax.Array) -> jax.Array:
-    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]; the normaliser falls
-    out."""
+    """The kernel's ratio q(new | x_0) / q(old | x_0) of coordinates [B, N].
+
+    Each coordinate has `size` values; t is [B]. The normaliser falls out.
+    """
     size = jnp.asarray(size, x0.dtype)[None, :]
     log_weight = lambda value: self._log_weight(value - x0, size, t[:, None])
     return jnp.exp(log_weight(new) - log_weight(old))
@@ -128,8 +132,9 @@ def discretised_gaussian(
   t_min: float = 0.0,
   t_max: float = 1.0,
 ) -> DiscretisedGaussian:
-  """q(x_t | x_0) proportional to exp(-(x_t - x_0)^2 / 2 sigma^2) in each coordinate (arXiv:2107.03006,
-  appendix A.2.3).
+  """Discretised Gaussian noise: q(x_t | x_0) proportional to exp(-(x_t - x_0)^2 / 2 sigma^2).
+
+  The law is that of each coordinate (arXiv:2107.03006, appendix A.2.3).
 
   Its ratios of adjacent values are of order 1/sigma, without the heavy tails of resampling: the noise to take
   where values have an order, as annealing does for images.

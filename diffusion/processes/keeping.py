@@ -65,8 +65,9 @@ class CosineKeep:
 
 
 def linear_keep() -> LinearKeep:
-  """alpha(t) = 1 - t, the schedule under which each time noises as many coordinates (arXiv:2107.03006;
-  2406.04329).
+  """The linear schedule alpha(t) = 1 - t, under which each time noises as many coordinates.
+
+  Sources: arXiv:2107.03006; arXiv:2406.04329.
 
   >>> float(linear_keep()(np.float64(0.25)).alpha)
   0.75
@@ -75,8 +76,10 @@ def linear_keep() -> LinearKeep:
 
 
 def cosine_keep() -> CosineKeep:
-  """alpha(t) = 1 - sin(pi t / 2): sampling in equal steps noises fast near the data and takes out few masks
-  at first (arXiv:2406.04329, table 1; 2202.04200).
+  """The cosine schedule alpha(t) = 1 - sin(pi t / 2).
+
+  Sampling in equal steps noises fast near the data and takes out few masks at first
+  (arXiv:2406.04329, table 1; 2202.04200).
 
   >>> round(float(cosine_keep()(np.float64(1 / 3)).noised), 12)
   0.5

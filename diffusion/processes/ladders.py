@@ -13,8 +13,9 @@ from diffusion.processes.base import AnyArray, GaussianProcess, Marginal, array_
 
 
 def ddpm_betas(num_steps: int = 1000, beta_min: float = 0.1, beta_max: float = 20.0) -> np.ndarray:
-  """beta_i of the discrete VP ladder, linear from beta_min/N to beta_max/N: [N] float64 (arXiv:2011.13456,
-  eq. 34).
+  """beta_i of the discrete VP ladder, linear from beta_min/N to beta_max/N: [N] float64.
+
+  Source: arXiv:2011.13456, eq. 34.
 
   >>> betas = ddpm_betas()
   >>> float(betas[0]), float(betas[-1])

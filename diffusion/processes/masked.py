@@ -1,5 +1,7 @@
-"""Noise for whole numbers that have no order: each coordinate, on its own, is masked with some
-probability."""
+"""Masking noise for whole numbers that have no order.
+
+Each coordinate, on its own, is masked with some probability.
+"""
 
 from typing import Any, ClassVar
 
@@ -80,8 +82,10 @@ class Masked:
     return jax.vmap(lambda key: jax.random.uniform(key, x0.shape[1:], jnp.float32))(keys)
 
   def corrupt(self, x0: jax.Array, noise: jax.Array, t: jax.Array, x1: None = None) -> jax.Array:
-    """x_t [B, ...] int: the mask where noise < 1 - alpha, else x_0; t [B]. One noise masks more and more in
-    t."""
+    """The masked state x_t [B, ...] int: the mask where noise < 1 - alpha, else x_0.
+
+    t is [B]. One noise masks more and more in t.
+    """
     del x1
     hidden = noise < expand(self.clock(t).noised, x0).astype(noise.dtype)
     return jnp.where(hidden, jnp.asarray(self.mask, x0.dtype), x0)
@@ -105,8 +109,9 @@ class Masked:
     views: tuple[str, ...],
     data_std: Any = 1.0,
   ) -> dict[str, jax.Array]:
-    """Views of x_t from the raw output of a network, with what is known put in, always (arXiv:2406.07524,
-    section 3.2).
+    """Views of x_t from the raw output of a network, with what is known put in, always.
+
+    Source: arXiv:2406.07524, section 3.2.
 
     The mask is no value of the data, so that its probability is zero; and a coordinate that is not masked
     keeps its
@@ -147,8 +152,9 @@ def masked(
   t_min: float = 1e-3,
   t_max: float = 1.0,
 ) -> Masked:
-  """Each coordinate keeps its value with probability alpha(t) and is the mask otherwise (arXiv:2107.03006,
-  appendix A.2.2; 2406.07524, eq. 4).
+  """Masking noise: each coordinate keeps its value with probability alpha(t), else it is the mask.
+
+  Sources: arXiv:2107.03006, appendix A.2.2; arXiv:2406.07524, eq. 4.
 
   Args:
     num_values: K, of each coordinate; the mask is the value K.

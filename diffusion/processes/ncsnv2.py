@@ -87,11 +87,10 @@ def initial_sigma(data: ArrayLike, subsample: int | None = None, seed: int = 0, 
 
 
 def level_overlap(ratio: float, dim: int) -> float:
-  """Phi(sqrt(2D)(g - 1) + 3g) - Phi(sqrt(2D)(g - 1) - 3g) for the ratio g of two levels (arXiv:2006.09011,
-  section 3.2).
+  """The overlap of two levels of ratio g: Phi(sqrt(2D)(g - 1) + 3g) - Phi(sqrt(2D)(g - 1) - 3g).
 
-  The share of the radii |x|, x ~ N(0, sigma^2 I_D), within three deviations of the typical radius of the
-  level above, g sigma.
+  It is the share of the radii |x|, x ~ N(0, sigma^2 I_D), within three deviations of the typical radius of
+  the level above, g sigma (arXiv:2006.09011, section 3.2).
 
   >>> round(level_overlap(1.0, 3072), 4)
   0.9973
@@ -102,8 +101,9 @@ def level_overlap(ratio: float, dim: int) -> float:
 
 
 def spacing_ratio(dim: int, overlap: float = 0.5) -> float:
-  """Technique 2: the ratio gamma = sigma_(i-1) / sigma_i of neighbouring levels whose overlap has the given
-  value.
+  """Technique 2: the ratio of neighbouring levels whose overlap has the given value.
+
+  The ratio is gamma = sigma_(i-1) / sigma_i.
 
   Args:
     dim: number of dimensions D of an example.
@@ -166,8 +166,9 @@ def noise_levels(sigma_1: float, sigma_L: float, num: int) -> np.ndarray:
 
 
 def langevin_variance_ratio(step: float, ratio: float, sigma_L: float, num_steps: int) -> float:
-  """Technique 4: variance over sigma_i^2 after the Langevin steps of one level (arXiv:2006.09011, eq. 4 and
-  proposition 3).
+  """Technique 4: variance over sigma_i^2 after the Langevin steps of one level.
+
+  Source: arXiv:2006.09011, eq. 4 and proposition 3.
 
   The steps x <- x + a s(x) + sqrt(2 a) z with a = step sigma_i^2 / sigma_L^2 start from N(0, sigma_(i-1)^2 I)
   and use the score of N(0, sigma_i^2 I); the ratio is 1 in equilibrium and the same at every level.

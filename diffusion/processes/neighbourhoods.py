@@ -18,8 +18,9 @@ from numpy.typing import ArrayLike
 
 @struct.dataclass
 class Neighbourhood:
-  """The ordered neighbours x_{n_1}, ..., x_{n_N} of every state x, and its R reverse neighbours, of which it
-  is one.
+  """The ordered neighbours x_{n_1}, ..., x_{n_N} of every state x, and its R reverse neighbours.
+
+  The state is itself a neighbour of each of its reverse neighbours.
 
   Attributes:
     target: [N, K] int32, the value that move n gives a coordinate of value k, -1 where there is no such move.
@@ -50,8 +51,10 @@ class Neighbourhood:
     return len(self.slot)
 
   def values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What the moves set: x [B, ...] -> (new values [B, N] int, whether the move exists [B, N]); the old
-    value where it does not."""
+    """What the moves set: x [B, ...] -> (new values [B, N] int, whether the move exists [B, N]).
+
+    The new value is the old one where the move does not exist.
+    """
     return self._values(self.target, np.asarray(self.coordinate), x)
 
   def reverse_values(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -159,8 +162,10 @@ def cycle(size: int) -> Neighbourhood:
 
 
 def bit_flips(shape: int | Sequence[int]) -> Neighbourhood:
-  """Every coordinate of a state of zeros and ones turned over, one neighbour a coordinate; shape as in x [B,
-  *shape]."""
+  """Bit flips: every coordinate of a state of zeros and ones turned over, one neighbour a coordinate.
+
+  shape: as in x [B, *shape].
+  """
   return grid(np.full(_state_shape(shape), 2))
 
 
@@ -196,8 +201,11 @@ def graph(index: ArrayLike) -> Neighbourhood:
 
 
 def as_sizes(sizes: ArrayLike, who: str, shape: int | Sequence[int] | None = None) -> np.ndarray:
-  """Numbers of values as an array of a state's shape [...]; K alone is a state of one coordinate. Raises
-  ValueError."""
+  """Numbers of values as an array of a state's shape [...].
+
+  K alone is a state of one coordinate. Raises ValueError for sizes that do not fit the shape, or are not
+  whole numbers of two or more.
+  """
   counts = np.atleast_1d(np.asarray(sizes))
   if shape is not None:
     try:
@@ -220,8 +228,10 @@ def _state_shape(shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def build(sizes: np.ndarray, table: Callable[[int], np.ndarray], name: str) -> Neighbourhood:
-  """The neighbourhood whose coordinates of size K have the moves table(K) [moves, K]; coordinates of one size
-  share one."""
+  """The neighbourhood built from a table of moves for each size of coordinate.
+
+  Coordinates of size K have the moves table(K) [moves, K]. Coordinates of one size share one table.
+  """
   tables = {
     size: _checked(np.asarray(table(size)), name) for size in dict.fromkeys(sizes.reshape(-1).tolist())
   }
@@ -284,8 +294,10 @@ def _checked(moves, name):
 
 
 def _inverse(moves):
-  """(rows [R, K] of preimages, the move of each row): as many rows a move as one of its values has
-  preimages."""
+  """The inverse of moves: (rows [R, K] of preimages, the move of each row).
+
+  There are as many rows a move as one of its values has preimages.
+  """
   rows, own = [], []
   for move, images in enumerate(moves):
     before = [np.flatnonzero(images == value) for value in range(len(images))]

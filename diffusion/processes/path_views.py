@@ -56,8 +56,10 @@ def factors(blend: Any, parts: tuple[str, ...]) -> dict[str, tuple[Any, Any]]:
 def convert(
   blend: Any, parts: tuple[str, ...], kind: str, output: jax.Array, x_t: jax.Array, views: tuple[str, ...]
 ) -> dict[str, jax.Array]:
-  """Views of x_t [B, ...] from an output [B, ...] of one kind, of those that `follows` names: {view: [B,
-  ...]}."""
+  """Views of x_t from an output of one kind, of those that `follows` names.
+
+  x_t and the output are [B, ...]. Returns {view: [B, ...]}.
+  """
   numbers: dict[str, tuple[Any, ...]] = {
     part: tuple(expand(value, x_t).astype(output.dtype) for value in pair)
     for part, pair in factors(blend, parts).items()

@@ -63,8 +63,9 @@ class PathSchedule(Protocol):
 
 @struct.dataclass
 class Path:
-  """A family of densities between two ends on [t_min, t_max]: a process from one data set to another, or to
-  noise.
+  """A family of densities between two ends on [t_min, t_max].
+
+  It is a process from one data set to another, or to noise.
 
   Functions of t compute on the device for a JAX array and in float64 on the host for anything else. Its
   views, with the parts that it has (`x0` and `x1` for ends that are data, `eps` where there is noise), are
@@ -195,11 +196,11 @@ class Path:
     return found
 
   def views_of(self, kind: str) -> tuple[str, ...]:
-    """The views that follow exactly from an output: all of them on a path of two parts (two data sets
-    without noise, or one and noise), and itself alone on a path of three or through a map, where eps and
-    score still give each other.
+    """The views that follow exactly from an output of one kind.
 
-    Raises ValueError for a kind that is none of its views.
+    On a path of two parts (two data sets without noise, or one and noise) all of them follow. On a path of
+    three, or through a map, the output gives itself alone, but eps and score still give each other. Raises
+    ValueError for a kind that is none of its views.
     """
     check_kind(self, kind, self.views)
     return (kind,) if self.decode is not None else path_views.follows(kind, self.parts)
@@ -236,8 +237,9 @@ class Path:
     return path_views.convert(self.blend(t), self.parts, kind, output, x_t, views)
 
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """What sampling starts from at t_max: noise there, or rows of the second data set drawn with
-    replacement, float32.
+    """What sampling starts from at t_max, float32.
+
+    It is noise there, or rows of the second data set drawn with replacement.
 
     Args:
       keys: [B] typed keys, one a sample.
@@ -418,8 +420,9 @@ def spherical(first: str = "normal", second: str = "data", t_min: float = 0.0, t
 
 
 def log_variance(first: str = "normal", second: str = "data", t_max: float = 20.0) -> Path:
-  """The spherical path in the clock t = -log(a^2), from 0 to t_max: equal steps divide the variance of x_0's
-  share equally.
+  """The spherical path in the clock t = -log(a^2), from 0 to t_max.
+
+  Equal steps divide the variance of x_0's share equally.
 
   Near the second end 1 - t^2 has no digits left in the clock of `spherical`; here it is exp(-t). p_1 is the
   second end blurred by a variance exp(-t_max): choose it far below the data's own smallest variance.
@@ -431,8 +434,9 @@ def log_variance(first: str = "normal", second: str = "data", t_max: float = 20.
 
 
 def trigonometric(first: str = "data", second: str = "data") -> Path:
-  """x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1 on [0, 1]: the spherical path in a clock that is smooth at
-  both ends.
+  """The trigonometric path x_t = cos(pi t / 2) x_0 + sin(pi t / 2) x_1 on [0, 1].
+
+  It is the spherical path in a clock that is smooth at both ends.
 
   >>> float(trigonometric().blend(0.5).first.round(6))
   0.707107
@@ -441,11 +445,10 @@ def trigonometric(first: str = "data", second: str = "data") -> Path:
 
 
 def linear(first: str = "data", second: str = "data", bridge: float = 0.0) -> Path:
-  """x_t = (1 - t) x_0 + t x_1 + sqrt(bridge t (1 - t)) eps on [0, 1] (a Brownian bridge's variance for bridge
-  > 0).
+  """The linear path x_t = (1 - t) x_0 + t x_1 + sqrt(bridge t (1 - t)) eps on [0, 1].
 
-  The noise keeps the densities between two data sets smooth where the sets themselves are not.
-  Raises ValueError for a negative bridge.
+  For bridge > 0 it has a Brownian bridge's variance. The noise keeps the densities between two data sets
+  smooth where the sets themselves are not. Raises ValueError for a negative bridge.
 
   >>> float(linear(bridge=0.4).blend(0.5).variance)
   0.1
@@ -477,8 +480,9 @@ def from_process(process: GaussianProcess) -> Path:
 
 
 def through(path: Path, encode: Callable[[Any], Any], decode: Callable[[Any], Any]) -> Path:
-  """A path in the latent space of an invertible map, seen in data space: x_t = decode(a encode(x_0) + ...)
-  (arXiv:2111.11010, 5.3).
+  """A path in the latent space of an invertible map, seen in data space.
+
+  It is x_t = decode(a encode(x_0) + ...) (arXiv:2111.11010, 5.3).
 
   Args:
     path: the path of the encoded points; a 'normal' end becomes the law of decoded normals, such as a flow's
@@ -500,8 +504,10 @@ def through(path: Path, encode: Callable[[Any], Any], decode: Callable[[Any], An
 
 
 def as_path(path: Any, who: str = "this") -> Path:
-  """The path, or a Gaussian process as one. Raises ValueError for anything without a density at every time
-  between."""
+  """The path, or a Gaussian process as one.
+
+  Raises ValueError for anything without a density at every time between.
+  """
   if isinstance(path, Path):
     return path
   if isinstance(path, GaussianProcess):

@@ -23,8 +23,9 @@ the levels, ascending."""
 
 @struct.dataclass
 class RecoveryLevels:
-  """Levels i = 0..T of a process: x_{i+1} = gain_i x_i + noise_i eps, x_0 the least noisy. Float64 on the
-  host.
+  """Levels i = 0..T of a process: x_{i+1} = gain_i x_i + noise_i eps, x_0 the least noisy.
+
+  Float64 on the host.
 
   Attributes:
     t: [T+1] ascending times.
@@ -118,8 +119,9 @@ def recovery_levels(
 
 
 def published_step(b2: float = 2e-4) -> Callable[[RecoveryLevels, np.ndarray], np.ndarray]:
-  """b2 (sigma_i / sigma_0) noise_i^2 in units of y_i = gain_i x_i, the authors' own (arXiv:2012.08125,
-  repository; b2 = 2e-4).
+  """The authors' own step b2 (sigma_i / sigma_0) noise_i^2, in units of y_i = gain_i x_i.
+
+  Source: arXiv:2012.08125, repository; b2 = 2e-4.
 
   They pair it with an energy f / step^2 of a network f, so that the drift from it is half the slope of f. At
   the last level, where x_{i+1} tells nothing, y is x itself.

@@ -53,8 +53,10 @@ class UniformResample(CoordinateNoise):
     return self.schedule.t_of_noised(as_times(level))
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> dict[str, jax.Array]:
-    """What decides x_t, row i from keys[i] alone: {'uniform': in [0, 1), 'value': a uniform draw}, each [B,
-    ...]."""
+    """The noise that decides x_t, row i from keys[i] alone.
+
+    It is {'uniform': in [0, 1), 'value': a uniform draw}, each [B, ...].
+    """
     sizes = jnp.asarray(np.reshape(self.sizes, self.shape), x0.dtype)
 
     def one(key):
@@ -71,11 +73,10 @@ class UniformResample(CoordinateNoise):
     return jnp.where(again, noise["value"], x0)
 
   def ratio(self, x0: jax.Array, old: jax.Array, new: jax.Array, size: Any, t: jax.Array) -> jax.Array:
-    """q(new | x_0) / q(old | x_0) of coordinates [B, N] with `size` values each, t [B]: what a concrete score
-    averages.
+    """The kernel's ratio q(new | x_0) / q(old | x_0) of coordinates [B, N]: what a concrete score averages.
 
-    One of m/s, s/m and 1, with s = 1 - b + b/K to stay and m = b/K to become any other value; infinite at b =
-    0.
+    Each coordinate has `size` values; t is [B]. The ratio is one of m/s, s/m and 1, with s = 1 - b + b/K to
+    stay and m = b/K to become any other value; infinite at b = 0.
     """
     stay, jump = self.odds(t)(size)
     weight = lambda value: jnp.where(value == x0, stay, jump)
@@ -126,8 +127,9 @@ def uniform_resample(
   t_min: float = 0.01,
   t_max: float = 1.0,
 ) -> UniformResample:
-  """Each coordinate is replaced with probability b = 1 - alpha(t) by a uniform draw of its values
-  (arXiv:2211.00802; 2107.03006, appendix A.2).
+  """Uniform resampling: each coordinate is replaced with probability b = 1 - alpha(t).
+
+  It is replaced by a uniform draw of its values (arXiv:2211.00802; 2107.03006, appendix A.2).
 
   Args:
     sizes: number of values of each coordinate, or one number for all; shape: of a state, that of `sizes` by

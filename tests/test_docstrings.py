@@ -1,7 +1,9 @@
-"""Every example in a docstring of the package and of the experiments runs."""
+"""Every example in a docstring runs, and the first line of a docstring of the package stands by itself."""
 
+import ast
 import doctest
 import importlib
+import pathlib
 import pkgutil
 
 import pytest
@@ -17,6 +19,8 @@ MODULES = [
     *(module.name for module in pkgutil.walk_packages(package.__path__, package.__name__ + ".")),
   )
 ]
+PACKAGE = pathlib.Path(diffusion.__path__[0])
+FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py"))
 
 
 @pytest.mark.standard_promotion
@@ -25,3 +29,15 @@ def test_examples_in_docstrings(name):
   module = importlib.import_module(name)
   failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
   assert failed == 0
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_first_line_of_docstrings_stands_by_itself(file):
+  tree = ast.parse((PACKAGE.parent / file).read_text(encoding="utf-8"))
+  documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  running_on = []
+  for node in ast.walk(tree):
+    text = ast.get_docstring(node) if isinstance(node, documented) else None
+    if text and any(line.strip() for line in text.split("\n")[1:2]):
+      running_on.append(f"line {node.body[0].lineno}: {text.splitlines()[0]}")
+  assert not running_on, "the first line runs on: end it, and put what it says besides below a blank line"

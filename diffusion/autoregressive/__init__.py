@@ -1,5 +1,7 @@
-"""What an autoregressive score is used for: its one-dimensional conditionals are tabulated, so that the
-density is known and sampled exactly.
+"""Uses of an autoregressive score: its exact density and exact samples.
+
+The one-dimensional conditionals of such a score are tabulated, so that the density is known and sampled
+exactly.
 
 The model is a denoiser with the views `context` and `head`, trained by
 `losses.autoregressive_score_matching` or its denoising form. Nothing here compiles by itself: put a call into

@@ -28,8 +28,10 @@ def langevin_sample(
   process: Any = None,
   start: float = 1.0,
 ) -> jax.Array:
-  """Draws [n, *shape]: coordinate by coordinate, a chain x_d <- x_d + step_size / 2 s_d + sqrt(step_size) z
-  (arXiv:2010.12810, section 4).
+  """Samples of an autoregressive score by Langevin dynamics, coordinate by coordinate: [n, *shape].
+
+  Each coordinate has a chain x_d <- x_d + step_size / 2 s_d + sqrt(step_size) z (arXiv:2010.12810, section
+  4).
 
   Chains of one dimension are short, but they do not cross between modes that are apart, and have the bias of
   `mcmc.langevin`; where the score can be tabulated, `sample` has neither fault. Falling noise mends the
@@ -115,8 +117,11 @@ def _score(model, context, t, cond, x):
 
 
 def _levels(process, times, step_size):
-  """Per level [L]: t, step_size, how x of the last level is noised up to this one, and how the chain's value
-  is rescaled on entering."""
+  """What each level of annealed Langevin dynamics needs, every entry [L].
+
+  Per level: t, step_size, how x of the last level is noised up to this one, and how the chain's value is
+  rescaled on entering.
+  """
   dtype = jnp.result_type(float)
   one = np.ones_like(times)
   if process is None:

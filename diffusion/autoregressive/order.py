@@ -82,11 +82,11 @@ def check_order(model: Denoiser, x: jax.Array, t: Any = 0.0, cond: Any = None, *
 
 
 def influence(function: Callable[[jax.Array], jax.Array], x: jax.Array, size: int) -> jax.Array:
-  """[D, D]: the largest derivative, over examples and features, of entry `of` (first axis) of a function in
-  entry `on` of its input.
+  """The largest derivative of each entry of a function in each entry of its input: [D, D].
 
-  Input and output are [B, ...] or [B, ..., C] with D = size coordinates; features of the input are moved
-  together, each at its own rate.
+  Entry [of, on] is that of entry `of` of the function in entry `on` of its input, the largest over examples
+  and features. Input and output are [B, ...] or [B, ..., C] with D = size coordinates; features of the
+  input are moved together, each at its own rate.
 
   >>> influence(lambda x: 2.0 * x[:, ::-1], jnp.ones((1, 2)), 2).tolist()
   [[0.0, 2.0], [2.0, 0.0]]

@@ -1,5 +1,7 @@
-"""Exact samples of an autoregressive score, coordinate by coordinate, by the inverse of each conditional's
-distribution function."""
+"""Exact samples of an autoregressive score.
+
+They are drawn coordinate by coordinate, by the inverse of each conditional's distribution function.
+"""
 
 import math
 from typing import Any
@@ -23,7 +25,9 @@ def sample(
   cond: Any = None,
   width: int = 256,
 ) -> jax.Array:
-  """Draws [n, *shape] from the density that `log_prob` gives on the same grid; sample i depends on (key, i)
+  """Exact samples of an autoregressive score on a grid: [n, *shape].
+
+  They are drawn from the density that `log_prob` gives on the same grid. Sample i depends on (key, i)
   alone.
 
   One scan over the D coordinates, each a call of the context for all samples and G values of the head for

@@ -15,8 +15,9 @@ from diffusion.math.precision import at_least_single
 
 @struct.dataclass
 class Table:
-  """N densities, each with a logarithm that is linear between the nodes of its grid, and zero outside: so all
-  of this is exact.
+  """N densities on grids, each with a logarithm that is linear between the nodes.
+
+  Outside of its grid a density is zero, so all of this is exact.
 
   grid: [N, G] increasing; log_density: [N, G] nats, normalised; log_mass: [N, G - 1] of the cells.
   """
@@ -116,8 +117,10 @@ def within(v: jax.Array, a: jax.Array) -> jax.Array:
 
 
 def check_grid(grid: Any, size: int, who: str) -> jax.Array:
-  """The grid of each of `size` coordinates, [size, G], from [G] or [size, G]. Raises ValueError for one that
-  does not increase."""
+  """The grid of each of `size` coordinates, [size, G], from [G] or [size, G].
+
+  Raises ValueError for a grid that does not increase.
+  """
   shape = jnp.shape(grid)
   if len(shape) not in (1, 2) or shape[-1] < 2 or (len(shape) == 2 and shape[0] != size):
     raise ValueError(

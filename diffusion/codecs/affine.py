@@ -164,8 +164,10 @@ def scale(mean: Any = 0.0, std: Any = 1.0) -> Scale:
 
 
 def standardize() -> Standardize:
-  """The codec (x - mean) / std with one mean and one deviation of all numbers of the training data
-  (arXiv:2112.10752, appendix G, where latents are divided by their deviation); measured once, by `measure`.
+  """The codec (x - mean) / std with one mean and one standard deviation of all training data.
+
+  Both are taken over all numbers of the training data, once, by `measure` (arXiv:2112.10752, appendix G,
+  where latents are divided by their deviation).
 
   >>> codec = standardize()
   >>> params = codec.measure(codec.init(), jnp.asarray([[1.0], [5.0]]))

@@ -42,8 +42,10 @@ class Codec(Protocol):
     ...
 
   def encode(self, params: Any, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
-    """What the model sees, [B, ...], of x: [B, ...]; key: [B] typed keys, one an example, or None for no
-    randomness."""
+    """The code of x that the model sees: [B, ...].
+
+    x: [B, ...]; key: [B] typed keys, one an example, or None for no randomness.
+    """
     ...
 
   def decode(self, params: Any, z: jax.Array) -> jax.Array:

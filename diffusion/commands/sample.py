@@ -114,8 +114,9 @@ def check_batch(batch: int, opened: Any) -> None:
 
 
 def destination(path: str, given: Sequence[str] = ()) -> str:
-  """The path without an ending, of which PATH.png and PATH.npz can be written: tried before anything is
-  sampled.
+  """The path without an ending, of which PATH.png and PATH.npz can be written.
+
+  That they can is tried before anything is sampled.
 
   Args:
     path: what --out says, with or without one of the endings.

@@ -70,8 +70,10 @@ def resolve(path: str, where: str = "config") -> Any:
 
 
 def _instead(owner, name):
-  """What a module or class has in place of a name: what is nearest, and its functions and classes, or its
-  modules where it has none."""
+  """What a module or class has in place of a name.
+
+  In words: what is nearest, and its functions and classes, or its modules where it has none.
+  """
   public = {option: getattr(owner, option) for option in dir(owner) if not option.startswith("_")}
   offered = [option for option, found in public.items() if callable(found) and found is not ModuleType]
   offered = offered or [option for option, found in public.items() if isinstance(found, ModuleType)]

@@ -151,8 +151,9 @@ def _unknown(key: str, section: Any, name: str, folders: list[str], more: Iterab
 
 
 def split_overrides(argv: Iterable[str]) -> tuple[list[tuple[str, str]], list[str]]:
-  """Takes the `--config.key=value` (or `--config.key value`) out of a command line; returns them and the
-  rest.
+  """The overrides in a command line, and the rest of it.
+
+  `--config.key=value` and `--config.key value` are taken out.
 
   >>> split_overrides(["--config=a.py", "--config.seed=1", "--config.data.path", "/x"])
   ([('seed', '1'), ('data.path', '/x')], ['--config=a.py'])

@@ -157,8 +157,10 @@ def idx(
 
 
 def read_idx(path: str) -> np.ndarray:
-  """The array in an IDX file (yann.lecun.com's format: type, number of dimensions, big-endian sizes, then the
-  values)."""
+  """The array in an IDX file.
+
+  The format is yann.lecun.com's: type, number of dimensions, big-endian sizes, then the values.
+  """
   try:
     with open(path, "rb") as file:
       content = file.read()
@@ -302,8 +304,10 @@ def _some(numbers, most=8):
 
 
 def _values(name, x, levels):
-  """Stored values as uint8 (uint16 above 256 levels) images [n, H, W, C] or real numbers [n, ...] (see
-  `named.narrowed`)."""
+  """Stored values as whole-number images or as real numbers.
+
+  Images are uint8 (uint16 above 256 levels) [n, H, W, C], real numbers are [n, ...] (see `named.narrowed`).
+  """
   if x.dtype.kind == "f":
     if not np.isfinite(x).all():
       raise UserError(f"{name} has values that are not finite: remove those records")

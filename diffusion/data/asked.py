@@ -1,5 +1,8 @@
-"""What samples are told and start from, as functions of the index: the class and the other conditions of
-sample i, and the record that it starts from where a process runs between two data sets."""
+"""What samples are told and start from, as functions of the index.
+
+Sample i is told its class and the other conditions. It starts from a record where a process runs between
+two data sets.
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +13,9 @@ from diffusion.data.sources import Record, Source, gather
 
 
 def classes_in_turn(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray] | None:
-  """A function from sample indices [n] to classes [n] in turn, of those that training records have; None
+  """The classes of samples, in turn, as a function of their indices.
+
+  The function is from sample indices [n] to classes [n], those that training records have, in turn. None
   without classes.
 
   >>> from diffusion import data
@@ -51,8 +56,10 @@ def stored_conditions(dataset: Dataset, index: np.ndarray) -> dict[str, np.ndarr
 
 
 def starts_of_records(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:
-  """A function from sample indices [n] to what samples start from, [n, ...] in model values, where a process
-  runs between two data sets.
+  """The starts of samples between two data sets, as a function of their indices.
+
+  The function is from sample indices [n] to what samples start from, [n, ...] in model values, where a
+  process runs between two data sets.
 
   Sample i starts from the other half of the pair in record i (mod their number) of `records_of`: of held-out
   pairs in their order, again from the first where there are more samples. Whatever the seed and the batch, i

@@ -27,8 +27,9 @@ class Binary:
 
 
 def binary_digits(data_dir: str = "", *, threshold: float = 8, num_classes: int | None = None) -> Dataset:
-  """The UCI handwritten digits with two values, categories 0 and 1: `data.digits`, its grey levels 0 to 16
-  cut in two.
+  """The UCI handwritten digits with two values, categories 0 and 1.
+
+  They are those of `data.digits`, with the grey levels 0 to 16 cut in two.
 
   Args:
     data_dir: see `data.digits`.

@@ -12,8 +12,9 @@ from diffusion.config.errors import UserError
 
 
 def scramble(values: Any, key: int) -> np.ndarray:
-  """Hash whole numbers to 64 bits (splitmix64, Steele et al. 2014), the same on every machine and NumPy
-  version.
+  """Whole numbers hashed to 64 bits.
+
+  The hash is splitmix64 (Steele et al. 2014), the same on every machine and NumPy version.
 
   Args:
     values: integers [n].

@@ -16,11 +16,10 @@ _STEP = (LEVELS - 1) / 2.0 / 16.0  # of the mean of channels, for one of the 16 
 
 
 def paint(grey: ArrayLike, hue: ArrayLike) -> np.ndarray:
-  """Grey levels as a fully saturated hue: channel c is g (1 + cos 2 pi (hue - c/3)) with g the level on 0 to
-  127.5, rounded.
+  """Grey levels painted in a fully saturated hue.
 
-  The three cosines add up to zero, so the mean of channels is g whatever the hue is, to half a value by
-  rounding.
+  Channel c is g (1 + cos 2 pi (hue - c/3)) with g the level on 0 to 127.5, rounded. The three cosines add
+  up to zero, so the mean of channels is g whatever the hue is, to half a value by rounding.
 
   Args:
     grey: [..., H, W, 1] levels 0 to 16; hue: [...] in turns, 0 red, 1/3 green, 2/3 blue.
@@ -35,8 +34,9 @@ def paint(grey: ArrayLike, hue: ArrayLike) -> np.ndarray:
 
 
 def grey_levels(x: ArrayLike) -> np.ndarray:
-  """The levels 0 to 16 [..., H, W, 1] of painted digits [..., H, W, 3], exactly: rounding is far less than a
-  level.
+  """The grey levels 0 to 16 of painted digits: [..., H, W, 1] of [..., H, W, 3].
+
+  They are exact: rounding is far less than a level.
 
   >>> grey_levels(paint(np.array([[[5]]]), np.array(0.1))).tolist()
   [[[5]]]
@@ -45,8 +45,9 @@ def grey_levels(x: ArrayLike) -> np.ndarray:
 
 
 def chroma(x: ArrayLike) -> np.ndarray:
-  """2/3 sum_c x_c exp(2 pi i c / 3), complex [..., H, W]: of g painted in a hue it is g exp(2 pi i hue), of
-  grey it is zero.
+  """The chroma of colours as a complex number: [..., H, W].
+
+  It is 2/3 sum_c x_c exp(2 pi i c / 3): of g painted in a hue it is g exp(2 pi i hue), of grey it is zero.
 
   Args:
     x: [..., H, W, 3] in the data's values.
@@ -89,12 +90,11 @@ def repaint(record: Record, rng: np.random.Generator) -> Record:
 def color_digits(
   data_dir: str = "", *, num_classes: int | None = None, centered: bool = True, dequantization: str = "none"
 ) -> Dataset:
-  """The UCI handwritten digits in colour, 8x8x3 with values 0 to 255: `data.digits` by `paint`, in hues
-  uniform on the circle.
+  """The UCI handwritten digits in colour, 8x8x3 with values 0 to 255.
 
-  Hue is independent of digit and label, so given a grey picture it is still uniform: what a colourisation
-  should give back. A stored image has one hue for ever; in training each digit takes a new one every time it
-  is drawn.
+  They are those of `data.digits`, painted by `paint` in hues uniform on the circle. Hue is independent of
+  digit and label, so given a grey picture it is still uniform: what a colourisation should give back. A
+  stored image has one hue for ever; in training each digit takes a new one every time it is drawn.
 
   Args:
     data_dir: see `data.digits`.

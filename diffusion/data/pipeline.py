@@ -197,8 +197,9 @@ class Batches:
 
 
 def stream(dataset: Dataset, batch_size: int, seed: int, **options: Any) -> Stream:
-  """The training stream of a `Dataset`, with its scaling, labels, flips and augmentation; options are those
-  of `Stream`.
+  """The training stream of a `Dataset`.
+
+  It has the data set's scaling, labels, flips and augmentation. The options are those of `Stream`.
 
   Args:
     dataset: `Dataset`.

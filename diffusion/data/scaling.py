@@ -30,8 +30,9 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Scaling:
-  """Scaling of pixels with `levels` values (2 to 65536); see the head of this file. ValueError for anything
-  else.
+  """Scaling of pixels with `levels` values, 2 to 65536.
+
+  See the head of this file. Raises ValueError for anything else.
 
   >>> scaling = Scaling(256, centered=True)
   >>> scaling.to_model(np.array([0, 255], np.uint8)).tolist()
@@ -85,8 +86,10 @@ class Scaling:
     return v
 
   def to_data(self, x: Any) -> np.ndarray:
-    """Model values (float [...], any range) to the nearest stored values: clipped integers [...] (uint8 up to
-    256 levels)."""
+    """The stored values nearest to model values.
+
+    x: float [...], any range. Stored values are clipped integers [...], uint8 up to 256 levels.
+    """
     x = np.asarray(x, dtype=np.float32)
     unit = (x + 1) / 2 if self.centered else x
     values = np.floor(unit * self.levels) if self.uses_noise else np.round(unit * (self.levels - 1))
@@ -123,10 +126,10 @@ class Scaling:
     return math.log2(self.levels) - (1 if self.centered else 0)
 
   def _inside(self, noise):
-    """Round noise to the middles of a grid fine enough to matter nowhere and coarse enough that v + n is
-    exact in float32.
+    """Noise rounded so that v + n is exact in float32.
 
-    Without this 255 + (1 - 2^-24) would round to 256, the next bin.
+    It is rounded to the middles of a grid fine enough to matter nowhere and coarse enough that v + n is
+    exact. Without this 255 + (1 - 2^-24) would round to 256, the next bin.
     """
     cells = np.float32(2 ** (23 - math.ceil(math.log2(self.levels))))
     inside = np.multiply(noise, cells, dtype=np.float32)
@@ -205,8 +208,9 @@ class WholeNumbers:
 
 @dataclasses.dataclass(frozen=True)
 class Standardize:
-  """Real-valued data: one scalar mean and one scalar deviation for all coordinates (the convention of DDIB,
-  arXiv:2203.08382).
+  """Scaling of real-valued data by one mean and one standard deviation.
+
+  Both are scalars for all coordinates (the convention of DDIB, arXiv:2203.08382).
 
   Attributes:
     mean, std: in the units of the data.

@@ -111,8 +111,10 @@ def _short(value):
 
 
 def problem(path: str, first: int, count: int, digest: str) -> str | None:
-  """What is wrong with a shard, in a few words; None if it is whole and of this command; 'missing' if it is
-  not there."""
+  """What is wrong with a shard, in a few words, or None.
+
+  None if it is whole and of this command; 'missing' if it is not there.
+  """
   if not os.path.exists(path):
     return "missing"
   try:

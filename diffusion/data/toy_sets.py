@@ -84,8 +84,10 @@ def swiss_roll(n: int, rng: np.random.Generator) -> Points:
 
 
 def pinwheel(n: int, rng: np.random.Generator) -> Points:
-  """Five arms: a radial Gaussian (1, 0.3) and a tangential one (0, 0.1), turned by 0.25 exp(radius), times
-  2."""
+  """A pinwheel of five Gaussian arms in the plane.
+
+  An arm has a radial Gaussian (1, 0.3) and a tangential one (0, 0.1), turned by 0.25 exp(radius), times 2.
+  """
   label = np.arange(n) % 5
   radial, tangential = 1 + 0.3 * rng.standard_normal(n), 0.1 * rng.standard_normal(n)
   angle = label * 2 * np.pi / 5 + 0.25 * np.exp(radial)

@@ -44,8 +44,10 @@ class Paired:
 
 
 def two_sets(first: Dataset, second: Dataset, *, seed: int = 0) -> Dataset:
-  """Two data sets as pairs that are independent of each other: x of the first, at t_min of a process between
-  them, and x1 of the second, at t_max, where sampling starts.
+  """Two data sets as pairs that are independent of each other.
+
+  x is of the first, at t_min of a process between them, and x1 of the second, at t_max, where sampling
+  starts.
 
   Classes, conditions and scaling are those of the first; both are scaled alike, by its numbers.
 

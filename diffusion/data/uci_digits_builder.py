@@ -14,8 +14,9 @@ HELD_OUT = 0.2
 
 
 class UciDigits(tfds.core.GeneratorBasedBuilder):
-  """1,797 grey images of 8x8 with values 0..16, in a fixed stratified split: 'train' (1,438) and 'test'
-  (359).
+  """1,797 grey images of handwritten digits, 8x8 with values 0..16, in a fixed stratified split.
+
+  The split's parts are 'train' (1,438) and 'test' (359).
 
   The split is `order.split(1797, 0.2, labels)`: in each class the fifth with the smallest hashes of their
   place in scikit-learn's list. Records keep scikit-learn's order.

@@ -114,10 +114,10 @@ def logits(time_input: str = "t", time_scale: float = 1.0, time_shift: float = 0
 def edm(
   data_std: float = 0.5, time_input: str = "log_sigma", time_scale: float = 0.25, time_shift: float = 0.0
 ) -> Parameterization:
-  """EDM's preconditioned network: unit-variance input, output and target at every noise level
-  (arXiv:2206.00364, table 1).
+  """EDM's preconditioned network (arXiv:2206.00364, table 1).
 
-  On a process with alpha < 1 it acts on x_t / alpha at noise level sigma / alpha.
+  Input, output and target have unit variance at every noise level. On a process with alpha < 1 it acts on
+  x_t / alpha at noise level sigma / alpha.
 
   Args:
     data_std: standard deviation of the training data.

@@ -17,8 +17,9 @@ class Estimate:
 
 
 def kl_divergence(log_ratios: ArrayLike, max_error: float | None = None) -> Estimate:
-  """KL(p_1 || p_0) from log p_1(x) - log p_0(x) at samples of p_1; a mutual information where p_0 is the
-  product of margins.
+  """The divergence KL(p_1 || p_0) from log ratios at samples of p_1.
+
+  The ratios are log p_1(x) - log p_0(x). It is a mutual information where p_0 is the product of margins.
 
   Args:
     log_ratios: [n], nats.

@@ -29,7 +29,9 @@ def log_difference(
   curve: Callable[[jax.Array], jax.Array] | None = None,
   cond: Any = None,
 ) -> jax.Array:
-  """log p_t(x) at `stop` less that at `start`: the integral of s_t dt + s_x . dx along a curve
+  """The difference of log p_t(x) between two points, by a line integral of the scores.
+
+  log p_t(x) at `stop` less that at `start` is the integral of s_t dt + s_x . dx along a curve
   (arXiv:2111.11010, section 4.3).
 
   Args:
@@ -104,8 +106,9 @@ def log_ratio_along(
   end_log_prob: Callable[[jax.Array], jax.Array] | None = None,
   cond: Any = None,
 ) -> jax.Array:
-  """log p_1(x) - log p_0(x) by way of a point z at the end: from (x, t_min) to (z, t_max), then from z to x
-  at t_max.
+  """The log ratio log p_1(x) - log p_0(x) by way of a point z at the end of the path.
+
+  The way leads from (x, t_min) to (z, t_max), then from z to x at t_max.
 
   The fixed-x integral asks for time scores far from where the data of most times are; on a curve that follows
   them the time score and the score are asked where they were trained.

@@ -31,8 +31,9 @@ def log_ratio_ode(
   max_steps: int = 4096,
   cond: Any = None,
 ) -> Integral:
-  """log p_1(x) - log p_0(x) as the solution of dy/dt = s(x, t) at fixed x, by Dormand-Prince 5(4)
-  (arXiv:2111.11010, section 4.3).
+  """The log ratio log p_1(x) - log p_0(x) by an adaptive ODE solver, Dormand-Prince 5(4).
+
+  It is the solution of dy/dt = s(x, t) at fixed x (arXiv:2111.11010, section 4.3).
 
   The step is sized by the largest error of the batch. Needs diffrax: `pip install 'jax-diffusion[adaptive]'`.
 

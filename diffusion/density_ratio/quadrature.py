@@ -62,8 +62,10 @@ def log_ratio(
 
 
 def on_device(nodes: Nodes, path: Path, dtype: DTypeLike) -> tuple[jax.Array, jax.Array]:
-  """(t, weight) in this precision. Raises ValueError where it is too low for them, or they are outside of the
-  path."""
+  """Nodes and weights of a quadrature in one precision: (t, weight).
+
+  Raises ValueError where the precision is too low for them, or they are outside of the path.
+  """
   t = np.asarray(nodes.t, np.float64)
   slack = 1e-9 * (float(path.t_max) - float(path.t_min))
   if t.min() < float(path.t_min) - slack or t.max() > float(path.t_max) + slack:

@@ -12,8 +12,11 @@ HALVINGS = 200
 
 @struct.dataclass
 class Nodes:
-  """t: [N], increasing, and weight: [N], whose sum is the length of the interval; both float64 on the
-  host."""
+  """The nodes of a quadrature over time, and their weights.
+
+  t: [N], increasing, and weight: [N], whose sum is the length of the interval. Both are float64 on the
+  host.
+  """
 
   t: np.ndarray
   weight: np.ndarray
@@ -27,8 +30,9 @@ def gauss_legendre(
   t_min: float | None = None,
   t_max: float | None = None,
 ) -> Nodes:
-  """Gauss-Legendre nodes on the path's interval, equal in t or graded towards an end where the noise
-  vanishes.
+  """Gauss-Legendre nodes on the path's interval.
+
+  They are equal in t, or graded towards an end where the noise vanishes.
 
   Where p_1 is peaked, with a variance s^2 far below one, the time score is of order 1 / (t_max - t + s^2)
   near the end, and no affordable number of nodes in t sees it. With `resolve=s^2` the clock is the logarithm
@@ -79,11 +83,11 @@ def gauss_legendre(
 
 
 def bridges(path: Path | GaussianProcess, num: int, *, power: float = 1.0) -> Nodes:
-  """The midpoints and lengths of `num` bridges between the waymarks of a telescoping ratio: its sum is that
-  of the logits.
+  """The midpoints and lengths of the bridges between the waymarks of a telescoping ratio.
 
-  Waymark k is at the place (k / num)^power of the interval (arXiv:2006.12204, with num = 1 a single
-  classifier). Raises ValueError for no bridge or a power that is not positive.
+  There are `num` bridges, and the log ratio is the sum of their logits. Waymark k is at the place (k /
+  num)^power of the interval (arXiv:2006.12204, with num = 1 a single classifier). Raises ValueError for no
+  bridge or a power that is not positive.
 
   >>> from diffusion import processes
   >>> bridges(processes.linear(), 4).t.tolist()
@@ -107,8 +111,10 @@ def waymarks(path: Path | GaussianProcess, num: int, power: float = 1.0) -> np.n
 def interval(
   path: Path | GaussianProcess, t_min: float | None = None, t_max: float | None = None
 ) -> tuple[float, float]:
-  """(t_min, t_max) as floats, those of the path where not given. Raises ValueError where they are not inside
-  of it."""
+  """The interval of time (t_min, t_max) as floats.
+
+  An end that is not given is that of the path. Raises ValueError where they are not inside of it.
+  """
   start, stop = float(path.t_min), float(path.t_max)
   low, high = (end if given is None else float(given) for end, given in ((start, t_min), (stop, t_max)))
   if not start <= low < high <= stop:

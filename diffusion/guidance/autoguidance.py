@@ -83,12 +83,11 @@ class Autoguidance(Wrapper):
 def autoguidance(
   worse: Denoiser, weight: Any, interval: tuple[float, float] | None = None
 ) -> Callable[[Denoiser], Autoguidance]:
-  """Autoguidance: (1 + w) good - w worse, with the same condition for both (arXiv:2406.02507, eq. 4 with
-  its w one larger).
+  """Autoguidance: (1 + w) good - w worse, with the same condition for both.
 
-  The worse model is smaller or less trained: what both do wrong in the same direction is undone, and the
-  class does not lose its variety as it does under classifier-free guidance. Each call costs one evaluation of
-  each; both count as one evaluation.
+  This is arXiv:2406.02507, eq. 4, with its w one larger. The worse model is smaller or less trained: what
+  both do wrong in the same direction is undone, and the class does not lose its variety as it does under
+  classifier-free guidance. Each call costs one evaluation of each; both count as one evaluation.
 
   Args:
     worse: a denoiser on the same process.

@@ -1,5 +1,7 @@
-"""Classifier-free guidance whose weight comes with each sample's condition: what a network distilled from
-guidance has learned."""
+"""Classifier-free guidance whose weight comes with each sample's condition.
+
+It is what a network distilled from guidance has learned.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,7 +46,9 @@ class ByCondition(Wrapper):
     key: jax.Array | None = None,
     train: bool = False,
   ) -> Prediction:
-    """As a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the
+    """The guided prediction of each sample at its own weight.
+
+    As of a denoiser: x: [B, ...], t: [B] and a condition with 'guidance' [B] give a `Prediction` with the
     views asked for.
 
     Raises:
@@ -73,8 +77,9 @@ class ByCondition(Wrapper):
 
 
 def by_condition(interval: tuple[float, float] | None = None) -> Callable[[Denoiser], ByCondition]:
-  """Classifier-free guidance with each sample's own weight: (1 + w) conditional - w unconditional with w =
-  cond['guidance'] [B] (arXiv:2210.03142, eq. 3).
+  """Classifier-free guidance with each sample's own weight.
+
+  It is (1 + w) conditional - w unconditional with w = cond['guidance'] [B] (arXiv:2210.03142, eq. 3).
 
   The same call as a network that was distilled from guidance, at two evaluations in place of one: such a
   network's teacher in `losses.distillation`, and its measure afterwards.

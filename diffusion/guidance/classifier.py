@@ -62,8 +62,9 @@ class Classifier(GaussianWrapper):
 def classifier(
   log_prob: Callable[..., jax.Array], params: Any = None, scale: Any = 1.0
 ) -> Callable[[Denoiser], Classifier]:
-  """Classifier guidance: score + scale grad_x log p(y | x_t, t), and all other views with it
-  (arXiv:2011.13456, eq. 14; scale: arXiv:2105.05233).
+  """Classifier guidance: score + scale grad_x log p(y | x_t, t), and all other views with it.
+
+  The score is that of arXiv:2011.13456, eq. 14; the scale is that of arXiv:2105.05233.
 
   With an unconditional denoiser and the exact log-probability, scale 1 gives the conditional denoiser. A
   classifier that was not trained on noised data says little at high noise levels.

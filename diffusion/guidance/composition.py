@@ -57,8 +57,10 @@ class Conjunction(Wrapper):
 def conjunction(
   conditions: Iterable[Any], weights: Iterable[Any] | None = None
 ) -> Callable[[Denoiser], Conjunction]:
-  """Several conditions at once, AND with weights and NOT: unconditional + sum_i w_i (conditional_i -
-  unconditional) (arXiv:2206.01714, eqs. 11 and 13).
+  """Several conditions at once: AND with weights, and NOT.
+
+  The guided prediction is unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714, eqs.
+  11 and 13).
 
   This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or
   an ancestral sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of
@@ -135,8 +137,10 @@ class Disjunction(GaussianWrapper):
 def disjunction(
   conditions: Iterable[Any], log_weights: Callable[..., jax.Array], params: Any = None
 ) -> Callable[[Denoiser], Disjunction]:
-  """Any of several conditions, OR: the conditional predictions weighted by the posterior of their
-  conditions at x_t, which is exact for a mixture.
+  """Any of several conditions: OR.
+
+  The conditional predictions are weighted by the posterior of their conditions at x_t, which is exact for a
+  mixture.
 
   A score alone can not tell how probable a condition is at x_t, so this needs log pi_i + log p_t(x | c_i), up
   to a number that is the same for all i: from densities, from energies, or as the logits of a

@@ -1,5 +1,7 @@
-"""Epsilon scaling: the predicted noise divided by a constant a little above one, against the drift of sampled
-states."""
+"""Epsilon scaling: the predicted noise divided by a constant a little above one.
+
+It is used against the drift of sampled states.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,5 +1,7 @@
-"""Functions of x_t that change with the noise level: one expert a range of sigma/alpha (PPAP,
-arXiv:2212.05973)."""
+"""Experts: functions of x_t that change with the noise level.
+
+There is one expert a range of sigma/alpha (PPAP, arXiv:2212.05973).
+"""
 
 import functools
 from collections.abc import Callable
@@ -49,8 +51,9 @@ class Experts:
 
 
 def experts(process: Any, boundaries: Any, fn: Callable[..., jax.Array]) -> Experts:
-  """A function of (params, x, t, cond) out of N experts of the same shape, one a range of noise levels
-  sigma/alpha.
+  """A function of (params, x, t, cond) out of N experts, one a range of noise levels.
+
+  The experts are of the same shape, and noise levels are sigma/alpha.
 
   As `log_prob` of `guidance.classifier` this is multi-expert guidance: each classifier has to be good in its
   own range only. As the function of `denoisers.from_function` it is a multi-expert denoiser. Build it once,

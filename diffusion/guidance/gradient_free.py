@@ -63,8 +63,9 @@ def gradient_free(
   params: Any = None,
   interval: tuple[float, float] | None = None,
 ) -> Callable[[Denoiser], GradientFree]:
-  """Gradient-free classifier guidance: conditional + w (1 - p) (conditional - reference): GFCG
-  (arXiv:2411.15393), with a classifier of clean data run forward only.
+  """Gradient-free classifier guidance, GFCG (arXiv:2411.15393).
+
+  It is conditional + w (1 - p) (conditional - reference), with a classifier of clean data run forward only.
 
   p is the probability of the target class at the predicted x0, and the reference the most probable other
   class. The paper's own schedule of the weight was not available; that it fades as p goes to 1 is ours.

@@ -10,8 +10,10 @@ from diffusion.processes.base import expand
 
 
 def check_interval(interval: tuple[float, float] | None) -> tuple[float, float]:
-  """(low, high) noise levels of an interval, or of all for None. Raises ValueError for an empty
-  one."""
+  """The noise levels (low, high) of an interval, or of all for None.
+
+  Raises ValueError for an empty one.
+  """
   low, high = (0.0, float("inf")) if interval is None else interval
   if not low < high:
     raise ValueError(f"interval ({low}, {high}) is empty: give (low, high) noise levels with low < high")

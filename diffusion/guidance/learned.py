@@ -32,7 +32,9 @@ class Learned(Wrapper):
     key: jax.Array | None = None,
     train: bool = False,
   ) -> Prediction:
-    """As a denoiser: x: [B, ...], t: [B] and a condition without 'guidance' give a `Prediction` with the
+    """The prediction of the distilled network at the one weight.
+
+    As of a denoiser: x: [B, ...], t: [B] and a condition without 'guidance' give a `Prediction` with the
     views asked for.
 
     Raises ValueError for a condition that has a weight already.
@@ -47,8 +49,9 @@ class Learned(Wrapper):
 
 
 def learned(weight: Any) -> Callable[[Denoiser], Learned]:
-  """Guidance by a distilled network: (1 + w) conditional - w unconditional at one evaluation
-  (arXiv:2210.03142, section 3.1).
+  """Guidance by a distilled network, at one evaluation.
+
+  It is (1 + w) conditional - w unconditional (arXiv:2210.03142, section 3.1).
 
   Args:
     weight: w, one number for all samples, within the range of the network's training; changing it does not

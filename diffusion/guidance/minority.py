@@ -20,8 +20,9 @@ def minority_score(
   cond: Any = None,
   distance: Callable[..., jax.Array] | None = None,
 ) -> jax.Array:
-  """The minority score: E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8): [B], larger
-  where the model expects something else.
+  """The minority score, [B]: larger where the model expects something else.
+
+  It is E d(x0, x0_hat(x_t)) over noise at time t (arXiv:2301.12334, eq. 8).
 
   A denoiser pulls what is rare towards what is common, so the distance grows with rarity. Classified into
   bins by `minority_bins` and learned by a noise-conditional classifier, it is what `guidance.classifier`
@@ -57,8 +58,9 @@ def minority_score(
 
 
 def minority_bins(scores: Any, count: int = 100) -> np.ndarray:
-  """Minority bins, 0 (most common) to count - 1 (rarest) of equal share, by the quantiles of the scores
-  [N]: int32 [N], on the host.
+  """Minority bins of equal share by the quantiles of the scores: int32 [N].
+
+  They go from 0 (most common) to count - 1 (rarest). Scores are [N]; the bins are on the host.
 
   Raises:
     ValueError: more bins than scores, or fewer than two.

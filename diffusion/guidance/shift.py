@@ -24,8 +24,9 @@ class GaussianWrapper(Wrapper):
 
 
 def shifted(process: Any, prediction: Prediction, t: jax.Array, kind: str, change: jax.Array) -> Prediction:
-  """The prediction whose view `kind` has changed by `change` [B, ...], and every other view that it holds
-  with it.
+  """The prediction after a change of one of its views.
+
+  The view `kind` has changed by `change` [B, ...], and every other view that the prediction holds with it.
 
   Each view moves as it does with the output of a network that predicts `kind`, so none is divided by another.
 

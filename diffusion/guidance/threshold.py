@@ -73,8 +73,10 @@ def static_threshold(bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
 
 
 def dynamic_threshold(quantile: float = 0.995, bound: float = 1.0) -> Callable[[Denoiser], Threshold]:
-  """Dynamic thresholding: x0 clipped at the quantile q of its own absolute values where that exceeds the
-  bound, and scaled by bound / q (arXiv:2205.11487, section 2.3).
+  """Dynamic thresholding of x0 (arXiv:2205.11487, section 2.3).
+
+  x0 is clipped at the quantile q of its own absolute values where that exceeds the bound, and scaled by
+  bound / q.
 
   Each sample by itself. Samples whose quantile lies within the bound are clipped at the bound and not scaled.
 

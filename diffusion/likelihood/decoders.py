@@ -60,8 +60,9 @@ class LevelDecoder:
 
 
 def gaussian_decoder() -> GaussianDecoder:
-  """For real-valued or dequantised data; its mean over eps, -D/2 (1 + log 2 pi sigma^2 / alpha^2), needs no
-  draws.
+  """The decoder of real-valued or dequantised data: a Gaussian.
+
+  Its mean over eps, -D/2 (1 + log 2 pi sigma^2 / alpha^2), needs no draws.
 
   >>> from diffusion import processes
   >>> m = processes.edm().marginal(jnp.array(0.01))
@@ -73,10 +74,10 @@ def gaussian_decoder() -> GaussianDecoder:
 
 
 def level_decoder(scaling: Levels, dtype: DTypeLike = jnp.float32) -> LevelDecoder:
-  """For whole-numbered pixels without dequantisation: P(level | z) in proportion to q(z | level)
-  (arXiv:2107.00630, eq. 8).
+  """The decoder of whole-numbered pixels without dequantisation.
 
-  The bound is then one of log P(values), and `bits_per_dim(nats, shape)` needs no scaling.
+  P(level | z) is in proportion to q(z | level) (arXiv:2107.00630, eq. 8). The bound is then one of log
+  P(values), and `bits_per_dim(nats, shape)` needs no scaling.
 
   Args:
     scaling: `diffusion.data.Scaling`; x must hold its levels, without noise.

@@ -40,8 +40,10 @@ def draw_probes(method: str, keys: jax.Array | None, x: jax.Array, probes: int) 
 
 
 def exact(derivative: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-  """Trace of a linear map given by its action on tangents shaped like x: [1, B], one derivative a
-  dimension."""
+  """The trace of a linear map, by one derivative a dimension: [1, B].
+
+  The map is given by its action on tangents shaped like x.
+  """
   return trace(derivative, x)[None]
 
 

@@ -13,9 +13,10 @@ from diffusion.math.precision import at_least_single, sum_rows
 def masked_elbo(
   denoiser: Any, x: jax.Array, *, keys: jax.Array, cond: Any = None, draws: int = 32
 ) -> jax.Array:
-  """An unbiased estimate of the lower bound of log p(x) [B] in nats of a model that fills masks in one at a
-  time, in an order of chance (arXiv:2110.02037, section 2; the integral of `losses.masked_cross_entropy` over
-  all times, arXiv:2406.07524, eq. 10).
+  """An unbiased estimate of the lower bound of log p(x) of a model that fills masks in: [B] nats.
+
+  The model fills them in one at a time, in an order of chance (arXiv:2110.02037, section 2). The bound is the
+  integral of `losses.masked_cross_entropy` over all times (arXiv:2406.07524, eq. 10).
 
   The integral over times is that over the number n of masked coordinates, 1 to D, each as likely:
   log p(x) >= mean over n of D / n E sum over the n masked ones of log p(x_i | the others), with a variance

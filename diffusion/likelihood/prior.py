@@ -29,8 +29,9 @@ def prior_kl(process: GaussianProcess, x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def prior_gap(oracle: Any, t: jax.Array) -> jax.Array:
-  """KL from the marginal of Gaussian data to the prior: the mean log-likelihood that the approximate prior
-  costs.
+  """The KL divergence from the marginal of Gaussian data to the prior.
+
+  It is the mean log-likelihood that the approximate prior costs.
 
   Args:
     oracle: `oracles.gaussian`.

@@ -20,8 +20,9 @@ PASSES = 3
 def log_prob_of_states(
   concrete: ArrayLike, neighbourhood: Neighbourhood, *, smallest: float = 1e-8
 ) -> np.ndarray:
-  """log p of every state, normalised, from the concrete score of every state; p is determined by it
-  (arXiv:2211.00802, section 3).
+  """The log-probability of every state, from the concrete score of every state.
+
+  It is log p, normalised; p is determined by the concrete score (arXiv:2211.00802, section 3).
 
   The ratios of a model do not fit together exactly: log p is what fits all log ratios best in least squares,
   each weighed by the root of the two probabilities that it compares, so that states that hardly occur do not

@@ -120,10 +120,9 @@ def differences(
 def random_directions(
   key: jax.Array, shape: tuple[int, ...], kind: str, dtype: DTypeLike = jnp.float32
 ) -> jax.Array:
-  """Independent directions with E v v^T = I, [num, ...]: signs, normal, or uniform on the sphere of radius
-  sqrt(D).
+  """Independent random directions with E v v^T = I: [num, ...].
 
-  Raises ValueError for another kind.
+  They are signs, normal, or uniform on the sphere of radius sqrt(D). Raises ValueError for another kind.
 
   >>> random_directions(jax.random.key(0), (2, 3), "rademacher").shape
   (2, 3)
@@ -141,8 +140,9 @@ def random_directions(
 
 
 def trace(derivative: Callable[[jax.Array], jax.Array], x: jax.Array, *, width: int = WIDTH) -> jax.Array:
-  """The trace of a linear map given by its action on tangents shaped like x, [B] in at least float32: one
-  derivative a dimension.
+  """The trace of a linear map, by one derivative a dimension: [B].
+
+  The map is given by its action on tangents shaped like x. The trace is in at least float32.
 
   Args:
     derivative: v [B, ...] -> [B, ...], such as the derivative of a score at x along v.
@@ -165,8 +165,10 @@ def trace(derivative: Callable[[jax.Array], jax.Array], x: jax.Array, *, width: 
 
 
 def stencil(order: int) -> tuple[np.ndarray, np.ndarray]:
-  """(offsets [P], weights [P, P]) with P = order + 1: row k of the weights gives the k-th derivative for step
-  one.
+  """The finite-difference stencil of all derivatives up to an order.
+
+  It is (offsets [P], weights [P, P]) with P = order + 1: row k of the weights gives the k-th derivative for
+  step one.
 
   The polynomial through P values, differentiated at zero; float64.
 

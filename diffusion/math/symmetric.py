@@ -65,8 +65,10 @@ class Full:
     return jnp.sum(jnp.square(self.matrix), axis=(-2, -1))
 
   def expected_target_square(self) -> float:
-    """E ||I - z z^T||^2 = D^2 + D for standard normal z: what no model can explain, of the entries that this
-    form has."""
+    """The mean square of the target I - z z^T for standard normal z.
+
+    E ||I - z z^T||^2 = D^2 + D: what no model can explain, of the entries that this form has.
+    """
     return float(self.dimension**2 + self.dimension)
 
   def diagonal_entries(self) -> jax.Array:
@@ -131,7 +133,9 @@ class Diagonal:
 
 @struct.dataclass
 class LowRank:
-  """diag(diagonal) + sum_j signs_j f_j f_j^T with f_j = factors[:, :, j] (arXiv:2111.04726, there with +
+  """A symmetric matrix as a diagonal and signed terms of rank one.
+
+  It is diag(diagonal) + sum_j signs_j f_j f_j^T with f_j = factors[:, :, j] (arXiv:2111.04726, there with +
   alone).
 
   diagonal: [B, D]; factors: [B, D, r]; signs: r numbers +1 or -1, static. Every question costs O(D r^2) or
@@ -195,8 +199,10 @@ class LowRank:
     )
 
   def square_norm(self) -> jax.Array:
-    """The sum of the squares of all entries, [B]: sum a^2 + 2 a . diag(F S F^T) + sum_jk s_j s_k (F^T
-    F)_jk^2."""
+    """The sum of the squares of all entries, [B].
+
+    It is sum a^2 + 2 a . diag(F S F^T) + sum_jk s_j s_k (F^T F)_jk^2.
+    """
     gram = jnp.einsum("bdr,bdq->brq", self.factors, self.factors, precision=PRECISION)
     own = self.diagonal_entries() - self.diagonal
     both = self._signs()[:, :, None] * self._signs()[:, None, :]

@@ -27,8 +27,9 @@ class Classifier:
 
 
 def fit_classifier(train: ArrayLike, labels: ArrayLike, most: int = 10_000, seed: int = 0) -> Classifier:
-  """scikit-learn SVC (RBF, C = 10, gamma = 1 / (entries x variance)) of train [N, ...] and labels [N]; a
-  `Classifier`.
+  """A support vector classifier with an RBF kernel, as a `Classifier`.
+
+  It is scikit-learn's SVC (C = 10, gamma = 1 / (entries x variance)) of train [N, ...] and labels [N].
 
   On the 8x8 digits it is right for 99% of held-out images. At most `most` training data are used, and samples
   of more than 1,024 entries are first projected on 64 principal components. Raises ValueError for lengths
@@ -68,8 +69,9 @@ class Accuracy(NamedTuple):
 def class_accuracy(
   classifier: Classifier, samples: ArrayLike, labels: ArrayLike, confidence: float = 0.95
 ) -> Accuracy:
-  """Share of samples [N, ...] that the classifier puts in the class they were drawn for, with its Wilson
-  interval.
+  """The share of samples that the classifier puts in the class they were drawn for.
+
+  It comes with its Wilson interval. Samples are [N, ...].
 
   Raises ValueError where a label is none of the classifier's classes (-1, no class, included: such samples
   have no accuracy).
@@ -91,8 +93,9 @@ def class_accuracy(
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-  """Wilson's score interval of a proportion (JASA 22, 1927): sound near 0 and 1, where the normal interval
-  has width zero.
+  """Wilson's score interval of a proportion (JASA 22, 1927).
+
+  It is sound near 0 and 1, where the normal interval has width zero.
 
   >>> [round(end, 4) for end in wilson_interval(97, 100)]
   [0.9155, 0.9897]

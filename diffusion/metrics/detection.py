@@ -7,16 +7,20 @@ from numpy.typing import ArrayLike
 
 
 class Auroc(NamedTuple):
-  """value: the area in [0, 1], 1/2 for a score that says nothing; error: its standard error over both sets of
-  examples."""
+  """The area under the curve of hits over false alarms, with its standard error.
+
+  value: the area in [0, 1], 1/2 for a score that says nothing; error: its standard error over both sets of
+  examples.
+  """
 
   value: float
   error: float
 
 
 def auroc(found: ArrayLike, usual: ArrayLike) -> Auroc:
-  """P(score of one of `found` > score of one of `usual`), ties counted half: the area under the curve of hits
-  over false alarms.
+  """The area under the curve of hits over false alarms.
+
+  It is P(score of one of `found` > score of one of `usual`), ties counted half.
 
   The standard error is that of the two-sample U statistic (DeLong et al., Biometrics 44, 1988): the variances
   of each example's share of examples of the other kind that it beats, over their numbers.

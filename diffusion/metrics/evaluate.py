@@ -103,8 +103,10 @@ def evaluate_samples(
 def feature_distances(
   samples: np.ndarray, train: np.ndarray, heldout: np.ndarray, seed: int = 0
 ) -> dict[str, float]:
-  """Frechet and kernel distances of feature matrices [N, K] with their floors: a dict, see
-  `evaluate_samples`."""
+  """Frechet and kernel distances of feature matrices [N, K], with their floors.
+
+  The result is a dict, see `evaluate_samples`.
+  """
   rng = np.random.default_rng(seed)
   count = min(len(samples), len(train))
   # Samples are cut, where they must be, by a draw: their order may follow their classes.
@@ -132,8 +134,9 @@ def feature_distances(
 
 
 def evaluate_points(samples: Any, train: Any, heldout: Any, bins: int = 16, seed: int = 0) -> dict[str, Any]:
-  """Metrics of low-dimensional samples [N, D] against held-out points, with floors from the training points:
-  a dict of floats.
+  """Metrics of low-dimensional samples [N, D] against held-out points, as a dict of floats.
+
+  Floors are from the training points.
 
   sliced_wasserstein (order 2, 64 directions) and its floor (training points, as many as there are samples),
   kernel_distance (unbiased MMD^2, RBF, median bandwidth), its standard error and floor; and in the plane

@@ -36,8 +36,10 @@ class Projection:
 
 @dataclasses.dataclass(frozen=True)
 class FeatureMap:
-  """images [N, ...] in data units -> features [N, K] in float64, each with variance of about 1 on the
-  training split.
+  """A map from images to features, and what the features are.
+
+  Images [N, ...] in data units -> features [N, K] in float64, each with variance of about 1 on the training
+  split.
 
   manifest: what the features are, how many data they were learned from, and a digest of all weights (JSON
   types only).
@@ -61,8 +63,10 @@ class FeatureMap:
 
 
 def principal_components(train: ArrayLike, count: int, seed: int = 0, whiten: bool = True) -> Projection:
-  """The `count` leading principal components of train [N, ...] (fewer where the data span fewer), as a
-  `Projection`."""
+  """The leading principal components of a training set, as a `Projection`.
+
+  There are `count` of train [N, ...], or fewer where the data span fewer.
+  """
   from sklearn.decomposition import PCA
 
   train = np.asarray(train, np.float64)
@@ -84,8 +88,10 @@ def principal_components(train: ArrayLike, count: int, seed: int = 0, whiten: bo
 
 
 def reduction_for(train: ArrayLike, seed: int = 0) -> Projection | None:
-  """None for small samples; for large ones the 64 leading principal components, which classifiers then see
-  instead of pixels."""
+  """The reduction of large samples to principal components; None for small samples.
+
+  Classifiers then see the 64 leading components instead of pixels.
+  """
   entries = int(np.prod(np.shape(train)[1:]))
   if entries <= MOST_ENTRIES:
     return None
@@ -102,8 +108,10 @@ def standard_inputs(images: ArrayLike, reduction: Projection | None) -> np.ndarr
 
 
 def spaced_subset(count: int, most: int, seed: int = 0) -> np.ndarray:
-  """Indices of `most` of `count` rows, drawn once by `seed` and in rising order; all of them where there are
-  no more."""
+  """The indices of a subset of rows, in rising order.
+
+  They are `most` of `count` rows, drawn once by `seed`; all of them where there are no more.
+  """
   if count <= most:
     return np.arange(count)
   return np.sort(np.random.default_rng(seed).permutation(count)[:most])

@@ -13,8 +13,10 @@ from numpy.typing import ArrayLike
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-  """Count, mean [D] and scatter [D, D] (sum of outer products of deviations from the mean) of a set of
-  feature vectors."""
+  """The count, mean and scatter of a set of feature vectors.
+
+  The mean is [D]. The scatter is [D, D], the sum of outer products of deviations from the mean.
+  """
 
   count: int
   mean: np.ndarray
@@ -57,11 +59,10 @@ def statistics(features: ArrayLike) -> Statistics:
 
 
 def merge(a: Statistics, b: Statistics) -> Statistics:
-  """Statistics of two sets together, from the statistics of each (the pairwise update of Chan, Golub and
-  LeVeque).
+  """The statistics of two sets together, from the statistics of each.
 
-  Streamed features need no more than this: reduce `merge` over the statistics of the batches, in any order or
-  tree.
+  This is the pairwise update of Chan, Golub and LeVeque. Streamed features need no more than this: reduce
+  `merge` over the statistics of the batches, in any order or tree.
 
   >>> whole = merge(statistics([[0.0], [1.0]]), statistics([[5.0]]))
   >>> whole.count, whole.mean.tolist(), whole.scatter.tolist()
@@ -110,8 +111,10 @@ def gaussian_frechet(
 
 
 def symmetric_root(covariance: ArrayLike, dimension: int) -> np.ndarray:
-  """Symmetric square root of a positive semi-definite matrix [dimension, dimension]; eigenvalues below zero
-  by rounding count as zero."""
+  """The symmetric square root of a positive semi-definite matrix [dimension, dimension].
+
+  Eigenvalues below zero by rounding count as zero.
+  """
   covariance = np.asarray(covariance, np.float64)
   if covariance.shape != (dimension, dimension):
     raise ValueError(

@@ -21,8 +21,10 @@ class Estimate(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Polynomial:
-  """k(x, y) = (x . y / D + 1)^degree: KID's kernel at degree 3 (arXiv:1801.01401, section 4). Not invariant
-  to shifts or scale."""
+  """The polynomial kernel k(x, y) = (x . y / D + 1)^degree.
+
+  At degree 3 it is KID's kernel (arXiv:1801.01401, section 4). It is not invariant to shifts or scale.
+  """
 
   degree: int = 3
 
@@ -152,8 +154,11 @@ def _within(x, kernel, chunk):
 
 
 def _across(x, y, kernel, chunk):
-  """Means of k(x_i, y_j) over j per i and over i per j, and the second moment of the doubly centred
-  kernel."""
+  """The means of a kernel between two sets, and its second moment.
+
+  The means are those of k(x_i, y_j) over j per i and over i per j. The moment is that of the doubly centred
+  kernel.
+  """
   n, m = len(x), len(y)
   rows, columns, squares = np.zeros(n), np.zeros(m), 0.0
   for i in range(0, n, chunk):

@@ -83,9 +83,10 @@ def neighbour_ratio(samples: ArrayLike, heldout: ArrayLike, train: ArrayLike, ch
 
 
 def near_zero(*batches: np.ndarray) -> tuple[np.ndarray, ...]:
-  """Batches [N, ...] of real numbers less their common offset, where they lie so far from zero that squares
-  of distances would lose their digits: further than their deviation, by the last batch. No distance
-  changes.
+  """Batches [N, ...] of real numbers less their common offset, where that is large.
+
+  It is taken off where they lie so far from zero that squares of distances would lose their digits: further
+  than their deviation, by the last batch. No distance changes.
 
   >>> near_zero(np.array([[1e9]]), np.array([[1e9], [1e9 + 2]]))[0].tolist()
   [[-1.0]]

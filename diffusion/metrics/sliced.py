@@ -8,8 +8,9 @@ from numpy.typing import ArrayLike
 
 
 def directions(dimension: int, count: int = 64, seed: int = 0) -> np.ndarray:
-  """Fixed unit vectors [count, dimension]: evenly spaced angles over half a circle in the plane, else drawn
-  once from `seed`.
+  """Fixed unit vectors to slice distributions along: [count, dimension].
+
+  In the plane they are at evenly spaced angles over half a circle, else drawn once from `seed`.
 
   >>> directions(2, 2).round(6).tolist()
   [[1.0, 0.0], [0.0, 1.0]]
@@ -24,8 +25,9 @@ def directions(dimension: int, count: int = 64, seed: int = 0) -> np.ndarray:
 
 
 def wasserstein_1d(x: ArrayLike, y: ArrayLike, order: float = 2) -> np.ndarray:
-  """The order-th power of the Wasserstein distance between the columns of x [N, K] and y [M, K], exactly, for
-  any N and M: [K].
+  """The Wasserstein distance between columns, to the power of its order: [K].
+
+  It is exact, between the columns of x [N, K] and y [M, K], for any N and M.
 
   The integral of |quantile_x - quantile_y|^order over (0, 1), where both quantile functions are steps.
 
@@ -45,11 +47,11 @@ def wasserstein_1d(x: ArrayLike, y: ArrayLike, order: float = 2) -> np.ndarray:
 def sliced_wasserstein(
   x: ArrayLike, y: ArrayLike, order: float = 2, count: int = 64, seed: int = 0, chunk: int = 64
 ) -> float:
-  """Sliced Wasserstein distance of x [N, D] and y [M, D]: (mean over directions of W_order^order)^(1/order),
-  in data units.
+  """The sliced Wasserstein distance of x [N, D] and y [M, D], in data units.
 
-  For sets that differ by a shift s it is |s| / sqrt(D) at order 2 (averaged over all directions). Raises
-  ValueError for shapes that do not fit, an order below 1, NaN or infinity.
+  It is (mean over directions of W_order^order)^(1/order). For sets that differ by a shift s it is |s| /
+  sqrt(D) at order 2 (averaged over all directions). Raises ValueError for shapes that do not fit, an order
+  below 1, NaN or infinity.
 
   >>> x = np.array([[0.0, 0.0], [1.0, 2.0]])
   >>> round(sliced_wasserstein(x, x + np.array([3.0, 4.0])), 6)  # 5 / sqrt(2)
@@ -74,8 +76,9 @@ def total_variation(
   bins: int = 16,
   limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> float:
-  """Total variation distance in [0, 1] between two point sets [N, 2] and [M, 2] on a histogram of bins x bins
-  cells.
+  """The total variation distance between two point sets in the plane, by a histogram.
+
+  It is in [0, 1], between [N, 2] and [M, 2] on bins x bins cells.
 
   limits: ((x_low, x_high), (y_low, y_high)); by default the box of `data`. All that falls outside is one
   further cell, so that stray samples count. Compare with `total_variation_floor`: two sets of one
@@ -94,8 +97,10 @@ def total_variation_floor(
   bins: int = 16,
   limits: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> float:
-  """Expected `total_variation` of `count` fresh samples of the distribution of `data` [M, 2] against M of its
-  samples.
+  """The total variation distance to expect between two sets of one distribution.
+
+  It is the expected `total_variation` of `count` fresh samples of the distribution of `data` [M, 2] against
+  M of its samples.
 
   In the normal approximation each cell's difference has mean size sqrt(2/pi p (1-p) (1/count + 1/M)); half
   their sum.

@@ -10,8 +10,9 @@ from diffusion.networks.style import Style
 
 
 def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  """softmax(q k / sqrt(d)) v, all of shape [B, positions, heads, d], result likewise and in the dtype of
-  value.
+  """Attention: softmax(q k / sqrt(d)) v.
+
+  All are of shape [B, positions, heads, d]. The result is likewise, in the dtype of value.
 
   >>> q = jnp.zeros((1, 3, 1, 2))
   >>> attend(q, q, jnp.arange(6.0).reshape(1, 3, 1, 2))[0, 0, 0].tolist()
@@ -26,8 +27,10 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
 
 class SpatialAttention(nn.Module):
-  """The attention block of DDPM (arXiv 2006.11239): normalise, attend over all positions, add. [B, ...,
-  C]."""
+  """The attention block of DDPM (arXiv 2006.11239), [B, ..., C].
+
+  It normalises, attends over all positions, and adds.
+  """
 
   style: Style
 

@@ -18,8 +18,9 @@ from diffusion.networks.layers import check_inputs
 
 
 class ConcreteMLP(nn.Module):
-  """MLP over embedded coordinates: x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in
-  float32.
+  """The concrete score of discrete states by an MLP over embedded coordinates.
+
+  x [B, ...] int and t [B] -> concrete score [B, num_neighbours], in float32.
 
   Each coordinate enters as a learned vector for each of its values beside sines and cosines of the value,
   which tell neighbours from the start; time and condition enter as one more vector. The output is exp(u) - 1
@@ -119,8 +120,9 @@ class ConcreteMLP(nn.Module):
 
 
 class ConcreteFlips(nn.Module):
-  """The concrete score of bits, one neighbour a bit, out of any network whose output is like its input: x [B,
-  ...] in {0, 1} -> [B, D].
+  """The concrete score of bits, one neighbour a bit, out of another network.
+
+  x [B, ...] in {0, 1} -> [B, D]. The network is any whose output is like its input.
 
   The network sees -1 and 1, and its output is for each bit the log-odds g of a one, whatever the bit is now,
   which no product with the bit has to be learned for; the log ratio is then g for a bit that is zero and -g

@@ -34,8 +34,9 @@ def positional(t: jax.Array, size: int, max_period: float = 10000.0) -> jax.Arra
 
 
 def guidance_features(weight: jax.Array, size: int) -> jax.Array:
-  """sin(f w) and 1 - cos(f w) at frequencies f from 2 down to 1/16: zero at w = 0, smooth over the weights in
-  use.
+  """Features of a guidance weight, which are zero at w = 0.
+
+  They are sin(f w) and 1 - cos(f w) at frequencies f from 2 down to 1/16, smooth over the weights in use.
 
   Args:
     weight: w of classifier-free guidance, [B].
@@ -58,8 +59,9 @@ def guidance_features(weight: jax.Array, size: int) -> jax.Array:
 
 
 class Fourier(nn.Module):
-  """Sines and cosines at random frequencies 2 pi scale N(0, 1), drawn once and never trained (arXiv
-  2006.10739).
+  """Random Fourier features of time (arXiv 2006.10739).
+
+  They are sines and cosines at random frequencies 2 pi scale N(0, 1), drawn once and never trained.
 
   t [B] (Score SDE hands log sigma) -> [B, 2 size]. The frequencies are a parameter, so that a checkpoint
   holds them, behind a stop_gradient: an optimiser with weight decay must leave them out.

@@ -1,5 +1,6 @@
-"""The plain layers every network here is made of: precision rules, initialisers, normalisation; and where its
-activations lie on many devices.
+"""The plain layers every network here is made of, and where its activations lie on many devices.
+
+The layers: precision rules, initialisers, normalisation.
 
 Networks know of no devices. They hand the output of each block through `placed`, which is the identity unless
 it is called inside `placing`; the training step calls it with the rule of `sharding.activations`.

@@ -18,8 +18,9 @@ from diffusion.networks.scalar_head import ScalarHead, waves
 
 
 def degrees(size: int, width: int) -> np.ndarray:
-  """How many coordinates each of `width` hidden units may see, [width]: 1 to size - 1 in turn, 0 where there
-  is but one coordinate.
+  """The degrees of hidden units, [width]: how many coordinates each may see.
+
+  They are 1 to size - 1 in turn, 0 where there is but one coordinate.
 
   >>> degrees(4, 7).tolist(), degrees(1, 2).tolist()
   ([1, 2, 3, 1, 2, 3, 1], [0, 0])
@@ -28,11 +29,11 @@ def degrees(size: int, width: int) -> np.ndarray:
 
 
 class MaskedDense(nn.Module):
-  """A dense layer from units that see `before[i]` coordinates to units that may see `after[j]`: weights where
-  before <= after.
+  """A masked dense layer, whose units see only the coordinates they may.
 
-  The weights start with the variance of a dense layer of as many inputs as each unit has left. x [..., I] ->
-  [..., J].
+  It leads from units that see `before[i]` coordinates to units that may see `after[j]`, with weights where
+  before <= after. The weights start with the variance of a dense layer of as many inputs as each unit has
+  left. x [..., I] -> [..., J].
   """
 
   before: tuple[int, ...]
@@ -54,8 +55,9 @@ class MaskedDense(nn.Module):
 
 
 class MADE(nn.Module):
-  """Scores of all conditionals p(x_d | x_<d): x [B, D] or [B, H, W, C] (flattened) and t [B] -> [B, ...],
-  like x.
+  """The scores of all conditionals p(x_d | x_<d), by masked dense layers.
+
+  x [B, D] or [B, H, W, C] (flattened) and t [B] -> [B, ...], like x.
 
   Methods `context` (x, t, cond) -> [B, ..., features] and `head` (context, x, t, cond) -> [B, ...]; calling
   it is one after the other. It is not the score of the joint density, whose d-th entry also sees what comes

@@ -48,8 +48,9 @@ class Convolution(nn.Module):
 
 
 class PixelCNN(nn.Module):
-  """Scores of all conditionals of an image, x [B, H, W, C] and t [B] -> like x: row by row, pixel by pixel,
-  channel by channel.
+  """The scores of all conditionals of an image, by two streams of residual blocks.
+
+  x [B, H, W, C] and t [B] -> like x. The order is row by row, pixel by pixel, channel by channel.
 
   Methods `context` (x, t, cond) -> [B, H, W, C, features] and `head` (context, x, t, cond) -> [B, H, W, C];
   calling it is one after the other. Two streams of residual blocks: one sees the rows above, one also the

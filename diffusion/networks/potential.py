@@ -11,8 +11,10 @@ from diffusion.networks.embeddings import NoiseEmbedding
 
 
 class Potential(nn.Module):
-  """energy(x, t) = |x|^2 / (2 std^2) + exp(a(t)) f(x, t), and its score by calling it (so it goes with
-  `denoisers.score()`).
+  """An energy as a network, and its score by calling it.
+
+  energy(x, t) = |x|^2 / (2 std^2) + exp(a(t)) f(x, t). Since calling it gives the score, it goes with
+  `denoisers.score()`.
 
   f is a dense network whose layers are scaled and shifted by the time, of x and of sin and cos of each
   coordinate at fixed

@@ -85,8 +85,10 @@ def _filter(x, taps, axis, before, after, stride):
 
 
 def _insert_and_filter(x, taps, axis, before, after):
-  """The same with stride 1 on x with a zero after each value; even and odd outputs apart, so no zero is
-  touched."""
+  """The filter of `_filter` with stride 1 on x with a zero after each value.
+
+  Even and odd outputs are computed apart, so no zero is touched.
+  """
   size = x.shape[axis]
   half = (2 * size + before + after - (len(taps) - 1)) // 2
   phases = [

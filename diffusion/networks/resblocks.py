@@ -41,8 +41,10 @@ class ResidualBlock(nn.Module):
 
 
 class Resample(nn.Module):
-  """Doubles ('up') or halves ('down') the size, through a 3-wide convolution if `with_conv`, filtered or
-  not."""
+  """A layer that doubles ('up') or halves ('down') the size, filtered or not.
+
+  It goes through a 3-wide convolution if `with_conv`.
+  """
 
   direction: str
   features: int

@@ -11,8 +11,9 @@ from flax import linen as nn
 
 
 def waves(x: jax.Array, frequencies: Sequence[float]) -> jax.Array:
-  """x [...] as features [..., 1 + 2 F]: itself, and its sine and cosine at each frequency, in radians per
-  unit of x.
+  """Fourier features of numbers: each itself, and its sine and cosine at each frequency.
+
+  x [...] -> [..., 1 + 2 F]. Frequencies are in radians per unit of x.
 
   >>> waves(jnp.zeros(3), (1.0, 2.0)).tolist()[0]
   [0.0, 0.0, 0.0, 1.0, 1.0]

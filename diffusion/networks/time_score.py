@@ -9,8 +9,9 @@ from flax import linen as nn
 
 
 class TimeScore(nn.Module):
-  """time_score(x, t) = <(x, 1), network((x, 1), t)>: quadratic in x where the network is linear, as the ratio
-  of two Gaussians is.
+  """A time score from a network: time_score(x, t) = <(x, 1), network((x, 1), t)>.
+
+  It is quadratic in x where the network is linear, as the ratio of two Gaussians is.
 
   Calling it is the same. For vectors x [B, D]; the network has to be smooth in t and may hold no mutable
   collections.

@@ -71,8 +71,9 @@ def scatter2d(
   names: tuple[str, str] = ("data", "samples"),
   starts: ArrayLike | None = None,
 ) -> None:
-  """Points in the plane side by side, data [M, 2] left and samples [N, 2] right, on equal axes; written to
-  `path` as PNG.
+  """Samples and data in the plane, side by side, as a PNG.
+
+  Data [M, 2] stand left and samples [N, 2] right, on equal axes. The picture is written to `path`.
 
   What samples started from, `starts` [N, 2], stands left of both where it is given. Limits are those of the
   data, and of the starts, and a margin; how many samples lie outside is said in the title. Raises ValueError

@@ -20,8 +20,9 @@ def image_grid(
   scale: int | None = None,
   gap: int = 2,
 ) -> np.ndarray:
-  """A plain grid of images [N, H, W, C] (1 or 3 channels) or of signals [N, L, C], row by row; returns uint8
-  pixels [h, w, 3].
+  """A plain grid of images or signals, row by row: uint8 pixels [h, w, 3].
+
+  Images are [N, H, W, C] (1 or 3 channels), signals [N, L, C]. The pixels are returned.
 
   path: where to write it as PNG (not at all where None). columns: as square a sheet as possible by default.
   value_range: data values of black and white. scale: whole-number magnification, by default such that the
@@ -197,8 +198,9 @@ def trajectory(
   title: str = "From noise to data",
   most: int = 12,
 ) -> None:
-  """States of a sampler from noise to data, one row per sample and one column per noise level; written to
-  `path` as PNG.
+  """States of a sampler from noise to data, as a PNG.
+
+  There is one row per sample and one column per noise level. The picture is written to `path`.
 
   states [K, N, H, W, C] or [K, N, L, C]; noise_levels [K], the numbers above the columns, named by `symbol`
   (use symbol="t" for times); labels [N] name the rows. At most `most` columns are shown, the first and the
@@ -262,8 +264,10 @@ def trajectory(
 
 
 def _key_states(states, value_range, most):
-  """Indices of at most `most` states, spaced half by index and half by how much of the visible change lies
-  between them."""
+  """Indices of the states to show, at most `most`.
+
+  They are spaced half by index and half by how much of the visible change lies between them.
+  """
   count = len(states)
   if count <= most or count < 2:
     return np.arange(count)
@@ -279,8 +283,11 @@ def _key_states(states, value_range, most):
 
 
 def _contrast(column, value_range):
-  """1 where nearly all values lie in value_range (and half as much again), else the factor that brings them
-  there."""
+  """The factor by which the contrast of a column is reduced, 1 for none.
+
+  1 where nearly all values lie in value_range (and half as much again), else the factor that brings them
+  there.
+  """
   middle, half = 0.5 * (value_range[0] + value_range[1]), 0.5 * (value_range[1] - value_range[0])
   finite = column[np.isfinite(column)]
   reach = np.quantile(np.abs(finite - middle), 0.98) / half if finite.size else 1.0

@@ -1,5 +1,7 @@
-"""A sheet of equal cells on one set of axes: each holds an image or, for 1-D signals, a line plot. And how a
-picture is written: whole or not at all."""
+"""A sheet of equal cells on one set of axes, and how a picture is written.
+
+Each cell holds an image or, for 1-D signals, a line plot. A picture is written whole or not at all.
+"""
 
 import os
 import pathlib
@@ -35,8 +37,10 @@ def as_batch(items: ArrayLike, name: str) -> np.ndarray:
 
 
 def to_bytes(images: np.ndarray, value_range: tuple[float, float]) -> np.ndarray:
-  """Images in data units -> uint8 [..., 3]: value_range maps to 0..255, what lies outside is cut, NaN is
-  magenta."""
+  """Images in data units as bytes, uint8 [..., 3].
+
+  value_range maps to 0..255, what lies outside is cut, NaN is magenta.
+  """
   low, high = value_range
   if not high > low:
     raise ValueError(
@@ -120,8 +124,10 @@ def shown_range(value_range: tuple[float, float], items: Sequence[np.ndarray]) -
 
 
 def write(path: str | os.PathLike[str], save: Callable[[str], Any]) -> None:
-  """Calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half a
-  picture.
+  """Writes a picture to `path`, whole or not at all.
+
+  It calls save(temporary path), then moves the file to `path` in one step, so that no reader ever sees half
+  a picture.
 
   Raises UserError where the directory is missing or the file cannot be written; a picture that was there
   before then stays.

@@ -32,8 +32,9 @@ def side_by_side(
   row_names: Sequence[str] | None = None,
   most_rows: int = 12,
 ) -> None:
-  """Columns of images, row i of each belonging together; written to `path` as PNG. At most `most_rows` rows
-  are shown.
+  """Columns of images side by side, as a PNG.
+
+  The images of row i belong together. At most `most_rows` rows are shown. The picture is written to `path`.
 
   Args:
     path: of the PNG.
@@ -96,8 +97,9 @@ def side_by_side(
 
 
 def unmeasured(images: ArrayLike, hidden: ArrayLike, value_range: tuple[float, float]) -> np.ndarray:
-  """Images [N, H, W, C] as colours in [0, 1], the pixels where hidden [H, W, C] is 1 in a colour that no data
-  have.
+  """Images [N, H, W, C] as colours in [0, 1], with the unmeasured pixels marked.
+
+  The pixels where hidden [H, W, C] is 1 have a colour that no data have.
 
   >>> unmeasured(np.zeros((1, 1, 2, 1)), np.array([[[0], [1]]]), (0, 16))[0, 0].tolist()
   [[0.0, 0.0, 0.0], [0.45, 0.55, 0.75]]
@@ -109,8 +111,9 @@ def unmeasured(images: ArrayLike, hidden: ArrayLike, value_range: tuple[float, f
 
 
 def heat(values: ArrayLike, most: float | None = None) -> np.ndarray:
-  """Numbers of 0 or more [N, H, W, C] as colours [N, H, W, 3]: their mean over channels, from black (0) over
-  red to white (`most`, by default the largest).
+  """A heat map of numbers of 0 or more: [N, H, W, C] as colours [N, H, W, 3].
+
+  Their mean over channels is shown from black (0) over red to white (`most`, by default the largest).
 
   >>> heat(np.zeros((1, 1, 1, 1)))[0, 0, 0].round(1).tolist()
   [0.0, 0.0, 0.0]
@@ -134,8 +137,9 @@ def class_bars(
   most_rows: int = 12,
   columns: int = 2,
 ) -> None:
-  """Each image with the probabilities of its classes as bars; the true class, where known, in another colour.
-  Written to `path` as PNG.
+  """Each image with the probabilities of its classes as bars, as a PNG.
+
+  The true class, where known, is in another colour. The picture is written to `path`.
 
   Args:
     images: [N, H, W, C]; probabilities: [N, classes]; class_names: their names; truth: [N] classes, -1 for

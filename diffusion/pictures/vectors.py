@@ -36,8 +36,10 @@ def histogram(path: Any, samples: np.ndarray, data: np.ndarray) -> None:
 
 
 def pairs(path: Any, samples: np.ndarray, data: np.ndarray, most: int = MOST_COORDINATES) -> None:
-  """Scatters of the first coordinates in pairs, samples [N, D] below the diagonal and data [M, D] above it,
-  with the histograms of both on it; written to `path` as PNG.
+  """Scatter plots of the first coordinates in pairs, as a PNG.
+
+  Samples [N, D] are below the diagonal and data [M, D] above it, with the histograms of both on it. The
+  picture is written to `path`.
 
   At most `most` coordinates are shown. Limits are those of the data. Raises ValueError for other shapes,
   UserError where the file cannot be written.

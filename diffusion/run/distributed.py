@@ -137,8 +137,10 @@ def start(flags: argparse.Namespace) -> None:
 
 
 def share(flags: argparse.Namespace) -> tuple[int, int]:
-  """(which, of how many) for work whose parts need nothing of each other: as `start`, or by --processes and
-  --process alone.
+  """The share of the work of this process: (which, of how many).
+
+  It is for work whose parts need nothing of each other. The processes are those of `start`, or told by
+  --processes and --process alone.
 
   Raises:
     UserError: flags that do not go together.
@@ -230,8 +232,10 @@ def agreed(number: int) -> int:
 
 
 def told_to_stop(step: int) -> bool:
-  """Whether some process got SIGTERM and this is the step at which all stop; to be asked at every step, by
-  all."""
+  """Whether some process got SIGTERM and this is the step at which all stop.
+
+  To be asked at every step, by all.
+  """
   if jax.process_count() == 1:
     return False
   from jax.experimental import multihost_utils

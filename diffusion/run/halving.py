@@ -1,5 +1,7 @@
-"""Stages of distillation, one program for all of them: a student learns two steps of its teacher and is the
-teacher of the next."""
+"""Stages of distillation by halving the steps, one program for all of them.
+
+A student learns two steps of its teacher and is the teacher of the next.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,8 +25,9 @@ class Students(NamedTuple):
 def learner(
   close: Callable[[Any], ClosedLoss], rate: float, updates: int, batch: Callable[[jax.Array], Any]
 ) -> Callable[..., tuple[Any, jax.Array]]:
-  """learn(teacher, steps, key) -> (student, errors [updates]): `updates` updates of Adam from the teacher's
-  parameters, the rate falling linearly to nought.
+  """The function that trains a student: learn(teacher, steps, key) -> (student, errors [updates]).
+
+  It takes `updates` updates of Adam from the teacher's parameters, the rate falling linearly to nought.
 
   Args:
     close: function `StudentSteps` -> the closed loss, with the roles 'model' and 'teacher'.
@@ -54,8 +57,9 @@ def learner(
 
 
 def repeated(steps: losses.StudentSteps, count: int) -> losses.StudentSteps:
-  """The same steps, each as often as makes `count` in all: another length would be another program, and the
-  shares stay equal.
+  """The same steps, each as often as makes `count` in all.
+
+  Another length would be another program. The shares stay equal.
 
   >>> from diffusion import processes
   >>> repeated(losses.student_steps(processes.edm(), [4.0, 2.0, 1.0, 0.5, 0.0]), 4).t.tolist()
@@ -74,8 +78,9 @@ def halve(
   key: jax.Array,
   stochastic: tuple[int, ...] = (),
 ) -> Students:
-  """Students of half the steps, of a quarter, ..., of one, each the teacher of the next (arXiv:2202.00512,
-  algorithm 2).
+  """Students of half the steps, of a quarter, ..., of one, by progressive distillation.
+
+  Each is the teacher of the next (arXiv:2202.00512, algorithm 2).
 
   Args:
     learn: from `learner`.

@@ -165,8 +165,10 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
 
 
 def sampler_section(run: SavedRun, changes: Mapping[str, Any]) -> dict[str, Any]:
-  """The config's `sampler` section with changes; None keeps a value, and what belongs to the config's own
-  solver goes with it."""
+  """The config's `sampler` section with changes.
+
+  None keeps a value. What belongs to the config's own solver goes where another takes its place.
+  """
   own = {"solver": solvers.DEFAULT[run.parts.process.kind], **run.config.get("sampler", {})}
   name = changes.get("solver") or own["solver"]
   if name != own["solver"]:
@@ -183,8 +185,11 @@ def sampler_section(run: SavedRun, changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _saved_solver(path, process, changes):
-  """The table of a file; UserError if it is none, belongs to another process, or has other steps than those
-  asked for."""
+  """The solver's table from a file.
+
+  Raises UserError if the file holds none, belongs to another process, or has other steps than those asked
+  for.
+  """
   try:
     table = solvers.load(path, process)
   except ValueError as error:
@@ -201,8 +206,10 @@ def _saved_solver(path, process, changes):
 
 
 def class_of(dataset: Any, name: Any, flag: str = "--label") -> int:
-  """The class number that a name or a number stands for; UserError, which names the flag, if there is none,
-  or if no training record has it."""
+  """The class number that a name or a number stands for.
+
+  Raises UserError, which names the flag, if there is none, or if no training record has it.
+  """
   names = [str(known) for known in dataset.class_names]
   text = str(name)
   if not dataset.num_classes:

@@ -42,8 +42,9 @@ def classify(
   weight: Callable[[GaussianProcess, jax.Array], jax.Array] | None = None,
   rounds: Sequence[tuple[int, int]] = (),
 ) -> Classified:
-  """p(c | x) from the denoising errors of every class at the same times and noises (arXiv:2303.16203,
-  algorithm 1).
+  """The class probabilities p(c | x) from the denoising errors of every class.
+
+  The classes are judged at the same times and noises (arXiv:2303.16203, algorithm 1).
 
   log p(c | x) is minus the sum over draws of w(t) ||eps - eps_hat(x_t, c)||^2 / 2, normalised over c. Classes
   share their draws, which takes most of the noise out of the differences. With the weights of the likelihood
@@ -114,11 +115,10 @@ def classify(
 
 
 def strata(process: GaussianProcess, draws: int, low: float = 0.2, high: float = 2.0) -> np.ndarray:
-  """Times for `classify`: the middles of strata of equal length in log(sigma/alpha), in an order whose
-  beginnings cover the range.
+  """Noise times for `classify`, in an order whose beginnings cover the range.
 
-  The default range is where classes of data of unit size differ: with less noise every class is right, with
-  more none knows.
+  They are the middles of strata of equal length in log(sigma/alpha). The default range is where classes of
+  data of unit size differ: with less noise every class is right, with more none knows.
 
   Args:
     process: the Gaussian process.
@@ -150,8 +150,10 @@ def strata(process: GaussianProcess, draws: int, low: float = 0.2, high: float =
 
 @jax.jit
 def _errors(denoiser, x, times, factor, keys, labels, numbers):
-  """Weighted squared errors summed over draws, [B, C] of labels [B, C]; draw n of the whole has its noise
-  whatever the round."""
+  """Weighted squared errors summed over draws: [B, C] of labels [B, C].
+
+  Draw n of the whole has its noise whatever the round.
+  """
 
   def draw(total, row):
     number, time, w = row

@@ -60,8 +60,10 @@ class Daps(OnGrid):
     return state
 
   def clean(self, mean: jax.Array, t: jax.Array, keys: jax.Array, i: Any) -> jax.Array:
-    """A draw of x0 given y under the prior N(mean, r^2 I): exact for a linear measurement, by Langevin moves
-    for any other."""
+    """A draw of x0 given y under the prior N(mean, r^2 I).
+
+    It is exact for a linear measurement, by Langevin moves for any other.
+    """
     y = self.y.astype(mean.dtype)
     spread = posterior_spread(self.process, t, self.data_variance)
     width = expand(jnp.sqrt(spread), mean)
@@ -101,8 +103,10 @@ def daps(
   moves: int = 50,
   dtype: DTypeLike = np.float32,
 ) -> Daps:
-  """DAPS: at each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha
-  x0 + sigma z (arXiv:2407.01521, algorithm 1).
+  """DAPS: posterior samples by decoupled annealing (arXiv:2407.01521, algorithm 1).
+
+  At each level x0 ~ p(x0 | x_t, y) with p(x0 | x_t) taken as N(x0_hat, r^2 I), then x_next = alpha x0 +
+  sigma z.
 
   Levels are decoupled: an error at a high level is forgotten, and nothing is differentiated through the
   network. r^2 is that of data N(m, data_std^2 I), for which a step is exact; for other data the Gaussian is

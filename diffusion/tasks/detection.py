@@ -59,8 +59,9 @@ def surprise(
 
 
 def atypicality(score: jax.Array, reference: ArrayLike) -> jax.Array:
-  """|score - mean of the reference|: how far a log-likelihood is from what usual data have, on either side
-  (arXiv:1906.02994).
+  """The atypicality |score - mean of the reference| of each example (arXiv:1906.02994).
+
+  It says how far a log-likelihood is from what usual data have, on either side.
 
   In many dimensions data lie where the density is typical and not where it is highest, and something far
   simpler than the data has a density that is too high.

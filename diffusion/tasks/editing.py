@@ -33,8 +33,9 @@ def edit(
   repeats: int = 1,
   cond: Mapping[str, jax.Array] | None = None,
 ) -> Edited:
-  """The guide noised to the solver's first time t0 and solved to data, `repeats` times (arXiv:2108.01073,
-  algorithms 1 to 3).
+  """SDEdit: the guide noised, and solved to data (arXiv:2108.01073, algorithms 1 to 3).
+
+  It is noised to the solver's first time t0, and all this is done `repeats` times.
 
   A later start (more noise) is more realistic and less faithful. Pixels outside the mask are noised guide all
   along the way, and at the end exactly the guide.
@@ -102,8 +103,9 @@ def start_at(
   grid: str = "log_snr",
   **options: Any,
 ) -> Any:
-  """A solver of n steps from t0 down to clean data, for `edit`; with one more evaluation on a process that
-  keeps noise at t = 0.
+  """A solver of n steps from t0 down to clean data, for `edit`.
+
+  It has one more evaluation on a process that keeps noise at t = 0.
 
   Args:
     process: the Gaussian process.
@@ -140,8 +142,9 @@ def sweep(
   repeats: int = 1,
   cond: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-  """The guide edited from several noise levels, with the same noise each, so that what differs is what the
-  level does.
+  """The guide edited from several noise levels: [S, B, ...].
+
+  Each level has the same noise, so that what differs is what the level does.
 
   Args:
     denoiser, guide, keys, mask, repeats, cond: as for `edit`.
@@ -180,8 +183,9 @@ def sweep(
 
 
 def recommended(levels: npt.ArrayLike, distances: npt.ArrayLike, at_zero: float, share: float = 0.9) -> float:
-  """The least noise that is worth it: the smallest level whose results come `share` of the way from the
-  guide's distance to the best one.
+  """The least noise level at which editing is worth it.
+
+  It is the smallest level whose results come `share` of the way from the guide's distance to the best one.
 
   Args:
     levels: [S] noise levels, ascending.

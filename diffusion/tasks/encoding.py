@@ -32,8 +32,10 @@ SUFFIX = ", from data to noise"
 
 @struct.dataclass
 class SwappedSchedule:
-  """Times s = low high / t of a schedule read backwards: low and high change places, and relative rounding
-  stays what it was."""
+  """The times s = low high / t of a schedule read backwards.
+
+  low and high change places, and relative rounding stays what it was.
+  """
 
   schedule: Schedule
   low: Number

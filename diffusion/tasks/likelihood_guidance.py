@@ -107,8 +107,9 @@ def dps(
   data_std: Number | None = None,
   normalized: bool = False,
 ) -> Callable[[Any], LikelihoodGuidance]:
-  """score + scale grad_x log p(y | x0_hat(x_t)) for any differentiable measurement (arXiv:2209.14687, eq.
-  11).
+  """DPS: guidance by the likelihood of any differentiable measurement (arXiv:2209.14687, eq. 11).
+
+  The guided score is score + scale grad_x log p(y | x0_hat(x_t)).
 
   The posterior mean stands for x0, as if x_t told it exactly. At high noise levels that likelihood is far too
   sharp, and so stiff where the noise of y is small that few steps diverge. With a data_std the noise of y is
@@ -166,8 +167,10 @@ def dps(
 def pigdm(
   measurement: Measurement, y: ArrayLike, data_std: Number = 1.0, scale: Number = 1.0
 ) -> Callable[[Any], LikelihoodGuidance]:
-  """score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's Jacobian (PiGDM, Song et
-  al., ICLR 2023, eq. 7).
+  """PiGDM: guidance by the likelihood of a linear measurement (Song et al., ICLR 2023, eq. 7).
+
+  The guided score is score + J^T A^T (r^2 A A^T + noise^2)^-1 (y - A x0_hat), with J the denoiser's
+  Jacobian.
 
   r^2 is the variance of x0 given x_t as it is for data N(m, data_std^2 I), for which this is exact. Data of
   several modes have another, so their posterior is approximated.

@@ -60,8 +60,10 @@ class Measurement:
     return y + jnp.asarray(self.noise, y.dtype) * self.seen(z)
 
   def seen(self, y: jax.Array) -> jax.Array:
-    """What of a vector shaped like y lies in the range of a linear operator with a gram; y itself for any
-    other."""
+    """The part of a vector shaped like y that lies in the operator's range.
+
+    It is told for a linear operator with a gram; it is y itself for any other.
+    """
     if not self.linear or self.gram is None:
       return y
     return self(self.adjoint(y)) / jnp.asarray(self.gram, y.dtype)
@@ -75,10 +77,10 @@ class Measurement:
     )[1](y)[0]
 
   def solve(self, spread: jax.Array, residual: jax.Array) -> jax.Array:
-    """(spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B]: in closed form with a gram, else by
-    conjugate gradients.
+    """The solution (spread_i A A^T + noise^2)^-1 residual_i for each row, spread [B].
 
-    Measurements without noise need a spread above zero.
+    It is in closed form with a gram, else by conjugate gradients. Measurements without noise need a spread
+    above zero.
     """
     self.check_linear("this method")
     spread = spread.astype(residual.dtype)
@@ -92,8 +94,10 @@ class Measurement:
     return conjugate_gradients(product, residual, min(int(np.prod(residual.shape[1:])), MOST_ITERATIONS))
 
   def count(self, y: jax.Array) -> jax.Array:
-    """How many numbers a y tells: the dimension of the range of a linear operator with a gram, else the size
-    of one y."""
+    """How many numbers a y tells.
+
+    This is the dimension of the range of a linear operator with a gram, else the size of one y.
+    """
     if not self.linear or self.gram is None:
       return jnp.asarray(float(np.prod(y.shape[1:])), y.dtype)
     # z^T P z for signs z is the trace of a projection P that only drops entries, or none.
@@ -101,8 +105,10 @@ class Measurement:
     return jnp.sum(signs * self.seen(signs))
 
   def steepness(self, x: jax.Array, moves: int = 8) -> jax.Array:
-    """The largest squared singular value of A's Jacobian at each row of x, [B]: the gram, or by power
-    iteration from below."""
+    """The largest squared singular value of A's Jacobian at each row of x, [B].
+
+    It is the gram, or found by power iteration from below.
+    """
     if self.linear and self.gram is not None:
       return jnp.full(x.shape[:1], self.gram, x.dtype)
     across, back = jax.linearize(self, x)[1], jax.vjp(self, x)[1]
@@ -151,8 +157,10 @@ MOST_ITERATIONS = 50
 def conjugate_gradients(
   product: Callable[[jax.Array], jax.Array], b: jax.Array, iterations: int
 ) -> jax.Array:
-  """The solution of a positive definite system for each row of b [B, ...] by so many steps; rows do not
-  meet."""
+  """The solution of a positive definite system for each row, by conjugate gradients.
+
+  It takes `iterations` steps. b: [B, ...], whose rows do not meet.
+  """
   dot = lambda u, v: jnp.sum((u * v).reshape(u.shape[0], -1), axis=1)
   tiny = jnp.finfo(b.dtype).tiny
 

@@ -138,8 +138,10 @@ def linear(matrix: ArrayLike, event: Sequence[int] | None = None, noise: Number 
 
 
 def phase_retrieval(event: Sequence[int], oversampling: int = 2, noise: Number = 0.0) -> Measurement:
-  """Magnitudes of the Fourier transform of the image in a frame `oversampling` times its size, divided by its
-  side; not linear.
+  """Phase retrieval: magnitudes of the Fourier transform of the image.
+
+  The image is in a frame `oversampling` times its size, and the magnitudes are divided by the image's side.
+  The measurement is not linear.
 
   >>> phase_retrieval((4, 4, 1)).measured
   (8, 8, 1)

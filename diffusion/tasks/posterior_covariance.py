@@ -16,8 +16,9 @@ from diffusion.processes.base import GaussianProcess, expand
 
 
 def from_hessian(process: GaussianProcess, hessian: Symmetric | jax.Array, t: jax.Array) -> Symmetric:
-  """Cov[x0 | x_t] = (sigma^4 s2 + sigma^2 I) / alpha^2 in the form of the Hessian s2 of log p_t
-  (arXiv:2111.04726).
+  """The posterior covariance Cov[x0 | x_t] from the Hessian of log p_t.
+
+  It is (sigma^4 s2 + sigma^2 I) / alpha^2 in the form of the Hessian s2 of log p_t (arXiv:2111.04726).
 
   Args:
     process: the Gaussian process.
@@ -45,8 +46,9 @@ def from_denoiser(
   *,
   symmetric: bool = True,
 ) -> Callable[[jax.Array], jax.Array]:
-  """The function v -> Cov[x0 | x_t = x] v = sigma^2 / alpha (d x0_hat / dx) v, [B, ...] -> [B, ...], without
-  the matrix.
+  """The posterior covariance as a function v -> Cov[x0 | x_t = x] v, without the matrix.
+
+  It is sigma^2 / alpha (d x0_hat / dx) v, [B, ...] -> [B, ...].
 
   A trained network's Jacobian is not symmetric: `symmetric` takes its symmetric part, one derivative forwards
   and one backwards.
@@ -91,8 +93,9 @@ def principal_directions(
   iterations: int = 20,
   extra: int = 4,
 ) -> Directions:
-  """The k eigenvectors of largest eigenvalue of each row's covariance, by products alone: subspace iteration,
-  then Rayleigh-Ritz.
+  """The main directions of a covariance: its k eigenvectors of largest eigenvalue, row by row.
+
+  They are found by products alone: subspace iteration, then Rayleigh-Ritz.
 
   k + extra products an iteration; the error falls by (eigenvalue k + extra + 1) / (eigenvalue k) each.
 

@@ -44,16 +44,16 @@ class Replacement:
 
 
 def replacement(process: GaussianProcess, measurement: Measurement, y: ArrayLike) -> Replacement:
-  """After every update, what y tells of x is replaced by a forward sample of it (arXiv:2011.13456, section 5
-  and appendix I).
+  """The replacement method (arXiv:2011.13456, section 5 and appendix I).
 
-  For inpainting this is imputation, for `colorization` the method of Score SDE, for any other linear operator
-  the same along its singular vectors (no gradient through the network, unlike MCG). Noise in y counts as
-  noise that the process has added already: a direction measured with noise n is alpha y + sqrt(sigma^2 -
-  alpha^2 n^2) z as long as the process is noisier than y, and is left to the denoiser afterwards. Where what
-  y says of some directions tells nothing of the others, as for isotropic Gaussian data, a stochastic solver
-  in small steps therefore samples the posterior; a deterministic one spreads too little. Everywhere else the
-  unknown part is only told by the network's own coupling, and samples are not those of the posterior.
+  After every update, what y tells of x is replaced by a forward sample of it. For inpainting this is
+  imputation, for `colorization` the method of Score SDE, for any other linear operator the same along its
+  singular vectors (no gradient through the network, unlike MCG). Noise in y counts as noise that the
+  process has added already: a direction measured with noise n is alpha y + sqrt(sigma^2 - alpha^2 n^2) z as
+  long as the process is noisier than y, and is left to the denoiser afterwards. Where what y says of some
+  directions tells nothing of the others, as for isotropic Gaussian data, a stochastic solver in small steps
+  therefore samples the posterior; a deterministic one spreads too little. Everywhere else the unknown part
+  is only told by the network's own coupling, and samples are not those of the posterior.
 
   Args:
     process: of the denoiser.

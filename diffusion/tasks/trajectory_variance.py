@@ -11,8 +11,11 @@ from diffusion.solvers.contract import Around, PostStep, Solver, both
 
 
 class Watched(NamedTuple):
-  """x: [B, ...] samples; variance: [B] of the predicted x0 over the last evaluations, averaged over the
-  dimensions."""
+  """Samples, and the variance of the predicted x0 along their trajectories.
+
+  x: [B, ...] samples; variance: [B] of the predicted x0 over the last evaluations, averaged over the
+  dimensions.
+  """
 
   x: jax.Array
   variance: jax.Array
@@ -28,8 +31,10 @@ class State(NamedTuple):
 
 @struct.dataclass
 class Watching(Around):
-  """A solver that also returns the variance of x0 over its last evaluations, whose number is data; see
-  `watched`."""
+  """A solver that also returns the variance of x0 over its last evaluations.
+
+  Their number is data; see `watched`.
+  """
 
   inner: Any
   last: Any
@@ -52,8 +57,10 @@ class Watching(Around):
   def tell(
     self, state: State, i: Any, prediction: Any, keys: jax.Array | None, post_step: PostStep | None = None
   ) -> State:
-    """The solver's next state, and the moments with this x0, which lose no digits to a mean that is larger
-    than the spread."""
+    """The solver's next state, and the moments with this x0.
+
+    They lose no digits to a mean that is larger than the spread.
+    """
     inner = self.inner.tell(state.inner, i, prediction, keys, post_step)
     x0 = prediction.x0.astype(state.mean.dtype)
     seen = i - (self.num_steps - self.last)
@@ -71,8 +78,9 @@ class Watching(Around):
 
 
 def watched(solver: Solver, last: int = 10) -> Watching:
-  """A solver whose samples come with the variance of the predicted x0 over its last evaluations
-  (arXiv:2406.09358).
+  """A solver whose samples come with the variance of the predicted x0.
+
+  It is that over the solver's last evaluations (arXiv:2406.09358).
 
   A smooth network joins separate modes by a steep slope; a sample that ends on it is none of the data, and
   its prediction goes back and forth until the end, while those that end in a mode have long settled. What

@@ -38,9 +38,9 @@ def translate(
   encoder: Any = None,
   decoder: Any = None,
 ) -> Translated:
-  """x of the source's domain carried to noise by the source's flow, and from there to data by the target's
-  (arXiv:2203.08382, algorithm 1).
+  """DDIB: x translated from one model's domain to another's (arXiv:2203.08382, algorithm 1).
 
+  x of the source's domain is carried to noise by the source's flow, and from there to data by the target's.
   The two models were trained apart and share their process alone. With one model of classes as both, it
   translates between its classes. Translating back returns x up to the error of the solver.
 
@@ -86,8 +86,9 @@ def _solved(denoiser: Any, solver: Any, x: jax.Array, cond: Mapping[str, jax.Arr
 
 
 def check_shared(source: Any, target: Any, tolerance: float = 1e-4) -> None:
-  """Raises ValueError unless the noise levels of two denoisers agree all along their time, on a grid of 64
-  points.
+  """Checks that two denoisers share their latents.
+
+  Raises ValueError unless their noise levels agree all along their time, on a grid of 64 points.
 
   >>> from diffusion import oracles, processes
   >>> one = oracles.gaussian(processes.edm(), [0.0], [1.0])
@@ -102,8 +103,9 @@ def check_shared(source: Any, target: Any, tolerance: float = 1e-4) -> None:
 
 
 def ddim_encoder(process: GaussianProcess, grid: npt.ArrayLike, dtype: DTypeLike = np.float32) -> Table:
-  """DDIM from data to noise: x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) eps at the times of a
-  grid, upwards (arXiv:2203.08382, eq. 12).
+  """DDIM from data to noise, upwards at the times of a grid (arXiv:2203.08382, eq. 12).
+
+  A step is x' = (alpha'/alpha) x + (sigma' - sigma alpha'/alpha) eps.
 
   Args:
     process: the Gaussian process.

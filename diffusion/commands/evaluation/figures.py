@@ -28,8 +28,10 @@ def draw_samples(
   train: Mapping[str, np.ndarray],
   held: Mapping[str, np.ndarray],
 ) -> None:
-  """Samples as their kind of data is shown (`pictures.show`), beside their nearest training data or beside
-  held-out data, and what they started from in the plane.
+  """Draws samples beside training data or held-out data, as a PNG.
+
+  Samples are shown as their kind of data is (`pictures.show`), beside their nearest training data or beside
+  held-out data. In the plane what they started from is shown too.
 
   Args:
     path: of the PNG.
@@ -97,8 +99,11 @@ def draw_trajectory(path: str, run: Any, denoiser: Any, solver: Any, data: np.nd
 
 
 def _masks_shown(states, mask, value_range):
-  """States [K, N, ...] with masks in a colour of their own where they are grey images, else halfway between
-  black and white."""
+  """States [K, N, ...] with their masks made visible.
+
+  Masks have a colour of their own where the states are grey images, else they are halfway between black and
+  white.
+  """
   low, high = value_range
   states, masked = np.asarray(states, np.float64), np.asarray(states) == mask
   if states.ndim != 5 or states.shape[-1] != 1:

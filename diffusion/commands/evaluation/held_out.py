@@ -67,8 +67,11 @@ def held_out_loss(
 def held_out_likelihood(
   run: Any, held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0
 ) -> dict[str, Any]:
-  """bits_per_dim of pixels (uniform dequantisation) or nats_per_dim of real-valued data, by the probability
-  flow; bits_per_dim_bound of whole numbers on a process with masks, an upper bound by `masked_elbo`.
+  """The likelihood of held-out data, or a bound of it, by the kind of data.
+
+  For pixels it is bits_per_dim (uniform dequantisation) and for real-valued data nats_per_dim, both by the
+  probability flow. For whole numbers on a process with masks it is bits_per_dim_bound, an upper bound by
+  `masked_elbo`.
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says

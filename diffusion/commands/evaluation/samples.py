@@ -52,8 +52,10 @@ def draw(
   progress: Callable[[int], Any] | None = None,
   trajectory: bool = False,
 ) -> tuple[Any, float]:
-  """(`sampling.Samples`, seconds): classes in turn, or whatever the records say that samples are told by; and
-  from records, where the process runs between two data sets.
+  """Samples of a run, and how long they took: (`sampling.Samples`, seconds).
+
+  Classes come in turn, or samples are told whatever the records say that they are told by. Where the
+  process runs between two data sets, samples start from records.
 
   Args:
     run: of `open_run`.

@@ -21,8 +21,10 @@ def given_label(label: str | int | None, dataset: Dataset) -> int | None:
 
 
 def condition(label: ArrayLike | None, position: jax.Array) -> dict[str, jax.Array] | None:
-  """{'label': [B]} of one class for all or of one an image [N], at the images' positions [B]; None for
-  None."""
+  """The condition {'label': [B]} of images that are told their class.
+
+  The label is one class for all or one an image [N], taken at the images' positions [B]. None for None.
+  """
   if label is None:
     return None
   label = jnp.asarray(label, jnp.int32)

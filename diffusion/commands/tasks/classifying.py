@@ -79,9 +79,9 @@ def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun
 def levels(
   process: GaussianProcess, count: int
 ) -> tuple[jax.Array, Callable[[GaussianProcess, jax.Array], jax.Array]]:
-  """(times [count], weight): strata of log-SNR where sigma/alpha is from 0.1 to 10, as far as the process
-  goes there.
+  """The noise levels that classes are told at, and their weight: (times [count], weight).
 
+  The times are strata of log-SNR where sigma/alpha is from 0.1 to 10, as far as the process goes there.
   With more noise no class can be told and with less all of them agree, so those levels would only add noise
   to the differences.
   """

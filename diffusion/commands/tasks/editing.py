@@ -111,8 +111,10 @@ def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float)
 
 
 def _draw(path, dataset, arrays, repeats):
-  """The guide, the mask, and results: of each strength one, or of one strength several with mean and
-  spread."""
+  """Draws the guide, the mask and the results.
+
+  There is one result of each strength, or several of one strength with their mean and spread.
+  """
   scale = dataset.scaling.shown_range(arrays["input"])
   columns = [pictures.Column("guide", arrays["input"], scale)]
   if "mask" in arrays:

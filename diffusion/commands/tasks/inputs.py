@@ -15,8 +15,11 @@ PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class Inputs(NamedTuple):
-  """stored: [N, H, W, C] in the data's values; label: [N] classes, -1 where unknown; index: [N]; source: in
-  words."""
+  """The images that a task works on.
+
+  stored: [N, H, W, C] in the data's values; label: [N] classes, -1 where unknown; index: [N]; source: in
+  words.
+  """
 
   stored: np.ndarray
   label: np.ndarray
@@ -149,8 +152,10 @@ def _labels(path, label, count, num_classes):
 
 
 def _picture(path, dataset, shapes):
-  """One image of 0 to 255 in the data's values, [1, H, W, C]; grey stays grey only where a measurement may
-  be."""
+  """One picture file in the data's values, [1, H, W, C].
+
+  The file's values are 0 to 255. Grey stays grey only where a measurement may be.
+  """
   levels = dataset.scaling.levels
   if levels is None:
     raise UserError(
@@ -168,8 +173,10 @@ def _picture(path, dataset, shapes):
 
 
 def _open(path):
-  """uint8 [H, W, 1 or 3] of a picture on black: what is transparent has a colour in the file too, which
-  nobody sees."""
+  """A picture file on a black ground, uint8 [H, W, 1 or 3].
+
+  What is transparent has a colour in the file too, which nobody sees.
+  """
   from PIL import Image
 
   try:

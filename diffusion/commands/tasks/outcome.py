@@ -7,8 +7,11 @@ from diffusion.commands.tasks.flags import MOST_ROWS, MOST_SAMPLES
 
 
 class Outcome(NamedTuple):
-  """words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture;
-  shown: what of all that it holds, or nothing."""
+  """What a task returns: words, arrays and a picture.
+
+  words: what was done and what it cost; arrays: for the NPZ; draw: path -> None, writes the picture; shown:
+  what of all that it holds, or nothing.
+  """
 
   words: str
   arrays: dict[str, Any]

@@ -119,8 +119,10 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun)
 def measured(
   args: argparse.Namespace, shape: tuple[int, ...], hidden: np.ndarray | None, noise: float
 ) -> tasks.Measurement:
-  """The operator of a task, with noise in the model's units; UserError where it does not fit images of this
-  shape."""
+  """The measurement operator of a task, with noise in the model's units.
+
+  Raises UserError where it does not fit images of this shape.
+  """
   if args.task == "colorize" and shape[2] != 3:
     raise UserError(
       f"--task=colorize needs a model of colour images (3 channels) and this one's have {shape[2]}: take a "
@@ -181,8 +183,10 @@ def method(
 
 
 def first_time(process: GaussianProcess) -> float:
-  """Where sampling starts: t_max, or a little earlier on a process that has no signal there, which no
-  likelihood can be carried to."""
+  """The time at which sampling starts: t_max, or a little earlier.
+
+  It is earlier on a process that has no signal at t_max, which no likelihood can be carried to.
+  """
   return (
     float(process.t_max)
     if float(process.marginal(float(process.t_max)).alpha) > 0
@@ -196,8 +200,9 @@ def data_std(dataset: Dataset, most: int = 2000) -> float:
 
 
 def energy_score(samples: np.ndarray, truth: np.ndarray) -> float:
-  """E |X - x| - E |X - X'| / 2, least in expectation if X is drawn from the posterior of x: the mean over
-  images.
+  """The energy score E |X - x| - E |X - X'| / 2, as the mean over images.
+
+  It is least in expectation if X is drawn from the posterior of x.
 
   Args:
     samples: [N, K, ...], K at least 2; truth: [N, ...].

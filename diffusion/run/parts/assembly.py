@@ -1,5 +1,7 @@
-"""From a config to its parts: data, process, network, denoiser, loss. Training and sampling use the same
-functions."""
+"""From a config to its parts: data, process, network, denoiser, loss.
+
+Training and sampling use the same functions.
+"""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -289,8 +291,10 @@ def _told(parts):
 
 
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
-  """The network's parameters of a train state: one of its averages, or the parameters themselves if it has
-  none; see `ema.average_name`."""
+  """The network's parameters of a train state.
+
+  They are one of its averages, or the parameters themselves if it has none; see `ema.average_name`.
+  """
   name = ema.average_name(parts.config, ema_name)
   return state.params["model"] if name is None else state.emas[name]
 

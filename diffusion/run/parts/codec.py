@@ -56,11 +56,11 @@ def where(config: Any, index: int) -> str:
 
 
 def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> Any:
-  """The config with `saved` for every codec of another run: from the run in `workdir` if it has a
-  checkpoint, else from the folder that the section names.
+  """The config with `saved` for every codec of another run.
 
-  A config without one is returned as it is; the one given is never changed. Raises UserError for what is no
-  codec, a folder without a run or without a checkpoint, and a network that is no autoencoder.
+  What is saved is from the run in `workdir` if it has a checkpoint, else from the folder that the section
+  names. A config without one is returned as it is; the one given is never changed. Raises UserError for
+  what is no codec, a folder without a run or without a checkpoint, and a network that is no autoencoder.
   """
   found = sections(config)
   if not any("run" in section for section in found):
@@ -105,8 +105,10 @@ def _found(section, place, say):
 
 
 def build(config: Any, dataset: Any) -> codecs.Codec | None:
-  """The codec of a config, standardised; None without one. Raises UserError for what does not fit the
-  data."""
+  """The codec of a config, standardised; None without one.
+
+  Raises UserError for what does not fit the data.
+  """
   found = sections(config)
   if not found:
     return None

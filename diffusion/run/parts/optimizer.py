@@ -124,8 +124,10 @@ def direction(section: Mapping) -> optax.GradientTransformation:
 
 
 def _learned(params):
-  """What decays: the network, but not the fixed frequencies of its Fourier embedding, nor the loss's own
-  parameters."""
+  """Which parameters decay: those of the network.
+
+  The fixed frequencies of its Fourier embedding do not, nor do the loss's own parameters.
+  """
 
   def decays(path, _):
     names = [getattr(entry, "key", None) for entry in path]

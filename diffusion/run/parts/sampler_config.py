@@ -69,8 +69,10 @@ def check_asked(solver: Any, denoiser: Any) -> None:
 
 
 def starts(parts: Parts) -> Callable[[np.ndarray], np.ndarray] | None:
-  """What samples start from, by their indices, where the process runs between two data sets; None where its
-  prior is drawn. See `data.starts_of_records`.
+  """What samples start from, by their indices, or None.
+
+  They start from records where the process runs between two data sets, see `data.starts_of_records`. None
+  where its prior is drawn.
 
   Raises UserError for such a process and data that are no pairs.
   """

@@ -38,8 +38,10 @@ def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
 
 
 def fit(found: Any, like: Any, where: str) -> Any:
-  """The weights, placed like `like`; UserError naming `where` and the first that has no counterpart of its
-  shape."""
+  """The weights of another run, placed like `like`.
+
+  Raises UserError naming `where` and the first that has no counterpart of its shape.
+  """
   have = {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(found)}
   want = {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(like)}
   kept = {key for key in want if key not in have and key[-3:] == NEUTRAL}

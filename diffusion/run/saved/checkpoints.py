@@ -55,8 +55,9 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 class Writer:
-  """Saves without holding up training, keeps the last few, and never touches an older one before a newer is
-  complete.
+  """A writer of checkpoints that does not hold up training.
+
+  It keeps the last few, and never touches an older one before a newer is complete.
 
   Args:
     folder: where the checkpoints go.

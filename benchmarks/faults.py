@@ -21,7 +21,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "training")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "run")]
 PLACE = tempfile.mkdtemp(prefix="faults-")
 os.environ |= dict(
   JAX_PLATFORMS="cpu",
@@ -312,7 +312,7 @@ def main():
   args = timing.arguments(__doc__).parse_args()
   begun, quick = time.monotonic(), args.quick
   make_data()
-  os.chdir(ROOT / "tests" / "training")
+  os.chdir(ROOT / "tests" / "run")
   rows = {}
 
   def row(name, function, *arguments):

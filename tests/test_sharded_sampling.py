@@ -14,7 +14,7 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = ROOT / "tests" / "training"
+TINY = ROOT / "tests" / "run"
 FLAGS = ("--num=150", "--shard-size=4", "--batch=4", "--solver=ancestral", "--steps=5", "--quiet")
 pytestmark = pytest.mark.slow
 

@@ -180,7 +180,9 @@ def _turn(player, state, key, batch, places, mesh, accumulate):
   with placing(sharding.activations(mesh)):
     others = sharding.whole(others, {role: _place(places, role) for role in others}, mesh)
     whole = lambda own: {**sharding.whole(own, own_places, mesh), **others}
-    own, step = player.own(state.params), state.step // player.every
+    own = player.own(state.params)
+    # Not divided by one: the compiler repeats the division in every leaf's update.
+    step = state.step if player.every == 1 else state.step // player.every
     arguments = (player.loss, own, loss_state, step, key, batch, whole)
     found, loss_state, metrics = (
       gradient(*arguments) if accumulate == 1 else _accumulated(*arguments, accumulate, mesh)

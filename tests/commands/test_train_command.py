@@ -21,7 +21,7 @@ from diffusion.run.parts import assembly, warm_start
 from diffusion.run.saved import checkpoints, weights
 
 ROOT = pathlib.Path(__file__).parents[2]
-TINY = ROOT / "tests" / "training"
+TINY = ROOT / "tests" / "run"
 pytestmark = pytest.mark.standard_promotion
 
 

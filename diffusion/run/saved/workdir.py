@@ -16,7 +16,7 @@ FREE = (
   "training.keep_every",
   "training.layout",
   "training.model_devices",
-  "run.sinks",
+  "training.sinks",
   "sampler",
   "evaluation",
   "claim",

@@ -271,4 +271,6 @@ def layout(x: Any) -> tuple[int, Any]:
 def row_at(leaf: Any, i: Any, tail: int, dtype: Any) -> jax.Array:
   """Entry i of the row axis, which has `tail` axes after it: [..., (tail)]."""
   leaf = jnp.asarray(leaf, dtype)
-  return jax.lax.dynamic_index_in_dim(leaf, i, leaf.ndim - 1 - tail, keepdims=False)
+  return jax.lax.dynamic_index_in_dim(
+    leaf, i, leaf.ndim - 1 - tail, keepdims=False, allow_negative_indices=False
+  )

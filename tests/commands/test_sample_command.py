@@ -16,14 +16,16 @@ import signal
 import jax
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from diffusion import processes, sampling, solvers
 from diffusion.commands import evaluation, train as command
 from diffusion.config import loading
 from diffusion.data import load, shards
-from diffusion.run import loop
+from diffusion.run import loop, posthoc
 from diffusion.run.opening import make_sampler, open_run
 from diffusion.run.parts import assembly
+from diffusion.run.saved import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
@@ -55,6 +57,8 @@ def workdir(tmp_path_factory):
     "network.dropout": "0.5",
   }
   config = loading.load(str(ROOT / "configs" / "digits.py"), list(overrides.items()))
+  with config.unlocked():
+    config.training.ema_snapshot_every = 4
   loop.train(config, str(folder), quiet=True)
   return folder
 
@@ -128,6 +132,34 @@ def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
   assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
 
 
+def test_a_length_that_is_chosen_afterwards(workdir, tmp_path):
+  """The samples are those of the weighed sum of what is stored, and shards have the same."""
+  common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--ema=0.15", "--guidance=0")
+  status, said, err = sample(*common, f"--out={tmp_path}/made")
+  assert (status, err) == (0, "") and "average of relative length 0.15 made of 10 stored ones" in said
+  gammas = [posthoc.power_gamma(one) for one in (0.05, 0.1)]
+  steps = np.repeat([4, 8, 12, 16, 20], 2)
+  factors = posthoc.combine(steps, gammas * 5, 20, posthoc.power_gamma(0.15)).weights
+  total = 0.0
+  for step, name, factor in zip(steps, ["0.05", "0.1"] * 5, factors):
+    stored = checkpoints.read_arrays(str(workdir / "snapshots" / f"{step:08d}"))["emas"][name]
+    total = total + factor * ravel_pytree(stored)[0].astype(np.float64)
+  opened = open_run(str(workdir), ema="0.15")
+  np.testing.assert_allclose(ravel_pytree(dict(opened.params))[0], total, rtol=2e-6, atol=2e-7)
+  denoiser, solver = make_sampler(opened, guidance=0.0)
+  labels = sampling.generate(denoiser, solver, (8, 8, 1), 8, batch=8, labels=lambda index: index % 10)
+  found = np.load(tmp_path / "made.npz")
+  np.testing.assert_allclose(found["x"], labels.x, rtol=1e-5, atol=1e-5)
+  assert sample(*common, f"--shards={tmp_path}/shards", "--shard-size=8")[0] == 0
+  (shard,) = shards.read(str(tmp_path / "shards"))
+  np.testing.assert_array_equal(shard["stored"], found["stored"])
+  assert (
+    sample(*common[:3])[0] == 0 and sample(*common[:3], "--ema=0.15")[0] == 0
+  )  # files with names of their own
+  names = {path.name for path in workdir.glob("samples_*step20.npz")}
+  assert any("_ema0.15_" in name for name in names) and any("_ema" not in name for name in names)
+
+
 def test_evaluate_writes_all_metrics(workdir):
   status, said, err = sample(f"--workdir={workdir}", "--evaluate")
   assert (status, err) == (0, "")
@@ -198,6 +230,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
     (("--batch=12",), "multiple of 8"),
     (("--checkpoint=7",), "no checkpoint of step 7"),
     (("--ema=123",), "no average of half-life 123"),
+    (("--ema=0.4",), "relative length of an average is from 0.0001 to 0.2887"),
+    (("--ema=0.01",), "snapshots up to step 20"),
     (("--interval", "2", "1", "--guidance=1"), "low < high"),
     (("--steps=0",), "at least 1"),
     (("--seed=99999999999999999999",), "from 0 to"),

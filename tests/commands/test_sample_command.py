@@ -132,32 +132,52 @@ def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
   assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
 
 
-def test_a_length_that_is_chosen_afterwards(workdir, tmp_path):
-  """The samples are those of the weighed sum of what is stored, and shards have the same."""
-  common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--ema=0.15", "--guidance=0")
-  status, said, err = sample(*common, f"--out={tmp_path}/made")
+def test_a_length_that_is_chosen_afterwards(workdir):
+  """The samples are those of the weighed sum of what is stored."""
+  common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--ema=0.150", "--seed=7")
+  status, said, err = sample(*common)
   assert (status, err) == (0, "") and "average of relative length 0.15 made of 10 stored ones" in said
+  (path,) = workdir.glob("samples_*_ema0.15_seed7_from0_step20.npz")  # no other average's file
   gammas = [posthoc.power_gamma(one) for one in (0.05, 0.1)]
   steps = np.repeat([4, 8, 12, 16, 20], 2)
   factors = posthoc.combine(steps, gammas * 5, 20, posthoc.power_gamma(0.15)).weights
   total = 0.0
   for step, name, factor in zip(steps, ["0.05", "0.1"] * 5, factors):
     stored = checkpoints.read_arrays(str(workdir / "snapshots" / f"{step:08d}"))["emas"][name]
-    total = total + factor * ravel_pytree(stored)[0].astype(np.float64)
+    total = total + factor * np.asarray(ravel_pytree(stored)[0], np.float64)
   opened = open_run(str(workdir), ema="0.15")
   np.testing.assert_allclose(ravel_pytree(dict(opened.params))[0], total, rtol=2e-6, atol=2e-7)
-  denoiser, solver = make_sampler(opened, guidance=0.0)
-  labels = sampling.generate(denoiser, solver, (8, 8, 1), 8, batch=8, labels=lambda index: index % 10)
-  found = np.load(tmp_path / "made.npz")
-  np.testing.assert_allclose(found["x"], labels.x, rtol=1e-5, atol=1e-5)
-  assert sample(*common, f"--shards={tmp_path}/shards", "--shard-size=8")[0] == 0
-  (shard,) = shards.read(str(tmp_path / "shards"))
-  np.testing.assert_array_equal(shard["stored"], found["stored"])
+  denoiser, solver = make_sampler(opened)
+  labels = lambda index: index % 10
+  drawn = sampling.generate(denoiser, solver, (8, 8, 1), 8, seed=7, batch=8, labels=labels)
+  np.testing.assert_allclose(np.load(path)["x"], drawn.x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("--evaluate",), ("--fit", "--steps=2", "--num=64"), ("--task=classify",)])
+def test_every_command_takes_a_length_that_is_chosen_afterwards(workdir, tmp_path, flags):
+  out = () if flags[0] == "--evaluate" else (f"--out={tmp_path}/out",)
+  status, _, err = sample(f"--workdir={workdir}", "--ema=0.15", *flags, *out)
+  assert (status, err) == (0, "")
   assert (
-    sample(*common[:3])[0] == 0 and sample(*common[:3], "--ema=0.15")[0] == 0
-  )  # files with names of their own
-  names = {path.name for path in workdir.glob("samples_*step20.npz")}
-  assert any("_ema0.15_" in name for name in names) and any("_ema" not in name for name in names)
+    "none up to" not in err and "relative length" in sample(f"--workdir={workdir}", "--ema=0.4", *flags)[2]
+  )
+
+
+@pytest.mark.slow
+def test_shards_know_of_what_their_average_is_made(workdir, tmp_path):
+  """They have the samples of the same command without shards, and go on only while the snapshots are the
+  same."""
+  folder = pathlib.Path(shutil.copytree(workdir, tmp_path / "run"))
+  common = (f"--workdir={folder}", "--num=8", "--batch=8", "--ema=0.15")
+  assert sample(*common, f"--out={tmp_path}/whole")[0] == 0
+  to = (*common, f"--shards={tmp_path}/shards", "--shard-size=8")
+  assert sample(*to)[0] == 0
+  (shard,) = shards.read(str(tmp_path / "shards"))
+  np.testing.assert_array_equal(shard["stored"], np.load(tmp_path / "whole.npz")["stored"])
+  shutil.rmtree(folder / "snapshots" / "00000008")
+  status, _, err = sample(*to)
+  assert status == 2 and "another command" in err
 
 
 def test_evaluate_writes_all_metrics(workdir):

@@ -96,6 +96,13 @@ def test_what_is_made_is_what_was_tracked(known, length):
     (f"{step:08d}", name) for step in range(EVERY, STEPS + 1, EVERY) for name in ("0.05", "0.1")
   }
   np.testing.assert_allclose(sum(parts.values()), 1.0, rtol=1e-12)
+  # Sharper: what was made is what its own profile, the sum of the stored ones, says.
+  ages = np.arange(STEPS + 1)
+  own = sum(
+    factor * np.diff(np.minimum(ages / int(step), 1.0) ** (posthoc.power_gamma(float(name)) + 1))
+    for (step, name), factor in parts.items()
+  )
+  np.testing.assert_allclose(params["w"], own @ trajectory, rtol=1e-5, atol=1e-5)
 
 
 def test_only_averages_by_powers_are_in_a_snapshot_and_its_size_is_theirs(known):

@@ -117,7 +117,10 @@ def parser():
     "--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)"
   )
   p.add_argument(
-    "--ema", metavar="IMAGES", help="which averaged weights, by half-life in images; none for the raw ones"
+    "--ema",
+    metavar="AVERAGE",
+    help="which averaged weights: a half-life in images that the run keeps, or, of a run with snapshots "
+    "(config.training.ema_snapshot_every), any relative length such as 0.15; none for the raw ones",
   )
   p.add_argument(
     "--evaluate",

@@ -93,22 +93,20 @@ def step_pair(parts, state, batch):
   """(ours, by hand): training steps that take the state's buffers over."""
   config = parts.config
   rate = optimizer.learning_rate(config.optimizer, BATCH, config.training.steps)
-  averages = ema.half_lives(config.training.ema_half_life_images)
   mesh = sharding.make_mesh(devices=jax.devices()[:1])
   places = sharding.state_sharding(mesh, jax.eval_shape(lambda: state))
   ours = lambda: steps.make_step(
     assembly.players_of(parts),
     parts.roles,
-    averages,
+    ema.averages(config.training),
     mesh=mesh,
     state_sharding=places,
     seed=0,
-    ramp=config.training.ema_ramp,
   )
 
   network, section = parts.network, config.optimizer
   std, mean, spread = config.loss.weight.data_std, config.loss.times.mean, config.loss.times.std
-  (half_life,) = averages.values()
+  (half_life,) = config.training.ema_half_life_images
   by_hand_transform = optax.chain(
     optax.clip_by_global_norm(section.clip),
     optax.scale_by_adam(section.b1, section.b2, section.eps),

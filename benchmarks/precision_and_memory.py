@@ -71,7 +71,7 @@ def memory(parts, batch_size, remat=False, accumulate=1):
   step = steps.make_step(
     assembly.players_of(parts),
     parts.roles,
-    ema.half_lives(config.training.ema_half_life_images),
+    ema.averages(config.training),
     mesh=mesh,
     state_sharding=sharding.state_sharding(mesh, shapes),
     seed=0,

@@ -188,7 +188,7 @@ def test_step_is_lowered(name):
   step = steps.make_step(
     assembly.players_of(parts),
     parts.roles,
-    ema.half_lives(config.training.ema_half_life_images),
+    ema.averages(config.training),
     mesh=mesh,
     state_sharding=places,
     seed=0,

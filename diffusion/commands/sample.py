@@ -81,7 +81,9 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
     f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
-    f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler)
+    f" wrote {drawn} and {out}.npz"
+    + _fitted_elsewhere(opened, sampler)
+    + (f"; {opened.made.said}" if opened.made else "")
   )
 
 
@@ -173,7 +175,8 @@ def _fitted_elsewhere(opened, sampler):
 
 
 def _name(args, opened, sampler):
-  """A file name that tells calls apart: solver, steps, guidance, class, seed, first index and checkpoint."""
+  """A file name that tells calls apart: solver, steps, guidance, class, average, seed, first index and
+  checkpoint."""
   section = sampler_section(opened, sampler)
   solver = section["solver"]
   saved = solver.endswith(".npz")
@@ -185,6 +188,7 @@ def _name(args, opened, sampler):
   pieces += [f"{name}{value}" for name, value in args.option or ()]
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
   pieces += [f"label{args.label}"] if args.label is not None else []
+  pieces += [f"ema{opened.average}"] if args.ema is not None else []
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])
 
 

@@ -126,6 +126,7 @@ def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: Sav
     "checkpoint": opened.step,
     "weights": weights,
     "ema": opened.average,
+    **({"made_of": [list(part[1:]) for part in opened.made.parts]} if opened.made else {}),
     "sampler": section,
     "label": args.label,
     "seed": args.seed,

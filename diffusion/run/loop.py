@@ -29,13 +29,15 @@ from diffusion.run import (
   step as steps,
 )
 from diffusion.run.parts import assembly, checks, codec, roles, teacher, warm_start
-from diffusion.run.saved import checkpoints, names, workdir as workdirs
+from diffusion.run.saved import checkpoints, names, snapshots, workdir as workdirs
 
 KEYS = (
   "batch_size",
   "steps",
   "ema_half_life_images",
   "ema_ramp",
+  "ema_sigma_rel",
+  "ema_snapshot_every",
   "log_every",
   "checkpoint_every",
   "keep",
@@ -106,12 +108,11 @@ def train(config: Any, workdir: str, quiet: bool = False, profile: bool = False)
   step = steps.make_step(
     playing,
     parts.roles,
-    ema.half_lives(section.get("ema_half_life_images", ())),
+    ema.averages(section),
     mesh=mesh,
     state_sharding=places,
     seed=config.get("seed", 0),
     accumulate=section.get("accumulate", 1),
-    ramp=section.get("ema_ramp"),
     encode=None if parts.codec is None else functools.partial(codec.encoded, parts.codec),
   )
   workdirs.claim(workdir, config)
@@ -142,6 +143,7 @@ class _Run:
     writer = self.writer = checkpoints.Writer(
       self.folder, self.section.get("keep", 3), self.section.get("keep_every")
     )
+    kept = self.snapshots = snapshots.Snapshots(self.workdir, self.config, done)
     log = (
       logging.RunLog(self.workdir, done, total, self.sinks, self.quiet)
       if distributed.first()
@@ -189,6 +191,10 @@ class _Run:
             )
           )
           mark, self.waited = now, 0.0
+        if kept.due(done):
+          writer.wait()
+          self._check(state, done)
+          kept.save(state, done)
         if done % self.section.get("checkpoint_every", 1000) == 0 and done < total:
           self._save(writer, state, done, time.perf_counter() - begun)
           saved = done
@@ -221,6 +227,7 @@ class _Run:
       profile.close()
       log.close()
       batches.close()
+      _close(kept)
       _close(writer)
 
   def _begin(self):
@@ -306,6 +313,18 @@ class _Run:
     }
 
   def _save(self, writer, state, done, seconds):
+    self._check(state, done)
+    meta = {
+      "step": done,
+      "examples": done * self.section.batch_size,
+      "seconds": seconds,
+      "unlogged": self.on_host,
+    }
+    self.snapshots.wait()  # when a checkpoint stands, so do the snapshots before it
+    writer.save(state, meta, loading.to_json(self.config))
+
+  def _check(self, state, done):
+    """Brings the metrics to the host; UserError unless they and the whole state are finite."""
     self._fetch()
     if not bool(steps.all_finite(state)):
       raise UserError(
@@ -313,13 +332,6 @@ class _Run:
         f"saved; {self._kept()}; "
         "try a lower config.optimizer.learning_rate in a new --workdir"
       )
-    meta = {
-      "step": done,
-      "examples": done * self.section.batch_size,
-      "seconds": seconds,
-      "unlogged": self.on_host,
-    }
-    writer.save(state, meta, loading.to_json(self.config))
 
 
 def _say(text):

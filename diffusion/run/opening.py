@@ -9,9 +9,9 @@ import numpy as np
 from diffusion import solvers
 from diffusion.config import factories
 from diffusion.config.errors import UserError
-from diffusion.run import ema as averages, sharding
+from diffusion.run import sharding
 from diffusion.run.parts import assembly, codec, sampler_config, teacher
-from diffusion.run.saved import checkpoints, weights, workdir as workdirs
+from diffusion.run.saved import averages, checkpoints, weights, workdir as workdirs
 
 
 class SavedRun(NamedTuple):
@@ -23,9 +23,11 @@ class SavedRun(NamedTuple):
     denoiser: the network with them as a denoiser, with every view that the network states.
     step: training steps of the checkpoint.
     mesh: the devices it was put on.
-    average: half-life in images, as text, of the average that `params` is; 'none' for the raw weights.
+    average: half-life in images or relative length, as text, of the average that `params` is; 'none' for the
+      raw weights.
     checkpoint: the folder of the checkpoint.
     codec_params: the parameters of the run's codec; None without one.
+    made: of what, where the average is made of snapshots (`saved.averages.Average`).
   """
 
   parts: Any
@@ -36,6 +38,7 @@ class SavedRun(NamedTuple):
   average: str
   checkpoint: str
   codec_params: Any = None
+  made: Any = None
 
   @property
   def config(self) -> Any:
@@ -79,12 +82,12 @@ def open_run(
   Args:
     workdir: folder of the run.
     checkpoint: step of the checkpoint, or None for the newest.
-    ema: half-life in images of the average to use, as text; None for the config's first, 'none' for the raw
-      weights.
+    ema: half-life in images of the average to use, as text, or its relative length, which is made of the
+      run's snapshots where it did not keep it; None for the config's first, 'none' for the raw weights.
     mesh: devices; all of them by default.
 
   Raises:
-    UserError: no run, no checkpoint, or a damaged one.
+    UserError: no run, no checkpoint or no such average, or a damaged one.
   """
   config = workdirs.read(workdir)
   folder = workdirs.checkpoints(workdir)
@@ -95,9 +98,9 @@ def open_run(
     )
   parts = assembly.assemble(config)
   mesh = mesh or sharding.make_mesh()
-  average = averages.average_name(config, ema)
+  average = averages.choose(path, config, ema)
   like = _placed(assembly.shape_network(parts, parts.network), mesh)
-  params, collections = weights.read_weights(path, "model", average, like)
+  params, collections = average.read(like)
   codec_params = None
   if parts.codec is not None:
     like = (_placed(jax.eval_shape(parts.codec.init), mesh), {})
@@ -108,9 +111,10 @@ def open_run(
     assembly.denoiser(parts, params, collections),
     checkpoints.read_meta(path)["step"],
     mesh,
-    average or "none",
+    average.name or "none",
     path,
     codec_params,
+    average if average.parts else None,
   )
 
 

@@ -18,8 +18,8 @@ class TrainState:
     params: {role: parameters} of the roles that are trained, and 'loss': {player: parameters of its loss},
       float32.
     opt_state: {player: state of its optax chain}.
-    emas: {half-life in images, as text: averaged parameters of the model} and {role: parameters} of roles
-      that are averages.
+    emas: {half-life in images or relative length, as text: averaged parameters of the model} and {role:
+      parameters} of roles that are averages.
     loss_state: {'objective': {player: state of its objective}, 'collections': {role: mutable collections of
       its network}, 'fixed': {role: parameters} of the roles that nothing changes, so that a resumed run needs
       no other folder than its own}.

@@ -21,13 +21,12 @@ from diffusion.run.state import TrainState
 def make_step(
   playing: Sequence[Player],
   roles: Mapping[str, Role],
-  averages: Mapping[str, float],
+  averages: Mapping[str, ema.Share],
   *,
   mesh: Any,
   state_sharding: Any,
   seed: int,
   accumulate: int = 1,
-  ramp: float | None = None,
   encode: Callable[[Any, Any, jax.Array], Any] | None = None,
 ) -> Callable[..., Any]:
   """A jitted (state, batch) -> (state, metrics) that takes the state's buffers over.
@@ -35,11 +34,10 @@ def make_step(
   Args:
     playing: the players, who take turns in this order.
     roles: {name: role}; those that are averages follow their source.
-    averages: of the model, name -> half-life in images.
+    averages: of the model, name -> share of the new parameters, from `ema.averages`.
     mesh, state_sharding: from `sharding`.
     seed: of the run's randomness.
     accumulate: parts that the batch is taken in, one after another; the gradient is the same to rounding.
-    ramp: see `ema.rate`.
     encode: (the codec's parameters, batch, key of the step) -> the batch that the players see; None for the
       batch as it is.
 
@@ -82,9 +80,8 @@ def make_step(
       metrics |= found
     size = batch_size(batch)
     emas = dict(state.emas)
-    for name, half_life in averages.items():
-      share = ema.rate(half_life, state.step, size, ramp)
-      emas[name] = ema.update(emas[name], state.params["model"], share)
+    for name, share in averages.items():
+      emas[name] = ema.update(emas[name], state.params["model"], share(state.step, size))
     for name, of, own in followed:
       every = next((player.every for player in playing if of in player.trains), 1)
       share = jnp.where((state.step + 1) % every == 0, own(state.step, size * every), 0.0)

@@ -16,14 +16,16 @@ import signal
 import jax
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from diffusion import processes, sampling, solvers
 from diffusion.commands import evaluation, train as command
 from diffusion.config import loading
 from diffusion.data import load, shards
-from diffusion.run import loop
+from diffusion.run import loop, posthoc
 from diffusion.run.opening import make_sampler, open_run
 from diffusion.run.parts import assembly
+from diffusion.run.saved import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
@@ -55,6 +57,8 @@ def workdir(tmp_path_factory):
     "network.dropout": "0.5",
   }
   config = loading.load(str(ROOT / "configs" / "digits.py"), list(overrides.items()))
+  with config.unlocked():
+    config.training.ema_snapshot_every = 4
   loop.train(config, str(folder), quiet=True)
   return folder
 
@@ -128,6 +132,54 @@ def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
   assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
 
 
+def test_a_length_that_is_chosen_afterwards(workdir):
+  """The samples are those of the weighed sum of what is stored."""
+  common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--ema=0.150", "--seed=7")
+  status, said, err = sample(*common)
+  assert (status, err) == (0, "") and "average of relative length 0.15 made of 10 stored ones" in said
+  (path,) = workdir.glob("samples_*_ema0.15_seed7_from0_step20.npz")  # no other average's file
+  gammas = [posthoc.power_gamma(one) for one in (0.05, 0.1)]
+  steps = np.repeat([4, 8, 12, 16, 20], 2)
+  factors = posthoc.combine(steps, gammas * 5, 20, posthoc.power_gamma(0.15)).weights
+  total = 0.0
+  for step, name, factor in zip(steps, ["0.05", "0.1"] * 5, factors):
+    stored = checkpoints.read_arrays(str(workdir / "snapshots" / f"{step:08d}"))["emas"][name]
+    total = total + factor * np.asarray(ravel_pytree(stored)[0], np.float64)
+  opened = open_run(str(workdir), ema="0.15")
+  np.testing.assert_allclose(ravel_pytree(dict(opened.params))[0], total, rtol=2e-6, atol=2e-7)
+  denoiser, solver = make_sampler(opened)
+  labels = lambda index: index % 10
+  drawn = sampling.generate(denoiser, solver, (8, 8, 1), 8, seed=7, batch=8, labels=labels)
+  np.testing.assert_allclose(np.load(path)["x"], drawn.x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flags", [("--evaluate",), ("--fit", "--steps=2", "--num=64"), ("--task=classify",)])
+def test_every_command_takes_a_length_that_is_chosen_afterwards(workdir, tmp_path, flags):
+  out = () if flags[0] == "--evaluate" else (f"--out={tmp_path}/out",)
+  status, _, err = sample(f"--workdir={workdir}", "--ema=0.15", *flags, *out)
+  assert (status, err) == (0, "")
+  assert (
+    "none up to" not in err and "relative length" in sample(f"--workdir={workdir}", "--ema=0.4", *flags)[2]
+  )
+
+
+@pytest.mark.slow
+def test_shards_know_of_what_their_average_is_made(workdir, tmp_path):
+  """They have the samples of the same command without shards, and go on only while the snapshots are the
+  same."""
+  folder = pathlib.Path(shutil.copytree(workdir, tmp_path / "run"))
+  common = (f"--workdir={folder}", "--num=8", "--batch=8", "--ema=0.15")
+  assert sample(*common, f"--out={tmp_path}/whole")[0] == 0
+  to = (*common, f"--shards={tmp_path}/shards", "--shard-size=8")
+  assert sample(*to)[0] == 0
+  (shard,) = shards.read(str(tmp_path / "shards"))
+  np.testing.assert_array_equal(shard["stored"], np.load(tmp_path / "whole.npz")["stored"])
+  shutil.rmtree(folder / "snapshots" / "00000008")
+  status, _, err = sample(*to)
+  assert status == 2 and "another command" in err
+
+
 def test_evaluate_writes_all_metrics(workdir):
   status, said, err = sample(f"--workdir={workdir}", "--evaluate")
   assert (status, err) == (0, "")
@@ -198,6 +250,8 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
     (("--batch=12",), "multiple of 8"),
     (("--checkpoint=7",), "no checkpoint of step 7"),
     (("--ema=123",), "no average of half-life 123"),
+    (("--ema=0.4",), "relative length of an average is from 0.0001 to 0.2887"),
+    (("--ema=0.01",), "snapshots up to step 20"),
     (("--interval", "2", "1", "--guidance=1"), "low < high"),
     (("--steps=0",), "at least 1"),
     (("--seed=99999999999999999999",), "from 0 to"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -35,6 +36,7 @@ def start(workdir, processes, devices, *flags, own=lambda i: []):
     "--no-evaluate",
     "--quiet",
     "--config.training.log_every=1",
+    "--config.training.ema_snapshot_every=2",
     *flags,
   ]
   joining = lambda i: (
@@ -82,10 +84,17 @@ def alone(tmp_path_factory):
 
 @pytest.mark.slow
 def test_two_processes_give_the_losses_of_one_and_each_takes_up_the_others_run(alone, tmp_path):
-  _, log = alone
+  workdir, log = alone
   agree(log, train(tmp_path, 2, 2, 4) + log[4:])
   # The other way of placing the state, and the same checkpoint, on one process.
   agree(log, train(tmp_path, 1, 2, 6, "--config.training.layout=fsdp"))
+  for step in (2, 4, 6):  # those of steps 2 and 4 are written by two processes
+    ours, theirs = (
+      checkpoints.read_arrays(checkpoints.choose(str(place / "snapshots"), step))
+      for place in (tmp_path, workdir)
+    )
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, ours, theirs)
 
 
 @pytest.mark.slow

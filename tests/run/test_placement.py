@@ -13,13 +13,13 @@ import pytest
 
 from diffusion import denoisers, losses, networks, processes, solvers
 from diffusion.config.errors import UserError
-from diffusion.run import sharding, state as states, step as steps
+from diffusion.run import ema, sharding, state as states, step as steps
 from diffusion.run.parts import optimizer, players
 
 pytestmark = pytest.mark.standard_promotion
 
 SHAPE, CLASSES, BATCH = (8, 8, 1), 10, 64
-AVERAGES = {"500": 500.0}
+AVERAGES = ema.averages(dict(ema_half_life_images=500))
 NETWORKS = {
   "mlp": networks.MLP(width=128, depth=1, num_classes=CLASSES),
   "unet": networks.UNet(

@@ -12,12 +12,13 @@ import tiny
 
 from diffusion import data, losses, oracles, processes
 from diffusion.config.errors import UserError
-from diffusion.run import loop, sharding, step as steps
+from diffusion.run import ema, loop, sharding, step as steps
 from diffusion.run.parts import assembly, players, roles
 from diffusion.run.saved import checkpoints, workdir as workdirs
 
 pytestmark = pytest.mark.standard_promotion
 
+AVERAGES = ema.averages(dict(ema_half_life_images=64))
 ANGLES = 2 * np.pi * np.arange(6) / 6
 MEANS = tuple((float(np.cos(a)), float(np.sin(a))) for a in ANGLES)
 TIMES = dict(factory="losses.log_normal_sigma", mean=-1.0, std=1.2)
@@ -94,7 +95,7 @@ def stepped(config, devices, number, accumulate=1):
   places = sharding.state_sharding(mesh, shapes)
   playing = assembly.players_of(parts)
   step = steps.make_step(
-    playing, parts.roles, {"64": 64.0}, mesh=mesh, state_sharding=places, seed=1, accumulate=accumulate
+    playing, parts.roles, AVERAGES, mesh=mesh, state_sharding=places, seed=1, accumulate=accumulate
   )
   state = jax.jit(lambda: assembly.init_state(parts), out_shardings=places)()
   state = roles.load(parts.roles, state, say=lambda text: None)

@@ -75,6 +75,17 @@ def arrays(workdir, step=200):
   return checkpoints.read_arrays(checkpoints.choose(str(workdir / "checkpoints"), step))
 
 
+def snapshot(workdir, step):
+  return checkpoints.read_arrays(checkpoints.choose(str(workdir / "snapshots"), step))
+
+
+def assert_same_bits(ours, theirs):
+  for (key, a), (_, b) in zip(
+    jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs), strict=True
+  ):
+    assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(key)
+
+
 def wait_for(process, workdir, count):
   """Until the log has more than `count` lines."""
   limit = time.time() + 250
@@ -88,11 +99,12 @@ def assert_same_run(workdir, reference):
   assert jax.tree.structure(ours) == jax.tree.structure(theirs)
   assert (
     len(jax.tree.leaves(ours)) > 40
-  )  # parameters, moments, two averages, batch statistics, the loss's own
-  for (key, a), (_, b) in zip(
-    jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs)
-  ):
-    assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), jax.tree_util.keystr(key)
+  )  # parameters, moments, four averages, batch statistics, the loss's own
+  assert_same_bits(ours, theirs)
+  taken = [checkpoints.steps(str(place / "snapshots")) for place in (workdir, reference)]
+  assert taken == [list(range(20, 201, 20))] * 2
+  for step in taken[0]:
+    assert_same_bits(*(snapshot(place, step) for place in (workdir, reference)))
   assert lines(workdir) == lines(reference) and [line["step"] for line in lines(workdir)] == [
     *range(7, 200, 7),
     200,
@@ -142,7 +154,7 @@ def test_killed_at_many_moments(start, reference, tmp_path):
 def test_averages_and_parameters_are_different_things(reference):
   """The comparison above would be empty if nothing had been trained."""
   state = arrays(reference)
-  for name in ("500", "2000"):
+  for name in ("500", "2000", "0.05", "0.1"):
     kernel = state["emas"][name]["Dense_0"]["kernel"]
     assert np.isfinite(kernel).all() and not np.array_equal(
       kernel, state["params"]["model"]["Dense_0"]["kernel"]

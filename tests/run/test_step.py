@@ -10,12 +10,12 @@ import tiny
 
 from diffusion import data
 from diffusion.config.errors import UserError
-from diffusion.run import sharding, state as states, step as steps
+from diffusion.run import ema, posthoc, sharding, state as states, step as steps
 from diffusion.run.parts import assembly, optimizer, players
 
 pytestmark = pytest.mark.standard_promotion
 
-AVERAGES = {"500": 500.0, "2000": 2000.0}
+AVERAGES = ema.averages(dict(ema_half_life_images=(500, 2000), ema_sigma_rel=(0.05, 0.1)))
 SGD = dict(learning_rate=0.1, schedule="constant", scale=dict(factory="optax.identity"))
 
 
@@ -33,6 +33,9 @@ def program(devices, accumulate, variant):
   mesh = sharding.make_mesh(devices=jax.devices()[:devices])
   config = parts.config.copy_and_resolve_references()
   config.optimizer = SGD
+  config.training.ema_half_life_images = (500, 2000)
+  with config.unlocked():
+    config.training.update(dict(ema_sigma_rel=(0.05, 0.1)))
   parts = parts._replace(config=config)
   shapes = assembly.shape_state(parts)
   places = sharding.state_sharding(mesh, shapes)
@@ -54,6 +57,7 @@ def program(devices, accumulate, variant):
 def run(number=1, *, devices=1, accumulate=1, variant="plain"):
   """(parameters before and after each step, losses, last state)."""
   parts, start = initial(variant)
+  start = start.replace(emas=dict.fromkeys(AVERAGES, start.params["model"]))
   step, places, mesh = program(devices, accumulate, variant)
   state = jax.device_put(
     start.replace(
@@ -116,7 +120,7 @@ def difference(a, b):
 def test_one_and_eight_devices_agree(variant):
   """Losses and one step's gradient to 1e-5 relative, and parameters after ten steps of SGD; also with batch
   statistics."""
-  one, losses_one, _ = run(10, devices=1, variant=variant)
+  one, losses_one, alone = run(10, devices=1, variant=variant)
   eight, losses_eight, state = run(10, devices=8, variant=variant)
   assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state))
   np.testing.assert_allclose(losses_one, losses_eight, rtol=1e-5)
@@ -124,6 +128,8 @@ def test_one_and_eight_devices_agree(variant):
   # Differences of float32 parameters carry their rounding, 6e-8 of a weight of size one over 0.1.
   assert relative(*gradients) < 1e-5
   assert relative(one[-1], eight[-1]) < 1e-5
+  for name in AVERAGES:
+    assert relative(state.emas[name], alone.emas[name]) < 1e-5, name
 
 
 @pytest.mark.parametrize("devices,accumulate", [(4, 4)])
@@ -154,10 +160,16 @@ def test_parts_of_a_batch_have_dropout_masks_of_their_own():
 def test_the_averages_follow_the_parameters_of_every_step():
   state, step, batch = simple(SGD)
   expected = dict.fromkeys(AVERAGES, 0.0)
-  for _ in range(4):
+  for t in range(1, 5):
     state, _ = step(state, batch())
-    for name, half_life in AVERAGES.items():
-      share = 1 - 0.5 ** (32 / half_life)
+    power = lambda length, t=t: 1 - (1 - 1 / t) ** (posthoc.power_gamma(length) + 1)
+    shares = {
+      "500": 1 - 0.5 ** (32 / 500),
+      "2000": 1 - 0.5 ** (32 / 2000),
+      "0.05": power(0.05),
+      "0.1": power(0.1),
+    }
+    for name, share in shares.items():
       expected[name] = expected[name] + share * (
         np.asarray(state.params["model"]["w"], np.float64) - expected[name]
       )

@@ -11,7 +11,7 @@ import ml_collections
 import pytest
 
 from diffusion import denoisers, losses, networks, processes
-from diffusion.run import sharding, state as states, step as steps
+from diffusion.run import ema, sharding, state as states, step as steps
 from diffusion.run.parts import optimizer, players
 
 pytestmark = pytest.mark.standard_promotion
@@ -20,6 +20,7 @@ SHAPE, BATCH = (8, 8, 1), 64
 # On a CPU, XLA removes the barriers that keep what is recomputed apart from what was computed, and so takes
 # recomputation back.
 KEEP_BARRIERS = {"xla_disable_hlo_passes": "cse_barrier_expander,cse"}
+AVERAGES = ema.averages(dict(ema_half_life_images=500))
 SECTION = ml_collections.ConfigDict(dict(learning_rate=1e-3, schedule="constant"))
 
 
@@ -38,13 +39,13 @@ def memory(network, accumulate=1):
   def initial():
     params = network.init(jax.random.key(0), jnp.zeros((1, *SHAPE)), jnp.zeros(1), None)["params"]
     loss_params, loss_state = loss.init(jax.random.key(1))
-    return states.create({"model": params, "loss": loss_params}, loss_state, transform, {"500": 500.0})
+    return states.create({"model": params, "loss": loss_params}, loss_state, transform, AVERAGES)
 
   shapes = jax.eval_shape(initial)
   step = steps.make_step(
     players.one(loss, transform, optimizer.learning_rate(SECTION, BATCH, 100)),
     {},
-    {"500": 500.0},
+    AVERAGES,
     mesh=mesh,
     state_sharding=sharding.state_sharding(mesh, shapes),
     seed=0,

@@ -135,7 +135,7 @@ def test_what_does_not_fit_is_refused_before_it_is_read(saved, change, words):
 
 def test_a_role_or_an_average_that_is_not_there(saved):
   path, _ = saved
-  with pytest.raises(UserError, match="no average of half-life 7 images; it has 100"):
+  with pytest.raises(UserError, match="no average 7; it has 100"):
     weights.read_weights(path, average="7")
   with pytest.raises(UserError, match="no weights of the role 'critic'"):
     weights.read_weights(path, "critic")

@@ -107,6 +107,7 @@ def get_config(variant="plain"):
   )
   if variant not in ("plain", "everything"):
     raise ValueError(f"no variant '{variant}': there are plain, everything")
+  kept = dict(ema_sigma_rel=(0.05, 0.1), ema_snapshot_every=20) if variant == "everything" else {}
   return ml_collections.ConfigDict(
     dict(
       seed=1,
@@ -133,6 +134,7 @@ def get_config(variant="plain"):
         accumulate=1,
         warm_start=None,
         layout="replicated",
+        **kept,
       ),
       sampler=dict(solver="heun", steps=4, guidance=0.0),
     )

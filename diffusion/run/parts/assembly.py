@@ -243,14 +243,13 @@ def init_state(parts: Parts) -> states.TrainState:
   for index, player in enumerate(playing):
     key = loss_key if not index else jax.random.fold_in(loss_key, _LOSSES + index)
     loss_params[player.name], objectives[player.name] = player.loss.objective.init(key)
-  half_lives = ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
   learned = {**{role: params[role] for role in trained}, "loss": loss_params}
   return states.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=learned,
     opt_state={player.name: player.transform.init(player.own(learned)) for player in playing},
     emas={
-      **{name: jax.tree.map(jnp.copy, params["model"]) for name in half_lives},
+      **{name: jax.tree.map(jnp.copy, params["model"]) for name in ema.averages(parts.config.training)},
       **{name: params[name] for name in followed},
     },
     loss_state={
@@ -266,7 +265,7 @@ def init_state(parts: Parts) -> states.TrainState:
 
 def shape_state(parts: Parts) -> states.TrainState:
   """`init_state` as shapes, with nothing computed; UserError if the network does not take the data."""
-  ema.half_lives(parts.config.training.get("ema_half_life_images", ()))
+  ema.averages(parts.config.training)
   return _shapes(parts, lambda: init_state(parts))
 
 
@@ -293,9 +292,15 @@ def _told(parts):
 def trained_params(parts: Parts, state: states.TrainState, ema_name: str | None = None) -> Any:
   """The network's parameters of a train state.
 
-  They are one of its averages, or the parameters themselves if it has none; see `ema.average_name`.
+  They are one of its averages, or the parameters themselves if it has none; see `ema.average_name`. Raises
+  UserError for an average that is to be made of snapshots.
   """
   name = ema.average_name(parts.config, ema_name)
+  if name is not None and name not in state.emas:
+    raise UserError(
+      f"the average of relative length {name} is not in the train state, but made of a run's snapshots: open "
+      "the run with diffusion.run.opening.open_run"
+    )
   return state.params["model"] if name is None else state.emas[name]
 
 

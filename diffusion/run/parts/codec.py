@@ -22,7 +22,7 @@ from diffusion.config import factories
 from diffusion.config.errors import UserError
 from diffusion.config.factories import plain
 from diffusion.run.parts import roles, warm_start
-from diffusion.run.saved import checkpoints, weights, workdir as workdirs
+from diffusion.run.saved import averages, checkpoints, workdir as workdirs
 
 PLACE = "codec"
 """Of the codec's parameters in loss_state['fixed'], beside the roles that nothing changes."""
@@ -163,7 +163,7 @@ def load(config: Any, codec: Any, dataset: Any, state: Any, say: Callable[[str],
     if "run" in section:
       folder, saved = section["run"], section["saved"]
       place = f"{where(config, index)}.run={folder}"
-      found, _ = weights.of_run(folder, saved["step"], saved["ema"], "codec", place, say)
+      found, _ = averages.of_run(folder, saved["step"], saved["ema"], "codec", place, say)
       params[index] = warm_start.fit(found, params[index], place)
   records = data.load(dataset.train, MEASURED, seed=0)
   noise = np.random.default_rng(0).random(np.shape(records["x"])) if dataset.scaling.uses_noise else None

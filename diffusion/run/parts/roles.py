@@ -25,7 +25,7 @@ from diffusion.config.errors import UserError
 from diffusion.config.factories import plain
 from diffusion.run import ema
 from diffusion.run.parts import warm_start
-from diffusion.run.saved import checkpoints, weights, workdir as workdirs
+from diffusion.run.saved import averages, checkpoints, workdir as workdirs
 
 KINDS = {
   "run": ("run", "ema", "guidance", "saved"),
@@ -113,7 +113,8 @@ def finished(
 
   Args:
     folder: of the run.
-    ema_name: half-life in images of the average, as text; None for its first, 'none' for the raw weights.
+    ema_name: half-life in images or relative length of the average, as text; None for its first, 'none' for
+      the raw weights.
     place: the section that names them, `run` and `ema`, in messages.
 
   Raises UserError for a folder without a run, a run without a checkpoint, or an average that it has not.
@@ -128,7 +129,7 @@ def finished(
   if chosen is None:
     raise UserError(f"{where}: that run has no checkpoint yet; train it first")
   try:
-    average = ema.average_name(config, None if ema_name is None else str(ema_name))
+    average = averages.choose(chosen, config, None if ema_name is None else str(ema_name)).name
   except UserError as error:
     raise UserError(f"{place}.ema={ema_name}: {error}, and 'none' for the raw weights") from error
   return config, chosen, average or "none"
@@ -241,7 +242,7 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
   for name, role in roles.items():
     if role.kind == "run":
       folder, where = str(role.source), f"config.roles.{name}.run={role.source}"
-      found, theirs = weights.of_run(folder, role.saved.step, role.saved.ema, name, where, say)
+      found, theirs = averages.of_run(folder, role.saved.step, role.saved.ema, name, where, say)
       place(name)[name] = warm_start.fit(found, place(name)[name], where)
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)

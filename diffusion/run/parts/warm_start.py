@@ -7,8 +7,7 @@ import jax
 import numpy as np
 
 from diffusion.config.errors import UserError
-from diffusion.run import ema
-from diffusion.run.saved import weights, workdir as workdirs
+from diffusion.run.saved import averages, workdir as workdirs
 from diffusion.run.saved.names import names_of
 
 NEUTRAL = ("condition", "guidance", "kernel")
@@ -23,8 +22,9 @@ def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
   none. Optimiser, step and data position start afresh. Raises UserError if there is no such run or the
   networks differ, but for a guidance embedding (`guidance_size`) that the run did not have.
   """
-  where, average = f"config.training.warm_start={path}", ema.average_name(workdirs.read(path))
-  found, collections = weights.of_run(path, None, average, "weights", where, say)
+  where = f"config.training.warm_start={path}"
+  workdirs.read(path)  # says so where there is no run, before its checkpoints are looked for
+  found, collections = averages.of_run(path, None, None, "weights", where, say)
   make = lambda like: fit(found, like, where)
   loss_state = state.loss_state
   if collections and "model" in loss_state["collections"]:

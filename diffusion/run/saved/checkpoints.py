@@ -61,14 +61,18 @@ class Writer:
 
   Args:
     folder: where the checkpoints go.
-    keep: how many of the newest to keep.
+    keep: how many of the newest to keep; None for all.
     keep_every: keep each checkpoint whose step this divides, too.
+    kind: what is written, in messages: 'checkpoint', or 'snapshot' of less than the whole state.
   """
 
-  def __init__(self, folder: str, keep: int = 3, keep_every: int | None = None):
-    if keep < 1:
+  def __init__(
+    self, folder: str, keep: int | None = 3, keep_every: int | None = None, kind: str = "checkpoint"
+  ):
+    if keep is not None and keep < 1:
       raise UserError(f"config.training.keep={keep}: keep at least 1 checkpoint")
     self.folder, self.keep, self.keep_every = os.path.abspath(folder), keep, keep_every
+    self.kind = kind
     os.makedirs(self.folder, exist_ok=True)
     if distributed.first():
       for name in os.listdir(self.folder):
@@ -91,7 +95,7 @@ class Writer:
       if distributed.first():
         shutil.rmtree(place, ignore_errors=True)
         os.makedirs(place, exist_ok=True)
-      distributed.together(f"checkpoint of step {step}")
+      distributed.together(f"{self.kind} of step {step}")
       self._orbax.save(os.path.join(place, "state"), state)
       self._pending = step, self._worker.submit(self._finish, place, step, meta_json, config_json)
     except Exception as error:
@@ -109,6 +113,8 @@ class Writer:
     if os.path.exists(final):  # a damaged one of the same step, or a repeated save
       _discard(final)
     os.rename(place, final)
+    if self.keep is None:
+      return
     before = [step for step in steps(self.folder) if step <= number]
     for step in before[: -self.keep]:
       if not (self.keep_every and step % self.keep_every == 0):
@@ -119,7 +125,7 @@ class Writer:
     if disk_full(error):
       kept = ", ".join(str(kept) for kept in steps(self.folder)) or "none yet"
       raise UserError(
-        f"the disk is full: the checkpoint of step {step} could not be written to {self.folder}; those of "
+        f"the disk is full: the {self.kind} of step {step} could not be written to {self.folder}; those of "
         "earlier "
         f"steps are kept ({kept}); free some space and run the same command again to go on"
       ) from error
@@ -143,7 +149,7 @@ class Writer:
           self._orbax.close()
         self._orbax = _orbax_writer()
         print(
-          f"the checkpoint of step {step} is left out, for its time was over at once: was the clock set? "
+          f"the {self.kind} of step {step} is left out, for its time was over at once: was the clock set? "
           f"({error})",
           file=sys.stderr,
         )
@@ -159,6 +165,13 @@ class Writer:
     finally:
       self._worker.shutdown()
       self._orbax.close()
+
+
+def discard_after(folder: str, step: int) -> None:
+  """Deletes what `folder` holds of later steps than `step`: what a run wrote that is to go on from there."""
+  for later in steps(folder):
+    if later > step:
+      _discard(path_of(folder, later))
 
 
 def _orbax_writer():

@@ -1,7 +1,7 @@
 """Weights out of a checkpoint without its train state: what sampling, evaluating and teaching read.
 
     params/ROLE | emas/ROLE | loss_state/fixed/ROLE     parameters of a role, wherever the run keeps them
-    emas/HALF_LIFE                                      an average of the model
+    emas/LENGTH                                         an average of the model
     loss_state/collections/ROLE                         mutable collections of its network
 
 Orbax restores only the arrays that are asked for. It would cast dtypes and cut shapes in silence, so both are
@@ -13,7 +13,7 @@ import ctypes
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +21,7 @@ import numpy as np
 
 from diffusion.config.errors import UserError
 from diffusion.run import state as states
-from diffusion.run.saved import checkpoints, workdir as workdirs
+from diffusion.run.saved import checkpoints
 from diffusion.run.saved.names import names_of
 
 IN_FLIGHT = 8 * 2**20
@@ -50,7 +50,8 @@ def read_weights(
   Args:
     path: of the checkpoint, from `checkpoints.choose`.
     role: whose weights; those of the model unless it is given.
-    average: half-life in images, as text, of one of the model's averages; None for the parameters themselves.
+    average: half-life in images or relative length, as text, of one of the model's averages that is kept
+      there; None for the parameters themselves.
     like: (parameters, collections) as `jax.ShapeDtypeStruct`s with shardings, which give the tree and the
       places; None for nested dicts of NumPy arrays of all that is there.
 
@@ -73,29 +74,6 @@ def read_weights(
   if extra:
     raise UserError(_misfit(path, f"{_text(min(extra))} is there and not here"))
   return read(path, (params, collections))
-
-
-def of_run(
-  folder: str, step: int | None, average: str | None, name: str, where: str, say: Callable[[str], None]
-) -> tuple[Any, dict[str, Any]]:
-  """(parameters, mutable collections) of another run's model, as nested dicts of NumPy arrays.
-
-  Args:
-    folder: of that run.
-    step: of its checkpoint; None for the newest that is undamaged.
-    average: half-life in images, as text; None or 'none' for the parameters themselves.
-    name: of what the weights are for; `say` is told it and where they are from.
-    where: names the section in messages.
-
-  Raises UserError where there is no such checkpoint or average.
-  """
-  chosen = checkpoints.choose(workdirs.checkpoints(folder), step, say=say)
-  if chosen is None:
-    raise UserError(f"{where}: that run has no checkpoint yet; train it first")
-  average = None if average == "none" else average
-  found = read_weights(chosen, "model", average)
-  say(f"{name} from {chosen}, {f'average of half-life {average} images' if average else 'parameters'}")
-  return found
 
 
 def loss_inputs(path: str, template: Any, player: Any, **weights: Any) -> tuple[Any, Any]:
@@ -221,10 +199,7 @@ def _place(path, index, role, average):
     if role != "model":
       raise ValueError(f"averages are of the role 'model', and not of '{role}': leave out the average")
     if average not in names:
-      raise UserError(
-        f"the checkpoint {path} has no average of half-life {average} images; it has "
-        f"{', '.join(names) or 'none'}"
-      )
+      raise UserError(f"the checkpoint {path} has no average {average}; it has {', '.join(names) or 'none'}")
     return "emas", average
   places = [("params", role), ("emas", role), ("loss_state", "fixed", role)]
   for place in places:

@@ -82,3 +82,8 @@ def upgraded(config: ConfigDict) -> ConfigDict:
 def checkpoints(workdir: str) -> str:
   """Where the run keeps its checkpoints."""
   return os.path.join(os.path.abspath(workdir), "checkpoints")
+
+
+def snapshots(workdir: str) -> str:
+  """Where the run keeps the averages of earlier steps."""
+  return os.path.join(os.path.abspath(workdir), "snapshots")

@@ -175,8 +175,10 @@ def _fitted_elsewhere(opened, sampler):
 
 
 def _name(args, opened, sampler):
-  """A file name that tells calls apart: solver, steps, guidance, class, average, seed, first index and
-  checkpoint."""
+  """A file name that tells calls apart.
+
+  It has the solver, the steps, guidance, class, average, seed, first index and checkpoint.
+  """
   section = sampler_section(opened, sampler)
   solver = section["solver"]
   saved = solver.endswith(".npz")

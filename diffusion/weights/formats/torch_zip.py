@@ -1,0 +1,101 @@
+"""PyTorch's files since 1.6: a zip, not packed, with a pickle and one member a storage.
+
+    NAME/data.pkl     the object; a storage in it is the persistent id ('storage', type, key, device, count)
+    NAME/data/KEY     its numbers
+    NAME/byteorder    'little' or 'big', since 2.0
+
+Source: torch/serialization.py, caffe2/serialize/inline_container.cc, PyTorch 2.14. PyTorch writes a CRC-32 of
+each member, 0 where that is switched off, and does not look at it when it loads; here it is compared.
+"""
+
+import struct
+import zipfile
+import zlib
+from typing import Any
+
+from diffusion.config.errors import UserError
+from diffusion.weights.contents import Contents
+from diffusion.weights.formats import allowed, pickle_machine, torch_tensors, trees
+from diffusion.weights.formats.mapped import Damaged, Source, printable, sound
+
+START = b"PK\x03\x04"
+"""The first bytes of such a file."""
+
+
+def read(source: Source, notes: dict[str, Any]) -> Contents:
+  """A whole file.
+
+  Raises UserError for a damaged one, for a program of TorchScript, for other zips, and for whatever `allowed`
+  does not know.
+  """
+  with sound(source.path, "PyTorch's zip format"):
+    members = _members(source)
+    folder = _folder(source.path, members)
+    start, length, checksum = members[f"{folder}/data.pkl"]
+    if checksum and zlib.crc32(source.bytes(start, length)) != checksum:
+      raise Damaged("data.pkl is not what was written: its CRC-32 differs")
+    found: dict[Any, torch_tensors.Storage] = {}
+    root, end = pickle_machine.run(
+      *(source, start, start + length, allowed.finder(source.path)),
+      persistent=lambda key: torch_tensors.storage_of(key, found),
+    )
+    if end != start + length:
+      raise Damaged(f"{start + length - end} bytes follow the pickle")
+    order = members.get(f"{folder}/byteorder")
+    order = b"little" if order is None else source.bytes(*order[:2])
+    if order not in (b"little", b"big"):
+      raise Damaged(f"its byte order is {printable(order, 20)}")
+    for key, storage in found.items():
+      name = f"{folder}/data/{key}"
+      if name not in members or members[name][1] != storage.nbytes:
+        there = members[name][1] if name in members else "no"
+        raise Damaged(f"the storage {printable(key)} of {storage.nbytes} bytes has {there} bytes")
+      storage.source, (storage.start, _, storage.checksum) = source, members[name]
+      storage.big_endian = order == b"big"
+    arrays, tree = trees.flat(root, source.size)
+  return Contents(source.path, "torch zip", arrays, notes | {"tree": tree})
+
+
+def _members(source):
+  """{name: (first byte, length, CRC-32)} of a zip; none packed, none over another."""
+  try:
+    with zipfile.ZipFile(source.path) as file:
+      infos = file.infolist()
+  except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    raise Damaged(f"{error}") from None
+  members, ranges = {}, []
+  for info in infos:
+    if info.filename in members:
+      raise Damaged(f"{printable(info.filename)} is in it twice")
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+      raise Damaged(f"{printable(info.filename)} is packed or encrypted, which PyTorch never does")
+    head = source.bytes(info.header_offset, 30)
+    if head[:4] != START:
+      raise Damaged(f"{printable(info.filename)} is not where the zip says")
+    start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:]))
+    source.check(start, info.file_size)
+    members[info.filename] = start, info.file_size, info.CRC
+    ranges.append((info.header_offset, start + info.file_size, info.filename))
+  ranges.sort()
+  for (_, end, _), (start, _, name) in zip(ranges, ranges[1:]):
+    if start < end:
+      raise Damaged(f"{printable(name)} lies over another member of the zip")
+  return members
+
+
+def _folder(path, members):
+  """The one folder in the zip, which holds data.pkl."""
+  folders = [
+    name.removesuffix("/data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")
+  ]
+  if len(folders) != 1:
+    kind = "NumPy's .npz" if any(name.endswith(".npy") for name in members) else "some other zip"
+    raise UserError(
+      f"{path} is {kind} and has no weights of PyTorch in it: give a file that torch.save wrote, or safetensors"
+    )
+  if f"{folders[0]}/constants.pkl" in members:
+    raise UserError(
+      f"{path} is a program of TorchScript, which is not read: save the state dict of the model that it was made "
+      "from"
+    )
+  return folders[0]

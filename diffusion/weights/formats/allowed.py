@@ -5,12 +5,11 @@ refused, with its module, in one sentence.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from diffusion.config.errors import UserError
 from diffusion.weights.formats import numpy_pickles, torch_tensors
-from diffusion.weights.formats.mapped import Damaged, Span, printable
+from diffusion.weights.formats.mapped import Damaged, Refused, Span, printable
 from diffusion.weights.formats.pickle_machine import Record, Standin
 
 KNOWN = (
@@ -22,29 +21,24 @@ MODULES = "torch.nn.modules."
 """Classes below this are inert modules, whatever their name."""
 
 
-def finder(path: str) -> Callable[[str, str], Any]:
-  """(module, name) -> what stands for it, for pickles in the file at `path`.
+def find(module: str, name: str) -> Any:
+  """What stands for a name in a pickle: a `Standin`, or a plain value.
 
-  >>> finder("a.pt")("collections", "OrderedDict").call()
+  >>> find("collections", "OrderedDict").call()
   {}
-  >>> finder("a.pt")("os", "getcwd")
+  >>> find("os", "getcwd")
   Traceback (most recent call last):
   ...
-  diffusion.config.errors.UserError: a.pt asks for os.getcwd, which is not read: known are tensors, ...
+  diffusion.weights.formats.mapped.Refused: asks for os.getcwd, which is not read: known are tensors, ...
   """
-
-  def find(module, name):
-    if (module, name) in ALLOWED:
-      return ALLOWED[module, name]
-    if module.startswith(MODULES) and name.isidentifier():
-      return inert(f"{module}.{name}")
-    raise UserError(
-      f"{path} asks for {printable(module)}.{printable(name)}, which is not read: known are {KNOWN}, and "
-      "nothing in a file is run; where that name is installed, save the weights alone, as a state dict or as "
-      "safetensors"
-    )
-
-  return find
+  if (module, name) in ALLOWED:
+    return ALLOWED[module, name]
+  if module.startswith(MODULES) and name.isidentifier():
+    return inert(f"{module}.{name}")
+  raise Refused(
+    f"asks for {printable(module)}.{printable(name)}, which is not read: known are {KNOWN}, and nothing in a "
+    "file is run; where that name is installed, save the weights alone, as a state dict or as safetensors"
+  )
 
 
 def inert(name: str) -> Standin:

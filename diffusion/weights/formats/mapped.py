@@ -29,6 +29,10 @@ class Damaged(ValueError):
   """What is wrong with a file, as half a sentence; `sound` makes it whole."""
 
 
+class Refused(Exception):
+  """What a whole file asks for and is not given, from the verb on; `sound` puts the path before it."""
+
+
 def printable(text: Any, most: int = 120) -> str:
   """Text from a file as one line that does no harm to a terminal.
 
@@ -48,6 +52,8 @@ def sound(path: str, kind: str) -> Iterator[None]:
   """
   try:
     yield
+  except Refused as error:
+    raise UserError(f"{path} {error}") from None
   except (ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
     raise UserError(_sentence(path, kind, error)) from error
   except (struct.error, zlib.error, EOFError, MemoryError) as error:

@@ -146,20 +146,15 @@ class _Reader:
 
 PLAIN = {0xC0: None, 0xC2: False, 0xC3: True}
 
-NUMBERS = {
-  **{0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"},
-  **{0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"},
-}
+NUMBERS = {0xCA + place: ">" + kind for place, kind in enumerate("fdBHIQbhiq")}
 
 BYTES = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I"}
 
-SIZED: dict[int, Any] = {
-  **{code: (kind, _Reader.blob) for code, kind in BYTES.items()},
-  **{0xC7: (">B", _Reader.extension), 0xC8: (">H", _Reader.extension), 0xC9: (">I", _Reader.extension)},
-  **{0xD9: (">B", _Reader.text), 0xDA: (">H", _Reader.text), 0xDB: (">I", _Reader.text)},
-  **{0xDC: (">H", _Reader.list), 0xDD: (">I", _Reader.list)},
-  **{0xDE: (">H", _Reader.map), 0xDF: (">I", _Reader.map)},
-}
+SIZED: dict[int, Any] = {code: (kind, _Reader.blob) for code, kind in BYTES.items()}
+SIZED |= {0xC7 + place: (">" + kind, _Reader.extension) for place, kind in enumerate("BHI")}
+SIZED |= {0xD9 + place: (">" + kind, _Reader.text) for place, kind in enumerate("BHI")}
+SIZED |= {0xDC + place: (">" + kind, _Reader.list) for place, kind in enumerate("HI")}
+SIZED |= {0xDE + place: (">" + kind, _Reader.map) for place, kind in enumerate("HI")}
 
 FIXED = {0xD4: 1, 0xD5: 2, 0xD6: 4, 0xD7: 8, 0xD8: 16}
 

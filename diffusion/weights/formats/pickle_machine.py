@@ -77,7 +77,7 @@ def run(
   """
   machine = _Machine(source, start, stop, find, persistent)
   while True:
-    code = machine.take(1)[0]
+    code = source.buffer[machine.skip(1)]
     if code == STOP:
       return machine.pop(), machine.at
     if code not in OPCODES:
@@ -106,7 +106,7 @@ class _Machine:
 
   def whole(self, kind):
     """The next number."""
-    return struct.unpack(kind, self.take(struct.calcsize(kind)))[0]
+    return struct.unpack_from(kind, self.source.buffer, self.skip(struct.calcsize(kind)))[0]
 
   def line(self):
     """The next bytes up to the end of their line."""

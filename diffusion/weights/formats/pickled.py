@@ -22,7 +22,7 @@ def read(source: Source, notes: dict[str, Any]) -> Contents:
   Raises UserError for a damaged one, and for whatever `allowed` does not know.
   """
   with sound(source.path, "a pickle"):
-    root, end = pickle_machine.run(source, 0, source.size, allowed.finder(source.path))
+    root, end = pickle_machine.run(source, 0, source.size, allowed.find)
     if end != source.size:
       raise Damaged(f"{source.size - end} bytes follow the pickle")
     arrays, tree = trees.flat(root, source.size)

@@ -84,7 +84,7 @@ def write_safetensors(
         "and __metadata__ is no name"
       )
     shapes[name] = dtype, tuple(int(size) for size in one.shape)
-  order = sorted(shapes, key=lambda name: (-_RANK[TEXTS[shapes[name][0]]], name))
+  order = sorted(shapes, key=lambda name: (-_ORDER.index(TEXTS[shapes[name][0]]), name))
   header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
   end = 0
   for name in order:
@@ -111,13 +111,11 @@ def write_safetensors(
     raise
 
 
-_RANK = {
-  text: rank
-  for rank, text in enumerate(
-    "BOOL U8 I8 F8_E5M2 F8_E4M3 F8_E5M2FNUZ F8_E4M3FNUZ F8_E8M0 I16 U16 F16 BF16 I32 U32 F32 C64 F64 I64 U64".split()
-  )
-}
-"""The order of the original's dtypes: wider ones come first in a file, so that each is aligned."""
+_ORDER = (
+  *("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"),
+  *("I16", "U16", "F16", "BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64"),
+)
+"""The original's order of dtypes: the wider of two comes first in a file, so that each array is aligned."""
 
 
 def parsed(text: bytes) -> dict[str, Any]:

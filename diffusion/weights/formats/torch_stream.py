@@ -34,7 +34,7 @@ def parsed(source: Source, start: int, stop: int) -> Any:
   """What such a file holds, within a source; its storages know where they lie."""
   from diffusion.weights.formats import allowed
 
-  find, found = allowed.finder(source.path), {}
+  find, found = allowed.find, {}
   persistent = lambda key: torch_tensors.storage_of(key, found)
   magic, at = pickle_machine.run(source, start, stop, find)
   protocol, at = pickle_machine.run(source, at, stop, find)

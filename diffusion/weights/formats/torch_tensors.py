@@ -213,7 +213,7 @@ def _nested(numbers: Any) -> Any:
   from diffusion.weights.formats import torch_stream
 
   if type(numbers) is bytes:
-    numbers = Span(Source("a storage", numbers), 0, len(numbers))
+    numbers = Span(Source("a storage in memory", numbers), 0, len(numbers))
   if type(numbers) is not Span:
     raise Damaged("a storage has no bytes")
   found = torch_stream.parsed(numbers.source, numbers.start, numbers.start + numbers.length)

@@ -8,15 +8,15 @@ Source: torch/serialization.py, caffe2/serialize/inline_container.cc, PyTorch 2.
 each member, 0 where that is switched off, and does not look at it when it loads; here it is compared.
 """
 
+import itertools
 import struct
 import zipfile
 import zlib
 from typing import Any
 
-from diffusion.config.errors import UserError
 from diffusion.weights.contents import Contents
 from diffusion.weights.formats import allowed, pickle_machine, torch_tensors, trees
-from diffusion.weights.formats.mapped import Damaged, Source, printable, sound
+from diffusion.weights.formats.mapped import Damaged, Refused, Source, printable, sound
 
 START = b"PK\x03\x04"
 """The first bytes of such a file."""
@@ -30,13 +30,13 @@ def read(source: Source, notes: dict[str, Any]) -> Contents:
   """
   with sound(source.path, "PyTorch's zip format"):
     members = _members(source)
-    folder = _folder(source.path, members)
+    folder = _folder(members)
     start, length, checksum = members[f"{folder}/data.pkl"]
     if checksum and zlib.crc32(source.bytes(start, length)) != checksum:
       raise Damaged("data.pkl is not what was written: its CRC-32 differs")
     found: dict[Any, torch_tensors.Storage] = {}
     root, end = pickle_machine.run(
-      *(source, start, start + length, allowed.finder(source.path)),
+      *(source, start, start + length, allowed.find),
       persistent=lambda key: torch_tensors.storage_of(key, found),
     )
     if end != start + length:
@@ -77,25 +77,21 @@ def _members(source):
     members[info.filename] = start, info.file_size, info.CRC
     ranges.append((info.header_offset, start + info.file_size, info.filename))
   ranges.sort()
-  for (_, end, _), (start, _, name) in zip(ranges, ranges[1:]):
+  for (_, end, _), (start, _, name) in itertools.pairwise(ranges):
     if start < end:
       raise Damaged(f"{printable(name)} lies over another member of the zip")
   return members
 
 
-def _folder(path, members):
+def _folder(members):
   """The one folder in the zip, which holds data.pkl."""
-  folders = [
-    name.removesuffix("/data.pkl") for name in members if name.count("/") == 1 and name.endswith("/data.pkl")
-  ]
+  folders = [name.removesuffix("/data.pkl") for name in members if name.count("/") == 1]
+  folders = [name for name in folders if f"{name}/data.pkl" in members]
   if len(folders) != 1:
     kind = "NumPy's .npz" if any(name.endswith(".npy") for name in members) else "some other zip"
-    raise UserError(
-      f"{path} is {kind} and has no weights of PyTorch in it: give a file that torch.save wrote, or safetensors"
-    )
+    raise Refused(f"is {kind} without weights of PyTorch: give a file that torch.save wrote, or safetensors")
   if f"{folders[0]}/constants.pkl" in members:
-    raise UserError(
-      f"{path} is a program of TorchScript, which is not read: save the state dict of the model that it was made "
-      "from"
+    raise Refused(
+      "is a program of TorchScript, which is not read: save the state dict of the model that it was made from"
     )
   return folders[0]

@@ -124,3 +124,24 @@ def test_a_missing_shard_is_named(tmp_path):
   (tmp_path / "model" / "model-00002-of-00002.safetensors").unlink()
   with pytest.raises(UserError, match="model-00002-of-00002.safetensors cannot be opened"):
     weights.read(str(tmp_path / "model"))
+
+
+def test_the_other_byte_order_is_turned(tmp_path):
+  path = str(tmp_path / "a.safetensors")
+  weights.write_safetensors(path, {"w": np.arange(3, dtype=">f4")})
+  assert same(weights.read(path).load()["w"], np.arange(3, dtype=np.float32))
+
+
+def test_an_older_file_stays_where_a_new_one_fails(tmp_path):
+  path = str(tmp_path / "a.safetensors")
+  weights.write_safetensors(path, {"w": np.ones(2)})
+
+  class Fails:
+    dtype, shape = np.dtype(np.float32), (2,)
+
+    def __array__(self, *args, **kwargs):
+      raise RuntimeError("gone")
+
+  with pytest.raises(RuntimeError, match="gone"):
+    weights.write_safetensors(path, {"w": Fails()})
+  assert [one.name for one in tmp_path.iterdir()] == ["a.safetensors"] and len(weights.read(path).arrays) == 1

@@ -149,7 +149,7 @@ def array(
   Raises:
     Damaged: if it does not lie there.
   """
-  shape, dtype = tuple(_whole(size) for size in shape), np.dtype(dtype)
+  shape, dtype = tuple(_whole(size) for size in shape), np.dtype(dtype.type)
   if len(shape) > 32:
     raise Damaged(f"an array of {len(shape)} axes")
   if strides is None:

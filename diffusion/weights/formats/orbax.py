@@ -36,7 +36,7 @@ def read(path: str, notes: dict[str, Any]) -> Contents:
   try:
     tree = metadata(path)
     there = flat(tree)
-    texts = {names: leaf for names, leaf in there.items() if leaf.dtype is None}
+    texts = {names: leaf for names, leaf in there.items() if _is_text(leaf)}
     kept = _texts(path, tree, texts)
   except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
     what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -115,11 +115,11 @@ def restore(path: str, tree: Any, places: Mapping[tuple[str, ...], Any]) -> Any:
 
   def how(key, leaf):
     place = places.get(names_of(key))
-    if leaf.dtype is None:
+    if _is_text(leaf):
       return ocp.RestoreArgs(restore_type=str)
     return ocp.RestoreArgs(restore_type=np.ndarray) if place is None else ocp.ArrayRestoreArgs(sharding=place)
 
-  numbers = [one for one in jax.tree.leaves(tree) if one.dtype is not None]
+  numbers = [one for one in jax.tree.leaves(tree) if not _is_text(one)]
   sizes = [int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in numbers]
   limit: Any = (
     max(IN_FLIGHT, 2 * max(sizes, default=0)) / 1e9
@@ -150,6 +150,12 @@ def _mapped_apart():
   finally:
     tell(threshold, 32 * 2**20)
     tell(trim, 64 * 2**20)
+
+
+def _is_text(leaf):
+  import orbax.checkpoint as ocp
+
+  return type(leaf) is ocp.metadata.StringMetadata
 
 
 def _array(path, tree, names, leaf):

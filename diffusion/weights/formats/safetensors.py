@@ -77,7 +77,7 @@ def write_safetensors(
   """
   shapes = {}
   for name, one in arrays.items():
-    dtype = np.dtype(one.dtype)
+    dtype = np.dtype(np.dtype(one.dtype).type)
     if dtype not in TEXTS or name == "__metadata__":
       raise ValueError(
         f"{name} of {dtype} cannot be written as safetensors: its dtypes are {', '.join(dtypes.SAFETENSORS)}, "
@@ -97,12 +97,7 @@ def write_safetensors(
     with open(path + ".tmp", "wb") as file:
       file.write(struct.pack("<Q", len(text)) + text)
       for name in order:
-        numbers = np.ascontiguousarray(arrays[name]).reshape(-1)
-        raw = (
-          numbers
-          if numbers.dtype.isbuiltin != 1
-          else numbers.astype(numbers.dtype.newbyteorder("<"), copy=False)
-        )
+        raw = np.ascontiguousarray(arrays[name], shapes[name][0]).reshape(-1)
         file.write(raw.view(np.uint8).data)
     os.replace(path + ".tmp", path)
   except BaseException:

@@ -1,9 +1,9 @@
 """Weights from files that others wrote: read as data, never executed, by NumPy alone.
 
-  weights.read(path)                     what a file or a folder holds: names, shapes, dtypes and notes; no numbers yet
-  contents.arrays["conv_in.weight"]      one array: its shape and dtype; `read()` gives the numbers
-  contents.load(place=...)               all of them, one by one, straight to where they should lie
-  weights.write_safetensors(path, ...)   arrays by name into one file that other libraries open
+  weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes
+  contents.arrays["conv_in.weight"]    one array: its shape and dtype; `read()` gives the numbers
+  contents.load(place=...)             all of them, one by one, straight to where they should lie
+  weights.write_safetensors(path, ..)  arrays by name into one file that other libraries open
 
 | format | files | layout |
 |---|---|---|

@@ -20,7 +20,8 @@ class StoredArray:
     dtype: as it is in the file, in this machine's byte order; bfloat16 and float8 are those of `ml_dtypes`.
     fetch: index (of slices, as NumPy takes it) -> that part as a new NumPy array.
 
-  >>> one = StoredArray((2, 3), np.dtype(np.float32), np.arange(6, dtype=np.float32).reshape(2, 3).__getitem__)
+  >>> numbers = np.arange(6, dtype=np.float32).reshape(2, 3)
+  >>> one = StoredArray(numbers.shape, numbers.dtype, numbers.__getitem__)
   >>> one.nbytes, one.read((slice(1, 2),))
   (24, array([[3., 4., 5.]], dtype=float32))
   """
@@ -69,9 +70,9 @@ class Contents:
 
     Args:
       names: which; all of them if None.
-      place: name -> where it should lie. Each device is given its own part and no other, in the dtype that JAX
-        has for the file's (float32 for float64 unless 64 bits are switched on). None for NumPy arrays in the
-        file's own dtype.
+      place: name -> where it should lie. Each device is given its own part and no other, in the dtype that
+        JAX has for the file's (float32 for float64 unless 64 bits are switched on). None for NumPy arrays in
+        the file's own dtype.
     Raises:
       UserError: for a name that is not there, a damaged array, or whole numbers that JAX's dtype cannot hold.
     """
@@ -79,8 +80,8 @@ class Contents:
     for name in wanted:
       if name not in self.arrays:
         raise UserError(
-          f"{self.path} holds no array {name!r}: there are {len(self.arrays)}, {_some(self.arrays)}; name one "
-          "of them"
+          f"{self.path} holds no array {name!r}: there are {len(self.arrays)}, {_some(self.arrays)}; name "
+          "one of them"
         )
     places = {name: None if place is None else place(name) for name in wanted}
     found: dict[str, Any] = {}
@@ -113,8 +114,8 @@ class Contents:
     cast = numbers.astype(dtype)
     if numbers.dtype.kind in "iu" and not np.array_equal(cast, numbers):
       raise UserError(
-        f"{name} in {self.path} holds whole numbers that {dtype} cannot: leave it out of names=..., or switch "
-        "on jax_enable_x64"
+        f"{name} in {self.path} holds whole numbers that {dtype} cannot: leave it out of names=..., or "
+        "switch on jax_enable_x64"
       )
     return cast
 

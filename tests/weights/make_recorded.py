@@ -1,11 +1,11 @@
-"""Writes tests/weights/recorded: small files by the libraries that own each format, and what they read from them.
+"""Writes tests/weights/recorded: small files by the libraries of each format, and what these read from them.
 
     python -m venv /tmp/v && /tmp/v/bin/pip install torch safetensors flax numpy requests
     git clone https://github.com/NVlabs/edm /tmp/edm && git clone https://github.com/NVlabs/edm2 /tmp/edm2
     /tmp/v/bin/python tests/weights/make_recorded.py /tmp/edm /tmp/edm2
 
-By hand, when a format changes; the tests need none of these libraries. NAME.npz beside a file holds each array
-as its own library reads it. Written with the versions that
+By hand, when a format changes; the tests need none of these libraries. NAME.npz beside a file holds each
+array as its own library reads it. Written with the versions that
 versions.json names.
 """
 
@@ -37,8 +37,9 @@ net = net.eval().requires_grad_(False)
 from torch_utils import persistence
 for one in persistence._decorators:
   one._orig_module_src = sys.argv[4]
+data = dict(ema=net, loss_fn=EDMLoss(), augment_pipe=None, dataset_kwargs=dict(path="x.zip", xflip=False))
 with open(sys.argv[2], "wb") as file:
-  pickle.dump(dict(ema=net, loss_fn=EDMLoss(), augment_pipe=None, dataset_kwargs=dict(path="x.zip", xflip=False)), file)
+  pickle.dump(data, file)
 torch.save({"ema." + k: v for k, v in [*net.named_parameters(), *net.named_buffers()]}, sys.argv[3])
 """
 
@@ -51,7 +52,8 @@ from training import networks_edm2, encoders
 net = networks_edm2.Precond(4, 4, label_dim=3, model_channels=4, channel_mult=[1], num_blocks=1,
   attn_resolutions=[4], channel_mult_emb=2, logvar_channels=8, channels_per_head=4)
 net = net.eval().requires_grad_(False).to(torch.float16)
-data = dnnlib.EasyDict(encoder=encoders.StabilityVAEEncoder(), dataset_kwargs=dnnlib.EasyDict(use_labels=True), loss_fn=None)
+data = dnnlib.EasyDict(encoder=encoders.StabilityVAEEncoder(), loss_fn=None)
+data.dataset_kwargs = dnnlib.EasyDict(use_labels=True)
 data.ema = net
 from torch_utils import persistence
 for one in persistence._decorators:

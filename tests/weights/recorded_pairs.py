@@ -1,4 +1,4 @@
-"""Files that the libraries of each format wrote (make_recorded.py), and what those libraries read from them."""
+"""Files that the libraries of each format wrote (make_recorded.py), and what these read from them."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Files that are cut short or have a wrong byte give one sentence or arrays, and take no memory to speak of."""
+"""Files that are cut short or have a wrong byte give one sentence or arrays, and take little memory."""
 
 import shutil
 import tracemalloc

@@ -1,4 +1,4 @@
-"""What a file asks for beside weights is refused by name and never called; what is no file of weights is said."""
+"""What a file asks for beside weights is refused by name and never called; what is no weights is said."""
 
 import builtins
 import collections
@@ -193,7 +193,7 @@ NOT_WEIGHTS = {
   "npy": (b"\x93NUMPY\x01\x00", "one array of NumPy"),
   "npz": (npz(), "is NumPy's .npz"),
   "zip": (zipped(a__b=b"1"), "is some other zip"),
-  "script": (zipped(m__data_pkl=b"").replace(b"data_pkl", b"data.pkl"), "cannot be read as PyTorch's zip format"),
+  "no pickle": (zipped(m__data_pkl=b"").replace(b"data_pkl", b"data.pkl"), "cannot be read as PyTorch's zip"),
   "packed": (packed(), "packed or encrypted"),
   "unknown": (b"\x7fELF\x02\x01\x01", "begins with 7f 45 4c 46 02 01 01, which is no format"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""safetensors: written as the original library writes it, read back bit for bit, refused where it does not fit."""
+"""safetensors: written as the original writes it, read back bit for bit, refused where it does not fit."""
 
 import json
 import shutil

@@ -18,8 +18,8 @@ import jax
 from diffusion.config.errors import UserError
 from diffusion.run import state as states
 from diffusion.run.saved import checkpoints, workdir as workdirs
-from diffusion.run.saved.names import names_of
 from diffusion.weights.formats import orbax
+from diffusion.weights.formats.orbax import names_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,5 @@
-"""One module a format, each with its layout: what a file says becomes names, arrays that are not yet read, and
-plain data."""
+"""One module a format, each with its layout: what a file says becomes names, arrays that are not yet read,
+and plain data."""
 
 from types import ModuleType
 

@@ -13,8 +13,8 @@ from diffusion.weights.formats.mapped import Damaged, Refused, Span, printable
 from diffusion.weights.formats.pickle_machine import Record, Standin
 
 KNOWN = (
-  "tensors, parameters and modules of PyTorch, arrays of NumPy, dicts, lists, numbers and text, the persistent "
-  "objects of EDM and EDM2"
+  "tensors, parameters and modules of PyTorch, arrays of NumPy, dicts, lists, numbers and text, the "
+  "persistent objects of EDM and EDM2"
 )
 
 MODULES = "torch.nn.modules."
@@ -103,7 +103,7 @@ def _path(*parts: Any) -> str:
 
 
 def _persistent(meta: Any) -> Record:
-  """An object of EDM's `torch_utils.persistence`: the source of its class is kept as text, and not looked at."""
+  """An object of EDM's `torch_utils.persistence`: the source of its class is text, and not looked at."""
   if type(meta) is not dict or type(meta["state"]) is not dict or type(meta["class_name"]) is not str:
     raise Damaged("a persistent object has no state")
   return Record(PERSISTENT, (meta["class_name"], meta.get("module_src", "")), meta["state"])

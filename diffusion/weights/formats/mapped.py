@@ -47,8 +47,8 @@ def printable(text: Any, most: int = 120) -> str:
 def sound(path: str, kind: str) -> Iterator[None]:
   """Within, whatever goes wrong with bytes that do not fit a format becomes one sentence.
 
-  Parsers meet every error of Python on damaged bytes (an index out of range, a text that is no number, nesting
-  without end): all of them say one thing about the file.
+  Parsers meet every error of Python on damaged bytes (an index out of range, a text that is no number,
+  nesting without end): all of them say one thing about the file.
   """
   try:
     yield
@@ -145,7 +145,7 @@ def array(
     strides: elements from one to the next along each axis, none negative; row-major if None.
     stop: byte before which all of it must lie; the source's end if None.
     big_endian: True if the bytes of an element stand the other way round.
-    checksum: CRC-32 of the array's bytes, compared when the whole of it is read; 0 for none.
+    checksum: CRC-32 of the array's little-endian bytes, compared when all of it is read; 0 for none.
   Raises:
     Damaged: if it does not lie there.
   """
@@ -200,11 +200,11 @@ class _Laid:
     if (
       self.checksum
       and out.shape == self.shape
-      and zlib.crc32(out.reshape(-1).view(np.uint8)) != self.checksum
+      and zlib.crc32(out.reshape(-1).view(np.uint8).data) != self.checksum
     ):
       raise UserError(
-        f"{self.source.path} is damaged: an array of shape {list(self.shape)} is not the one that was written "
-        "(its CRC-32 differs): fetch the file again"
+        f"{self.source.path} is damaged: an array of shape {list(self.shape)} is not the one that was "
+        "written (its CRC-32 differs): fetch the file again"
       )
     return out.view(self.dtype)
 
@@ -232,7 +232,7 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _pieces(part):
-  """Indices that cut an array along the axis of its longest step, so that a piece is a short run of the file."""
+  """Indices that cut an array along the axis of its longest step, so that a piece is a short run of it."""
   if part.nbytes <= PIECE or not part.ndim:
     yield ...
     return

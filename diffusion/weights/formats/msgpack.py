@@ -6,8 +6,8 @@
     a map with __msgpack_chunked_array__   {shape, chunks}: an array of more than 1 GiB in flat pieces
 
 Source: flax/serialization.py of Flax 0.12.8; github.com/msgpack/msgpack, spec.md. Nothing of it could be run:
-it has no names of functions. It is read here and not by `msgpack_restore`, for that one holds the file and every
-array in memory at once, keeps the last of two equal keys, and cannot leave an array out.
+it has no names of functions. It is read here and not by `msgpack_restore`, for that one holds the file and
+every array in memory at once, keeps the last of two equal keys, and cannot leave an array out.
 """
 
 import dataclasses

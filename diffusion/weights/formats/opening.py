@@ -16,12 +16,12 @@ from diffusion.weights.formats import (
 )
 
 KNOWN = (
-  "safetensors (one file, an index of shards or a folder of diffusers), PyTorch's .pt, .pth and .bin, the pickles "
-  "of EDM and EDM2, Flax's msgpack, and Orbax"
+  "safetensors (one file, an index of shards or a folder of diffusers), PyTorch's .pt, .pth and .bin, the "
+  "pickles of EDM and EDM2, Flax's msgpack, and Orbax"
 )
 
 OTHERS = {
-  b"version https://git-lfs": "the pointer of Git LFS and not the file: run 'git lfs pull' where it came from",
+  b"version https://git-lfs": "the pointer of Git LFS and not the file: run 'git lfs pull' in its folder",
   b"<": "a page of text and not the file: fetch it again from the address of the file itself",
   b"\x1f\x8b": "packed by gzip: unpack it first",
   b"\x93NUMPY": "one array of NumPy: save arrays by name with weights.write_safetensors",
@@ -45,13 +45,13 @@ CONFIG = 2**24
 
 
 def read(path: str) -> Contents:
-  """What a file of published weights, or a folder of them, holds; its arrays are read when they are asked for.
+  """What a file of published weights, or a folder of them, holds; arrays are read when they are asked for.
 
   Nothing in a file is run, whatever it asks for, and nothing is written.
 
   Args:
-    path: a file; a folder with a file of diffusers' or transformers' name in it, and its config.json; a folder
-      of Orbax, or one that holds one.
+    path: a file; a folder with a file of diffusers' or transformers' name in it, and its config.json; a
+      folder of Orbax, or one that holds one.
   Returns:
     `Contents`: arrays by dotted name, and all else as plain data.
   Raises:
@@ -81,8 +81,8 @@ def read(path: str) -> Contents:
   if start[0] in msgpack.STARTS:
     return msgpack.read(source, notes)
   raise UserError(
-    f"{path} begins with {mapped.printable(start[:8].hex(' '))}, which is no format of weights that is read: known "
-    f"are {KNOWN}"
+    f"{path} begins with {mapped.printable(start[:8].hex(' '))}, which is no format of weights that is read: "
+    f"known are {KNOWN}"
   )
 
 
@@ -102,8 +102,8 @@ def _folder(path):
   files = sorted(name for name in os.listdir(path) if name.endswith((".safetensors", ".bin", ".msgpack")))
   there = ", ".join((files or within)[:4]) or "none of them"
   raise UserError(
-    f"{path} has no weights under a name that is looked for ({', '.join(IN_FOLDERS)}, or one folder of Orbax); "
-    f"there is {there}: give the path of the file itself"
+    f"{path} has no weights under a name that is looked for ({', '.join(IN_FOLDERS)}, or one folder of "
+    f"Orbax); there is {there}: give the path of the file itself"
   )
 
 

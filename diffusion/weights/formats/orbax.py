@@ -1,8 +1,8 @@
 """Orbax's folders: arrays in chunks (zarr within OCDBT), and their tree with shapes and dtypes in _METADATA.
 
-Orbax joins the names along a tree by dots. It restores only the arrays that are asked for, each where it should
-lie, many at a time. Source: orbax-checkpoint 0.12.8, `PyTreeCheckpointHandler`. A checkpoint of a run of this
-library is such a folder, named state.
+Orbax joins the names along a tree by dots. It restores only the arrays that are asked for, each where it
+should lie, many at a time. Source: orbax-checkpoint 0.12.8, `PyTreeCheckpointHandler`. A checkpoint of a run
+of this library is such a folder, named state.
 """
 
 import contextlib
@@ -41,15 +41,16 @@ def read(path: str, notes: dict[str, Any]) -> Contents:
   except (ValueError, TypeError, KeyError, OSError, AttributeError) as error:
     what = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
     raise UserError(
-      f"{path} cannot be read as a checkpoint of Orbax ({what}): it may be damaged or cut short, fetch it again"
+      f"{path} cannot be read as a checkpoint of Orbax ({what}): it may be damaged or cut short, fetch it "
+      "again"
     ) from error
   arrays, where = {}, {}
   for names, leaf in there.items():
     name = ".".join(names)
     if name in where:
       raise UserError(
-        f"{path} has two arrays of the name {name}, and Orbax, which joins names by dots, kept one of them: it "
-        "has to be saved again under other names"
+        f"{path} has two arrays of the name {name}, and Orbax, which joins names by dots, kept one of them: "
+        "it has to be saved again under other names"
       )
     where[name] = names
     if names not in texts:

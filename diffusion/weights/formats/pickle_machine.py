@@ -1,8 +1,8 @@
 """Pickles as data: a machine for the opcodes that imports nothing and calls nothing but what it was given.
 
 Python's own unpickler turns a name in the file into an object of that name and calls it. This one asks a
-function of ours what stands for the name, and calls that alone; it also leaves large texts of bytes where they
-are, so that a pickle of many gigabytes is read without them.
+function of ours what stands for the name, and calls that alone; it also leaves large texts of bytes where
+they are, so that a pickle of many gigabytes is read without them.
 
 The opcodes are those of protocols 0 to 5: Lib/pickletools.py of CPython. Extension codes (`copyreg`) and
 buffers out of band are refused, for they mean something outside the file.

@@ -1,6 +1,6 @@
-"""safetensors: an 8-byte little-endian length, that many bytes of JSON, then raw row-major little-endian numbers.
+"""safetensors: a length in 8 bytes, that many bytes of JSON, then row-major little-endian numbers.
 
-The JSON maps each name to dtype, shape and data_offsets from the end of the header; `__metadata__` holds texts.
+The JSON maps each name to dtype, shape and data_offsets from the end of the header; `__metadata__` has texts.
 Arrays touch each other and fill the file. Shards: NAME.safetensors.index.json has a weight_map, name -> file.
 Source: github.com/huggingface/safetensors, README, "Format".
 """
@@ -80,8 +80,8 @@ def write_safetensors(
     dtype = np.dtype(np.dtype(one.dtype).type)
     if dtype not in TEXTS or name == "__metadata__":
       raise ValueError(
-        f"{name} of {dtype} cannot be written as safetensors: its dtypes are {', '.join(dtypes.SAFETENSORS)}, "
-        "and __metadata__ is no name"
+        f"{name} of {dtype} cannot be written as safetensors: its dtypes are {', '.join(dtypes.SAFETENSORS)}"
+        ", and __metadata__ is no name"
       )
     shapes[name] = dtype, tuple(int(size) for size in one.shape)
   order = sorted(shapes, key=lambda name: (-_ORDER.index(TEXTS[shapes[name][0]]), name))

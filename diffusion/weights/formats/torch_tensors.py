@@ -1,7 +1,7 @@
 """PyTorch's tensors within a pickle: storages of numbers, and tensors that are views of them.
 
-A tensor is `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`, in elements; several may share a storage
-(torch/_utils.py, torch/serialization.py of PyTorch 2.14).
+A tensor is `_rebuild_tensor_v2(storage, offset, shape, strides, ...)`, in elements; several may share a
+storage (torch/_utils.py, torch/serialization.py of PyTorch 2.14).
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class Tensor:
 
 
 def storage_of(key: Any, found: dict[Any, Storage]) -> Any:
-  """What stands for a persistent id: ('storage', type, key, device, count[, part]), or a class with its source.
+  """What stands for a persistent id: ('storage', type, key, device, count[, part]), or a class.
 
   Args:
     key: the id.

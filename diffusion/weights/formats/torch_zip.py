@@ -50,8 +50,9 @@ def read(source: Source, notes: dict[str, Any]) -> Contents:
       if name not in members or members[name][1] != storage.nbytes:
         there = members[name][1] if name in members else "no"
         raise Damaged(f"the storage {printable(key)} of {storage.nbytes} bytes has {there} bytes")
-      storage.source, (storage.start, _, storage.checksum) = source, members[name]
-      storage.big_endian = order == b"big"
+      start, _, checksum = members[name]
+      storage.source, storage.start, storage.big_endian = source, start, order == b"big"
+      storage.checksum = 0 if storage.big_endian else checksum
     arrays, tree = trees.flat(root, source.size)
   return Contents(source.path, "torch zip", arrays, notes | {"tree": tree})
 

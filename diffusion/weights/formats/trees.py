@@ -32,8 +32,8 @@ def flat(root: Any, size: int) -> tuple[dict[str, StoredArray], Any]:
 
   Args:
     root: what the file holds.
-    size: bytes of the file: the places of a tree are at most twice as many, so that one which contains itself,
-      or the same list a billion times, is refused and not walked.
+    size: bytes of the file: the places of a tree are at most twice as many, so that one which contains
+      itself, or the same list a billion times, is refused and not walked.
   Raises:
     Damaged: for two arrays of one name, and for such trees.
   """

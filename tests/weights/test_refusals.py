@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import warnings
 import zipfile
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from diffusion import weights
 from diffusion.config.errors import UserError
-from diffusion.weights.formats import allowed, pickle_machine
+from diffusion.weights.formats import allowed, pickle_machine, torch_stream
 from diffusion.weights.formats.mapped import Damaged, Source
 
 
@@ -41,10 +42,8 @@ def in_zip(path, data):
     file.writestr("archive/version", "3\n")
 
 
-def in_stream(path, data):
-  from diffusion.weights.formats import torch_stream
-
-  head = b"".join(pickle.dumps(one, 2) for one in (torch_stream.MAGIC, 1001, {"little_endian": True}))
+def in_stream(path, data, protocol=2):
+  head = b"".join(pickle.dumps(one, protocol) for one in (torch_stream.MAGIC, 1001, {"little_endian": True}))
   path.write_bytes(head + data + pickle.dumps([], 2))
 
 
@@ -164,6 +163,13 @@ def test_texts_of_python_2_are_read():
   assert found == {"a": True, "é": 5, "hi": [1.5]} == pickle.loads(data, encoding="latin-1")
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_the_stream_format_is_known_in_every_protocol(protocol, tmp_path):
+  in_stream(tmp_path / "a.pt", pickle.dumps({"epoch": 3}, protocol), protocol)
+  found = weights.read(str(tmp_path / "a.pt"))
+  assert found.format == "torch stream" and found.notes == {"tree": {"epoch": 3}}
+
+
 def zipped(**members):
   out = io.BytesIO()
   with zipfile.ZipFile(out, "w") as file:
@@ -172,10 +178,10 @@ def zipped(**members):
   return out.getvalue()
 
 
-def packed():
+def packed(method, more):
   out = io.BytesIO()
-  with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
-    file.writestr("archive/data.pkl", pickle.dumps({}, 2) + bytes(100))
+  with zipfile.ZipFile(out, "w", method) as file:
+    file.writestr("archive/data.pkl", pickle.dumps({}, 2) + more)
   return out.getvalue()
 
 
@@ -194,7 +200,7 @@ NOT_WEIGHTS = {
   "npz": (npz(), "is NumPy's .npz"),
   "zip": (zipped(a__b=b"1"), "is some other zip"),
   "no pickle": (zipped(m__data_pkl=b"").replace(b"data_pkl", b"data.pkl"), "cannot be read as PyTorch's zip"),
-  "packed": (packed(), "packed or encrypted"),
+  "packed": (packed(zipfile.ZIP_DEFLATED, 100 * b"x"), "packed or encrypted"),
   "unknown": (b"\x7fELF\x02\x01\x01", "begins with 7f 45 4c 46 02 01 01, which is no format"),
 }  # fmt: skip
 
@@ -209,11 +215,71 @@ def test_what_is_no_file_of_weights_is_said(case, tmp_path):
 
 
 def test_a_program_of_torchscript_is_said(tmp_path):
+  """Its sources are packed, as no other member of PyTorch's files is."""
   with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
     file.writestr("archive/data.pkl", b"\x80\x02N.")
     file.writestr("archive/constants.pkl", b"")
+    file.writestr("archive/code/a.py", bytes(100), zipfile.ZIP_DEFLATED)
   with pytest.raises(UserError, match="program of TorchScript"):
     weights.read(str(tmp_path / "a.pt"))
+
+
+TENSOR = b"ctorch._utils\n_rebuild_tensor_v2\n((U\x07storagectorch\nFloatStorage\nU\x010U\x03cpuK\x02tQK\x00"
+
+
+@pytest.mark.parametrize(
+  "rest, words",
+  [
+    (b"K\x02\x85K\x01\x85\x89}}U\x04conj\x88stR", "flags conj, whose numbers are not its values: save"),
+    (b"K\x03\x85K\x01\x85\x89}tR", "wants bytes"),
+    (b"K\x02\x85K\x02\x85\x89}tR", "wants bytes"),
+    (b"K\x02\x85J\xff\xff\xff\xff\x85\x89}tR", "-1 stands where a size should"),
+    (b"K\x02\x85)\x89}tR", "1 axes and 0 strides"),
+    (b"J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86K\x00K\x00\x86\x89}tR", "repeats the 1 elements that it has"),
+  ],
+  ids=["conjugate", "long", "far", "backwards", "strides", "repeated"],
+)
+def test_tensors_that_are_not_within_their_storage_are_refused(rest, words, tmp_path):
+  with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
+    file.writestr("archive/data.pkl", b"\x80\x02" + TENSOR + rest + b".")
+    file.writestr("archive/data/0", bytes(8))
+  with pytest.raises(UserError, match=words):
+    weights.read(str(tmp_path / "a.pt"))
+
+
+def test_tensors_within_their_storage_are_read(tmp_path):
+  """The same bytes as are refused above, with sizes that fit; a view of nothing may begin at the end."""
+  for rest, want in (
+    (b"K\x02\x85K\x01\x85\x89}tR", [1, 2]),
+    (b"K\x03\x85K\x00\x85\x89}tR", [1, 1, 1]),
+    (b"K\x00\x85K\x09\x85\x89}tR", []),
+  ):
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as file:
+      file.writestr("archive/data.pkl", b"\x80\x02" + TENSOR + rest + b".")
+      file.writestr("archive/data/0", np.array([1, 2], np.float32).tobytes())
+    found = weights.read(str(tmp_path / "a.pt")).load()
+    assert found["array"].tolist() == want
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_members_of_a_zip_that_lie_over_each_other_are_refused(twice, tmp_path):
+  path = tmp_path / "a.pt"
+  with zipfile.ZipFile(path, "w") as file, warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    file.writestr("archive/data.pkl", b"\x80\x02N.")
+    file.writestr("archive/data/0", bytes(8))
+    file.writestr("archive/data/0" if twice else "archive/data/1", bytes(8))
+    if not twice:
+      file.filelist[2].header_offset = file.filelist[1].header_offset
+  with pytest.raises(UserError, match="is in it twice" if twice else "lies over another member"):
+    weights.read(str(path))
+
+
+def test_text_of_numpy_is_refused_by_its_dtype(tmp_path):
+  path = tmp_path / "a.pkl"
+  path.write_bytes(pickle.dumps({"w": np.array(["x"])}))
+  with pytest.raises(UserError, match="NumPy's dtype U1, and only numbers are read"):
+    weights.read(str(path))
 
 
 def test_folders_without_weights_are_said(tmp_path):

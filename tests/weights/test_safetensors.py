@@ -74,7 +74,7 @@ BAD = {
   "small": ({"a": entry(0, 8, (1,))}, 8, "needs 4 bytes and has 8"),
   "huge": ({"a": entry(0, 8, (2**40, 2**40))}, 8, "wants bytes"),
   "negative": ({"a": entry(0, 8, (-2,))}, 8, "-2 stands where a size should"),
-  "dtype": ({"a": entry(0, 8, (16,), "F4")}, 8, "a has the dtype F4; known are BOOL"),
+  "dtype": ({"a": entry(0, 8, (16,), "F4")}, 8, "holds a of the dtype F4; known are BOOL"),
   "metadata": ({"__metadata__": {"a": 1}}, 0, "__metadata__ is no table of texts"),
   "twice": (b'{"a":1,"a":2}', 0, "the name a stands twice"),
   "nested": (b"[" * 5000, 0, "safetensors"),

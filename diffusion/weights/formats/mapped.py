@@ -161,7 +161,7 @@ def array(
   count = math.prod(shape)
   reach = 1 + sum((size - 1) * step for size, step in zip(shape, steps)) if count else 0
   stop = source.size if stop is None else stop
-  if start < 0 or stop > source.size or start + reach * dtype.itemsize > stop:
+  if reach and (start < 0 or stop > source.size or start + reach * dtype.itemsize > stop):
     raise Damaged(
       f"an array of shape {list(shape)} and {dtype} wants bytes {start} to {start + reach * dtype.itemsize}, "
       f"and there are {stop}"

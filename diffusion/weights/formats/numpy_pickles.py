@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.weights.contents import StoredArray
 from diffusion.weights.formats import dtypes, mapped
-from diffusion.weights.formats.mapped import Damaged, Source, Span, printable
+from diffusion.weights.formats.mapped import Damaged, Refused, Source, Span, printable
 from diffusion.weights.formats.pickle_machine import Standin
 
 
@@ -68,7 +68,10 @@ def _dtype(kind: Any, *_: Any) -> Dtype:
   elif type(kind) is str and kind[1:].isdigit() and kind[0] in "biufc":
     kind = np.dtype(kind).name
   if type(kind) is not str or kind not in dtypes.BY_NAME:
-    raise Damaged(f"NumPy's dtype {printable(kind, 40)} is not read, only numbers of one kind")
+    raise Refused(
+      f"holds an array of NumPy's dtype {printable(kind, 40)}, and only numbers are read: save it without "
+      "that array"
+    )
   return Dtype(dtypes.BY_NAME[kind])
 
 

@@ -70,7 +70,7 @@ def read(path: str) -> Contents:
       raise UserError(f"{path} is {what}")
   if start.startswith(torch_zip.START):
     return torch_zip.read(source, notes)
-  if start.startswith(torch_stream.START):
+  if start[:1] == b"\x80" and torch_stream.START in start:
     return torch_stream.read(source, notes)
   if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
     return pickled.read(source, notes)

@@ -16,7 +16,7 @@ import numpy as np
 from diffusion.config.errors import UserError
 from diffusion.weights.contents import Contents, StoredArray
 from diffusion.weights.formats import dtypes, mapped
-from diffusion.weights.formats.mapped import Damaged, printable, sound
+from diffusion.weights.formats.mapped import Damaged, Refused, printable, sound
 
 HEADER = 100 * 10**6
 """Bytes that a header may have, as in the original."""
@@ -146,8 +146,9 @@ def _header(source):
   for name, entry in root.items():
     text = entry["dtype"]
     if text not in dtypes.SAFETENSORS:
-      raise Damaged(
-        f"{printable(name)} has the dtype {printable(text)}; known are {', '.join(dtypes.SAFETENSORS)}"
+      raise Refused(
+        f"holds {printable(name)} of the dtype {printable(text)}; known are {', '.join(dtypes.SAFETENSORS)}: save "
+        "it in one of them"
       )
     start, end = entry["data_offsets"]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end <= source.size - base:

@@ -16,8 +16,8 @@ from diffusion.weights.formats.mapped import Damaged, Source, printable, sound
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
 
-START = b"\x80\x02\x8a\x0a" + MAGIC.to_bytes(10, "little")
-"""The first bytes of such a file."""
+START = b"\x8a\x0a" + MAGIC.to_bytes(10, "little")
+"""Among the first bytes of such a file, after what a protocol of pickles has before them."""
 
 
 def read(source: Source, notes: dict[str, Any]) -> Contents:

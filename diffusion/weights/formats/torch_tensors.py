@@ -12,7 +12,7 @@ import numpy as np
 
 from diffusion.weights.contents import StoredArray
 from diffusion.weights.formats import dtypes, mapped
-from diffusion.weights.formats.mapped import Damaged, Source, Span, printable
+from diffusion.weights.formats.mapped import Damaged, Refused, Source, Span, printable
 from diffusion.weights.formats.pickle_machine import Record, Standin
 
 
@@ -166,20 +166,26 @@ def _row_major(shape, strides):
 
 def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *more: Any) -> Tensor:
   """(requires_grad, hooks, metadata) may follow; a lazy conjugate or negative is not what its numbers say."""
-  if len(more) > 2 and more[2]:
-    raise Damaged(f"a tensor has the flags {printable(list(more[2]), 60)}: resolve them before saving")
+  _no_flags(more[2] if len(more) > 2 else None)
   return Tensor(storage, offset, _sizes(shape), _sizes(strides))
 
 
 def _tensor_v3(
   storage: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, kind: Any, *more: Any
 ) -> Tensor:
-  if more and more[0]:
-    raise Damaged(f"a tensor has the flags {printable(list(more[0]), 60)}: resolve them before saving")
+  _no_flags(more[0] if more else None)
   name = kind.name.partition(".")[2] if type(kind) is Standin else ""
   if name not in dtypes.BY_NAME:
     raise Damaged("a tensor has no dtype that is known")
   return Tensor(storage, offset, _sizes(shape), _sizes(strides), dtypes.BY_NAME[name])
+
+
+def _no_flags(flags):
+  if flags:
+    raise Refused(
+      f"holds a tensor with the flags {printable(', '.join(map(str, flags)), 60)}, whose numbers are not "
+      "its values: save tensor.resolve_conj().resolve_neg() of it"
+    )
 
 
 def _sizes(sizes):
@@ -202,7 +208,7 @@ def _from_type(rebuild: Any, kind: Any, args: Any, state: Any) -> Any:
     "torch.nn.parameter.Buffer",
   )
   if type(kind) is not Standin or kind.name not in plain:
-    raise Damaged("a tensor is of a class of its own")
+    raise Refused("holds a tensor of a class of its own: save tensor.as_subclass(torch.Tensor) of it")
   if type(rebuild) is not Standin or not rebuild.name.startswith("torch._utils.") or type(args) is not tuple:
     raise Damaged("a tensor is made by something else than PyTorch")
   return rebuild.call(*args) if rebuild.call else None

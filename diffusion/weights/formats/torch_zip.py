@@ -29,8 +29,9 @@ def read(source: Source, notes: dict[str, Any]) -> Contents:
   does not know.
   """
   with sound(source.path, "PyTorch's zip format"):
-    members = _members(source)
-    folder = _folder(members)
+    infos = _infos(source)
+    folder = _folder({info.filename for info in infos})
+    members = _members(source, infos)
     start, length, checksum = members[f"{folder}/data.pkl"]
     if checksum and zlib.crc32(source.bytes(start, length)) != checksum:
       raise Damaged("data.pkl is not what was written: its CRC-32 differs")
@@ -57,13 +58,17 @@ def read(source: Source, notes: dict[str, Any]) -> Contents:
   return Contents(source.path, "torch zip", arrays, notes | {"tree": tree})
 
 
-def _members(source):
-  """{name: (first byte, length, CRC-32)} of a zip; none packed, none over another."""
+def _infos(source):
+  """What the zip's own table says of each member."""
   try:
     with zipfile.ZipFile(source.path) as file:
-      infos = file.infolist()
+      return file.infolist()
   except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
     raise Damaged(f"{error}") from None
+
+
+def _members(source, infos):
+  """{name: (first byte, length, CRC-32)}; none packed, none over another."""
   members, ranges = {}, []
   for info in infos:
     if info.filename in members:
@@ -84,14 +89,14 @@ def _members(source):
   return members
 
 
-def _folder(members):
+def _folder(names):
   """The one folder in the zip, which holds data.pkl."""
-  folders = [name.removesuffix("/data.pkl") for name in members if name.count("/") == 1]
-  folders = [name for name in folders if f"{name}/data.pkl" in members]
+  folders = [name.removesuffix("/data.pkl") for name in names if name.count("/") == 1]
+  folders = [name for name in folders if f"{name}/data.pkl" in names]
   if len(folders) != 1:
-    kind = "NumPy's .npz" if any(name.endswith(".npy") for name in members) else "some other zip"
+    kind = "NumPy's .npz" if any(name.endswith(".npy") for name in names) else "some other zip"
     raise Refused(f"is {kind} without weights of PyTorch: give a file that torch.save wrote, or safetensors")
-  if f"{folders[0]}/constants.pkl" in members:
+  if f"{folders[0]}/constants.pkl" in names:
     raise Refused(
       "is a program of TorchScript, which is not read: save the state dict of the model that it was made from"
     )

@@ -84,6 +84,22 @@ def test_a_wrong_byte_among_the_numbers_of_a_zip_is_seen(tmp_path):
     contents.load(["0.weight"])
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "config.json"])
+def test_a_wrong_byte_in_an_index_or_a_config_is_refused_or_read(name, tmp_path):
+  folder = tmp_path / "sharded"
+  shutil.copytree(FOLDER / "sharded", folder)
+  data = (folder / name).read_bytes()
+  generator = np.random.default_rng(3)
+  for place in generator.integers(0, len(data), 150).tolist():
+    wrong = bytearray(data)
+    wrong[place] ^= int(generator.integers(1, 256))
+    (folder / name).write_bytes(wrong)
+    try:
+      weights.read(str(folder)).load()
+    except UserError as error:
+      assert str(folder) in str(error)
+
+
 def test_shards_that_are_cut_short_are_refused(tmp_path):
   shutil.copytree(FOLDER / "sharded", tmp_path / "sharded")
   for file in (tmp_path / "sharded").glob("*.safetensors*"):

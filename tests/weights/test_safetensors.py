@@ -119,6 +119,13 @@ def test_an_index_and_its_shards_hold_the_same_names(change, tmp_path):
     weights.read(str(tmp_path / "model"))
 
 
+def test_metadata_of_an_index_is_a_table(tmp_path):
+  index, parsed = sharded(tmp_path)
+  index.write_text(json.dumps(parsed | {"metadata": [1]}))
+  with pytest.raises(UserError, match="its metadata is no table"):
+    weights.read(str(tmp_path / "model"))
+
+
 def test_a_missing_shard_is_named(tmp_path):
   sharded(tmp_path)
   (tmp_path / "model" / "model-00002-of-00002.safetensors").unlink()

@@ -44,6 +44,8 @@ def read_index(source: mapped.Source, notes: dict[str, Any]) -> Contents:
     weight_map = index["weight_map"]
     files = sorted({_name_of_file(file) for file in weight_map.values()})
     metadata = index.get("metadata", {})
+    if type(metadata) is not dict:
+      raise Damaged("its metadata is no table")
   arrays: dict[str, StoredArray] = {}
   folder = os.path.dirname(source.path)
   for file in files:
@@ -147,8 +149,8 @@ def _header(source):
     text = entry["dtype"]
     if text not in dtypes.SAFETENSORS:
       raise Refused(
-        f"holds {printable(name)} of the dtype {printable(text)}; known are {', '.join(dtypes.SAFETENSORS)}: save "
-        "it in one of them"
+        f"holds {printable(name)} of the dtype {printable(text)}; known are {', '.join(dtypes.SAFETENSORS)}: "
+        "save it in one of them"
       )
     start, end = entry["data_offsets"]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end <= source.size - base:

@@ -1,5 +1,7 @@
 """Weights are read without the rest of a train state, as they were saved, and never as something else."""
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 
 from diffusion.config.errors import UserError
 from diffusion.run import sharding, state as states
-from diffusion.run.saved import checkpoints, names, weights
+from diffusion.run.saved import checkpoints, contents, names, weights
+from diffusion.weights.formats import orbax
 
 LARGE = 1500
 
@@ -78,7 +81,7 @@ def test_no_other_array_is_read(saved, monkeypatch):
   asked, restore = [], ocp.Checkpointer.restore
 
   def watched(self, *arguments, args, **options):
-    asked.extend(names.names_of(key) for key, _ in jax.tree_util.tree_leaves_with_path(args.item))
+    asked.extend(orbax.names_of(key) for key, _ in jax.tree_util.tree_leaves_with_path(args.item))
     return restore(self, *arguments, args=args, **options)
 
   monkeypatch.setattr(ocp.Checkpointer, "restore", watched)
@@ -169,3 +172,19 @@ def test_what_a_checkpoint_would_lose_is_refused(tree, words):
   state = states.create({"model": tree, "loss": {}}, {}, optax.identity(), ())
   with pytest.raises(UserError, match=words):
     names.check(state)
+
+
+def test_a_run_is_read_in_the_terms_of_published_files(tmp_path, saved):
+  """From its folder, a checkpoint of it, and the folder of the arrays: the same names and numbers."""
+  path, state = saved
+  (tmp_path / "checkpoints").symlink_to(os.path.dirname(path))
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  for where in (str(tmp_path), path, os.path.join(path, "state")):
+    found = contents.read(where)
+    assert found.format == "orbax" and "step" in found.arrays
+    layer = found.load(["params.model.dense_1.kernel"], lambda name: place)
+    same(layer, {"params.model.dense_1.kernel": state.params["model"]["dense_1"]["kernel"]})
+  notes = contents.read(str(tmp_path), step=1).notes
+  assert notes["config"] == {} and notes["metadata"]["step"] == 1
+  with pytest.raises(UserError, match="no checkpoint of step 7"):
+    contents.read(str(tmp_path), step=7)

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffusion.config.errors import UserError
 from diffusion.run.saved import averages, workdir as workdirs
-from diffusion.run.saved.names import names_of
+from diffusion.weights.formats.orbax import names_of
 
 NEUTRAL = ("condition", "guidance", "kernel")
 """Parameters that a new network may have and the old one not: they start at zero and change nothing

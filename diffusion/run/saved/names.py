@@ -1,20 +1,11 @@
 """Names of arrays in a checkpoint: the path of each through the train state, joined by dots in its file."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import jax
 
 from diffusion.config.errors import UserError
-
-
-def names_of(key: Iterable[Any]) -> tuple[str, ...]:
-  """The names along a key path of `jax.tree_util`; numbers of a list or a dict as text.
-
-  >>> [names_of(key) for key, _ in jax.tree_util.tree_leaves_with_path({"a": (1, {"b": 2})})]
-  [('a', '0'), ('a', '1', 'b')]
-  """
-  return tuple(jax.tree_util.keystr((one,), simple=True) for one in key)
+from diffusion.weights.formats.orbax import names_of
 
 
 def check(state: Any) -> None:

@@ -8,25 +8,17 @@ Orbax restores only the arrays that are asked for. It would cast dtypes and cut 
 compared with what it says of the file before anything is read.
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import os
-import platform
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffusion.config.errors import UserError
 from diffusion.run import state as states
 from diffusion.run.saved import checkpoints
-from diffusion.run.saved.names import names_of
-
-IN_FLIGHT = 8 * 2**20
-"""Bytes that are read and unpacked at a time, or the largest array if that is more: what reading takes beside
-the weights."""
+from diffusion.weights.formats import orbax
+from diffusion.weights.formats.orbax import names_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +50,7 @@ def read_weights(
   Raises:
     UserError: no such role or average, or other names, shapes or dtypes than `like`.
   """
-  index = _flat(_metadata(path))
+  index = orbax.flat(orbax.metadata(_state(path)))
   at = _place(path, index, role, average)
   apart = ("loss_state", "collections", role)
   if like is None:
@@ -106,9 +98,10 @@ def read(path: str, wanted: Any) -> Any:
   """
   leaves, tree = jax.tree.flatten(wanted)
   stored = {leaf.names: leaf.like for leaf in leaves if _is_stored(leaf)}
-  there = _metadata(path)
-  _check(path, stored, _flat(there))
-  found = _flat(_restore(path, _pruned(there, set(stored)), stored)) if stored else {}
+  there = orbax.metadata(_state(path))
+  _check(path, stored, orbax.flat(there))
+  places = {names: None if like is None else like.sharding for names, like in stored.items()}
+  found = orbax.flat(orbax.restore(_state(path), orbax.pruned(there, set(stored)), places)) if stored else {}
   return jax.tree.unflatten(tree, [found[leaf.names] if _is_stored(leaf) else leaf for leaf in leaves])
 
 
@@ -116,26 +109,9 @@ def _is_stored(leaf):
   return type(leaf) is Stored
 
 
-def _metadata(path):
-  """The tree of a checkpoint with what Orbax says of each array in its place."""
-  import orbax.checkpoint as ocp
-
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-    return reader.metadata(os.path.join(path, "state")).item_metadata.tree
-
-
-def _flat(tree):
-  return {names_of(key): leaf for key, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _pruned(tree, keep, names=()):
-  """The part of a tree that holds what is kept; a list is kept whole, for its places are its names."""
-  if names in keep:
-    return tree
-  if isinstance(tree, Mapping):
-    parts = {key: _pruned(part, keep, (*names, str(key))) for key, part in tree.items()}
-    return {key: part for key, part in parts.items() if part is not None} or None
-  return tree if any(one[: len(names)] == names for one in keep) else None
+def _state(path):
+  """The folder of a checkpoint that holds arrays."""
+  return os.path.join(path, "state")
 
 
 def _check(path, stored, there):
@@ -151,45 +127,6 @@ def _check(path, stored, there):
           f"{_text(names)} is {have.dtype}{list(have.shape)} there and {like.dtype}{list(like.shape)} here",
         )
       )
-
-
-@contextlib.contextmanager
-def _mapped_apart():
-  """Within, every block of memory of 128 kB and more is one that its freeing returns to the system.
-
-  Else glibc keeps what reading frees, in pieces between the arrays that stay: a third of the weights. Outside
-  it is where a process that has freed large blocks arrives by itself (mallopt(3): 32 MB, and twice that for
-  trimming).
-  """
-  if platform.libc_ver()[0] != "glibc":
-    yield
-    return
-  tell, trim, threshold = ctypes.CDLL(None).mallopt, -1, -3
-  tell(threshold, 128 * 2**10)
-  try:
-    yield
-  finally:
-    tell(threshold, 32 * 2**20)
-    tell(trim, 64 * 2**20)
-
-
-def _restore(path, tree, stored):
-  """The arrays of a pruned tree of metadata, where `stored` says."""
-  import orbax.checkpoint as ocp
-
-  def how(key, _):
-    like = stored.get(names_of(key))
-    place = None if like is None else like.sharding
-    return ocp.RestoreArgs(restore_type=np.ndarray) if place is None else ocp.ArrayRestoreArgs(sharding=place)
-
-  sizes = [int(np.prod(one.shape)) * np.dtype(one.dtype).itemsize for one in jax.tree.leaves(tree)]
-  limit: Any = max(IN_FLIGHT, 2 * max(sizes)) / 1e9  # a share of a GB will do, for all that it is annotated
-  handler = ocp.PyTreeCheckpointHandler(restore_concurrent_gb=limit)
-  arguments = ocp.args.PyTreeRestore(
-    item=tree, restore_args=jax.tree_util.tree_map_with_path(how, tree), partial_restore=True
-  )
-  with _mapped_apart(), ocp.Checkpointer(handler) as reader:
-    return reader.restore(os.path.join(path, "state"), args=arguments)
 
 
 def _place(path, index, role, average):

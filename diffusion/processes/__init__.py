@@ -15,6 +15,7 @@ from diffusion.processes.ladders import (
   geometric_sigmas,
   ncsn_ladder,
   vp_ladder,
+  zero_snr_ladder,
 )
 from diffusion.processes.masked import masked
 from diffusion.processes.paths import (

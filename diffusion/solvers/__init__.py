@@ -22,6 +22,7 @@ from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
+from diffusion.solvers.diffusers import from_diffusers, lint_diffusers
 from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive

@@ -44,6 +44,7 @@ from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.recovery_langevin import recovery_langevin
 from diffusion.solvers.reference import Reference, reference
+from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver

@@ -64,6 +64,11 @@ def _cases():
   add("DDPM", "small log, v", free | v | sharp | dict(variance_type="fixed_small_log"))
   add("DDPM", "large, cosine", free | cosine | dict(variance_type="fixed_large", timestep_spacing="linspace"))
   add("DDPM", "zero snr, sample", free | sample | zero_snr | sharp)
+  clip = dict(clip_sample=True, clip_sample_range=0.5)
+  add("DDPM", "clipped", clip | sharp, denoiser_clips=True)
+  add("LCM", "clipped", clip, 4, denoiser_clips=True)
+  add("HeunDiscrete", "clipped", clip | lead, 5, denoiser_clips=True)
+  add("DPMSolverMultistep", "thresholding", sd | sharp | dict(thresholding=True), denoiser_clips=True)
   add("PNDM", "with the start", sd, 10)
   add("PNDM", "without the start", sd | dict(skip_prk_steps=True, steps_offset=1), 10)
   add("PNDM", "without the start, v", v | sharp | dict(skip_prk_steps=True, set_alpha_to_one=True))
@@ -192,21 +197,21 @@ def run(name, wide):
     module.torch = Wide(torch, torch.float64)
     if "np" in genuine:
       module.np = Wide(np, np.float64)
-  module.randn_tensor = lambda *_, **__: torch.from_numpy(noise[at[0] + 1]).to(kind)
+  module.randn_tensor = lambda *_, **__: torch.from_numpy(noise[at[0] + 1][..., None]).to(kind)
   try:
     scheduler = source(**options)
     scheduler.set_timesteps(steps, **({"mu": call["mu"]} if "mu" in call else {}))
     if "begin" in call:  # without it a first timestep that comes twice is looked up as the second
       scheduler.set_begin_index(call["begin"])
     answers = _network(cls, scheduler)
-    x = torch.from_numpy(noise[0]).to(kind) * torch.as_tensor(
+    x = torch.from_numpy(noise[0][..., None]).to(kind) * torch.as_tensor(
       float(getattr(scheduler, "init_noise_sigma", 1.0)), dtype=kind
     )
     states = [x.numpy()]
     for i, k in enumerate(scheduler.timesteps):
       at[0] = i
       scaled = scheduler.scale_model_input(x, k) if hasattr(scheduler, "scale_model_input") else x
-      out = torch.from_numpy(answers(scaled.double().numpy(), float(k))).to(kind)
+      out = torch.from_numpy(answers(scaled.double().numpy()[..., 0], float(k))[..., None]).to(kind)
       x = scheduler.step(out, k, x, **({"eta": call["eta"]} if "eta" in call else {}), return_dict=False)[0]
       states.append(x.numpy())
   finally:
@@ -214,7 +219,7 @@ def run(name, wide):
     for key, value in genuine.items():
       setattr(module, key, value)
   sigmas = getattr(scheduler, "sigmas", None)
-  states = np.array(states, np.float64)
+  states = np.array(states, np.float64)[..., 0]
   if cls in (
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",

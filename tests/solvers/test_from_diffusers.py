@@ -21,9 +21,7 @@ def _recorded():
   with np.load(FILE) as file:
     values, shapes = file["values"], json.loads(str(file["shapes"]))
   ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])
-  return {
-    key: part.reshape(shape) for (key, shape), part in zip(shapes.items(), np.split(values, ends[:-1]))
-  }
+  return {key: part.reshape(shape) for (key, shape), part in zip(shapes.items(), np.split(values, ends[:-1]))}
 
 
 RECORDED = _recorded()
@@ -41,15 +39,16 @@ def built(name, dtype):
   return given, *solvers.from_diffusers(given, steps, dtype=dtype, **arguments)
 
 
-def states_of(table, process, x, noise):
-  """All points of a table [N+1, B, D] by its definition, in float64, on the mixture of the recorded cases."""
-  g, h, A, B, C, w, start = (np.asarray(leaf, np.float64) for leaf in
-    (table.g, table.h, table.A, table.B, table.C, table.w, table.start))
+def states_of(table, process, x, noise, bound=np.inf):
+  """All points of a table [N+1, B, D] by its definition, in float64, on the mixture of the recorded cases,
+  whose x0 stays within a bound."""
+  leaves = (table.g, table.h, table.A, table.B, table.C, table.w, table.start)
+  g, h, A, B, C, w, start = (np.asarray(leaf, np.float64) for leaf in leaves)
   slots = start[:, 0, None, None] * x
   states = [np.tensordot(w[0], slots, 1)]
   for i in range(len(g)):
     marginal = process.marginal(table.t[i])
-    said = answer(table.view, states[-1], float(marginal.alpha), float(marginal.sigma))
+    said = answer(table.view, states[-1], float(marginal.alpha), float(marginal.sigma)).clip(-bound, bound)
     kept = g[i] * states[-1] + h[i] * said
     fresh = C[i].sum(axis=-1)[:, None, None] * noise[i]
     slots = np.tensordot(A[i], slots, 1) + B[i][:, None, None] * kept + fresh
@@ -59,9 +58,10 @@ def states_of(table, process, x, noise):
 
 @pytest.mark.parametrize("name", CASES)
 def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
-  """Against diffusers run in float64, to rounding: 1e-11 of a state's size; sigmas and timesteps likewise. Its own
-  float32 run has the same up to its rounding: sigmas within 3e-4 of relative error (the product of 1,000 factors, and
-  1 - abar at the first rung), timesteps within one where float32 decides which whole number a timestep is cut to."""
+  """Against diffusers run in float64, to rounding: 1e-11 of a state's size; sigmas and timesteps likewise.
+  Its own float32 run has the same up to its rounding: sigmas within 3e-4 of relative error (the product of
+  1,000 factors, and 1 - abar at the first rung), timesteps within one where float32 decides which whole
+  number a timestep is cut to."""
   cls, options, steps, call = CASES[name]
   given, process, table = built(name, np.float64)
   found = levels_of(cls, read(given, {})[1], steps, call.get("mu"))
@@ -78,7 +78,9 @@ def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
   cut = options.get("use_exponential_sigmas") or options.get("use_beta_sigmas") or "karras" in name
   np.testing.assert_allclose(fed, of("float32 timesteps"), rtol=1e-6, atol=1.0 if cut else 2e-4)
 
-  states = states_of(table, process, RECORDED["noise"][0] * float(process.prior_std), RECORDED["noise"][1:])
+  x, noise = RECORDED["noise"][0] * float(process.prior_std), RECORDED["noise"][1:]
+  bound = options.get("clip_sample_range", 1.0) if "denoiser_clips" in call else np.inf
+  states = states_of(table, process, x, noise, bound)
   assert len(states) == table.cost + 1 and np.isfinite(states).all()
   size = np.abs(of("states")).max(axis=(1, 2), keepdims=True)
   np.testing.assert_allclose(states / size, of("states") / size, rtol=0, atol=1e-11)
@@ -97,8 +99,218 @@ SAMPLED = [
 def test_sampling_with_the_oracle_of_the_library_gives_the_same(name):
   """In float32 by `solvers.sample`, from a draw of the process's prior: 1e-5 of the size of a sample."""
   _, process, table = built(name, np.float32)
-  denoiser = oracles.mixture(process, MEANS, np.array(STDS)[:, None] * np.ones_like(MEANS), np.exp(LOGITS))
+  denoiser = oracles.gaussian_mixture(process, np.exp(LOGITS), MEANS, STDS**2)
   x = jnp.asarray(RECORDED["noise"][0] * float(process.prior_std), jnp.float32)
   out = solvers.sample(denoiser, table, x)
   expected = RECORDED[f"{name}|states"][-1]
   np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_every_scheduler_is_recorded():
+  assert {case[0] for case in CASES.values()} == set(DEFAULTS)
+
+
+def same(one, other, slots=None):
+  """Whether two tables have the same times and give the same points for the same network."""
+  x, noise = RECORDED["noise"][0], RECORDED["noise"][1:]
+  process = processes.vp_ladder(betas_of(SD | dict(num_train_timesteps=1000)))
+  np.testing.assert_allclose(one.t, other.t, rtol=1e-12)
+  a, b = (states_of(table, process, x, noise) for table in (one, other))
+  np.testing.assert_allclose(a[1:], b[1:], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+  "scheduler, options, solver, arguments",
+  [
+    ("DPMSolverMultistep", dict(solver_order=1), "ddim", {}),
+    ("DPMSolverMultistep", dict(solver_order=2, lower_order_final=False), "dpmpp_2m", {}),
+    ("DPMSolverMultistep", dict(solver_order=2, solver_type="heun", lower_order_final=False), "res_2m", {}),
+    ("UniPCMultistep", dict(solver_order=2), "unipc", dict(order=2, lower_order_final=True)),
+    ("UniPCMultistep", dict(solver_order=3), "unipc", dict(order=3, lower_order_final=True)),
+  ],
+)
+def test_where_the_rule_is_the_same_so_is_the_table(scheduler, options, solver, arguments):
+  """On whole timesteps a scheduler is a solver of this library on the grid of its times, here for a network
+  that answers x0."""
+  given = config(scheduler, prediction_type="sample", timestep_spacing="trailing", **SD, **options)
+  process, table = solvers.from_diffusers(given, 8, dtype=np.float64)
+  same(table, solvers.build(solver, process, 8, grid=table.t, dtype=np.float64, **arguments))
+
+
+def test_the_order_of_an_order_three_that_is_two_and_the_single_shift():
+  """The numbers that the linter names: t' of the last step under one shift and under two."""
+  process, table = solvers.from_diffusers(config("FlowMatchEulerDiscrete", shift=3.0), 8, dtype=np.float64)
+  assert table.t[-2] == pytest.approx(9 / 1008) and pytest.approx(0.00893, rel=1e-3) == 9 / 1008
+  once = solvers.grids.flow_shift(process, 1000, shift=3.0, t_min=0.0)
+  assert once[-2] == pytest.approx(3 / 1002) and pytest.approx(0.00299, rel=2e-3) == 3 / 1002
+
+
+@pytest.mark.parametrize("fault", [dict(solver_type="bh1"), dict(lower_order_final=False)])
+def test_unipc_ends_at_x0_where_diffusers_is_not_finite(fault):
+  """A step to sigma = 0 has one finite limit: the x0 of its start, and that is what comes out."""
+  given = config("UniPCMultistep", **SD, **fault)
+  process, table = solvers.from_diffusers(given, 6, dtype=np.float64)
+  states = states_of(table, process, RECORDED["noise"][0], RECORDED["noise"][1:])
+  m = process.marginal(table.t[-2])
+  expected = posterior_mean(states[-2], float(m.alpha), float(m.sigma))
+  corrected = states[-1]
+  assert np.abs(corrected - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("n", [61, 103])
+def test_trailing_steps_are_as_many_as_were_asked_for(n):
+  """diffusers has one more, at timestep -1."""
+  _process, table = solvers.from_diffusers(config("DDIM", clip_sample=False, timestep_spacing="trailing"), n)
+  assert table.cost == n and table.t[0] == 1 and np.all(np.diff(table.t) < 0)
+  assert table.t[-2] == np.float32(np.round(1000 / n) / 1000)
+
+
+FAULTS = {
+  "double shift": (config("FlowMatchEulerDiscrete", shift=3.0), 8, "0.00893 and not 0.00299"),
+  "steps that leave the end out": (config("DDIM", clip_sample=False), 600, "starts at timestep 599 of 999"),
+  "steps off": (config("DDIM", clip_sample=False, timestep_spacing="trailing"), 7, "142 timesteps on"),
+  "one step too many": (config("EulerDiscrete", timestep_spacing="trailing"), 61, "62 timesteps for 61"),
+  "one step at the wrong end": (config("EulerDiscrete"), 1, "evaluates timestep 0"),
+  "repeated timesteps": (config("DPMSolverMultistep", use_karras_sigmas=True), 100, "repeat the one before"),
+  "first repeated": (
+    config("UniPCMultistep", use_karras_sigmas=True, sigma_max=30.0, **SD),
+    8,
+    "fails at the last step",
+  ),
+  "first cut off": (
+    config("DPMSolverMultistep", use_karras_sigmas=True, beta_schedule="squaredcos_cap_v2"),
+    8,
+    "whether the first is 999 or 998, comes twice",
+  ),
+  "zero snr floored": (
+    config("EulerDiscrete", rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+    10,
+    "noise would fall towards the end",
+  ),
+  "no denoising": (config("DEISMultistep"), 10, "ends at sigma = 0.01 and not at 0"),
+  "no denoising of DDIM": (
+    config("DDIM", clip_sample=False, set_alpha_to_one=False),
+    10,
+    "ends at sigma = 0.01",
+  ),
+  "a step that does not move": (config("SASolver", use_karras_sigmas=True), 10, "moves nothing"),
+  "NaN": (config("UniPCMultistep", solver_type="bh1"), 10, "NaN in diffusers"),
+  "inf": (config("UniPCMultistep", lower_order_final=False), 10, "inf in diffusers"),
+  "zero snr, eps": (
+    config("EulerDiscrete", rescale_betas_zero_snr=True, timestep_spacing="trailing", **SD),
+    10,
+    "predicts v",
+  ),
+  "zero snr, eps, DDIM": (
+    config("DDIM", rescale_betas_zero_snr=True, clip_sample=False),
+    10,
+    "no signal",
+  ),
+  "zero snr, leading": (
+    config("DDIM", rescale_betas_zero_snr=True, clip_sample=False, prediction_type="v_prediction"),
+    10,
+    "pure noise and the run starts at 900",
+  ),
+  "flow start": (
+    config("DPMSolverMultistep", use_flow_sigmas=True, prediction_type="flow_prediction"),
+    10,
+    "0.999",
+  ),
+  "flow and karras": (
+    config(
+      "DPMSolverMultistep", use_flow_sigmas=True, use_karras_sigmas=True, prediction_type="flow_prediction"
+    ),
+    10,
+    "gives NaN",
+  ),
+  "order": (config("DPMSolverMultistep", solver_order=3), 10, "is of order 2"),
+  "clipping": (config("DDPM"), 10, "static_threshold"),
+  "thresholding": (config("DPMSolverMultistep", thresholding=True), 10, "whatever the quantile"),
+  "calls": (config("PNDM"), 10, "10 steps are 19 evaluations"),
+  "scale of noise": (config("EDMEuler"), 10, "80.0062"),
+  "told another level": (config("EulerDiscrete", interpolation_type="log_linear"), 10, "the network is told"),
+  "ignored": (config("PNDM", clip_sample=False), 10, "ignored"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_linter_says_what_is_wrong(fault):
+  given, steps, said = FAULTS[fault]
+  found = solvers.lint_diffusers(given, steps)
+  assert any(said in sentence for sentence in found), found
+  assert all(sentence.endswith(".") and "\n" not in sentence for sentence in found)
+
+
+@pytest.mark.parametrize(
+  "given",
+  [
+    config("DDIM", clip_sample=False, timestep_spacing="trailing"),
+    config("EulerDiscrete", timestep_spacing="trailing"),
+    config("DPMSolverMultistep", timestep_spacing="trailing", **SD),
+    config("FlowMatchEulerDiscrete"),
+    config("LCM"),
+  ],
+)
+def test_the_linter_is_silent_where_nothing_is_wrong(given):
+  assert solvers.lint_diffusers(given, 10) == []
+
+
+@pytest.mark.parametrize(
+  "given, arguments, said",
+  [
+    ({"_class_name": "DDIMSheduler"}, {}, "did you mean 'DDIMScheduler'"),
+    ({}, {}, "_class_name is None"),
+    (config("DDIM", clip_samples=False), {}, "did you mean 'clip_sample'"),
+    (config("DDIM", beta_schedule="sigmoid"), {}, "cannot be expressed"),
+    (config("DDIM"), {}, "give clip_sample=False"),
+    (config("DDPM"), {}, "denoiser_clips=True"),
+    (config("DDPM", clip_sample=False, variance_type="learned_range"), {}, "variance_type='learned_range'"),
+    (config("DDPM", clip_sample=False), dict(denoiser_clips=True), "does not clip"),
+    (config("EulerDiscrete"), dict(eta=0.5), "eta=0.5"),
+    (config("DDIM", clip_sample=False), dict(eta=1.5), r"lies in \[0, 1\]"),
+    (config("FlowMatchEulerDiscrete", use_dynamic_shifting=True), {}, "needs mu"),
+    (config("FlowMatchEulerDiscrete", invert_sigmas=True), {}, "invert_sigmas=True"),
+    (config("DPMSolverMultistep", algorithm_type="dpmsolver"), {}, "final_sigmas_type='sigma_min'"),
+    (config("UniPCMultistep", predict_x0=False), {}, "final_sigmas_type='sigma_min'"),
+    (config("LMSDiscrete", use_karras_sigmas=True, use_beta_sigmas=True), {}, "leave one"),
+    (config("DPMSolverMultistep", prediction_type="flow_prediction"), {}, "mixes two processes"),
+    (config("DDIM", clip_sample=False, steps_offset=200), {}, "smaller steps_offset"),
+    (
+      config("DPMSolverMultistep", use_beta_sigmas=True, thresholding=True),
+      dict(denoiser_clips=True),
+      "whole timesteps",
+    ),
+    ("no/such/file.json", {}, "is no file"),
+  ],
+)
+def test_what_cannot_be_expressed_is_one_sentence(given, arguments, said):
+  with pytest.raises(ValueError, match=said) as caught:
+    solvers.from_diffusers(given, 8, **arguments)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_config_may_be_a_file_or_its_folder(tmp_path):
+  path = tmp_path / "scheduler_config.json"
+  given = config("DDIM", clip_sample=False, _diffusers_version="0.42.0")
+  path.write_text(json.dumps(given))
+  tables = [solvers.from_diffusers(source, 5)[1] for source in (path, tmp_path, str(path), given)]
+  for table in tables[1:]:
+    jax.tree.map(np.testing.assert_array_equal, table, tables[0])
+
+
+def test_clipping_is_left_to_the_denoiser():
+  """A DDPM run to the end without noise left lies within the bound that `static_threshold` keeps."""
+  process, table = solvers.from_diffusers(config("DDPM", clip_sample_range=0.5), 20, denoiser_clips=True)
+  oracle = oracles.gaussian_mixture(process, np.exp(LOGITS), MEANS, STDS**2)
+  keys = jax.random.split(jax.random.key(0), 16)
+  x = solvers.sample(guidance.static_threshold(0.5)(oracle), table, process.prior(keys, (2,)), keys=keys)
+  assert (
+    float(jnp.abs(x).max()) <= 0.5 + 1e-6 < float(jnp.abs(solvers.sample(oracle, table, x, keys=keys)).max())
+  )
+
+
+def test_the_denoiser_must_belong_to_the_process():
+  _process, table = solvers.from_diffusers(config("EulerDiscrete"), 4)
+  other = denoisers.from_function(lambda params, x, t, cond: x, processes.ddpm_ladder(), denoisers.eps())
+  with pytest.raises(ValueError, match="build the solver with denoiser.process"):
+    solvers.sample(other.replace(process=processes.vp_linear()), table, jnp.ones((2, 2)))

@@ -153,13 +153,23 @@ def _told(case: Case) -> Iterator[str]:
     f"the network is told whole or evenly spaced timesteps beside sigmas of another spacing, at step {i} "
     f"sigma = {told[i]:.4g} where the state has {level[i]:.4g}: the same here."
   )
-  kind = chosen(case.c)
-  if "use_flow_sigmas" in case.c and kind in ("exponential", "beta"):
-    yield (
-      f"with {kind} sigmas timesteps are cut off to whole numbers, and the last bit of float32 decides "
-      f"between "
-      f"{case.count - 1} and {case.count - 2} for the first: here it is {n.fed[0]:g}."
-    )
+
+
+def _cut_off(case: Case) -> Iterator[str]:
+  """Timesteps that are cut to whole numbers, where rounding decides which."""
+  c, kind, k = case.c, chosen(case.c), case.levels.fed
+  cosine = case.name == "DPMSolverMultistepScheduler" and c["beta_schedule"] == "squaredcos_cap_v2"
+  cut = kind in ("exponential", "beta") or (cosine and kind)
+  if "use_flow_sigmas" not in c or c["use_flow_sigmas"] or not cut or k[0] < case.count - 1:
+    return
+  twice = ", comes twice and makes diffusers start at the second sigma and fail at the last step"
+  yield (
+    f"with {kind} sigmas timesteps are cut off to whole numbers, and the last bit of float32 decides in "
+    f"diffusers "
+    f"whether the first is {k[0]:g} or {k[0] - 1:g}{twice if len(k) > 1 and k[1] == k[0] - 1 else ''}: "
+    f"here it is "
+    f"{k[0]:g}."
+  )
 
 
 def _zero_snr(case: Case) -> Iterator[str]:
@@ -226,9 +236,9 @@ def _order(case: Case) -> Iterator[str]:
       "solver_order=3 has half the weight that the second difference needs and is of order 2: the same here; "
       "solvers.dpmpp_3m is of order 3."
     )
-  if case.name == "DPMSolverSinglestepScheduler" and not case.c["lower_order_final"]:
-    if case.c["final_sigmas_type"] == "zero" or case.n % case.c["solver_order"]:
-      yield "lower_order_final=False is changed to True, as diffusers does for this end and number of steps."
+  single = case.name == "DPMSolverSinglestepScheduler" and not case.c["lower_order_final"]
+  if single and (case.c["final_sigmas_type"] == "zero" or case.n % case.c["solver_order"]):
+    yield "lower_order_final=False is changed to True, as diffusers does for this end and number of steps."
   if case.name == "IPNDMScheduler":
     yield "the first step, from pure noise, takes x0 = 0 whatever the network says: the same here."
 
@@ -266,6 +276,7 @@ RULES = (
   _steps_off,
   _repeated,
   _told,
+  _cut_off,
   _zero_snr,
   _double_shift,
   _flow_sigmas,

@@ -172,8 +172,8 @@ def zero_snr_ladder(betas: npt.ArrayLike) -> GaussianProcess:
   ):
     raise ValueError(
       "betas of a ladder without signal at its end are two or more numbers, all in (0, 1) but the last, "
-      "which is "
-      f"1, got {betas.tolist()[:3]}... to {betas.ravel()[-1:].tolist()}: take vp_ladder for one with signal"
+      f"which is 1, got {betas.tolist()[:3]}... to {betas.ravel()[-1:].tolist()}: take vp_ladder for one "
+      "with signal"
     )
   abar = np.append(np.exp(np.concatenate([[0.0], np.cumsum(np.log1p(-betas[:-1]))])), 0.0)
   angle = np.arctan2(np.sqrt(1 - abar), np.sqrt(abar))

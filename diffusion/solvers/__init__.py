@@ -39,6 +39,7 @@ from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
+from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector

@@ -10,8 +10,9 @@ import pytest
 from make_diffusers_recorded import CASES, FILE, LOGITS, MEANS, STDS, answer, posterior_mean
 
 from diffusion import denoisers, guidance, oracles, processes, solvers
+from diffusion.solvers.diffusers.defaults import DEFAULTS
 from diffusion.solvers.diffusers.levels import betas_of
-from diffusion.solvers.diffusers.options import DEFAULTS, read
+from diffusion.solvers.diffusers.options import read
 from diffusion.solvers.diffusers.schedule import levels_of
 
 SD = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
@@ -25,6 +26,11 @@ def _recorded():
 
 
 RECORDED = _recorded()
+
+
+# Cases where float32 decides to which whole number one timestep is cut off: 998 for 999, once 913 for 912.
+CUT = ["DPMSolverMultistep exponential", "DPMSolverMultistep beta", "DPMSolverMultistep karras, cosine"]
+CUT += ["UniPCMultistep flow, karras"]
 
 
 def config(scheduler, **options):
@@ -75,8 +81,8 @@ def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
     # With log-linear sigmas there is one more, which no step reaches.
     np.testing.assert_allclose(sigma, of("sigmas")[: len(sigma)], rtol=1e-11)
     np.testing.assert_allclose(sigma, of("float32 sigmas")[: len(sigma)], rtol=3e-4)
-  cut = options.get("use_exponential_sigmas") or options.get("use_beta_sigmas") or "karras" in name
-  np.testing.assert_allclose(fed, of("float32 timesteps"), rtol=1e-6, atol=1.0 if cut else 2e-4)
+  off = np.abs(fed - of("float32 timesteps"))
+  assert (off > 2e-3).sum() == (name in CUT) and off.max() <= 1
 
   x, noise = RECORDED["noise"][0] * float(process.prior_std), RECORDED["noise"][1:]
   bound = options.get("clip_sample_range", 1.0) if "denoiser_clips" in call else np.inf

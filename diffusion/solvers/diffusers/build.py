@@ -6,7 +6,8 @@ import numpy as np
 
 from diffusion import processes
 from diffusion.solvers.diffusers import exponential, steps, timesteps
-from diffusion.solvers.diffusers.options import CLIPPING, read
+from diffusion.solvers.diffusers.defaults import CLIPPING
+from diffusion.solvers.diffusers.options import read
 from diffusion.solvers.diffusers.schedule import levels_of
 from diffusion.solvers.diffusers.steps import Frame
 from diffusion.solvers.grids import check_steps
@@ -67,10 +68,9 @@ def from_diffusers(
     raise ValueError(f"eta is a share of the ancestral noise and lies in [0, 1], got {eta}")
   if bool(c.get("use_dynamic_shifting")) != (mu is not None):
     raise ValueError(
-      f"{name} with use_dynamic_shifting={bool(c.get('use_dynamic_shifting'))} got mu={mu}: a dynamic "
-      f"shift needs "
-      "mu, for Flux base_shift + (max_shift - base_shift) (tokens - 256)/(4096 - 256), and a fixed one has "
-      "none"
+      f"{name} with use_dynamic_shifting={bool(c.get('use_dynamic_shifting'))} got mu={mu}: a dynamic shift "
+      "needs mu, for Flux base_shift + (max_shift - base_shift) (tokens - 256)/(4096 - 256), and a fixed "
+      "one has none"
     )
   view = _view(name, c, denoiser_clips)
   frame = Frame(view, name if not eta else f"{name}(eta={eta:g})", dtype)
@@ -92,14 +92,12 @@ def _view(name, c, denoiser_clips):
     if name == "DDIMScheduler":
       raise ValueError(
         f"DDIMScheduler with {option} mixes the clipped x0 with the noise that was predicted before, which "
-        f"no "
-        f"table does: give {option}=False"
+        f"no table does: give {option}=False"
       )
     if not denoiser_clips:
       raise ValueError(
         f"{name} with {option} clips x0, which is not linear: put guidance.static_threshold around the "
-        f"denoiser "
-        f"and say denoiser_clips=True, or give {option}=False"
+        f"denoiser and say denoiser_clips=True, or give {option}=False"
       )
     return "x0"
   if denoiser_clips:

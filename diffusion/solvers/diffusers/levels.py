@@ -93,8 +93,8 @@ def beta_table(c: dict[str, Any], floor: bool) -> tuple[Any, np.ndarray]:
     if abar[-2] <= abar[-1]:
       raise ValueError(
         f"rescale_betas_zero_snr floors abar of the last timestep at 2^-24 = {abar[-1]:.3g}, and the one "
-        f"before "
-        f"has {abar[-2]:.3g}: noise would fall towards the end; use another table of betas, or DDIMScheduler"
+        f"before has {abar[-2]:.3g}: noise would fall towards the end; use another table of betas, or "
+        "DDIMScheduler"
       )
     betas = np.append(betas[:-1], 1 - abar[-1] / abar[-2])
   if abar[-1] == 0:

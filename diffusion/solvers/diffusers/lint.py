@@ -8,8 +8,9 @@ import numpy as np
 
 from diffusion.solvers.diffusers import flow
 from diffusion.solvers.diffusers.build import from_diffusers
+from diffusion.solvers.diffusers.defaults import CLIPPING
 from diffusion.solvers.diffusers.levels import Levels, chosen
-from diffusion.solvers.diffusers.options import CLIPPING, read
+from diffusion.solvers.diffusers.options import read
 from diffusion.solvers.diffusers.schedule import levels_of
 
 
@@ -71,21 +72,19 @@ def _spacing(case: Case) -> Iterator[str]:
   if spacing == "linspace" and k[0] == 0:
     yield (
       "timestep_spacing='linspace' with one step evaluates timestep 0, where there is hardly any noise: "
-      "the same "
-      "here; use 'trailing'."
+      "the same here; use 'trailing'."
     )
   elif k[0] < case.count - 1:
     share = 100 * (case.count - 1 - k[0]) / case.count
     yield (
       f"timestep_spacing={spacing!r} with {case.n} steps starts at timestep {k[0]:g} of {case.count - 1}, "
-      f"from noise "
-      f"of the last: the noisiest {share:.3g}% of the schedule are left out, the same here; use 'trailing'."
+      f"from noise of the last: the noisiest {share:.3g}% of the schedule are left out, the same here; use "
+      "'trailing'."
     )
   if spacing == "trailing" and len(np.arange(case.count, 0, -case.count / case.n)) > case.n:
     yield (
       f"timestep_spacing='trailing' gives {case.n + 1} timesteps for {case.n} steps in diffusers, by "
-      f"rounding, and "
-      f"the last is -1: here there are {case.n}."
+      f"rounding, and the last is -1: here there are {case.n}."
     )
 
 
@@ -98,9 +97,8 @@ def _steps_off(case: Case) -> Iterator[str]:
   if off:
     yield (
       f"DDIMScheduler goes {stride} timesteps on in every step, wherever the next timestep is, so its "
-      f"states are up "
-      f"to {off:g} timesteps off what the network is told: the same here; use a number of steps that divides "
-      f"{case.count}."
+      f"states are up to {off:g} timesteps off what the network is told: the same here; use a number of "
+      f"steps that divides {case.count}."
     )
 
 
@@ -111,9 +109,8 @@ def _last_step(case: Case) -> Iterator[str]:
     return
   if case.levels.sigma[-1] == last:
     yield (
-      f"the last two sigmas are both {last:.4g}, so the last evaluation moves nothing: the same here; "
-      f"leave it out, "
-      "or use final_sigmas_type='zero' where the scheduler has it."
+      f"the last two sigmas are both {last:.4g}, so the last evaluation moves nothing: the same here; leave "
+      "it out, or use final_sigmas_type='zero' where the scheduler has it."
     )
   yield (
     f"the run ends at sigma = {end:.4g} and not at 0, so some noise stays in the samples: the same here; "
@@ -128,14 +125,12 @@ def _repeated(case: Case) -> Iterator[str]:
     return
   yield (
     f"{len(k) - len(np.unique(k))} of {len(k)} timesteps repeat the one before, so the network is told one "
-    f"level for "
-    "several: the same here; use fewer steps, or timesteps that are not rounded."
+    "level for several: the same here; use fewer steps, or timesteps that are not rounded."
   )
   if k[0] == k[1]:
     yield (
       "the first timestep comes twice, and diffusers, which looks steps up by timestep, starts at the "
-      "second sigma "
-      "and fails at the last step: here it starts at the first."
+      "second sigma and fails at the last step: here it starts at the first."
     )
 
 
@@ -165,10 +160,8 @@ def _cut_off(case: Case) -> Iterator[str]:
   twice = ", comes twice and makes diffusers start at the second sigma and fail at the last step"
   yield (
     f"with {kind} sigmas timesteps are cut off to whole numbers, and the last bit of float32 decides in "
-    f"diffusers "
-    f"whether the first is {k[0]:g} or {k[0] - 1:g}{twice if len(k) > 1 and k[1] == k[0] - 1 else ''}: "
-    f"here it is "
-    f"{k[0]:g}."
+    f"diffusers whether the first is {k[0]:g} or "
+    f"{k[0] - 1:g}{twice if len(k) > 1 and k[1] == k[0] - 1 else ''}: here it is {k[0]:g}."
   )
 
 
@@ -184,8 +177,7 @@ def _zero_snr(case: Case) -> Iterator[str]:
   elif case.c["prediction_type"] == "epsilon":
     yield (
       "prediction_type='epsilon' at zero terminal SNR divides by the root of abar = 2^-24, so the first "
-      "step is 4096 "
-      "times the network's error: the same here; use a network that predicts v."
+      "step is 4096 times the network's error: the same here; use a network that predicts v."
     )
 
 
@@ -211,8 +203,7 @@ def _flow_sigmas(case: Case) -> Iterator[str]:
   if case.name.startswith("DPM") and case.c["final_sigmas_type"] == "sigma_min":
     yield (
       f"final_sigmas_type='sigma_min' takes {case.levels.sigma[-1]:.4g} from the table of betas for the "
-      f"last time of "
-      "the flow: the same here; use 'zero'."
+      "last time of the flow: the same here; use 'zero'."
     )
 
 
@@ -233,8 +224,8 @@ def _order(case: Case) -> Iterator[str]:
   """Orders that are not what they say."""
   if case.name.startswith(("DPMSolverMulti", "EDMDPM")) and case.c["solver_order"] == 3:
     yield (
-      "solver_order=3 has half the weight that the second difference needs and is of order 2: the same here; "
-      "solvers.dpmpp_3m is of order 3."
+      "solver_order=3 has half the weight that the second difference needs and is of order 2: the same "
+      "here; solvers.dpmpp_3m is of order 3."
     )
   single = case.name == "DPMSolverSinglestepScheduler" and not case.c["lower_order_final"]
   if single and (case.c["final_sigmas_type"] == "zero" or case.n % case.c["solver_order"]):
@@ -249,14 +240,12 @@ def _clips(case: Case) -> Iterator[str]:
   if c.get("thresholding") and c["sample_max_value"] <= 1:
     yield (
       "thresholding with sample_max_value=1 clips to [-1, 1] whatever the quantile: "
-      "guidance.static_threshold(1.0) "
-      "is the same; set sample_max_value for dynamic thresholding."
+      "guidance.static_threshold(1.0) is the same; set sample_max_value for dynamic thresholding."
     )
   if any(c.get(key) for key in CLIPPING):
     yield (
       "x0 is clipped, which is not linear: put guidance.static_threshold, or dynamic_threshold for "
-      "thresholding, "
-      "around the denoiser and say denoiser_clips=True."
+      "thresholding, around the denoiser and say denoiser_clips=True."
     )
 
 

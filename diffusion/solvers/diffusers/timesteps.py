@@ -25,8 +25,7 @@ def of_distilled_timesteps(c: dict[str, Any], n: int) -> Levels:
   if n > original or original > count:
     raise ValueError(
       f"LCMScheduler takes its {n} steps from original_inference_steps={original} of {count} timesteps: "
-      f"take at most "
-      f"{min(original, count)}"
+      f"take at most {min(original, count)}"
     )
   origin = (np.arange(1, original + 1) * (count // original) - 1)[::-1]
   k = origin[np.floor(np.linspace(0, original, n, endpoint=False)).astype(int)].astype(np.float64)

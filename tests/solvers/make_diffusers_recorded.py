@@ -6,9 +6,9 @@ without either:
 
   python tests/solvers/make_diffusers_recorded.py
 
-Each case is run twice: as it is, in float32, of which timesteps and sigmas are kept, and with every `float32`
-in the scheduler's module read as `float64`, of which timesteps, sigmas and the whole trajectory are kept: the
-rule itself, to the last digits.
+Each case is run twice: as it is, in float32, of which timesteps, sigmas and the sample are kept, and with
+every `float32` in the scheduler's module read as `float64`, of which timesteps, sigmas and the whole
+trajectory are kept: the rule itself, to the last digits.
 """
 
 import pathlib
@@ -284,6 +284,7 @@ def main():
     print(f"{name:45} {len(wide['timesteps'])} calls{'  NOT FINITE' if bad else ''}")
     found |= {f"{name}|{key}": value for key, value in wide.items()}
     found |= {f"{name}|float32 {key}": narrow[key].astype(np.float32) for key in ("timesteps", "sigmas")}
+    found[f"{name}|float32 sample"] = narrow["states"][-1].astype(np.float32)
   # One array for all: a file of many small arrays is mostly headers.
   shapes = {key: list(value.shape) for key, value in found.items()}
   import json

@@ -32,6 +32,11 @@ RECORDED = _recorded()
 CUT = ["DPMSolverMultistep exponential", "DPMSolverMultistep beta", "DPMSolverMultistep karras, cosine"]
 CUT += ["UniPCMultistep flow, karras"]
 
+# Cases where float32 loses more than 1e-5 of a sample, in diffusers: a timestep cut to another number, the
+# cosine table's 1 - abar, weights of high order as differences of logarithms.
+LOSSY = [*CUT, "DDPM large, cosine", "DDIM trailing, eta", "EulerDiscrete log linear, sample"]
+LOSSY += ["DEISMultistep flow", "DEISMultistep order 3", "UniPCMultistep no lower order"]
+
 
 def config(scheduler, **options):
   return {"_class_name": f"{scheduler}Scheduler"} | options
@@ -90,6 +95,8 @@ def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
   assert len(states) == table.cost + 1 and np.isfinite(states).all()
   size = np.abs(of("states")).max(axis=(1, 2), keepdims=True)
   np.testing.assert_allclose(states / size, of("states") / size, rtol=0, atol=1e-11)
+  atol = 1e-3 if name in LOSSY else 1e-5
+  np.testing.assert_allclose(states[-1] / size[-1], of("float32 sample") / size[-1], rtol=0, atol=atol)
 
 
 # One of each rule without noise, on the library's own oracle and through its own executor.

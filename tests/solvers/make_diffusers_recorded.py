@@ -65,6 +65,8 @@ def _cases():
   add("DDPM", "large, cosine", free | cosine | dict(variance_type="fixed_large", timestep_spacing="linspace"))
   add("DDPM", "zero snr, sample", free | sample | zero_snr | sharp)
   clip = dict(clip_sample=True, clip_sample_range=0.5)
+  add("DDIM", "clipped", clip | sd)
+  add("DDIM", "thresholding, v", v | zero_snr | sharp | dict(clip_sample=False, thresholding=True))
   add("DDPM", "clipped", clip | sharp, denoiser_clips=True)
   add("LCM", "clipped", clip, 4, denoiser_clips=True)
   add("HeunDiscrete", "clipped", clip | lead, 5, denoiser_clips=True)

@@ -67,6 +67,16 @@ def states_of(table, process, x, noise, bound=np.inf):
   return np.array(states)
 
 
+def clipped_states(solver, process, x):
+  """The same of DDIM that clips: the network's own noise beside a clipped x0."""
+  states = [x]
+  for t, signal, noise in zip(solver.t[:-1], solver.signal, solver.noise):
+    m = process.marginal(t)
+    x0, eps = (answer(view, states[-1], float(m.alpha), float(m.sigma)) for view in ("x0", "eps"))
+    states.append(signal * x0.clip(-solver.bound, solver.bound) + noise * eps)
+  return np.array(states)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
   """Against diffusers run in float64, to rounding: 1e-11 of a state's size; sigmas and timesteps likewise.
@@ -91,7 +101,8 @@ def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
 
   x, noise = RECORDED["noise"][0] * float(process.prior_std), RECORDED["noise"][1:]
   bound = options.get("clip_sample_range", 1.0) if "denoiser_clips" in call else np.inf
-  states = states_of(table, process, x, noise, bound)
+  states = clipped_states(table, process, x) if "DDIM" in cls and table.views == ("x0", "eps") else None
+  states = states_of(table, process, x, noise, bound) if states is None else states
   assert len(states) == table.cost + 1 and np.isfinite(states).all()
   size = np.abs(of("states")).max(axis=(1, 2), keepdims=True)
   np.testing.assert_allclose(states / size, of("states") / size, rtol=0, atol=1e-11)
@@ -101,7 +112,8 @@ def test_times_sigmas_and_trajectories_are_those_of_diffusers(name):
 
 # One of each rule without noise, on the library's own oracle and through its own executor.
 SAMPLED = [
-  "DDIM linspace, v", "PNDM with the start", "EulerDiscrete karras", "EulerDiscrete trailing, zero snr, v",
+  "DDIM linspace, v", "DDIM clipped", "DDIM thresholding, v", "PNDM with the start", "EulerDiscrete "
+  "karras", "EulerDiscrete trailing, zero snr, v",
   "HeunDiscrete karras, v", "LMSDiscrete linspace", "DPMSolverMultistep order 3, karras, 20 steps",
   "DPMSolverMultistep flow", "DPMSolverSinglestep order 3", "UniPCMultistep order 3, trailing, v",
   "DEISMultistep order 3", "EDMDPMSolverMultistep default", "FlowMatchEulerDiscrete shift",
@@ -275,7 +287,8 @@ def test_the_linter_is_silent_where_nothing_is_wrong(given):
     ({}, {}, "_class_name is None"),
     (config("DDIM", clip_samples=False), {}, "did you mean 'clip_sample'"),
     (config("DDIM", beta_schedule="sigmoid"), {}, "cannot be expressed"),
-    (config("DDIM"), {}, "give clip_sample=False"),
+    (config("DDIM"), dict(denoiser_clips=True), "as its solver here does"),
+    (config("DDIM", thresholding=True, sample_max_value=2.0), {}, "by a quantile"),
     (config("DDPM"), {}, "denoiser_clips=True"),
     (config("DDPM", clip_sample=False, variance_type="learned_range"), {}, "variance_type='learned_range'"),
     (config("DDPM", clip_sample=False), dict(denoiser_clips=True), "does not clip"),

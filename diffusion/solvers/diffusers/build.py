@@ -6,6 +6,7 @@ import numpy as np
 
 from diffusion import processes
 from diffusion.solvers.diffusers import exponential, steps, timesteps
+from diffusion.solvers.diffusers.clipped import ClippedDDIM, clipped_ddim
 from diffusion.solvers.diffusers.defaults import CLIPPING
 from diffusion.solvers.diffusers.options import read
 from diffusion.solvers.diffusers.schedule import levels_of
@@ -26,7 +27,7 @@ def from_diffusers(
   denoiser_clips: bool = False,
   dtype: Any = np.float32,
   **overrides: Any,
-) -> tuple[processes.GaussianProcess, Table]:
+) -> tuple[processes.GaussianProcess, Table | ClippedDDIM]:
   """(process, solver) with the times, sigmas and steps that diffusers 0.42 has for a scheduler config.
 
   Timestep k of a table of N betas is t = (k + 1)/N on `processes.vp_ladder`; flow matching runs on
@@ -42,7 +43,7 @@ def from_diffusers(
     mu: of `set_timesteps`, where `use_dynamic_shifting` is set.
     denoiser_clips: says that the denoiser's x0 is clipped as the config asks (`clip_sample`, `thresholding`
       or `clip_denoised`), by `guidance.static_threshold` or `guidance.dynamic_threshold` around it. Clipping
-      is not linear, so that no table has it.
+      is not linear, so that no table has it; DDIM's has a solver of its own.
     dtype: precision at run time.
     **overrides: options in place of the config's, for example timestep_spacing="trailing".
 
@@ -72,12 +73,31 @@ def from_diffusers(
       "needs mu, for Flux base_shift + (max_shift - base_shift) (tokens - 256)/(4096 - 256), and a fixed "
       "one has none"
     )
-  view = _view(name, c, denoiser_clips)
-  frame = Frame(view, name if not eta else f"{name}(eta={eta:g})", dtype)
+  called = name if not eta else f"{name}(eta={eta:g})"
   schedule = levels_of(name, c, int(num_steps), mu)
+  if name == "DDIMScheduler" and any(c[key] for key in ("thresholding", "clip_sample")):
+    return schedule.process, clipped_ddim(schedule, called, eta, _bound(c, denoiser_clips), dtype)
+  frame = Frame(_view(name, c, denoiser_clips), called, dtype)
   if denoiser_clips:
     _check_level(schedule, name)
   return schedule.process, _table(name, c, schedule, frame, eta, int(num_steps))
+
+
+def _bound(c, denoiser_clips):
+  """The bound of DDIM's clipped x0."""
+  if denoiser_clips:
+    raise ValueError(
+      "DDIMScheduler clips x0 and not the noise, as its solver here does: leave out denoiser_clips"
+    )
+  if not c["thresholding"]:
+    return c["clip_sample_range"]
+  if c["sample_max_value"] != 1:
+    raise ValueError(
+      f"DDIMScheduler with thresholding and sample_max_value={c['sample_max_value']:g} scales x0 by a "
+      "quantile beside the noise as it was predicted, which no solver here does: give thresholding=False, "
+      "or sample_max_value=1"
+    )
+  return 1.0  # the quantile is clamped to [1, sample_max_value]
 
 
 def _view(name, c, denoiser_clips):
@@ -89,11 +109,6 @@ def _view(name, c, denoiser_clips):
   clips = [key for key in CLIPPING if c.get(key)]
   if clips:
     option = clips[0]
-    if name == "DDIMScheduler":
-      raise ValueError(
-        f"DDIMScheduler with {option} mixes the clipped x0 with the noise that was predicted before, which "
-        f"no table does: give {option}=False"
-      )
     if not denoiser_clips:
       raise ValueError(
         f"{name} with {option} clips x0, which is not linear: put guidance.static_threshold around the "

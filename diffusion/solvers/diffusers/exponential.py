@@ -27,7 +27,7 @@ class Weights(NamedTuple):
   noise: float
 
 
-def dpm_weights(algorithm: str, a: float, s: float, a1: float, s1: float) -> Weights:
+def dpm_weights(algorithm: str, a: Any, s: Any, a1: Any, s1: Any) -> Weights:
   """The factors of a step from scales (a, s) to (a1, s1), with D0, D1, D2 as diffusers has them.
 
   D2's factor has -1/2 h^2 in place of the -h^2/2 over 2 of the parabola's integral, so 'order 3' is of order

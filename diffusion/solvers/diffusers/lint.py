@@ -22,7 +22,7 @@ class Case:
   c: dict[str, Any]
   n: int
   levels: Levels
-  cost: int
+  cost: int | None
 
   @property
   def count(self) -> int:
@@ -239,10 +239,10 @@ def _clips(case: Case) -> Iterator[str]:
   c = case.c
   if c.get("thresholding") and c["sample_max_value"] <= 1:
     yield (
-      "thresholding with sample_max_value=1 clips to [-1, 1] whatever the quantile: "
-      "guidance.static_threshold(1.0) is the same; set sample_max_value for dynamic thresholding."
+      "thresholding with sample_max_value=1 clips x0 to [-1, 1] whatever the quantile: the same here; set "
+      "sample_max_value for dynamic thresholding."
     )
-  if any(c.get(key) for key in CLIPPING):
+  if case.name != "DDIMScheduler" and any(c.get(key) for key in CLIPPING):
     yield (
       "x0 is clipped, which is not linear: put guidance.static_threshold, or dynamic_threshold for "
       "thresholding, around the denoiser and say denoiser_clips=True."

@@ -13,6 +13,7 @@ import numpy as np
 
 from diffusion.processes.views import VIEWS
 from diffusion.solvers.about import About
+from diffusion.solvers.diffusers.clipped import ddim_noise
 from diffusion.solvers.diffusers.levels import Levels
 from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.multistep import integrals, quadrature
@@ -52,7 +53,7 @@ class Frame:
 def ddim(n: Levels, frame: Frame, eta: float) -> Table:
   """x' = a' x0 + sqrt(s'^2 - d^2) eps + d z with d = eta (s'/s) sqrt(1 - a^2/a'^2)."""
   a, s, a1, s1 = n.a[:-1], n.s[:-1], n.a1, n.s1
-  deviation = eta * s1 / s * np.sqrt(np.maximum(1 - (a / a1) ** 2, 0))
+  deviation = ddim_noise(n, eta)
   along = np.sqrt(s1**2 - deviation**2)
 
   def step(i, slots, x0, noises):

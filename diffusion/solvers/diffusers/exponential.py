@@ -30,8 +30,7 @@ class Weights(NamedTuple):
 def dpm_weights(algorithm: str, a: Any, s: Any, a1: Any, s1: Any) -> Weights:
   """The factors of a step from scales (a, s) to (a1, s1), with D0, D1, D2 as diffusers has them.
 
-  D2's factor has -1/2 h^2 in place of the -h^2/2 over 2 of the parabola's integral, so 'order 3' is of order
-  2.
+  D2 is half of the second derivative that its factor is made for, so multistep 'order 3' is of order 2.
   """
   with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
     h = np.log(a1) - np.log(s1) - np.log(a) + np.log(s)
@@ -92,8 +91,7 @@ def dpm_multistep(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False
     return [new, *m[: order - 1]]
 
   wanted = "x0" if algorithm.endswith("++") else "eps"
-  claimed = 1 if noisy and order == 1 else min(order, 2)
-  return frame.table(n, step, order, claimed, kept=_kept(n, frame, wanted, flow), noises=int(noisy))
+  return frame.table(n, step, order, min(order, 2), kept=_kept(n, frame, wanted, flow), noises=int(noisy))
 
 
 def singlestep_orders(c: dict[str, Any], n: int) -> list[int]:
@@ -147,7 +145,8 @@ def dpm_singlestep(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = Fals
   done = [k == 1 for k in orders[1:]] + [True]
   wanted = "x0" if algorithm.endswith("++") else "eps"
   kept = _kept(n, frame, wanted, flow)
-  return frame.table(n, step, order + 1, min(order, 2), kept=kept, noises=int(noisy), finishes=done)
+  claimed = min(order, 2) if noisy else order
+  return frame.table(n, step, order + 1, claimed, kept=kept, noises=int(noisy), finishes=done)
 
 
 def unipc(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False) -> Table:

@@ -282,6 +282,7 @@ FAULTS = {
     10,
     "gives NaN",
   ),
+  "one step": (config("FlowMatchEulerDiscrete", shift_terminal=0.1), 1, "gives NaN"),
   "order": (config("DPMSolverMultistep", solver_order=3), 10, "is of order 2"),
   "clipping": (config("DDPM"), 10, "static_threshold"),
   "thresholding": (config("DPMSolverMultistep", thresholding=True), 10, "whatever the quantile"),

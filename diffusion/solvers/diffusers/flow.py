@@ -61,7 +61,14 @@ def _moved(c, sigma, shift, mu):
 
 def stretched(sigma: np.ndarray, terminal: float | None) -> np.ndarray:
   """1 - sigma stretched so that the last level is `terminal`, or sigma itself for None or 0."""
-  return 1 - (1 - sigma) / ((1 - sigma[-1]) / (1 - terminal)) if terminal else sigma
+  if not terminal:
+    return sigma
+  if sigma[-1] == 1:
+    raise ValueError(
+      f"shift_terminal={terminal:g} stretches what lies between the first level and the last, and one step "
+      "has one level, which gives NaN: take two steps or more, or leave it out"
+    )
+  return 1 - (1 - sigma) / ((1 - sigma[-1]) / (1 - terminal))
 
 
 def shifted(sigma: Any, shift: float) -> Any:

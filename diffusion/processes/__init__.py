@@ -15,6 +15,7 @@ from diffusion.processes.ladders import (
   geometric_sigmas,
   ncsn_ladder,
   vp_ladder,
+  zero_snr_ladder,
 )
 from diffusion.processes.masked import masked
 from diffusion.processes.paths import (
@@ -63,4 +64,8 @@ MASKED = {
 # Processes of whole numbers, (sizes, shape) -> process, for the tests that hold for all of them.
 DISCRETE = {"uniform_resample": uniform_resample, "discretised_gaussian": discretised_gaussian}
 # The discrete ladders seen as processes.
-LADDERS = {"ddpm_ladder": ddpm_ladder, "ncsn_ladder": ncsn_ladder}
+LADDERS = {
+  "ddpm_ladder": ddpm_ladder,
+  "ncsn_ladder": ncsn_ladder,
+  "zero_snr_ladder": lambda: zero_snr_ladder([*ddpm_betas()[:-1], 1.0]),
+}

@@ -126,3 +126,58 @@ def ncsn_ladder(num_steps: int = 1000, sigma_min: float = 0.01, sigma_max: float
   sigmas = geometric_sigmas(num_steps, sigma_min, sigma_max)
   nodes = np.arange(1, num_steps + 1) / num_steps
   return GaussianProcess(VELadder(nodes, np.log(sigmas)), 1.0 / num_steps, 1.0, sigma_max, name="ncsn_ladder")
+
+
+@struct.dataclass
+class AngleLadder:
+  """The angle of (alpha, sigma) linear in t between the rungs, which the last rung may have at pi/2."""
+
+  nodes: AnyArray  # [N + 1] times, the first is 0
+  angle: AnyArray  # [N + 1] arctan(sigma/alpha), from 0 up
+  rest: AnyArray  # [N + 1] pi/2 - angle, which keeps the digits of a small alpha
+
+  def __call__(self, t: AnyArray) -> Marginal:
+    xp = array_namespace(t)
+    angle, slope = _interpolate(t, self.nodes, self.angle)
+    rest = xp.interp(t, xp.asarray(self.nodes, dtype=t.dtype), xp.asarray(self.rest, dtype=t.dtype))
+    alpha, sigma = xp.sin(rest), xp.sin(angle)
+    return Marginal(alpha, sigma, -slope * sigma, slope * alpha, 2.0 * slope * alpha * sigma)
+
+  def t_of_log_snr(self, log_snr: AnyArray) -> AnyArray:
+    xp = array_namespace(log_snr)
+    dtype = log_snr.dtype
+    angle = xp.arctan(xp.exp(-0.5 * log_snr))
+    return xp.interp(angle, xp.asarray(self.angle, dtype=dtype), xp.asarray(self.nodes, dtype=dtype))
+
+
+def zero_snr_ladder(betas: npt.ArrayLike) -> GaussianProcess:
+  """The process through a VP ladder whose last beta is 1, so that its last rung has no signal
+  (arXiv:2305.08891).
+
+  log alpha is not finite there, so between rungs the angle of (alpha, sigma) is linear in t in place of it.
+
+  Raises:
+    ValueError: a beta outside (0, 1), or a last one that is not 1.
+
+  >>> process = zero_snr_ladder([0.1, 0.5, 1.0])
+  >>> float(process.marginal(1.0).alpha), round(float(process.marginal(1 / 3).alpha) ** 2, 12)
+  (0.0, 0.9)
+  """
+  betas = np.asarray(betas, np.float64)
+  if (
+    betas.ndim != 1
+    or betas.size < 2
+    or not (betas[:-1] > 0).all()
+    or not (betas[:-1] < 1).all()
+    or betas[-1] != 1
+  ):
+    raise ValueError(
+      "betas of a ladder without signal at its end are two or more numbers, all in (0, 1) but the last, "
+      f"which is 1, got {betas.tolist()[:3]}... to {betas.ravel()[-1:].tolist()}: take vp_ladder for one "
+      "with signal"
+    )
+  abar = np.append(np.exp(np.concatenate([[0.0], np.cumsum(np.log1p(-betas[:-1]))])), 0.0)
+  angle = np.arctan2(np.sqrt(1 - abar), np.sqrt(abar))
+  rest = np.arctan2(np.sqrt(abar), np.sqrt(1 - abar))
+  nodes = np.arange(betas.size + 1) / betas.size
+  return GaussianProcess(AngleLadder(nodes, angle, rest), 1.0 / betas.size, 1.0, 1.0, name="zero_snr_ladder")

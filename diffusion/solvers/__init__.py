@@ -24,6 +24,7 @@ from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.denoising import with_denoising
 from diffusion.solvers.denoising_mcmc import ChainStarts, denoising_mcmc, level_posterior
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
+from diffusion.solvers.diffusers import from_diffusers, lint_diffusers
 from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
@@ -40,11 +41,13 @@ from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
+from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.recovery_langevin import recovery_langevin
 from diffusion.solvers.reference import Reference, reference
+from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver

@@ -28,6 +28,7 @@ from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
+from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver
@@ -137,6 +138,7 @@ SOLVERS = {
   "exponential_rk3": Entry(exponential_rk3, 3, False),
   "dpmpp_2s": Entry(dpmpp_2s, 2, False),
   "dpmpp_2m": Entry(dpmpp_2m, 2, False, grid=few_step_grid),
+  "res_2m": Entry(res_2m, 2, False, grid=few_step_grid),
   "dpmpp_3m": Entry(dpmpp_3m, 3, False, grid=few_step_grid),
   "unipc": Entry(unipc, 4, False, grid=few_step_grid),
   "deis": Entry(deis, 4, False, grid=few_step_grid),

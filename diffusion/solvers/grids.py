@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from diffusion.processes import vp_linear
-from diffusion.solvers.grid_nodes import nodes, require_log_snr
+from diffusion.solvers.grid_ends import check_steps, interval
+from diffusion.solvers.grid_nodes import nodes
+from diffusion.solvers.published_grids import beta, beta57, dynamic_shift, flow_shift, linear_quadratic
 
 # Where a clock in sigma/alpha is cut on a process whose end has no signal or no noise: the first step from
 # pure noise lands at half log-SNR -5.1 (the constant that arXiv:2211.01095's code uses for the cosine
@@ -49,7 +51,7 @@ def quadratic(
   >>> quadratic(processes.vp_linear(), 2, t_min=0.0)
   array([1.  , 0.25, 0.  ])
   """
-  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  t_max, t_min, count = interval(process, n, t_max, t_min, clean)
   if not power > 0:
     raise ValueError(f"power must be positive, got {power}")
   t = np.linspace(t_max ** (1 / power), t_min ** (1 / power), count) ** power
@@ -77,7 +79,7 @@ def vp_time(
   >>> vp_time(processes.edm(), 3, t_min=0.0).round(3).tolist()
   [80.0, 2.186, 0.353, 0.0]
   """
-  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  t_max, t_min, count = interval(process, n, t_max, t_min, clean)
   if not power > 0:
     raise ValueError(f"power must be positive, got {power}")
   reference = vp_linear()
@@ -113,7 +115,7 @@ def asinh(
   >>> asinh(processes.edm(), 4, t_min=0.0, power=1.0).round(3).tolist()
   [80.0, 12.649, 1.999, 0.308, 0.0]
   """
-  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  t_max, t_min, count = interval(process, n, t_max, t_min, clean)
   if not (scale > 0 and power > 0):
     raise ValueError(f"scale and power must be positive, got scale={scale} and power={power}")
   largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
@@ -231,7 +233,7 @@ def truncate(process: Any, grid: Any, t_min: float, clean: bool = False) -> np.n
   [4.0, 2.0, 1.0, 0.7, 0.0]
   """
   grid = np.asarray(grid, np.float64)
-  _interval(process, 1, grid[0], t_min, clean)
+  interval(process, 1, grid[0], t_min, clean)
   return np.concatenate([grid[grid > t_min], np.array([t_min, 0.0] if clean else [t_min], np.float64)])
 
 
@@ -264,34 +266,9 @@ def from_nodes(process: Any, times: Any, dtype: Any = np.float32) -> np.ndarray:
   return grid
 
 
-def check_steps(n: int) -> None:
-  """Raises ValueError unless n counts at least one step."""
-  if int(n) != n or n < 1:
-    raise ValueError(f"the number of steps must be a whole number of at least 1, got {n}")
-
-
-def _interval(process: Any, n: int, t_max: Any, t_min: Any, clean: bool) -> tuple[float, float, int]:
-  """The ends of the interval and the number of nodes in it, checked."""
-  check_steps(n)
-  require_log_snr(process)
-  t_max = float(process.t_max if t_max is None else t_max)
-  t_min = float(process.t_min if t_min is None else t_min)
-  if not 0 <= t_min < t_max:
-    raise ValueError(f"a grid needs 0 <= t_min < t_max, got t_min={t_min} and t_max={t_max}")
-  if clean and t_min == 0:
-    raise ValueError("the grid already ends at t = 0: leave out clean=True or give t_min > 0")
-  if clean and float(process.marginal(0.0).sigma) != 0:
-    raise ValueError(
-      f"the process {process.name!r} still has noise {float(process.marginal(0.0).sigma)} at t = 0, so no "
-      "grid"
-      " ends in clean data: leave out clean=True"
-    )
-  return t_max, t_min, int(n) + (0 if clean else 1)
-
-
 def _in_rho(process, n, t_max, t_min, clean, spacing):
   """Nodes by a spacing of rho = sigma/alpha; an end where rho is infinite or zero is a node of its own."""
-  t_max, t_min, count = _interval(process, n, t_max, t_min, clean)
+  t_max, t_min, count = interval(process, n, t_max, t_min, clean)
   largest, smallest = (float(process.marginal(t).noise_to_signal) for t in (t_max, t_min))
   head, tail = [], [0.0] if clean else []
   if largest > LARGEST_RHO and np.isinf(largest):
@@ -325,5 +302,11 @@ GRIDS = {
   "vp_time": vp_time,
   "asinh": asinh,
   "log_snr": log_snr,
+  "exponential": log_snr,  # its name where noise levels are spaced, as in k-diffusion
   "karras": karras,
+  "beta": beta,
+  "beta57": beta57,
+  "flow_shift": flow_shift,
+  "dynamic_shift": dynamic_shift,
+  "linear_quadratic": linear_quadratic,
 }

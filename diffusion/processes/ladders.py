@@ -151,10 +151,10 @@ class AngleLadder:
 
 
 def zero_snr_ladder(betas: npt.ArrayLike) -> GaussianProcess:
-  """The process through a VP ladder whose last beta is 1, so that its last rung has no signal
-  (arXiv:2305.08891).
+  """The process through a VP ladder with zero terminal SNR: its last beta is 1 (arXiv:2305.08891).
 
-  log alpha is not finite there, so between rungs the angle of (alpha, sigma) is linear in t in place of it.
+  The last rung has no signal. log alpha is not finite there, so between rungs the angle of (alpha, sigma) is
+  linear in t in place of it.
 
   Raises:
     ValueError: a beta outside (0, 1), or a last one that is not 1.

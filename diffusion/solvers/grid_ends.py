@@ -12,8 +12,9 @@ def check_steps(n: int) -> None:
 
 
 def interval(process: Any, n: int, t_max: Any, t_min: Any, clean: bool) -> tuple[float, float, int]:
-  """(t_max, t_min, number of nodes between them, both included) of a grid of n steps; None is the process's
-  own.
+  """The interval of a grid of n steps: (t_max, t_min, number of nodes between them, both included).
+
+  A t_max or t_min of None is the process's own.
 
   Raises:
     TypeError: a process without log-SNR.

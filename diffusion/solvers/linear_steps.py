@@ -1,5 +1,6 @@
-"""A table from a rule written step by step: the rule acts on unit vectors, and what comes out is its
-coefficients.
+"""A table of coefficients from a rule written step by step.
+
+The rule acts on unit vectors, and what comes out is its coefficients.
 
 A sampler that is linear in what it has seen may be written as it would be run, `x + dt * e`, with names for
 what it remembers. Handed the rows of an identity matrix in place of arrays, it returns the rows of the table.

@@ -1,5 +1,6 @@
-"""Spacings that are known by a name elsewhere: quantiles of a Beta law, the shifts of flow matching, Mochi's
-two parts.
+"""Time grids that are known by a name elsewhere.
+
+They are quantiles of a Beta law, the shifts of flow matching, and Mochi's two parts.
 
 The shifts and the two parts are stated in the flow's time sigma/(alpha + sigma), which is t on rectified flow
 and the same noise level on every other process.
@@ -22,8 +23,9 @@ def beta(
   first: float = 0.6,
   second: float = 0.6,
 ) -> np.ndarray:
-  """t at equal steps of the distribution function of Beta(first, second), which makes steps short at both
-  ends (arXiv:2407.12173, section 4).
+  """Quantiles of Beta(first, second): t at equal steps of its distribution function.
+
+  That makes steps short at both ends (arXiv:2407.12173, section 4).
 
   Args:
     process, n, t_max, t_min, clean: as in `grids.uniform`.
@@ -63,8 +65,9 @@ def flow_shift(
   clean: bool = False,
   shift: float = 3.0,
 ) -> np.ndarray:
-  """Equal steps in the flow's time, whose noise levels are then `shift` times as high: u -> s u/(1 + (s - 1)
-  u) (arXiv:2403.03206, eq. 23).
+  """Equal steps in the flow's time, whose noise levels are then `shift` times as high.
+
+  u -> s u/(1 + (s - 1) u) (arXiv:2403.03206, eq. 23).
 
   Both ends are hit, so the shift is applied once, to what lies between.
 
@@ -94,8 +97,9 @@ def dynamic_shift(
   clean: bool = False,
   tokens: int = 1024,
 ) -> np.ndarray:
-  """`flow_shift` by e^mu, mu = 0.5 at 256 tokens and 1.15 at 4,096, linear between and beyond, as Flux has
-  it.
+  """`flow_shift` by e^mu, with mu linear in the number of tokens, as Flux has it.
+
+  mu = 0.5 at 256 tokens and 1.15 at 4,096, linear between and beyond.
 
   Args:
     process, n, t_max, t_min, clean: as in `grids.uniform`.
@@ -122,8 +126,10 @@ def linear_quadratic(
   clean: bool = False,
   threshold: float = 0.025,
 ) -> np.ndarray:
-  """The first half of the steps even over the first `threshold` of the flow's time from noise, the second
-  quadratic over the rest, with one slope where they meet (Mochi 1, `linear_quadratic_schedule` of its code).
+  """Mochi 1's grid: half of the steps linear, half quadratic in the flow's time.
+
+  The first half of the steps is even over the first `threshold` of the flow's time from noise, the second
+  quadratic over the rest, with one slope where they meet (`linear_quadratic_schedule` of Mochi 1's code).
 
   Args:
     process, n, t_max, t_min, clean: as in `grids.uniform`.

@@ -11,8 +11,10 @@ from diffusion.solvers.table import Table
 
 
 def res_2m(process: Any, grid: Any, *, dtype: Any = np.float32, xp: Any = np) -> Table:
-  """x' = (sigma'/sigma) x + alpha' h ((phi_1 + phi_2/r) D - phi_2/r D_previous), phi_k at -h, r =
-  h_previous/h (arXiv:2308.02157, section 4; `res_2m` and `res_multistep` of ComfyUI).
+  """RES 2M: an exponential multistep of the last two data predictions (arXiv:2308.02157, section 4).
+
+  x' = (sigma'/sigma) x + alpha' h ((phi_1 + phi_2/r) D - phi_2/r D_previous), with phi_k at -h and
+  r = h_previous/h. ComfyUI has it as `res_2m` and `res_multistep`.
 
   It is DPM-Solver++ 2M with the whole integral of the slope in place of half a step of it ('heun' of
   diffusers), and of order 2 too.

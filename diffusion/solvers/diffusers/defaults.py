@@ -1,5 +1,7 @@
-"""The scheduler classes of diffusers that are known, their options with the defaults of version 0.42, and the
-values that have steps here."""
+"""The scheduler classes of diffusers that are known, and their options.
+
+The options have the defaults of version 0.42; with them stand the values that have steps here.
+"""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
-"""The steps of diffusers' exponential integrators: DPM-Solver, DPM-Solver++, their SDE forms and singlestep
-forms, UniPC, DEIS and SA-Solver.
+"""The steps of diffusers' exponential integrators.
+
+They are DPM-Solver, DPM-Solver++, their SDE forms and singlestep forms, UniPC, DEIS and SA-Solver.
 
 Formulas are those of diffusers 0.42's `step`, in lambda = log(a/s) with h a step in it; a step to sigma = 0,
 where h is infinite, has its limit.
@@ -16,8 +17,10 @@ from diffusion.solvers.table import Table
 
 
 class Weights(NamedTuple):
-  """Factors of a step: of x, of its D0, of the slope D1 by midpoint and by exact integral, of D2, of the
-  noise."""
+  """Factors of a step of DPM-Solver, in any of its forms.
+
+  In order: of x, of its D0, of the slope D1 by midpoint and by exact integral, of D2, of the noise.
+  """
 
   x: float
   value: float
@@ -192,8 +195,10 @@ def unipc(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False) -> Tab
 
 
 def deis(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False) -> Table:
-  """DEIS: eps interpolated in log rho and integrated in rho = s/a (arXiv:2204.13902, rhoAB in the
-  logarithm)."""
+  """DEIS: eps interpolated in log rho and integrated in rho = s/a.
+
+  Source: arXiv:2204.13902, rhoAB in the logarithm.
+  """
   order, steps = c["solver_order"], len(n.sigma) - 1
   log = -_half_log_snr(n)
   lower = np.full(steps, order)
@@ -211,8 +216,10 @@ def deis(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False) -> Tabl
 
 
 def sa_solver(n: Levels, frame: Frame, c: dict[str, Any], flow: bool = False) -> Table:
-  """SA-Solver: stochastic Adams-Bashforth and -Moulton with tau = 1 for 200 <= k <= 800
-  (arXiv:2309.05019)."""
+  """SA-Solver: stochastic Adams-Bashforth and -Moulton (arXiv:2309.05019).
+
+  tau = 1 for 200 <= k <= 800.
+  """
   predictor, corrector, steps = c["predictor_order"], c["corrector_order"], len(n.sigma) - 1
   data, lam = c["algorithm_type"] == "data_prediction", _half_log_snr(n)
   tau2 = ((n.fed >= 200) & (n.fed <= 800)).astype(np.float64)

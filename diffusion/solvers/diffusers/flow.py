@@ -1,5 +1,7 @@
-"""The times of diffusers' schedulers on rectified flow: flow matching's own, and those of DPM-Solver, UniPC,
-DEIS and SA-Solver with `use_flow_sigmas`."""
+"""The times of diffusers' schedulers on rectified flow.
+
+They are flow matching's own, and those of DPM-Solver, UniPC, DEIS and SA-Solver with `use_flow_sigmas`.
+"""
 
 from typing import Any
 
@@ -10,8 +12,10 @@ from diffusion.solvers.diffusers.levels import Levels, at_levels, betas_of, chos
 
 
 def of_flow(c: dict[str, Any], sigma: np.ndarray, end: float, whole: bool) -> Levels:
-  """Levels of rectified flow, sigma = t; with `whole` the network is handed the whole part of N t,
-  of a number computed in float64 there too."""
+  """Levels of rectified flow, sigma = t.
+
+  With `whole` the network is handed the whole part of N t, of a number computed in float64 there too.
+  """
   count = c["num_train_timesteps"]
   fed = count * sigma
   fed = np.trunc(fed) if whole else fed
@@ -41,8 +45,10 @@ def unipc_flow_sigmas(c: dict[str, Any], n: int, mu: float | None) -> np.ndarray
 
 
 def flow_euler_sigmas(c: dict[str, Any], n: int, mu: float | None) -> np.ndarray:
-  """The flow times [n] of flow matching's Euler and Heun: the shift is applied to both ends of the spacing,
-  and again to all of it."""
+  """The flow times [n] of flow matching's Euler and Heun.
+
+  The shift is applied to both ends of the spacing, and again to all of it.
+  """
   count, shift = c["num_train_timesteps"], c["shift"]
   first, last = 1.0, 1 / count
   if not c.get("use_dynamic_shifting"):

@@ -50,8 +50,10 @@ def at_levels(
   ends: tuple[np.ndarray, np.ndarray] | None = None,
   start: float = 1.0,
 ) -> Levels:
-  """`Levels` from scales a, s: [n+1], or [n] and `ends` (a1, s1), each [n]; sigma is s/a where it is not
-  given."""
+  """`Levels` from signal and noise scales a, s.
+
+  a, s are [n+1], or [n] and `ends` (a1, s1), each [n]; sigma is s/a where it is not given.
+  """
   a1, s1 = (a[1:], s[1:]) if ends is None else ends
   if ends is not None:
     a, s = np.append(a, a1[-1]), np.append(s, s1[-1])
@@ -84,8 +86,10 @@ def betas_of(c: dict[str, Any]) -> np.ndarray:
 
 
 def beta_table(c: dict[str, Any], floor: bool) -> tuple[Any, np.ndarray]:
-  """(process, abar [N]) of a config; with `floor` an abar of zero is 2^-24, as Euler, DPM-Solver and UniPC
-  have it."""
+  """The process of a config and its table of abar: (process, abar [N]).
+
+  With `floor` an abar of zero is 2^-24, as Euler, DPM-Solver and UniPC have it.
+  """
   betas = betas_of(c)
   abar = np.cumprod(1 - betas)
   if abar[-1] == 0 and floor:
@@ -103,8 +107,9 @@ def beta_table(c: dict[str, Any], floor: bool) -> tuple[Any, np.ndarray]:
 
 
 def closed(c: dict[str, Any], n: int, whole: bool) -> np.ndarray:
-  """Timesteps [n] of the schedulers whose 'linspace' includes 0: DDIM, DDPM, PNDM (whole numbers), Euler,
-  Heun, LMS.
+  """Timesteps [n] of the schedulers whose 'linspace' includes 0.
+
+  They are DDIM, DDPM, PNDM (whole numbers), Euler, Heun, LMS.
 
   >>> closed(dict(num_train_timesteps=1000, timestep_spacing="leading", steps_offset=1), 4, True).tolist()
   [751.0, 501.0, 251.0, 1.0]
@@ -119,10 +124,10 @@ def closed(c: dict[str, Any], n: int, whole: bool) -> np.ndarray:
 
 
 def opened(c: dict[str, Any], n: int, last: int) -> np.ndarray:
-  """Timesteps [n] of the schedulers that leave out the end of 'linspace': DPM-Solver, UniPC, DEIS and
-  SA-Solver.
+  """Timesteps [n] of the schedulers that leave out the end of 'linspace'.
 
-  `last` is the first timestep that is clipped, N without clipping.
+  They are DPM-Solver, UniPC, DEIS and SA-Solver. `last` is the first timestep that is clipped, N without
+  clipping.
   """
   spacing = c.get("timestep_spacing", "linspace")
   if spacing == "linspace":
@@ -133,15 +138,20 @@ def opened(c: dict[str, Any], n: int, last: int) -> np.ndarray:
 
 
 def _trailing(start: int, step: float, n: int) -> np.ndarray:
-  """start, start - step, ... less one, in whole numbers. diffusers has one too many for some n, by
-  rounding."""
+  """Timesteps by 'trailing' spacing: start, start - step, ... less one, in whole numbers.
+
+  diffusers has one too many for some n, by rounding.
+  """
   k = np.round(np.arange(start, 0, -step))[:n] - 1
   return k[k >= 0]
 
 
 def spaced(kind: str, high: float, low: float, n: int, rho: float = 7.0) -> np.ndarray:
-  """n falling levels from `high` to `low`: 'karras' (arXiv:2206.00364, eq. 5), 'exponential', or 'beta',
-  quantiles of Beta(0.6, 0.6) (arXiv:2407.12173, in sigma)."""
+  """n falling noise levels from `high` to `low`, by a spacing of this kind.
+
+  The kinds are 'karras' (arXiv:2206.00364, eq. 5), 'exponential', and 'beta', quantiles of Beta(0.6, 0.6)
+  (arXiv:2407.12173, in sigma).
+  """
   ramp = np.linspace(0, 1, n)
   if kind == "karras":
     return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
@@ -151,8 +161,10 @@ def spaced(kind: str, high: float, low: float, n: int, rho: float = 7.0) -> np.n
 
 
 def timestep_of(sigma: np.ndarray, table: np.ndarray) -> np.ndarray:
-  """The timestep whose log sigma is that of a level, linear between entries of the table and clipped to
-  it."""
+  """The timestep whose log sigma is that of a level.
+
+  It is linear between entries of the table and clipped to it.
+  """
   return np.interp(np.log(sigma), np.log(table), np.arange(len(table)))
 
 
@@ -221,8 +233,10 @@ def ends(c: dict[str, Any], high: float, low: float) -> tuple[float, float]:
 
 
 def _cut(k):
-  """The whole part, as diffusers' cast to integers; what is a whole number but for rounding stays that
-  number."""
+  """The whole part, as diffusers' cast to integers.
+
+  What is a whole number but for rounding stays that number.
+  """
   return np.floor(k + 1e-6)
 
 

@@ -31,8 +31,9 @@ class Case:
 
 
 def lint_diffusers(config: Any, num_steps: int, *, mu: float | None = None, **overrides: Any) -> list[str]:
-  """What is wrong with a scheduler config for so many steps, and what `from_diffusers` does instead:
-  sentences.
+  """The faults of a scheduler config for so many steps, as sentences.
+
+  They say what is wrong with it, and what `from_diffusers` does instead.
 
   Where a sentence says "the same here", the steps are those of diffusers, faults and all, since a trajectory
   is to be reproduced; everywhere else it says what this library does.

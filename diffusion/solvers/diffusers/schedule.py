@@ -8,8 +8,10 @@ from diffusion.solvers.diffusers import flow, levels, timesteps
 
 
 def levels_of(name: str, c: dict[str, Any], n: int, mu: float | None = None) -> levels.Levels:
-  """The times and levels of a scheduler with these options, one a row of its table but for Heun's: see
-  `levels.Levels`."""
+  """The times and levels of a scheduler with these options: see `levels.Levels`.
+
+  There is one a row of its table, but for Heun's.
+  """
   if c.get("use_flow_sigmas"):
     return _of_flow_sigmas(name, c, n, mu)
   matching = lambda: flow.of_flow(c, flow.flow_euler_sigmas(c, n, mu), 0.0, whole=False)

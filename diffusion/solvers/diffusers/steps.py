@@ -1,5 +1,6 @@
-"""The steps of diffusers' schedulers that are of one history or none: DDIM, DDPM, LCM, consistency, Euler,
-Heun, LMS, PNDM, iPNDM and flow matching.
+"""The steps of diffusers' schedulers that are of one history or none.
+
+They are DDIM, DDPM, LCM, consistency, Euler, Heun, LMS, PNDM, iPNDM and flow matching.
 
 Every function takes `Levels`, and a `Frame` with what the network says and what is built around the rows. a,
 s are signal and noise scale, E is what a row keeps. Formulas are those of diffusers 0.42's `step`, in units
@@ -64,8 +65,11 @@ def ddim(n: Levels, frame: Frame, eta: float) -> Table:
 
 
 def ddpm(n: Levels, frame: Frame, variance: str) -> Table:
-  """The posterior mean of x' given x and x0, and a noise with variance 'fixed_small' (the posterior's) or
-  'fixed_large' (beta); none in the step from k = 0."""
+  """DDPM's ancestral step: the posterior mean of x' given x and x0, and a noise.
+
+  The noise has variance 'fixed_small' (the posterior's) or 'fixed_large' (beta), and there is none in the
+  step from k = 0.
+  """
   a, s, a1, s1 = n.a[:-1], n.s[:-1], n.a1, n.s1
   alpha = (a / a1) ** 2
   large = 1 - alpha
@@ -80,8 +84,10 @@ def ddpm(n: Levels, frame: Frame, variance: str) -> Table:
 
 
 def lcm(n: Levels, frame: Frame, scaling: float) -> Table:
-  """The consistency function c_skip x + c_out x0, noised to the next level (arXiv:2310.04378); the last step
-  returns it as it is."""
+  """LCM's step: the consistency function c_skip x + c_out x0, noised to the next level (arXiv:2310.04378).
+
+  The last step returns it as it is.
+  """
   a, s = n.a[:-1], n.s[:-1]
   scaled = n.fed * scaling
   skip, out = 0.25 / (scaled**2 + 0.25), scaled / np.sqrt(scaled**2 + 0.25)
@@ -94,8 +100,10 @@ def lcm(n: Levels, frame: Frame, scaling: float) -> Table:
 
 
 def consistency(n: Levels, frame: Frame, noise: float) -> Table:
-  """x' = f(x) + sqrt(sigma'^2 - sigma_min^2) z, f the consistency function, which the network answers as x0
-  (arXiv:2303.01469, algorithm 1)."""
+  """Multistep consistency sampling (arXiv:2303.01469, algorithm 1).
+
+  x' = f(x) + sqrt(sigma'^2 - sigma_min^2) z, f the consistency function, which the network answers as x0.
+  """
   many = len(n.sigma) > 2
   lift = noise * np.sqrt(np.maximum(n.sigma[1:] ** 2 - n.sigma[-1] ** 2, 0.0)) * many
   step = lambda i, slots, x0, noises: [x0 + lift[i] * noises[0]] if many else [x0]
@@ -212,8 +220,10 @@ def pndm(n: Levels, frame: Frame, warm: int) -> Table:
 
 
 def ipndm(n: Levels, frame: Frame) -> Table:
-  """DDIM's step along Adams-Bashforth's rule for equal steps; from alpha = 0, where eps = x, it keeps the
-  noise alone."""
+  """iPNDM: DDIM's step along Adams-Bashforth's rule for equal steps.
+
+  From alpha = 0, where eps = x, it keeps the noise alone.
+  """
 
   def step(i, slots, eps, noises):
     x, *past = slots

@@ -1,5 +1,7 @@
-"""One module a format, each with its layout: what a file says becomes names, arrays that are not yet read,
-and plain data."""
+"""Formats of weight files, one module a format, each with its layout.
+
+What a file says becomes names, arrays that are not yet read, and plain data.
+"""
 
 from types import ModuleType
 

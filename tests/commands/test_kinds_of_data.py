@@ -168,7 +168,13 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+ALIKE = ("vectors of 1", "none held out", "copies", "labels from one", "labels with gaps", "one class")
+"""Kinds that take the way of others up to one choice, which is made in `data` or in an evaluation."""
+
+
+@pytest.mark.parametrize(
+  "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else ()) for kind in KINDS]
+)
 def test_every_kind_is_trained_evaluated_and_sampled(kind, tmp_path):
   arrays, options, classes, measured, missing = KINDS[kind]
   made = config(saved(tmp_path, "data", **arrays) | options, classes)

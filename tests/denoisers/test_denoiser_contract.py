@@ -211,6 +211,16 @@ DENOISERS = {
   "swapped": around(tasks.swapped, 1),
 }
 ALL = pytest.mark.parametrize("name", DENOISERS)
+KINDS = (
+  "from_flax",
+  "together",
+  "gaussian_mixture",
+  "classifier_free, negative, interval",
+  "learned",
+  "chain",
+  "dps",
+)
+"""A network, several, an oracle, guidance of two calls and of one, a composition, and an outside gradient."""
 
 
 def inputs(name, denoiser):
@@ -358,7 +368,9 @@ def test_it_says_which_conditions_it_needs_and_takes(name):
   assert denoiser.own_conditions == (("guidance",) if name == "by_condition" else ())
 
 
-@ALL
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in DENOISERS]
+)
 def test_it_is_a_role_of_a_loss(name):
   """As the teacher of a distillation where it answers x0, with nothing around it; else as a bound role."""
   denoiser, views, (x, t, cond) = made(name)

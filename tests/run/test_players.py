@@ -107,7 +107,11 @@ def stepped(config, devices, number, accumulate=1):
   return jax.device_get(state), history
 
 
-@pytest.mark.parametrize("name", SETS)
+QUICK = [pytest.param(name, marks=pytest.mark.slow if name == "one" else ()) for name in SETS]
+"""A single player is what tests/run/test_resume.py and test_step.py run as well."""
+
+
+@pytest.mark.parametrize("name", QUICK)
 def test_a_resumed_run_is_the_same_bit_for_bit(name, tmp_path, monkeypatch):
   one_device(monkeypatch)
   loop.train(SETS[name](), str(tmp_path / "whole"), quiet=True)
@@ -117,7 +121,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(name, tmp_path, monkeypatch):
   same_bits(arrays(tmp_path / "resumed"), arrays(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", QUICK)
 def test_eight_devices_and_parts_of_a_batch_give_what_one_gives(name):
   one, _ = stepped(SETS[name](), 1, 4)
   eight, _ = stepped(SETS[name](), 8, 4)

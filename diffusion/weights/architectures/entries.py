@@ -97,9 +97,7 @@ def options_of(options: type[Options], given: Mapping[str, Any], ignored: Iterab
   wanted = {name: value for name, value in given.items() if name not in set(ignored)}
   unknown = [name for name in wanted if name not in fields]
   needed = [
-    name
-    for name, field in fields.items()
-    if field.default is dataclasses.MISSING and name not in wanted
+    name for name, field in fields.items() if field.default is dataclasses.MISSING and name not in wanted
   ]
   if unknown or needed:
     raise UserError(

@@ -1,0 +1,78 @@
+"""Records what EDM's own code gives for the cases of edm_cases.py; run by hand, with torch and NumPy alone.
+
+  python tests/weights/make_edm_recorded.py CHECKOUT     (of NVlabs/edm at 008a4e5)
+
+For each case: the network's input and output, D(x; sigma), the names and shapes of its arrays; of some, the
+output of each block. Images are written channels last, float32.
+"""
+
+import importlib
+import json
+import sys
+
+import edm_cases as cases
+import numpy as np
+import torch
+
+
+def build(networks, name):
+  kind, side, given = cases.CASES[name]
+  net = getattr(networks, kind)(side, cases.CHANNELS, **given).eval()
+  arrays = net.state_dict()
+  with torch.no_grad():
+    for key, value in arrays.items():
+      if key != "u" and not key.endswith("resample_filter"):
+        value.copy_(torch.from_numpy(cases.weight(key, tuple(value.shape))))
+  return net, {key: list(value.shape) for key, value in arrays.items()}
+
+
+def last(value):
+  """Channels last, float32."""
+  return np.ascontiguousarray(np.moveaxis(value.numpy(), 1, -1), np.float32)
+
+
+def hear(module, found, key):
+  def hook(_, given, output):
+    found[f"{key}/in"], found[f"{key}/t"] = last(given[0]), given[1].numpy().copy()
+    found[f"{key}/out"] = last(output)
+
+  module.register_forward_hook(hook)
+
+
+def hear_block(module, found, key):
+  """A copy: later blocks add to their input in place."""
+  module.register_forward_hook(lambda _, given, output: found.update({key: last(output.clone())[:1]}))
+
+
+def main(checkout):
+  sys.path.insert(0, checkout)
+  networks = importlib.import_module("training.networks")
+  torch.set_num_threads(1)
+  found, shapes = {}, {}
+  for name in cases.CASES:
+    net, shapes[name] = build(networks, name)
+    given = cases.inputs(name)
+    hear(net.model, found, name)
+    if name in cases.BLOCKS:
+      for part in ("enc", "dec"):
+        for key, block in getattr(net.model, part).items():
+          hear_block(block, found, f"{name}/blocks/{part}.{key}")
+    more = {}
+    if "label" in given:
+      more["class_labels"] = torch.from_numpy(
+        np.eye(4, 3, dtype=np.float32)[given["label"]]
+      )  # row -1 is zero
+    if "vector" in given:
+      more["augment_labels"] = torch.from_numpy(given["vector"])
+    sigma = torch.from_numpy(given["sigma"])
+    x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
+    with torch.no_grad():
+      found[f"{name}/D"] = last(net(x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1), sigma, **more))
+  about = {"shapes": shapes, "torch": torch.__version__, "numpy": np.__version__}
+  found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+  np.savez_compressed(cases.RECORDED, **found)
+  print(f"{len(found)} arrays, {cases.RECORDED.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+  main(sys.argv[1])

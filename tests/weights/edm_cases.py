@@ -1,4 +1,4 @@
-"""Small random networks of EDM, the same in the script that records the original and in the tests.
+"""Small random networks of EDM and EDM2, the same in the script that records the original and in the tests.
 
 Weights are drawn from their names, so that no file need hold them. Every one is away from zero.
 """
@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 
 RECORDED = pathlib.Path(__file__).parent / "recorded_edm.npz"
-SIGMAS = (0.3, 2.0, 35.0)
+SIGMAS = (0.4, 1.5, 9.0)
 
 SONG = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
 DDPMPP = {"embedding_type": "positional", "encoder_type": "standard", "decoder_type": "standard"} | {
@@ -23,6 +23,9 @@ SKIP = DDPMPP | {"encoder_type": "skip", "decoder_type": "skip", "resample_filte
 ADM = {"model_channels": 32, "channel_mult": [1, 4], "num_blocks": 1, "attn_resolutions": [4]} | {
   "model_type": "DhariwalUNet"
 }
+MP = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]} | {
+  "label_dim": 3, "channels_per_head": 4, "logvar_channels": 8
+}  # fmt: skip
 
 # name -> (class of the preconditioner, side of the image, its other arguments)
 CASES = {
@@ -35,8 +38,10 @@ CASES = {
   "residual-mean-edm": ("EDMPrecond", 8, NCSNPP | {"resample_filter": [1, 1]}),
   "adm-edm": ("EDMPrecond", 4, ADM | {"label_dim": 3, "augment_dim": 9, "attn_resolutions": [2, 4]}),
   "adm-iddpm": ("iDDPMPrecond", 8, ADM | {"label_dim": 3}),
+  "edm2": ("Precond", 8, MP),
+  "edm2-uncond": ("Precond", 8, MP | {"label_dim": 0, "channel_mult_noise": 2, "channel_mult_emb": 3}),
 }
-BLOCKS = ("ddpmpp-edm", "ncsnpp-edm", "skip-edm", "adm-edm")  # cases of which each block is recorded
+BLOCKS = ("ddpmpp-edm", "ncsnpp-edm", "skip-edm", "adm-edm", "edm2")  # cases of which each block is recorded
 CHANNELS = 3
 
 
@@ -50,14 +55,18 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
   """The array of a name: unit gain for weights, about one for norms, sixteen for frequencies."""
   draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
   if name.endswith("freqs"):
-    draw = 16.0 * draw
+    draw = (2 * math.pi if "_fourier" in name else 16.0) * draw
+  elif name.endswith(("phases", "gain")):
+    draw = 2 * draw  # not small, so that what they act on is seen
   elif ".norm" in name or "_norm" in name:
     draw = (1.0 if name.endswith("weight") else 0.0) + 0.3 * draw
   elif name.endswith("bias"):
     draw = 0.3 * draw
   else:
     draw = draw / math.sqrt(math.prod(shape[1:]))
-  return draw.astype(np.float32)
+  if (".enc." in name and "_conv." in name) or ".conv0." in name:
+    draw = 0.01 * draw  # of what is normalised next, so that the epsilon of norms is seen
+  return np.asarray(draw, np.float32)
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:

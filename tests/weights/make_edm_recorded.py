@@ -1,6 +1,9 @@
-"""Records what EDM's own code gives for the cases of edm_cases.py; run by hand, with torch and NumPy alone.
+"""Records what EDM's and EDM2's own code gives for the cases of edm_cases.py.
 
-  python tests/weights/make_edm_recorded.py CHECKOUT     (of NVlabs/edm at 008a4e5)
+  python tests/weights/make_edm_recorded.py EDM EDM2
+
+It is run by hand, with torch and NumPy alone. The arguments are checkouts of NVlabs/edm at 008a4e5 and of
+NVlabs/edm2 at 4bf8162.
 
 For each case: the network's input and output, D(x; sigma), the names and shapes of its arrays; of some, the
 output of each block. Images are written channels last, float32.
@@ -15,9 +18,21 @@ import numpy as np
 import torch
 
 
-def build(networks, name):
+def modules(checkout, name):
+  """The file of networks of a checkout, once those of the other are forgotten."""
+  for loaded in [
+    one for one in sys.modules if one.partition(".")[0] in ("training", "torch_utils", "dnnlib")
+  ]:
+    del sys.modules[loaded]
+  sys.path.insert(0, checkout)
+  found = importlib.import_module(f"training.{name}")
+  sys.path.remove(checkout)
+  return found
+
+
+def build(kinds, name):
   kind, side, given = cases.CASES[name]
-  net = getattr(networks, kind)(side, cases.CHANNELS, **given).eval()
+  net = kinds[kind](side, cases.CHANNELS, **given).eval()
   arrays = net.state_dict()
   with torch.no_grad():
     for key, value in arrays.items():
@@ -44,30 +59,35 @@ def hear_block(module, found, key):
   module.register_forward_hook(lambda _, given, output: found.update({key: last(output.clone())[:1]}))
 
 
-def main(checkout):
-  sys.path.insert(0, checkout)
-  networks = importlib.import_module("training.networks")
+def record(name, kinds, found):
+  """What the original gives for one case; returns the shapes of its arrays."""
+  net, shapes = build(kinds, name)
+  given = cases.inputs(name)
+  inner = net.unet if cases.CASES[name][0] == "Precond" else net.model
+  hear(inner, found, name)
+  if name in cases.BLOCKS:
+    for part in ("enc", "dec"):
+      for key, block in getattr(inner, part).items():
+        hear_block(block, found, f"{name}/blocks/{part}.{key}")
+  more = {}
+  if "label" in given:
+    more["class_labels"] = torch.from_numpy(np.eye(4, 3, dtype=np.float32)[given["label"]])  # row -1 is zero
+  if "vector" in given:
+    more["augment_labels"] = torch.from_numpy(given["vector"])
+  sigma = torch.from_numpy(given["sigma"])
+  x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
+  with torch.no_grad():
+    found[f"{name}/D"] = last(net(x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1), sigma, **more))
+  return shapes
+
+
+def main(edm, edm2):
   torch.set_num_threads(1)
   found, shapes = {}, {}
-  for name in cases.CASES:
-    net, shapes[name] = build(networks, name)
-    given = cases.inputs(name)
-    hear(net.model, found, name)
-    if name in cases.BLOCKS:
-      for part in ("enc", "dec"):
-        for key, block in getattr(net.model, part).items():
-          hear_block(block, found, f"{name}/blocks/{part}.{key}")
-    more = {}
-    if "label" in given:
-      more["class_labels"] = torch.from_numpy(
-        np.eye(4, 3, dtype=np.float32)[given["label"]]
-      )  # row -1 is zero
-    if "vector" in given:
-      more["augment_labels"] = torch.from_numpy(given["vector"])
-    sigma = torch.from_numpy(given["sigma"])
-    x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
-    with torch.no_grad():
-      found[f"{name}/D"] = last(net(x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1), sigma, **more))
+  for checkout, file in ((edm, "networks"), (edm2, "networks_edm2")):
+    kinds = vars(modules(checkout, file))
+    for name in [name for name, (kind, *_) in cases.CASES.items() if kind in kinds]:
+      shapes[name] = record(name, kinds, found)
   about = {"shapes": shapes, "torch": torch.__version__, "numpy": np.__version__}
   found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
   np.savez_compressed(cases.RECORDED, **found)
@@ -75,4 +95,4 @@ def main(checkout):
 
 
 if __name__ == "__main__":
-  main(sys.argv[1])
+  main(*sys.argv[1:])

@@ -7,7 +7,8 @@ the module that they stand for, and `convert`, from the arrays of a file to the 
 |---|---|
 | `song_unet` | EDM's SongUNet (DDPM++ and NCSN++): `networks.UNet` |
 | `dhariwal_unet` | EDM's DhariwalUNet: `adm.ADM` |
-| `edm` | EDM's preconditioners around them, as a denoiser of this library |
+| `edm2` | EDM2's UNet: `magnitude_preserving.MPUNet` |
+| `edm` | EDM's and EDM2's preconditioners around them, as a denoiser of this library |
 """
 
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""EDM's preconditioners, as a process and a parameterisation, and the denoiser of a snapshot.
+"""EDM's and EDM2's preconditioners, as a process and a parameterisation, and the denoiser of a snapshot.
 
 Each makes D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) of a network F (arXiv:2206.00364, table 1).
 
@@ -8,18 +8,19 @@ Each makes D(x; sigma) = c_skip x + c_out F(c_in x; c_noise) of a network F (arX
 | VPPrecond | 1, -sigma, 1 / sqrt(sigma^2 + 1) | (M - 1) t(sigma) | `vp_linear` | eps |
 | VEPrecond | 1, sigma, 1 | log(sigma / 2) | `ve` | scaled_score |
 | iDDPMPrecond | as VP | M - 1 - j of the nearest u_j | `vp_ladder` | eps |
+| Precond (EDM2) | as EDM | log(sigma) / 4 | `edm` | edm |
 
 On a process with alpha < 1 the denoiser is asked at x_t = alpha x, and its x0 is D. Where the original takes
 class and augmentation as arrays of one row each, this one takes the conditions 'label' (-1 for none) and
 'vector' (zeros for none).
 
-Numbers: NVlabs/edm 008a4e5, training/networks.py.
+Numbers: NVlabs/edm 008a4e5, training/networks.py; NVlabs/edm2 4bf8162, training/networks_edm2.py.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,12 +31,13 @@ from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
 from diffusion.denoisers import NetworkDenoiser, Parameterization
 from diffusion.processes import GaussianProcess
-from diffusion.weights.architectures import dhariwal_unet, song_unet
-from diffusion.weights.architectures.entries import options_of
+from diffusion.weights.architectures import dhariwal_unet, edm2, song_unet
+from diffusion.weights.architectures.entries import Entries, options_of
 
 NETWORKS: dict[str, tuple[Any, Any]] = {
   "SongUNet": (song_unet, song_unet.SongUNet),
   "DhariwalUNet": (dhariwal_unet, dhariwal_unet.DhariwalUNet),
+  "UNet": (edm2, edm2.UNet),
 }
 """Class of a network -> its file here, and its options."""
 
@@ -63,9 +65,40 @@ class Preconditioner(Protocol):
     """The process on which the network is a denoiser, and what its output means there."""
     ...
 
+  def of_network(self) -> dict[str, Any]:
+    """Arguments of the network that follow from these options."""
+    ...
+
+  def own(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The network's arrays by their names in the network."""
+    ...
+
 
 @dataclasses.dataclass(frozen=True)
-class EDMPrecond:
+class Precond:
+  """What EDM's preconditioners have in common."""
+
+  img_resolution: int
+  img_channels: int
+  label_dim: int = 0
+  use_fp16: bool = False
+
+  def of_network(self) -> dict[str, Any]:
+    """The sizes; the network gives as many channels as it takes."""
+    return {
+      "img_resolution": self.img_resolution,
+      "in_channels": self.img_channels,
+      "out_channels": self.img_channels,
+      "label_dim": self.label_dim,
+    }
+
+  def own(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays without 'model.' before their names."""
+    return {name.removeprefix("model."): value for name, value in arrays.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class EDMPrecond(Precond):
   """EDM's own: input, output and target have unit variance.
 
   The process ends where EDM's sampler does, at 80 and 0.002, or where the network does before.
@@ -75,10 +108,6 @@ class EDMPrecond:
   (0.002, 80.0)
   """
 
-  img_resolution: int
-  img_channels: int
-  label_dim: int = 0
-  use_fp16: bool = False
   sigma_min: float = 0.0
   sigma_max: float = math.inf
   sigma_data: float = 0.5
@@ -91,13 +120,9 @@ class EDMPrecond:
 
 
 @dataclasses.dataclass(frozen=True)
-class VPPrecond:
+class VPPrecond(Precond):
   """Of the VP SDE: the network gives the noise, and is told (M - 1) t."""
 
-  img_resolution: int
-  img_channels: int
-  label_dim: int = 0
-  use_fp16: bool = False
   beta_d: float = 19.9
   beta_min: float = 0.1
   M: int = 1000
@@ -111,13 +136,9 @@ class VPPrecond:
 
 
 @dataclasses.dataclass(frozen=True)
-class VEPrecond:
+class VEPrecond(Precond):
   """Of the VE SDE: the network gives sigma times the score, and is told log(sigma / 2)."""
 
-  img_resolution: int
-  img_channels: int
-  label_dim: int = 0
-  use_fp16: bool = False
   sigma_min: float = 0.02
   sigma_max: float = 100.0
   model_type: str = "SongUNet"
@@ -149,7 +170,7 @@ class NearestLevel(Parameterization):
 
 
 @dataclasses.dataclass(frozen=True)
-class iDDPMPrecond:
+class iDDPMPrecond(Precond):
   """Of improved DDPM: the cosine ladder, whose steps alone the network knows.
 
   Of the network's outputs the second half says variances; it is left out.
@@ -159,10 +180,6 @@ class iDDPMPrecond:
   (20291, True)
   """
 
-  img_resolution: int
-  img_channels: int
-  label_dim: int = 0
-  use_fp16: bool = False
   C_1: float = 0.001
   C_2: float = 0.008
   M: int = 1000
@@ -174,9 +191,64 @@ class iDDPMPrecond:
     levels = process.level(np.arange(self.M + 1) / self.M)
     return process, NearestLevel(1.0, 1.0, -1.0, "eps", "t", levels)
 
+  def own(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays, of the last layer the part that gives means, without the table of noise levels."""
+    means = lambda name: "out_conv." in name or "_aux_conv." in name
+    return {
+      name: np.asarray(value)[: self.img_channels] if means(name) else value
+      for name, value in super().own(arrays).items()
+      if name != "u"
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class EDM2Precond:
+  """EDM2's, in its files of class Precond: as EDM's own, on latents of deviation sigma_data.
+
+  What it has to tell a loss how uncertain the network is takes no part in a denoiser.
+  """
+
+  img_resolution: int
+  img_channels: int
+  label_dim: int
+  use_fp16: bool = True
+  sigma_data: float = 0.5
+  logvar_channels: int = 128
+
+  model_type: ClassVar[str] = "UNet"
+
+  def meaning(self) -> tuple[GaussianProcess, Parameterization]:
+    """EDM's process, and its parameterisation."""
+    return processes.edm(), denoisers.edm(self.sigma_data)
+
+  def of_network(self) -> dict[str, Any]:
+    """The sizes."""
+    return {
+      "img_resolution": self.img_resolution,
+      "img_channels": self.img_channels,
+      "label_dim": self.label_dim,
+    }
+
+  def own(self, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays without 'unet.' before their names.
+
+    Raises UserError if those of the uncertainty are missing, or others.
+    """
+    known = lambda name: name.startswith("logvar_")
+    entries = Entries({name: value for name, value in arrays.items() if known(name)}, "EDM2's uncertainty")
+    for name in ("freqs", "phases"):
+      entries.take(f"logvar_fourier.{name}", self.logvar_channels)
+    entries.take("logvar_linear.weight", 1, self.logvar_channels)
+    entries.finish()
+    return {name.removeprefix("unet."): value for name, value in arrays.items() if not known(name)}
+
 
 PRECONDITIONERS: dict[str, Any] = {
-  one.__name__: one for one in (EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond)
+  "EDMPrecond": EDMPrecond,
+  "VPPrecond": VPPrecond,
+  "VEPrecond": VEPrecond,
+  "iDDPMPrecond": iDDPMPrecond,
+  "Precond": EDM2Precond,
 }
 """Class of a preconditioner -> its options."""
 
@@ -199,12 +271,7 @@ def options(notes: Mapping[str, Any]) -> tuple[Preconditioner, Any]:
   given = dict(zip(names, notes.get("init_args") or ())) | dict(notes.get("init_kwargs") or {})
   outer = options_of(kind, {name: value for name, value in given.items() if name in names})
   _, of_network = NETWORKS[_known(outer.model_type, NETWORKS, "network of EDM")]
-  inner = {name: value for name, value in given.items() if name not in names} | {
-    "img_resolution": outer.img_resolution,
-    "in_channels": outer.img_channels,
-    "out_channels": outer.img_channels,
-    "label_dim": outer.label_dim,
-  }
+  inner = {name: value for name, value in given.items() if name not in names} | outer.of_network()
   return outer, options_of(of_network, inner)
 
 
@@ -222,21 +289,9 @@ def denoiser(
   """
   outer, inner = options(notes)
   network, _ = NETWORKS[outer.model_type]
-  own = {
-    name.removeprefix("model."): _means(outer, name, value)
-    for name, value in arrays.items()
-    if not (notes["class_name"] == "iDDPMPrecond" and name == "u")  # computed, not learned
-  }
-  params = jax.tree.map(jnp.asarray, network.convert(own, inner))
+  params = jax.tree.map(jnp.asarray, network.convert(outer.own(arrays), inner))
   module = network.module(inner).clone(dtype=dtype)
   return denoisers.from_flax(module, *outer.meaning(), params)
-
-
-def _means(outer, name, value):
-  """An array of the network; of the last layer of improved DDPM's, the part that gives means."""
-  if isinstance(outer, iDDPMPrecond) and ("out_conv." in name or "_aux_conv." in name):
-    return np.asarray(value)[: outer.img_channels]
-  return value
 
 
 def _known(name, table, what):

@@ -52,13 +52,13 @@ class Entries:
     kernel = np.ascontiguousarray(self.take(f"{name}.weight", outputs, inputs).T)
     return {"kernel": kernel} | ({"bias": self.take(f"{name}.bias", outputs)} if bias else {})
 
-  def conv(self, name: str, inputs: int, outputs: int, size: int = 3) -> dict[str, np.ndarray]:
+  def conv(
+    self, name: str, inputs: int, outputs: int, size: int = 3, bias: bool = True
+  ) -> dict[str, np.ndarray]:
     """{kernel [size, size, in, out], bias}."""
     weight = self.take(f"{name}.weight", outputs, inputs, size, size)
-    return {
-      "kernel": np.ascontiguousarray(weight.transpose(2, 3, 1, 0)),
-      "bias": self.take(f"{name}.bias", outputs),
-    }
+    kernel = np.ascontiguousarray(weight.transpose(2, 3, 1, 0))
+    return {"kernel": kernel} | ({"bias": self.take(f"{name}.bias", outputs)} if bias else {})
 
   def pointwise(self, name: str, inputs: int, outputs: int) -> dict[str, np.ndarray]:
     """{kernel [in, out], bias} of a 1x1 convolution."""

@@ -42,6 +42,8 @@ CASES = {
   "edm2-uncond": ("Precond", 8, MP | {"label_dim": 0, "channel_mult_noise": 2, "channel_mult_emb": 3}),
 }
 BLOCKS = ("ddpmpp-edm", "ncsnpp-edm", "skip-edm", "adm-edm", "edm2")  # cases of which each block is recorded
+SAMPLED = ("ddpmpp-edm", "adm-iddpm")  # cases with which EDM's sampler is run
+STEPS = 4
 CHANNELS = 3
 
 

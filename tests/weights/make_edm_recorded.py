@@ -6,7 +6,7 @@ It is run by hand, with torch and NumPy alone. The arguments are checkouts of NV
 NVlabs/edm2 at 4bf8162.
 
 For each case: the network's input and output, D(x; sigma), the names and shapes of its arrays; of some, the
-output of each block. Images are written channels last, float32.
+output of each block, and what EDM's sampler makes. Images are written channels last, float32.
 """
 
 import importlib
@@ -25,9 +25,7 @@ def modules(checkout, name):
   ]:
     del sys.modules[loaded]
   sys.path.insert(0, checkout)
-  found = importlib.import_module(f"training.{name}")
-  sys.path.remove(checkout)
-  return found
+  return importlib.import_module(f"training.{name}")
 
 
 def build(kinds, name):
@@ -60,7 +58,7 @@ def hear_block(module, found, key):
 
 
 def record(name, kinds, found):
-  """What the original gives for one case; returns the shapes of its arrays."""
+  """What the original gives for one case; returns the shapes of its arrays, and itself."""
   net, shapes = build(kinds, name)
   given = cases.inputs(name)
   inner = net.unet if cases.CASES[name][0] == "Precond" else net.model
@@ -78,7 +76,16 @@ def record(name, kinds, found):
   x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
   with torch.no_grad():
     found[f"{name}/D"] = last(net(x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1), sigma, **more))
-  return shapes
+  return shapes, net
+
+
+def sample(edm_sampler, net, name):
+  """What EDM's own sampler makes of noise with a network of its own."""
+  given = cases.inputs(name)
+  noise = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
+  labels = torch.from_numpy(np.eye(4, 3, dtype=np.float32)[given["label"]])
+  with torch.no_grad():
+    return last(edm_sampler(net, noise, labels, num_steps=cases.STEPS))
 
 
 def main(edm, edm2):
@@ -87,7 +94,9 @@ def main(edm, edm2):
   for checkout, file in ((edm, "networks"), (edm2, "networks_edm2")):
     kinds = vars(modules(checkout, file))
     for name in [name for name, (kind, *_) in cases.CASES.items() if kind in kinds]:
-      shapes[name] = record(name, kinds, found)
+      shapes[name], net = record(name, kinds, found)
+      if name in cases.SAMPLED:
+        found[f"{name}/sampled"] = sample(importlib.import_module("generate").edm_sampler, net, name)
   about = {"shapes": shapes, "torch": torch.__version__, "numpy": np.__version__}
   found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
   np.savez_compressed(cases.RECORDED, **found)

@@ -1,14 +1,16 @@
-"""Published networks: what each of their files' options and dotted names become here.
+"""Networks of other libraries as Flax modules, one file an architecture, from their published arrays.
 
-Where a network is the library's own, its module is that; each file has the options as its authors name them,
-the module that they stand for, and `convert`, from the arrays of a file to the parameters of that module.
+Each file has the module, called as the library's own networks are, or says which of the library's it is, and
 
-| file | networks |
+  build(config)                        the module of a config.json, as a dict, or of options read from a file
+  convert(arrays, config)              its parameters from the arrays of the published file, by dotted name
+
+| file | architecture |
 |---|---|
-| `song_unet` | EDM's SongUNet (DDPM++ and NCSN++): `networks.UNet` |
+| `song_unet` | EDM's SongUNet (DDPM++, NCSN++): the library's `networks.UNet` |
 | `dhariwal_unet` | EDM's DhariwalUNet: `adm.ADM` |
 | `edm2` | EDM2's UNet: `magnitude_preserving.MPUNet` |
-| `edm` | EDM's and EDM2's preconditioners around them, as a denoiser of this library |
+| `edm` | what EDM and EDM2 put around them: the denoiser of a snapshot |
 """
 
 from types import ModuleType

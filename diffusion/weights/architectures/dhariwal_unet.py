@@ -22,7 +22,7 @@ HEAD = 64
 class DhariwalUNet:
   """The options of a DhariwalUNet, named as its authors name them.
 
-  >>> module(DhariwalUNet(64, 3, 3, label_dim=1000)).attention_levels
+  >>> build(DhariwalUNet(64, 3, 3, label_dim=1000)).attention_levels
   (False, True, True, True)
   """
 
@@ -45,7 +45,7 @@ class DhariwalUNet:
     return tuple(self.img_resolution >> level for level in range(len(self.channel_mult)))
 
 
-def module(options: DhariwalUNet) -> ADM:
+def build(options: DhariwalUNet) -> ADM:
   """The network. `label_dropout` is of training alone, and not of a network here."""
   return ADM(
     width=options.model_channels,
@@ -62,7 +62,7 @@ def module(options: DhariwalUNet) -> ADM:
 
 
 def convert(arrays: Mapping[str, Any], options: DhariwalUNet) -> dict[str, Any]:
-  """The parameters of `module(options)` from arrays named 'map_layer0.weight', 'enc.64x64_conv.weight', ...
+  """The parameters of `build(options)` from arrays named 'map_layer0.weight', 'enc.64x64_conv.weight', ...
 
   Raises UserError, in one sentence, for arrays that are missing, unknown or of another shape.
   """

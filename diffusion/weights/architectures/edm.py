@@ -164,9 +164,19 @@ class NearestLevel(Parameterization):
 
   def clock(self, process: Any, t: jax.Array) -> jax.Array:
     """The step that is nearest, less one: [B]."""
-    level, levels = process.level(t), jnp.asarray(self.levels, t.dtype)
-    nearest = jnp.argmin(jnp.abs(level[:, None] - levels[None, :]), axis=1)
-    return self.time_scale * nearest.astype(t.dtype) + self.time_shift
+    nearest = self._nearest(process.level(t), jnp).astype(t.dtype)
+    return self.time_scale * nearest + self.time_shift
+
+  def snap(self, process: Any, grid: Any) -> np.ndarray:
+    """The times at which the network was trained that are nearest to those of a grid, float64.
+
+    EDM's sampler visits these alone.
+    """
+    levels = np.asarray(process.level(np.asarray(grid, np.float64)))
+    return np.asarray(process.t_of_level(np.asarray(self.levels, np.float64)[self._nearest(levels, np)]))
+
+  def _nearest(self, level, xp):
+    return xp.argmin(xp.abs(level[:, None] - xp.asarray(self.levels, level.dtype)[None, :]), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,7 +300,7 @@ def denoiser(
   outer, inner = options(notes)
   network, _ = NETWORKS[outer.model_type]
   params = jax.tree.map(jnp.asarray, network.convert(outer.own(arrays), inner))
-  module = network.module(inner).clone(dtype=dtype)
+  module = network.build(inner).clone(dtype=dtype)
   return denoisers.from_flax(module, *outer.meaning(), params)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from diffusion import codecs
+from diffusion.config.errors import UserError
 from diffusion.weights.architectures.entries import Entries
 from diffusion.weights.architectures.magnitude_preserving import MPUNet
 
@@ -18,7 +20,7 @@ class UNet:
   """The options of EDM2's UNet, those of its blocks among them, named as its authors name them.
 
   >>> options = UNet(64, 4, 1000, model_channels=128)
-  >>> module(options).embedding_channels, module(options).attention_levels
+  >>> build(options).embedding_channels, build(options).attention_levels
   (512, (False, False, True, True))
   """
 
@@ -58,7 +60,7 @@ class UNet:
     return self.model_channels * multiplier
 
 
-def module(options: UNet) -> MPUNet:
+def build(options: UNet) -> MPUNet:
   """The network."""
   return MPUNet(
     width=options.model_channels,
@@ -80,7 +82,7 @@ def module(options: UNet) -> MPUNet:
 
 
 def convert(arrays: Mapping[str, Any], options: UNet) -> dict[str, Any]:
-  """The parameters of `module(options)` from arrays named 'emb_noise.weight', 'enc.64x64_conv.weight', ...
+  """The parameters of `build(options)` from arrays named 'emb_noise.weight', 'enc.64x64_conv.weight', ...
 
   They are as in the file: they are normalised where they are used.
 
@@ -129,6 +131,27 @@ def convert(arrays: Mapping[str, Any], options: UNet) -> dict[str, Any]:
   params["last_gain"] = entries.take("out_gain")
   entries.finish()
   return params
+
+
+def latents(arrays: Mapping[str, Any]) -> codecs.Scale:
+  """The codec after the autoencoder's, from the arrays 'scale' and 'bias' of a snapshot's 'encoder'.
+
+  They make the raw latents of mean 0 and deviation 0.5; there is no other factor. EDM2 gives the autoencoder
+  of Stable Diffusion images in [0, 1], not in [-1, 1], and takes such from it.
+
+  Raises UserError where one of the two is missing, or others are there.
+
+  >>> codec = latents({"scale": np.full((1, 2, 1, 1), 0.5 / 4), "bias": np.full((1, 2, 1, 1), -0.75)})
+  >>> codec.mean.tolist(), codec.std.tolist()
+  ([6.0, 6.0], [8.0, 8.0])
+  """
+  if set(arrays) != {"scale", "bias"}:
+    raise UserError(
+      "an encoder of EDM2's latents has the arrays scale and bias, and this one has "
+      f"{', '.join(arrays) or 'none'}: models of pixels have none and need no codec of latents"
+    )
+  scale, bias = (np.asarray(arrays[name], np.float32).ravel() for name in ("scale", "bias"))
+  return codecs.scale(-bias / scale, 1.0 / scale)
 
 
 def _conv(entries, name, inputs, outputs, size=3):

@@ -25,7 +25,7 @@ class SongUNet:
   """The options of a SongUNet, named as its authors name them.
 
   >>> options = SongUNet(32, 3, 3, label_dim=10, augment_dim=9, channel_mult=(2, 2, 2))
-  >>> module(options).channel_multipliers, module(options).num_classes
+  >>> build(options).channel_multipliers, build(options).num_classes
   ((2, 2, 2), 10)
   """
 
@@ -53,7 +53,7 @@ class SongUNet:
     return tuple(self.img_resolution >> level for level in range(len(self.channel_mult)))
 
 
-def module(options: SongUNet) -> UNet:
+def build(options: SongUNet) -> UNet:
   """The network. `label_dropout` is of training alone, and not of a network here.
 
   Raises UserError for options that no published model has and that `networks.UNet` cannot have either.
@@ -95,11 +95,11 @@ def module(options: SongUNet) -> UNet:
 
 
 def convert(arrays: Mapping[str, Any], options: SongUNet) -> dict[str, Any]:
-  """The parameters of `module(options)` from arrays named 'map_layer0.weight', 'enc.32x32_conv.weight', ...
+  """The parameters of `build(options)` from arrays named 'map_layer0.weight', 'enc.32x32_conv.weight', ...
 
   Raises UserError, in one sentence, for arrays that are missing, unknown or of another shape.
   """
-  module(options)
+  build(options)
   entries = Entries(arrays, f"a SongUNet of width {options.model_channels} and side {options.img_resolution}")
   params = {"noise": _noise(entries, options), **_Levels(entries, options).params()}
   entries.finish()

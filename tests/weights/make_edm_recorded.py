@@ -58,7 +58,7 @@ def hear_block(module, found, key):
 
 
 def record(name, kinds, found):
-  """What the original gives for one case; returns the shapes of its arrays, and itself."""
+  """What the original gives for one case; returns the shapes of its arrays."""
   net, shapes = build(kinds, name)
   given = cases.inputs(name)
   inner = net.unet if cases.CASES[name][0] == "Precond" else net.model
@@ -76,12 +76,13 @@ def record(name, kinds, found):
   x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
   with torch.no_grad():
     found[f"{name}/D"] = last(net(x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1), sigma, **more))
-  return shapes, net
+  return shapes
 
 
-def sample(edm_sampler, net, name):
-  """What EDM's own sampler makes of noise with a network of its own."""
-  given = cases.inputs(name)
+def sample(kinds, name):
+  """What EDM's own sampler makes of noise with a network of its own, to which nobody listens."""
+  edm_sampler = importlib.import_module("generate").edm_sampler
+  (net, _), given = build(kinds, name), cases.inputs(name)
   noise = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
   labels = torch.from_numpy(np.eye(4, 3, dtype=np.float32)[given["label"]])
   with torch.no_grad():
@@ -94,9 +95,9 @@ def main(edm, edm2):
   for checkout, file in ((edm, "networks"), (edm2, "networks_edm2")):
     kinds = vars(modules(checkout, file))
     for name in [name for name, (kind, *_) in cases.CASES.items() if kind in kinds]:
-      shapes[name], net = record(name, kinds, found)
+      shapes[name] = record(name, kinds, found)
       if name in cases.SAMPLED:
-        found[f"{name}/sampled"] = sample(importlib.import_module("generate").edm_sampler, net, name)
+        found[f"{name}/sampled"] = sample(kinds, name)
   about = {"shapes": shapes, "torch": torch.__version__, "numpy": np.__version__}
   found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
   np.savez_compressed(cases.RECORDED, **found)

@@ -19,6 +19,10 @@ from diffusion.weights.architectures import dhariwal_unet, edm, edm2, song_unet
 
 TOLERANCE = 1e-5
 
+# By default, what published models have; the slow ones are further options, or the same ones at other sizes.
+SLOW = ("ddpmpp-edm-uncond", "residual-mean-edm", "skip-edm", "edm2-uncond")
+marked = lambda names, slow: [pytest.param(one, marks=[pytest.mark.slow] * (one in slow)) for one in names]
+
 
 @functools.cache
 def recorded():
@@ -65,7 +69,7 @@ def difference(found, wanted):
   return float(np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(CASES, SLOW))
 def test_a_network_gives_what_the_original_gives(name):
   found, _ = recorded()
   denoiser, call = made(name)
@@ -109,7 +113,7 @@ def of_adm(key, tree, name):
   return tree[{**names, "in0": "middle_0", "in1": "middle_1"}.get(kind, f"{half}_{level}_{kind[5:]}")]
 
 
-@pytest.mark.parametrize("name", cases.BLOCKS)
+@pytest.mark.parametrize("name", marked(cases.BLOCKS, SLOW))
 def test_every_block_gives_what_the_original_gives(name):
   found, _ = recorded()
   denoiser, call = made(name)
@@ -126,7 +130,7 @@ def test_every_block_gives_what_the_original_gives(name):
   assert len(keys) >= 11 and max(wrong.values()) < TOLERANCE, wrong
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", marked(CASES, SLOW))
 def test_a_denoiser_gives_what_the_original_gives(name):
   found, _ = recorded()
   denoiser, _ = made(name)
@@ -141,7 +145,7 @@ def test_a_denoiser_gives_what_the_original_gives(name):
     assert difference(row, wanted) < TOLERANCE
 
 
-@pytest.mark.parametrize("name", cases.SAMPLED)
+@pytest.mark.parametrize("name", marked(cases.SAMPLED, ["adm-iddpm"]))
 def test_samples_are_those_of_the_original_sampler(name):
   """Heun's method of the library on the authors' grid, from their noise: 2 n - 1 evaluations in a row."""
   found, _ = recorded()
@@ -239,6 +243,7 @@ def test_every_parameter_is_given_and_has_its_shape(name):
   assert all(leaf.dtype == np.float32 and leaf.any() for leaf in jax.tree.leaves(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file, options", [
   (song_unet, song_unet.SongUNet(32, 3, 3, 10, 9, channel_mult=(2, 2, 2))),
   (song_unet, song_unet.SongUNet(32, 3, 3, 0, 9, channel_mult=(2, 2, 2), embedding_type="fourier",

@@ -51,33 +51,47 @@ def distance(found, wanted):
 
 @EVERY
 def test_parameters_do_not_depend_on_what_a_call_brings(name):
-  x, t, cond = inputs(name)
+  x, t, _ = inputs(name)
   shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), variables(name))
-  for net in (NETWORKS[name](), NETWORKS[name](remat=True, dropout=0.1, dtype="bfloat16")):
-    for given in (None, cond):
-      found = jax.eval_shape(net.init, jax.random.key(0), x, t, given)
-      assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) == shapes
+  other = NETWORKS[name](remat=True, dropout=0.1, dtype="bfloat16")
+  found = jax.eval_shape(other.init, jax.random.key(0), x, t)
+  assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) == shapes
   assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables(name)))
 
 
 @EVERY
-def test_no_condition_is_the_null_condition_and_rows_are_independent(name):
+def test_rows_are_independent_and_the_condition_counts(name):
   x, t, cond = inputs(name)
-  y = forward(name)(variables(name), x, t, cond)
+  null = jax.tree.map(lambda leaf: jnp.full_like(leaf, -1 if leaf.dtype == jnp.int32 else 0), cond)
+  call = lambda cond, order: forward(name)(
+    variables(name), *jax.tree.map(lambda leaf: leaf[np.array(order)], (x, t, cond))
+  )
+  y, without = call(cond, [0, 1]), call(null, [0, 1])
+  assert distance(call(cond, [1, 0])[::-1], y) < 1e-6
+  assert distance(without, y) > 1e-3
+
+
+@pytest.mark.slow
+@EVERY
+def test_no_condition_is_the_null_condition(name):
+  x, t, cond = inputs(name)
   null = jax.tree.map(lambda leaf: jnp.full_like(leaf, -1 if leaf.dtype == jnp.int32 else 0), cond)
   without = forward(name)(variables(name), x, t)
   assert distance(forward(name)(variables(name), x, t, null), without) < 1e-6
-  assert distance(without, y) > 1e-3
-  turned = jax.tree.map(lambda leaf: leaf[::-1], (x, t, cond))
-  assert distance(forward(name)(variables(name), *turned)[::-1], y) < 1e-6
 
 
+@pytest.mark.slow
 @EVERY
-def test_bfloat16_is_near_and_keeps_exponentials_in_float32(name):
+def test_bfloat16_computes_near_float32(name):
   given = (variables(name), *inputs(name))
   y = forward(name, dtype="bfloat16")(*given)
   assert y.dtype == jnp.float32 and 1e-4 < distance(y, forward(name)(*given)) < 0.04
-  program = str(jax.make_jaxpr(NETWORKS[name](dtype="bfloat16").apply)(*given))
+
+
+@EVERY
+def test_bfloat16_keeps_exponentials_and_roots_in_float32(name):
+  net = NETWORKS[name](dtype="bfloat16")
+  program = str(jax.make_jaxpr(net.apply)(variables(name), *inputs(name)))
   lines = [
     line
     for line in program.splitlines()
@@ -139,13 +153,13 @@ def test_magnitudes_are_kept():
 
 
 def test_magnitudes_of_weights_do_not_matter():
-  """Normalised at use: only the 1e-4 in the norm sees a factor."""
+  """They are normalised at use: once they are far above the 1e-4 in the norm, a factor changes nothing."""
   x, t, cond = inputs("edm2")
-  larger = jax.tree_util.tree_map_with_path(
-    lambda path, leaf: 7.0 * leaf if path[-1].key == "kernel" else leaf, variables("edm2")
+  times = lambda factor: jax.tree_util.tree_map_with_path(
+    lambda path, leaf: factor * leaf if path[-1].key == "kernel" else leaf, variables("edm2")
   )
-  found = [forward("edm2")(params, x, t, cond) for params in (variables("edm2"), larger)]
-  assert 1e-7 < distance(*found) < 3e-3
+  found = [forward("edm2")(times(factor), x, t, cond) for factor in (1e3, 1e5)]
+  assert distance(*found) < 3e-5
 
 
 def test_latents_of_edm2_are_standardised():

@@ -1,0 +1,26 @@
+"""Networks of other libraries as Flax modules, one file an architecture, from their published arrays.
+
+Each file has the module, called as the library's own networks are, or says which of the library's it is, and
+
+  build(config)                        the module of a config.json, as a dict, or of options read from a file
+  convert(arrays, config)              its parameters from the arrays of the published file, by dotted name
+
+| file | architecture |
+|---|---|
+| `song_unet` | EDM's SongUNet (DDPM++, NCSN++): the library's `networks.UNet` |
+| `dhariwal_unet` | EDM's DhariwalUNet: `adm.ADM` |
+| `edm2` | EDM2's UNet: `magnitude_preserving.MPUNet` |
+| `edm` | what EDM and EDM2 put around them: the denoiser of a snapshot |
+"""
+
+from types import ModuleType
+
+from diffusion import lazy
+
+
+def __getattr__(name: str) -> ModuleType:
+  return lazy.load(__name__, name)
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *lazy.names(__name__)})

@@ -24,10 +24,9 @@ class AutoencoderKL:
     log_det: None: latents have fewer numbers than data, and the decoder is no inverse.
 
   >>> from diffusion.weights.architectures import autoencoder_kl
-  >>> codec = autoencoder_kl.codec_of({"block_out_channels": [8, 8], "down_block_types": ["DownEncoderBlock2D"] * 2,
-  ...                   "up_block_types": ["UpDecoderBlock2D"] * 2, "norm_num_groups": 4})
+  >>> codec = autoencoder_kl.codec_of({"block_out_channels": [8], "norm_num_groups": 4})
   >>> codec.shape_of((6, 4, 3))
-  (3, 2, 4)
+  (6, 4, 4)
   """
 
   shift: Any

@@ -3,11 +3,11 @@
 import functools
 import json
 
+import diffusers_networks as case
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import recorded_case as case
 
 from diffusion import processes
 from diffusion.config.errors import UserError
@@ -161,7 +161,7 @@ def test_published_sizes():
 
 
 def test_its_denoiser_is_told_whole_timesteps():
-  """On every rung of the ladder the network is fed exactly k, as diffusers feeds it, and eps is its output."""
+  """On every rung of the ladder the network is told exactly k, as by diffusers, and eps is its output."""
   config, arrays = case.DEFAULT, arrays_of("default")
   denoiser = unet2d.denoiser(config, None, arrays)
   assert denoiser.process.name == "vp_ladder" and denoiser.parameterization.kind == "eps"
@@ -237,7 +237,7 @@ def test_rounding_of_time_is_declared(rounding, t, told):
 
 def test_precision_and_memory_options():
   """bfloat16 is near float32, the output stays float32, and recomputing changes no gradient."""
-  config = case.DEFAULT | dict(block_out_channels=[8], add_attention=False)
+  config = case.DEFAULT | dict(block_out_channels=[8], mid_block_type=None)
   config |= dict(down_block_types=["DownBlock2D"], up_block_types=["UpBlock2D"])
   rng = np.random.default_rng(1)
   draw = lambda leaf: (rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]) + 1)).astype(np.float32)

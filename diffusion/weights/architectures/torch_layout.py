@@ -49,6 +49,7 @@ def convert(
   shapes: Any,
   who: str,
   rename: Callable[[str], str] = lambda name: name,
+  name_of: Callable[[tuple[str, ...]], str] = dotted,
 ) -> Any:
   """The Flax parameters of a published file.
 
@@ -59,6 +60,7 @@ def convert(
     shapes: the tree that is wanted, as `shapes_of` gives it.
     who: what the file was taken for, in messages.
     rename: the name in use today of a name in the file.
+    name_of: the name of a Flax path, where it is not `dotted`.
 
   Raises:
     UserError: for names that are missing or left over, and arrays of another shape.
@@ -69,7 +71,7 @@ def convert(
   ((3, 5, 2, 7), 'float16')
   """
   found = {rename(name): array for name, array in arrays.items()}
-  wanted = {dotted(path): (path, leaf) for path, leaf in traverse_util.flatten_dict(shapes).items()}
+  wanted = {name_of(path): (path, leaf) for path, leaf in traverse_util.flatten_dict(shapes).items()}
   missing, extra = (
     [name for name in wanted if name not in found],
     [name for name in found if name not in wanted],
@@ -99,14 +101,14 @@ def convert(
   return traverse_util.unflatten_dict(tree)
 
 
-def export(params: Any) -> dict[str, np.ndarray]:
+def export(params: Any, name_of: Callable[[tuple[str, ...]], str] = dotted) -> dict[str, np.ndarray]:
   """The inverse of `convert`: each array by its dotted name, contiguous, in its own dtype."""
   found = {}
   for path, leaf in traverse_util.flatten_dict(params).items():
     array = np.asarray(leaf)
     if path[-1] == "kernel":
       array = array.transpose(TO_TORCH[array.ndim])
-    found[dotted(path)] = np.ascontiguousarray(array)
+    found[name_of(path)] = np.ascontiguousarray(array)
   return found
 
 

@@ -1,12 +1,12 @@
-"""Writes `recorded_diffusers.npz`: what the networks of diffusers 0.42, and DiT's and SiT's own, give.
+"""Writes `recorded_diffusers_networks.npz`: what networks of diffusers 0.42, and DiT's and SiT's own, give.
 
 Run in an environment with `diffusers==0.42.0 torch`, and with the `models.py` of facebookresearch/DiT (commit
 ed81ce2) and of willisma/SiT (commit 947f95b); the tests need neither:
 
-  python tests/weights/make_diffusers_recorded.py DIT/models.py SIT/models.py
+  python tests/weights/make_diffusers_networks.py DIT/models.py SIT/models.py
 
-Those two import three modules of timm, which are written out here. Weights are drawn by `recorded_case.draw`
-from the names in the original's own state dict, whose shapes are kept too.
+Those two import three modules of timm, which are written out here. Weights are drawn by
+`diffusers_networks.draw` from the names in the original's own state dict, whose shapes are kept too.
 """
 
 import importlib.util
@@ -15,8 +15,8 @@ import sys
 import types
 
 import diffusers
+import diffusers_networks as case
 import numpy as np
-import recorded_case as case
 import torch
 
 

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 
-FILE = pathlib.Path(__file__).with_name("recorded_diffusers.npz")
+FILE = pathlib.Path(__file__).with_name("recorded_diffusers_networks.npz")
 
 
 def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -42,9 +42,9 @@ def thinned(h: np.ndarray) -> np.ndarray:
 DDPM = dict(
   _class_name="UNet2DModel",
   sample_size=8,
-  block_out_channels=[8, 16, 16],
-  down_block_types=["DownBlock2D", "AttnDownBlock2D", "DownBlock2D"],
-  up_block_types=["UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
+  block_out_channels=[8, 16],
+  down_block_types=["AttnDownBlock2D", "DownBlock2D"],
+  up_block_types=["UpBlock2D", "AttnUpBlock2D"],
   layers_per_block=2,
   norm_num_groups=4,
   norm_eps=1e-6,
@@ -109,7 +109,6 @@ UNETS = {
     in_channels=1,
     out_channels=1,
   ),
-  "no_middle_attention": DEFAULT | dict(add_attention=False, block_out_channels=[8, 8]),
 }
 
 KL = dict(

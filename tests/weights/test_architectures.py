@@ -1,5 +1,7 @@
 """What the published networks promise as the library's own do, for all of them at once."""
 
+import functools
+
 import diffusers_networks as case
 import jax
 import jax.numpy as jnp
@@ -19,9 +21,13 @@ def _dit(name, kind):
   return lambda **changes: dit_files.build(config, **changes), (x, t, {"label": label})
 
 
+NCSNPP = case.NCSNPP | dict(
+  block_out_channels=[32, 32],
+  down_block_types=["AttnSkipDownBlock2D", "SkipDownBlock2D"],
+  up_block_types=["SkipUpBlock2D", "AttnSkipUpBlock2D"],
+)
 MADE = {
-  "ddpm": _unet("ddpm"),
-  "ncsnpp": _unet("ncsnpp"),
+  "ncsnpp": (lambda **changes: unet2d.build(NCSNPP, **changes), case.unet_inputs("ncsnpp")),
   "scale_shift": _unet("scale_shift"),
   "identity": _unet("identity"),
   "kl": (lambda **changes: autoencoder_kl.build(case.KL, **changes), case.kl_inputs("kl")[:1]),
@@ -31,6 +37,7 @@ MADE = {
 EVERY = pytest.mark.parametrize("name", MADE)
 
 
+@functools.cache
 def shapes(name):
   build, inputs = MADE[name]
   return jax.eval_shape(build().init, jax.random.key(0), *inputs)

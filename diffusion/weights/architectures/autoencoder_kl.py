@@ -220,7 +220,8 @@ def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
 
   Raises UserError for names missing or left over, and for arrays of another shape.
   """
-  return torch_layout.convert(arrays, shapes_of(build(config)), NAME, torch_layout.attention_of_today)
+  network: Any = build(config)
+  return torch_layout.convert(arrays, shapes_of(network), NAME, torch_layout.attention_of_today)
 
 
 def export(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

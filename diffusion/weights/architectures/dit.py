@@ -145,7 +145,8 @@ class Embedding(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array, label: jax.Array) -> jax.Array:
-    s, precision = self.shape, dict(dtype=features.dtype, param_dtype=self.param_dtype)
+    s = self.shape
+    precision: dict[str, Any] = dict(dtype=features.dtype, param_dtype=self.param_dtype)
     h = nn.silu(nn.Dense(s.width, name="time_0", **precision)(features))
     h = nn.Dense(s.width, name="time_1", **precision)(h)
     row = jnp.where(label < 0, s.classes - 1, label)
@@ -182,7 +183,7 @@ class Block(nn.Module):
     return placed(h + gate_m * dense(s.width, "dense_1")(inner))
 
 
-def positions(grid: tuple[int, int], width: int, base: int) -> np.ndarray:
+def positions(grid: tuple[int, ...], width: int, base: int) -> np.ndarray:
   """The published positions: [rows * columns, width] float32, of which the first half tells the column.
 
   Args:

@@ -1,6 +1,7 @@
 """The files of DiT and SiT: options, names of arrays, and the denoisers that they make."""
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -272,6 +273,7 @@ def _check_positions(found, shape, name):
     )
 
 
+@functools.lru_cache(maxsize=16)
 def _shapes(shape):
   x = jax.ShapeDtypeStruct((1, shape.side, shape.side, shape.channels), jnp.float32)
   return torch_layout.shapes_of(DiT(shape), x, jax.ShapeDtypeStruct((1,), jnp.float32))

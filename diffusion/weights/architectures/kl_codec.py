@@ -1,5 +1,6 @@
 """The codec that an AutoencoderKL of diffusers is: scaled latents, drawn or their mean."""
 
+import functools
 from typing import Any, ClassVar
 
 import jax
@@ -77,6 +78,7 @@ class AutoencoderKL:
     return x
 
 
+@functools.lru_cache(maxsize=16)
 def shapes_of(network: Any) -> Any:
   """Shapes of the parameters of a module of `autoencoder_kl.build`."""
   side = 2 ** (len(network.options.block_out_channels) - 1)

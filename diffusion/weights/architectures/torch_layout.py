@@ -71,11 +71,11 @@ def convert(
   ((3, 5, 2, 7), 'float16')
   """
   found = {rename(name): array for name, array in arrays.items()}
-  wanted = {name_of(path): (path, leaf) for path, leaf in traverse_util.flatten_dict(shapes).items()}
-  missing, extra = (
-    [name for name in wanted if name not in found],
-    [name for name in found if name not in wanted],
-  )
+  leaves: dict[tuple[str, ...], Any] = dict(traverse_util.flatten_dict(shapes))
+  wanted = {name_of(path): (path, leaf) for path, leaf in leaves.items()}
+  missing = [name for name in wanted if name not in found]
+  extra = [name for name in found if name not in wanted]
+  extra += [name for name in arrays if rename(name) != name and rename(name) in arrays]  # under both names
   if missing or extra:
     parts = [f"{what} {_few(names)}" for what, names in (("lack", missing), ("also have", extra)) if names]
     raise UserError(

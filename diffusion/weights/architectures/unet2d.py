@@ -1,5 +1,6 @@
 """diffusers' UNet2DModel: DDPM's U-Net and its variants, and NCSN++ (google/ddpm-*, google/ncsnpp-*)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,7 +110,8 @@ class UNet2D(nn.Module):
 
   def _embedding(self, t, cond):
     """Time and class, [B, E], in float32 or wider."""
-    c, precision = self.options, dict(dtype=t.dtype, param_dtype=jnp.dtype(self.param_dtype))
+    c = self.options
+    precision: dict[str, Any] = dict(dtype=t.dtype, param_dtype=jnp.dtype(self.param_dtype))
     width = c.time_embedding_dim or 4 * c.block_out_channels[0]
     if c.time_embedding_type == "fourier":
       project = Fourier(c.block_out_channels[0], 16.0, precision["param_dtype"], name="time_proj")
@@ -137,7 +139,7 @@ class UNet2D(nn.Module):
         features(jnp.maximum(label, 0).astype(t.dtype))
       )
     else:
-      embedded = nn.Embed(c.num_class_embeds, width, name="class_embedding", **precision)(
+      embedded = nn.Embed(c.num_class_embeds or 0, width, name="class_embedding", **precision)(
         jnp.maximum(label, 0)
       )
     return h + jnp.where(label[:, None] < 0, jnp.zeros((), h.dtype), embedded)
@@ -197,7 +199,12 @@ def export(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def shapes(config: Mapping[str, Any]) -> Any:
   """Shapes of the parameters of `build(config)`."""
-  module = build(config)
+  module: Any = build(config)
+  return jax.tree.map(lambda leaf: leaf, _shapes(module))
+
+
+@functools.lru_cache(maxsize=16)
+def _shapes(module: UNet2D) -> Any:
   c, side = module.options, 2 ** (len(module.options.block_out_channels) - 1)
   x = jax.ShapeDtypeStruct((1, side, side, c.in_channels), jnp.float32)
   kind, width = _condition(c), c.time_embedding_dim or 4 * c.block_out_channels[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import dit, dit_files, dit_sizes
+from diffusion.weights.architectures import dit, dit_files, dit_options, dit_sizes
 
 RECORDED = np.load(case.FILE)
 NAMES = json.loads(RECORDED["names"].tobytes())
@@ -125,7 +125,7 @@ def test_no_label_is_the_class_of_none():
 def test_arguments_are_read_off_an_authors_file(name):
   config = CONFIGS[name]
   found = dit_sizes.config_of(arrays_of(name), config["_class_name"], config["num_heads"])
-  assert dit_files.shape_of(found) == dit_files.shape_of(config)
+  assert dit_options.shape_of(found) == dit_options.shape_of(config)
   with pytest.raises(UserError, match="of hidden_size 16 is none of the published sizes"):
     dit_sizes.config_of(arrays_of(name), "DiT")
   with pytest.raises(UserError, match="lack pos_embed, x_embedder.proj.weight"):
@@ -139,16 +139,17 @@ def test_positions_of_another_side_are_stretched():
 
 
 @pytest.mark.parametrize(
-  "copies, arrays, elements",
+  "name, copies, arrays, elements",
   [
-    (1, 292 - 1, 675_129_632 - 256 * 1152),
-    pytest.param(28, 538 - 28 * 4, 749_826_464, marks=pytest.mark.slow),
+    ("DiT", 1, 292 - 1, 675_129_632 - 256 * 1152),
+    pytest.param(dit_options.DIFFUSERS, 28, 538 - 28 * 4, 749_826_464, marks=pytest.mark.slow),
   ],
 )
-def test_published_sizes(copies, arrays, elements):
+def test_published_sizes(name, copies, arrays, elements):
   """Of DiT-XL/2 at 256 pixels, less the positions; and of diffusers' file, whose q, k and v are apart."""
   x, t = jax.ShapeDtypeStruct((1, 32, 32, 4), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
-  net = dit_files.build({"_class_name": "DiT"}, copies)
+  config = {"_class_name": name} | ({"out_channels": 8} if copies > 1 else {})
+  net = dit_files.build(config, copies)
   leaves = jax.tree.leaves(jax.eval_shape(net.init, jax.random.key(0), x, t))
   assert (len(leaves), sum(leaf.size for leaf in leaves)) == (arrays, elements)
 
@@ -186,6 +187,26 @@ def test_other_arrays_are_refused(name, change, message):
   change(arrays)
   with pytest.raises(UserError, match=message):
     dit_files.convert(arrays, CONFIGS[name])
+
+
+def test_the_config_of_facebook_is_read():
+  """It names a class of which DiT's is a part today, with options that are those of others."""
+  old = CONFIGS["dit_diffusers"] | dict(
+    _class_name="Transformer2DModel",
+    _diffusers_version="0.12.0.dev0",
+    norm_type="ada_norm_zero",
+    cross_attention_dim=None,
+    double_self_attention=False,
+    num_vector_embeds=None,
+    only_cross_attention=False,
+    use_linear_projection=False,
+  )
+  assert dit_files.build(old) == dit_files.build(CONFIGS["dit_diffusers"])
+  found = dit_files.convert(shared("dit_diffusers"), old)
+  assert sorted(dit_files.export(found, old)) == sorted(NAMES["dit_diffusers"])
+  for change in (dict(use_linear_projection=True), dict(norm_type="layer_norm")):
+    with pytest.raises(UserError, match="'use_linear_projection'|is DiT, SiT or DiTTr"):
+      dit_files.build(old | change)
 
 
 def test_configs_that_are_not_known_are_refused():

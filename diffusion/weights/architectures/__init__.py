@@ -11,7 +11,7 @@ Each file has the module, called as the library's own networks are, and
 |---|---|
 | `unet2d` | `UNet2DModel` of diffusers: DDPM, NCSN++ |
 | `autoencoder_kl` | `AutoencoderKL` of diffusers: the autoencoder of Stable Diffusion and DiT |
-| `dit` | DiT and SiT: their authors' files, and `DiTTransformer2DModel` of diffusers |
+| `dit`, `dit_files` | DiT and SiT: their authors' files, and `DiTTransformer2DModel` of diffusers |
 """
 
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The files of DiT and SiT: options, names of arrays, and the denoisers that they make."""
+"""The files of DiT and SiT: names of arrays, and the denoisers that they make."""
 
 import dataclasses
 import functools
@@ -12,57 +12,9 @@ import numpy as np
 
 from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import options, scheduler, torch_layout
-from diffusion.weights.architectures.dit import DiT, Shape, positions
-
-DIFFUSERS = "DiTTransformer2DModel"
-
-
-@dataclasses.dataclass(frozen=True)
-class Authors:
-  """The arguments of the authors' classes DiT and SiT, with their defaults, under their names."""
-
-  input_size: int = 32
-  patch_size: int = 2
-  in_channels: int = 4
-  hidden_size: int = 1152
-  depth: int = 28
-  num_heads: int = 16
-  mlp_ratio: float = 4.0
-  class_dropout_prob: float = 0.1
-  num_classes: int = 1000
-  learn_sigma: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Diffusers:
-  """The options of a config.json of diffusers 0.42 with its defaults, under its names."""
-
-  num_attention_heads: int = 16
-  attention_head_dim: int = 72
-  in_channels: int = 4
-  out_channels: int | None = None
-  num_layers: int = 28
-  dropout: float = 0.0
-  norm_num_groups: int = 32
-  attention_bias: bool = True
-  sample_size: int = 32
-  patch_size: int = 2
-  activation_fn: str = "gelu-approximate"
-  num_embeds_ada_norm: int = 1000
-  upcast_attention: bool = False
-  norm_type: str = "ada_norm_zero"
-  norm_elementwise_affine: bool = False
-  norm_eps: float = 1e-5
-
-
-CHOICES = {
-  "dropout": (0.0,),
-  "attention_bias": (True,),
-  "activation_fn": ("gelu-approximate",),
-  "norm_type": ("ada_norm_zero",),
-  "norm_elementwise_affine": (False,),
-}
+from diffusion.weights.architectures import scheduler, torch_layout
+from diffusion.weights.architectures.dit import DiT, positions
+from diffusion.weights.architectures.dit_options import DIFFUSERS, is_of_diffusers, shape_of
 
 NAMES = {
   "patches": ("x_embedder.proj", "pos_embed.proj"),
@@ -82,65 +34,13 @@ NAMES = {
 JOINED = ("to_q", "to_k", "to_v")
 
 
-def shape_of(config: Mapping[str, Any], copies: int = 1, trained_in_diffusers: bool = False) -> Shape:
-  """What fixes the network of a config, whose _class_name is DiT, SiT or DiTTransformer2DModel.
-
-  Args:
-    config: arguments of the authors' class, or contents of diffusers' config.json.
-    copies: see `copies_of`.
-    trained_in_diffusers: whether the weights were trained with diffusers' function: see `dit`.
-
-  Raises UserError for options that are not known.
-
-  >>> shape_of({"_class_name": "SiT", "hidden_size": 384, "num_heads": 6}).hidden
-  1536
-  """
-  name = config.get("_class_name")
-  if name == DIFFUSERS:
-    c = options.read(config, Diffusers, DIFFUSERS, CHOICES)
-    width = c.num_attention_heads * c.attention_head_dim
-    return Shape(
-      c.sample_size,
-      c.patch_size,
-      width,
-      c.num_layers,
-      c.num_attention_heads,
-      4 * width,
-      c.in_channels,
-      c.out_channels or c.in_channels,
-      c.num_embeds_ada_norm + 1,
-      True,
-      copies,
-      int(trained_in_diffusers),
-      c.norm_eps if trained_in_diffusers else 1e-6,
-    )
-  if name not in ("DiT", "SiT"):
-    raise UserError(f"the _class_name of a config here is DiT, SiT or {DIFFUSERS}, got {name!r}: give it")
-  c = options.read(config, Authors, name, {})
-  if c.hidden_size % c.num_heads:
-    raise UserError(f"a {name} with {c.num_heads} heads has a hidden_size they divide, got {c.hidden_size}")
-  null = c.class_dropout_prob > 0
-  return Shape(
-    c.input_size,
-    c.patch_size,
-    c.hidden_size,
-    c.depth,
-    c.num_heads,
-    int(c.hidden_size * c.mlp_ratio),
-    c.in_channels,
-    c.in_channels * (2 if c.learn_sigma else 1),
-    c.num_classes + null,
-    null,
-  )
-
-
 def copies_of(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> int:
   """Embeddings of time and class that a file needs: 1 where all blocks have the same, else one a block.
 
   The published ones have the same in all blocks. Those that were trained in diffusers have not.
   """
   shape = shape_of(config)
-  if config["_class_name"] != DIFFUSERS:
+  if not is_of_diffusers(config):
     return 1
   names = [name for name in arrays if ".norm1.emb." in name]
   first = lambda name: arrays.get(re.sub(r"^transformer_blocks\.\d+\.", "transformer_blocks.0.", name))
@@ -151,7 +51,7 @@ def copies_of(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> int:
 def build(
   config: Mapping[str, Any], copies: int = 1, trained_in_diffusers: bool = False, **changes: Any
 ) -> DiT:
-  """The module of a config: see `shape_of`; `changes` are those of `DiT`.
+  """The module of a config: see `dit_options.shape_of`; `changes` are those of `DiT`.
 
   A SiT returns what its authors' does: the first half of a learned variance's output, at times it is told.
   """
@@ -167,8 +67,8 @@ def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
   Raises UserError for names missing or left over, arrays of another shape, and other positions.
   """
   shape = shape_of(config)
-  name, found = config["_class_name"], dict(arrays)
-  if name == DIFFUSERS:
+  name, found, in_diffusers = config["_class_name"], dict(arrays), is_of_diffusers(config)
+  if in_diffusers:
     copies = copies_of(arrays, config)
     shape = dataclasses.replace(shape, copies=copies)
     found = _joined(found)
@@ -178,12 +78,12 @@ def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
       }
   else:
     _check_positions(found.pop("pos_embed", None), shape, name)
-  return torch_layout.convert(found, _shapes(shape), name, name_of=_name_of(name == DIFFUSERS))
+  return torch_layout.convert(found, _shapes(shape), name, name_of=_name_of(in_diffusers))
 
 
 def export(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
   """The arrays of the published file, by dotted name: the inverse of `convert`, bit for bit."""
-  in_diffusers = config["_class_name"] == DIFFUSERS
+  in_diffusers = is_of_diffusers(config)
   shape = shape_of(config)
   found = torch_layout.export(params, _name_of(in_diffusers))
   if not in_diffusers:
@@ -222,7 +122,7 @@ def denoiser(
     trained_in_diffusers: whether the weights were trained with diffusers' function: see `dit`.
     **changes: those of `DiT`.
 
-  Raises UserError for what is not known: see `shape_of`, `convert` and `scheduler.read`.
+  Raises UserError for what is not known: see `dit_options.shape_of`, `convert` and `scheduler.read`.
   """
   kept = shape_of(config).channels
   if config["_class_name"] == "SiT":

@@ -4,13 +4,19 @@ Each file has the module, called as the library's own networks are, or says whic
 
   build(config)                        the module of a config.json, as a dict, or of options read from a file
   convert(arrays, config)              its parameters from the arrays of the published file, by dotted name
+  export(params, config)               the inverse, bit for bit, where a file is written again
+  denoiser(config, ..., arrays)        the library's denoiser; an autoencoder has `codec` in its place
 
 | file | architecture |
 |---|---|
+| `unet2d` | `UNet2DModel` of diffusers: DDPM, NCSN++ |
+| `autoencoder_kl` | `AutoencoderKL` of diffusers: the autoencoder of Stable Diffusion and DiT |
+| `dit`, `dit_files` | DiT and SiT: their authors' files, and `DiTTransformer2DModel` of diffusers |
 | `song_unet` | EDM's SongUNet (DDPM++, NCSN++): the library's `networks.UNet` |
 | `dhariwal_unet` | EDM's DhariwalUNet: `adm.ADM` |
 | `edm2` | EDM2's UNet: `magnitude_preserving.MPUNet` |
 | `edm` | what EDM and EDM2 put around them: the denoiser of a snapshot |
+
 """
 
 from types import ModuleType

@@ -34,7 +34,7 @@ LEVEL = {
   "mcmc": 2,
   "codecs": 2,
   "denoisers": 2,
-  "weights": 3,
+  "weights": 5,
   "oracles": 3,
   "losses": 3,
   "density_ratio": 4,

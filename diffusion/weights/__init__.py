@@ -1,5 +1,6 @@
-"""Weights from files that others wrote: read as data, never executed, by NumPy alone.
+"""Weights from files that others wrote: read as data, never executed, by NumPy alone; and published models.
 
+  weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler
   weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes
   contents.arrays["conv_in.weight"]    one array: its shape and dtype; `read()` gives the numbers
   contents.load(place=...)             all of them, one by one, straight to where they should lie
@@ -30,6 +31,7 @@ from diffusion import lazy
 from diffusion.weights.contents import Contents, StoredArray
 from diffusion.weights.formats.opening import read
 from diffusion.weights.formats.safetensors import write_safetensors
+from diffusion.weights.loading import Model, load
 
 
 def __getattr__(name: str) -> ModuleType:

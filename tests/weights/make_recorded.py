@@ -29,7 +29,7 @@ torch.manual_seed(0)
 import dnnlib
 from training import networks
 net = networks.EDMPrecond(4, 3, label_dim=4, model_type="SongUNet", model_channels=4, channel_mult=[1],
-  num_blocks=1, attn_resolutions=[4], augment_dim=9, channel_mult_emb=2)
+  num_blocks=1, attn_resolutions=[4], augment_dim=9, channel_mult_emb=4)
 for one in net.parameters():
   torch.nn.init.normal_(one)
 from training.loss import EDMLoss

@@ -1,0 +1,109 @@
+"""Published models by their files: what is loaded is what its parts are, and is sampled as its authors do."""
+
+import json
+import pathlib
+
+import diffusers_networks as case
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import recorded_pairs
+
+from diffusion import solvers, weights
+from diffusion.config.errors import UserError
+from diffusion.weights.architectures import dit_files, edm, unet2d
+
+HERE = pathlib.Path(__file__).parent
+RECORDED = json.loads(np.load(case.FILE)["names"].tobytes())
+DDIM = {"_class_name": "DDIMScheduler", "beta_schedule": "linear", "clip_sample": False}
+
+
+def arrays_of(name):
+  return {one: case.draw(one, tuple(shape)) for one, shape in RECORDED[name].items()}
+
+
+def pipeline(folder, part, config, arrays, scheduler=DDIM):
+  """A folder as diffusers saves a pipeline."""
+  for name in (part, "scheduler"):
+    (folder / name).mkdir(parents=True)
+  (folder / "model_index.json").write_text(json.dumps({"_class_name": "DDIMPipeline"}))
+  (folder / part / "config.json").write_text(json.dumps(config))
+  weights.write_safetensors(str(folder / part / "diffusion_pytorch_model.safetensors"), arrays)
+  if scheduler is not None:
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+  return folder
+
+
+def same(one, other, shape, cond=None):
+  """Whether two denoisers say the same bits."""
+  x = jnp.asarray(case.numbers(0, 2, *shape))
+  t = jnp.full((2,), 0.4 * float(one.process.t_max), jnp.float32)
+  ask = jax.jit(lambda denoiser: denoiser(x, t, cond, views=("x0",)).x0)
+  np.testing.assert_array_equal(ask(one), ask(other))
+
+
+@pytest.mark.parametrize("name, prefix", [("edm", "model."), ("edm2", "unet.")])
+def test_a_snapshot_of_edm(name, prefix):
+  """The same as of the arrays that PyTorch read out of that file."""
+  model = weights.load(HERE / "recorded" / f"{name}.pkl")
+  found = recorded_pairs.expected(f"{name}.pkl")
+  arrays = {key.removeprefix("ema."): value for key, value in found.items() if key.startswith("ema.")}
+  assert any(key.startswith(prefix) for key in arrays)
+  notes = weights.read(HERE / "recorded" / f"{name}.pkl").notes["tree"]["ema"]
+  same(model.denoiser, edm.denoiser(notes, arrays), model.shape, {"label": jnp.array([0, -1])})
+  assert (model.shape, model.classes) == {"edm": ((4, 4, 3), 4), "edm2": ((4, 4, 4), 3)}[name]
+  assert model.sampler.num_steps == {"edm": 35, "edm2": 63}[name]
+  start = model.denoiser.process.prior(jax.random.split(jax.random.key(0), 2), model.shape)
+  x = solvers.sample(model.denoiser, model.sampler, start, cond={"label": jnp.array([1, 2])})
+  assert x.shape == (2, *model.shape) and bool(jnp.all(jnp.isfinite(x)))
+
+
+def test_a_pipeline_of_diffusers(tmp_path):
+  """By its folder, by the network's folder and by the file: the network and the scheduler beside it."""
+  config, arrays = case.UNETS["ddpm"], arrays_of("ddpm")
+  folder = pipeline(tmp_path / "ddpm", "unet", config, arrays)
+  paths = (folder, folder / "unet", folder / "unet" / "diffusion_pytorch_model.safetensors")
+  models = [weights.load(path) for path in paths]
+  for model in models:
+    same(model.denoiser, unet2d.denoiser(config, DDIM, arrays), model.shape)
+    assert (model.shape, model.classes, model.format) == ((8, 8, 3), 0, "safetensors")
+    assert model.sampler.num_steps == 50
+  start = model.denoiser.process.prior(jax.random.split(jax.random.key(0), 2), model.shape)
+  x = solvers.sample(model.denoiser, model.sampler, start)
+  np.testing.assert_allclose(model.sampler.t[:2], [0.981, 0.961], rtol=1e-6)  # k = 980, 960: t = (k + 1)/1000
+  assert x.shape == (2, 8, 8, 3) and bool(jnp.all(jnp.isfinite(x)))
+
+
+def test_a_transformer_of_diffusers(tmp_path):
+  config, arrays = case.DIT_DIFFUSERS["dit_diffusers"], arrays_of("dit_diffusers")
+  model = weights.load(pipeline(tmp_path, "transformer", config, arrays, scheduler=None))
+  expected = dit_files.denoiser(config, None, arrays)
+  same(model.denoiser, expected, model.shape, {"label": jnp.array([0, -1])})
+  assert model.classes == config["num_embeds_ada_norm"] and model.sampler is None
+
+
+@pytest.mark.parametrize(
+  "change, words",
+  [
+    (lambda config, arrays: config.update(_class_name="UNet3DModel"), ["of UNet3DModel", "UNet2DModel"]),
+    (lambda config, arrays: config.pop("_class_name"), ["does not name", "EDM2"]),
+    (lambda config, arrays: arrays.pop("conv_in.weight"), ["conv_in.weight"]),
+    (lambda config, arrays: arrays.update(other=np.zeros(2, np.float32)), ["other"]),
+    (lambda config, arrays: config.update(sample_size=None), ["sample_size"]),
+  ],
+)
+def test_what_does_not_fit_is_one_sentence(tmp_path, change, words):
+  config, arrays = dict(case.UNETS["ddpm"]), arrays_of("ddpm")
+  change(config, arrays)
+  folder = pipeline(tmp_path, "unet", config, arrays)
+  with pytest.raises(UserError) as caught:
+    weights.load(folder)
+  assert all(word in str(caught.value) for word in words) and "\n" not in str(caught.value), caught.value
+
+
+def test_a_broken_scheduler_config_is_one_sentence(tmp_path):
+  folder = pipeline(tmp_path, "unet", case.UNETS["ddpm"], arrays_of("ddpm"))
+  (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": ')
+  with pytest.raises(UserError, match="scheduler_config.json"):
+    weights.load(folder)

@@ -39,7 +39,11 @@ CASES = {
   "adm-edm": ("EDMPrecond", 4, ADM | {"label_dim": 3, "augment_dim": 9, "attn_resolutions": [2, 4]}),
   "adm-iddpm": ("iDDPMPrecond", 8, ADM | {"label_dim": 3}),
   "edm2": ("Precond", 8, MP),
-  "edm2-uncond": ("Precond", 8, MP | {"label_dim": 0, "channel_mult_noise": 2, "channel_mult_emb": 3}),
+  "edm2-uncond": (
+    "Precond",
+    8,
+    MP | {"label_dim": 0, "channel_mult_noise": 2, "channel_mult_emb": 3, "clip_act": 1.5},
+  ),
 }
 BLOCKS = ("ddpmpp-edm", "ncsnpp-edm", "skip-edm", "adm-edm", "edm2")  # cases of which each block is recorded
 SAMPLED = ("ddpmpp-edm", "adm-iddpm")  # cases with which EDM's sampler is run
@@ -66,8 +70,9 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
     draw = 0.3 * draw
   else:
     draw = draw / math.sqrt(math.prod(shape[1:]))
-  if (".enc." in name and "_conv." in name) or ".conv0." in name:
-    draw = 0.01 * draw  # of what is normalised next, so that the epsilon of norms is seen
+  small = any(f".{part}." in name for part in ("conv0", "conv1", "proj")) or ".skip.bias" in name
+  if small or (".enc." in name and "_conv." in name) or name.endswith("_aux_residual.bias"):
+    draw = 0.01 * draw  # what is normalised next is small, so that the epsilon of every norm is seen
   return np.asarray(draw, np.float32)
 
 

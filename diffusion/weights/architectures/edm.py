@@ -25,7 +25,6 @@ from typing import Any, ClassVar, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
@@ -33,6 +32,7 @@ from diffusion.denoisers import NetworkDenoiser, Parameterization
 from diffusion.processes import GaussianProcess
 from diffusion.weights.architectures import dhariwal_unet, edm2, song_unet
 from diffusion.weights.architectures.entries import Entries, options_of
+from diffusion.weights.architectures.nearest_level import NearestLevel
 
 NETWORKS: dict[str, tuple[Any, Any]] = {
   "SongUNet": (song_unet, song_unet.SongUNet),
@@ -147,36 +147,6 @@ class VEPrecond(Precond):
     """The VE SDE with geometric noise between the two ends."""
     process = processes.ve(self.sigma_min, self.sigma_max)
     return process, denoisers.scaled_score(time_shift=-math.log(2.0))
-
-
-@struct.dataclass
-class NearestLevel(Parameterization):
-  """A network that was trained at whole steps alone and is told the one whose noise level is nearest.
-
-  Between levels, it is the nearest sigma, not the nearest time. (The original takes distances by a matrix
-  product in float32: up to a twentieth of the way from a middle between two levels it may say the other.)
-
-  Attributes:
-    levels: sigma_i / alpha_i of the steps i = 0, 1, ..., ascending; the network is told i - 1.
-  """
-
-  levels: Any
-
-  def clock(self, process: Any, t: jax.Array) -> jax.Array:
-    """The step that is nearest, less one: [B]."""
-    nearest = self._nearest(process.level(t), jnp).astype(t.dtype)
-    return self.time_scale * nearest + self.time_shift
-
-  def snap(self, process: Any, grid: Any) -> np.ndarray:
-    """The times at which the network was trained that are nearest to those of a grid, float64.
-
-    EDM's sampler visits these alone.
-    """
-    levels = np.asarray(process.level(np.asarray(grid, np.float64)))
-    return np.asarray(process.t_of_level(np.asarray(self.levels, np.float64)[self._nearest(levels, np)]))
-
-  def _nearest(self, level, xp):
-    return xp.argmin(xp.abs(level[:, None] - xp.asarray(self.levels, level.dtype)[None, :]), axis=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ class NearestLevel(Parameterization):
   product in float32: up to a twentieth of the way from a middle between two levels it may say the other.)
 
   >>> from diffusion import processes
-  >>> ladder = processes.ddpm_ladder(4)
+  >>> ladder = processes.vp_ladder([0.1, 0.2, 0.4, 0.6])
   >>> told = NearestLevel(1.0, 1.0, -1.0, "eps", "t", ladder.level(np.arange(5) / 4))
   >>> told.clock(ladder, jnp.array([0.26, 0.74])).tolist(), told.snap(ladder, [0.98, 0.26]).round(6).tolist()
   ([0.0, 2.0], [1.0, 0.25])

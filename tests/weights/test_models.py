@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import recorded_pairs
 
-from diffusion import solvers, weights
+from diffusion import processes, solvers, weights
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import dit_files, edm, unet2d
+from diffusion.weights.architectures import dit_files, edm, scheduler, unet2d
 
 HERE = pathlib.Path(__file__).parent
 RECORDED = json.loads(np.load(case.FILE)["names"].tobytes())
@@ -81,6 +81,14 @@ def test_a_transformer_of_diffusers(tmp_path):
   expected = dit_files.denoiser(config, None, arrays)
   same(model.denoiser, expected, model.shape, {"label": jnp.array([0, -1])})
   assert model.classes == config["num_embeds_ada_norm"] and model.sampler is None
+
+
+@pytest.mark.parametrize("name", scheduler.WITH_BETAS)
+def test_a_network_and_its_sampler_are_of_one_process(name):
+  """By the defaults of each class, which are not the same for all."""
+  config = {"_class_name": name, "clip_sample": False}
+  process, _ = scheduler.read(config)
+  assert processes.difference(process, solvers.from_diffusers(config, 10)[0]) == ""
 
 
 @pytest.mark.parametrize(

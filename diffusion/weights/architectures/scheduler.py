@@ -7,6 +7,8 @@ import numpy as np
 
 from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
+from diffusion.solvers.diffusers.defaults import DEFAULTS, EVERYWHERE
+from diffusion.solvers.diffusers.levels import betas_of
 
 WITH_BETAS = (
   "DDIMScheduler",
@@ -25,7 +27,6 @@ WITH_BETAS = (
 )
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 LEVELS = "ScoreSdeVeScheduler"
-NARROW = ("HeunDiscreteScheduler", "LCMScheduler")  # their defaults are Stable Diffusion's betas
 
 
 def read(
@@ -85,20 +86,11 @@ def betas(config: Mapping[str, Any]) -> np.ndarray:
       "rescale_betas_zero_snr makes a table whose last step has no signal, which is no vp_ladder: leave it "
       "out"
     )
-  if config.get("trained_betas") is not None:
-    return np.asarray(config["trained_betas"], np.float64)
-  narrow = config.get("_class_name") in NARROW
-  count, schedule = int(config.get("num_train_timesteps", 1000)), config.get("beta_schedule")
-  schedule = schedule or ("scaled_linear" if config.get("_class_name") == "LCMScheduler" else "linear")
-  low = float(config.get("beta_start", 0.00085 if narrow else 1e-4))
-  high = float(config.get("beta_end", 0.012 if narrow else 0.02))
-  if schedule == "linear":
-    return np.linspace(low, high, count)
-  if schedule == "scaled_linear":
-    return np.linspace(low**0.5, high**0.5, count) ** 2
-  if schedule == "squaredcos_cap_v2":
-    return processes.cosine_betas(count)
-  raise UserError(
-    f"beta_schedule={schedule!r} is not known here: give linear, scaled_linear or squaredcos_cap_v2, or the "
-    "table itself as trained_betas"
-  )
+  options = DEFAULTS[config.get("_class_name", "DDPMScheduler")] | dict(config)
+  schedule = options["beta_schedule"]
+  if schedule not in EVERYWHERE["beta_schedule"]:
+    raise UserError(
+      f"beta_schedule={schedule!r} is not known here: give {', '.join(EVERYWHERE['beta_schedule'])}, or the "
+      "table itself as trained_betas"
+    )
+  return betas_of(options)

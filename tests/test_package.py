@@ -106,6 +106,12 @@ def test_core_imports_nothing_but_its_dependencies():
   assert out.stdout.strip() == "['diffusion']"
 
 
+def test_reading_a_run_loads_no_published_network():
+  code = "import sys, diffusion.run.saved.weights\nprint([m for m in sys.modules if 'architectures' in m])"
+  out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+  assert out.stdout.strip() == "[]"
+
+
 def test_unknown_part_says_which_exist():
   import diffusion
 

@@ -25,18 +25,23 @@
 {'scale': array(2., dtype=float16)}
 """
 
-from types import ModuleType
+from typing import Any
 
 from diffusion import lazy
 from diffusion.weights.contents import Contents, StoredArray
 from diffusion.weights.formats.opening import read
 from diffusion.weights.formats.safetensors import write_safetensors
-from diffusion.weights.loading import Model, load
+
+MODELS = ("Model", "load")
+"""What `diffusion.weights.loading` has for users."""
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
+  # A run reads its own weights by the formats alone: the published networks load when a model is asked for.
+  if name in MODELS:
+    return getattr(lazy.load(__name__, "loading"), name)
   return lazy.load(__name__, name)
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *lazy.names(__name__)})
+  return sorted({*globals(), *MODELS, *lazy.names(__name__)})

@@ -1,6 +1,7 @@
 """Weights from files that others wrote: read as data, never executed, by NumPy alone; and published models.
 
   weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler
+  weights.sections(path)               the sections of a config of a run that goes on from it
   weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes
   contents.arrays["conv_in.weight"]    one array: its shape and dtype; `read()` gives the numbers
   contents.load(place=...)             all of them, one by one, straight to where they should lie
@@ -32,7 +33,7 @@ from diffusion.weights.contents import Contents, StoredArray
 from diffusion.weights.formats.opening import read
 from diffusion.weights.formats.safetensors import write_safetensors
 
-MODELS = ("Model", "load")
+MODELS = ("Model", "load", "sections")
 """What `diffusion.weights.loading` has for users."""
 
 

@@ -2,68 +2,130 @@
 
 | what the file says | model |
 |---|---|
-| a pickle with a module of EDM or EDM2, under 'ema' | `architectures.edm` |
-| a config.json of `UNet2DModel` | `architectures.unet2d` |
-| a config.json of `DiTTransformer2DModel`, `DiT` or `SiT` | `architectures.dit_files` |
+| a pickle with a module of EDM or EDM2, under 'ema' | that of its class |
+| a config.json beside it | that of its `_class_name` |
+| neither, and `model` is DiT or SiT | that, of the sizes that its arrays have (`architectures.dit_sizes`) |
 
-A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. The authors' files of
-DiT and SiT say neither what they are nor their sizes: `architectures.dit_sizes` has both.
+A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. `families` has the models
+that are known.
 """
 
+import dataclasses
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from diffusion import solvers
+from diffusion import denoisers, solvers
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import dit_files, edm, unet2d
-from diffusion.weights.architectures.dit_options import shape_of
+from diffusion.weights import families
+from diffusion.weights.architectures import dit_files, dit_sizes, edm
+from diffusion.weights.contents import Contents
 from diffusion.weights.formats import mapped, opening
 
 NETWORKS = ("unet", "transformer")
 """Folders of a pipeline that hold its network."""
 
+AUTOENCODERS = ("vae", "vqvae", "movq")
+"""Folders of a pipeline whose network sees latents."""
+
 STEPS = {"DDPMScheduler": 1000}
 """Steps of diffusers' pipelines by their scheduler; 50 for the others."""
 
 
-class Model(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Model:
   """A published model.
 
   Attributes:
     denoiser: with its parameters.
-    shape: of one sample, [H, W, C]; H and W are those of the training data.
-    classes: number of classes that the condition 'label' counts, 0 without.
-    sampler: the solver that its authors use; None where it is not known here.
+    parts: of which it is made: network, process, shape, classes, values (`families.Parts`).
+    description: of it in plain words (`families`).
     path: of the file or folder.
     format: of the file, see `weights`.
   """
 
   denoiser: Any
-  shape: tuple[int, int, int]
-  classes: int
-  sampler: Any
+  parts: families.Parts
+  description: Mapping[str, Any]
   path: str
   format: str
 
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """Of one sample, (H, W, C); H and W are those of the training data."""
+    return self.parts.shape
 
-def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
+  @property
+  def classes(self) -> int:
+    """Number of classes that the condition 'label' counts, 0 without."""
+    return self.parts.classes
+
+  @property
+  def sampler(self) -> Any:
+    """The solver that its authors use; None where it is not known here."""
+    return sampler(self.description, self.denoiser.process)
+
+
+class Found:
+  """What is known of a model before its arrays are read: see `find`.
+
+  Attributes:
+    path, contents: of the file or folder.
+    description: of the model (`families`).
+  """
+
+  def __init__(self, path: str, contents: Contents, description: Mapping[str, Any], prefix: str = "") -> None:
+    self.path, self.contents, self.description, self._prefix = path, contents, description, prefix
+
+  def params(self) -> Any:
+    """The parameters as NumPy arrays. Raises UserError for arrays that are not those of the model."""
+    names = [name for name in self.contents.arrays if name.startswith(self._prefix)]
+    arrays = {name.removeprefix(self._prefix): array for name, array in self.contents.load(names).items()}
+    return families.convert(arrays, self.description)
+
+
+def load(
+  path: str | os.PathLike[str],
+  dtype: Any = jnp.float32,
+  *,
+  model: str | None = None,
+  place: Callable[[Any], Any] | None = None,
+) -> Model:
   """The model of a file or folder of weights.
 
   Args:
     path: the file, its folder, or the folder of a pipeline of diffusers.
     dtype: that the network computes in; its parameters are float32.
+    model: 'DiT' or 'SiT' for their authors' files, which do not say what they are.
+    place: puts the tree of parameters on devices; the first device by default.
 
   Raises:
     UserError: for a file that cannot be read (`weights.read`), that is of a model not known here, or whose
       arrays and options do not fit it.
 
-  >>> model = load("tests/weights/recorded/edm.pkl")
-  >>> model.shape, model.classes, model.sampler.name, model.sampler.cost
+  >>> found = load("tests/weights/recorded/edm.pkl")
+  >>> found.shape, found.classes, found.sampler.name, found.sampler.cost
   ((4, 4, 3), 4, 'heun', 35)
+  """
+  found = find(path, model)
+  parts = families.parts(found.description, dtype=dtype)
+  params = found.params()
+  params = (
+    jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params) if place is None else place(params)
+  )
+  denoiser = denoisers.from_flax(parts.network, parts.process, parts.parameterization, params)
+  return Model(denoiser, parts, found.description, found.path, found.contents.format)
+
+
+def find(path: str | os.PathLike[str], model: str | None = None) -> Found:
+  """What a file or folder is, before its arrays are read; arguments and errors as of `load`.
+
+  >>> find("tests/weights/recorded/edm.pkl").description["model"]
+  'EDMPrecond'
   """
   path = os.path.expanduser(os.fspath(path))
   network, scheduler = _within(path)
@@ -71,16 +133,51 @@ def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
   tree, config = contents.notes.get("tree"), contents.notes.get("config")
   snapshot = tree.get("ema") if isinstance(tree, Mapping) else None
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
-    return _of_edm(path, contents, snapshot, dtype)
-  name = config.get("_class_name") if isinstance(config, Mapping) else None
-  if name not in FAMILIES:
-    what = f"of {name}" if name else "of a model that it does not name"
-    raise UserError(
-      f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
-      f"{', '.join(FAMILIES)} beside the weights"
+    return Found(path, contents, _of_edm(path, snapshot), "ema.")
+  if isinstance(config, Mapping) and config.get("_class_name"):
+    return Found(path, contents, _of_config(path, contents, config, scheduler))
+  if model in ("DiT", "SiT"):
+    prefix = next((one for one in ("ema.", "model.") if f"{one}pos_embed" in contents.arrays), "")
+    arrays = {
+      name.removeprefix(prefix): one for name, one in contents.arrays.items() if name.startswith(prefix)
+    }
+    sizes = dit_sizes.config_of(arrays, model)
+    sizes.pop("_class_name")
+    return Found(path, contents, {"model": model, "config": sizes, "scheduler": None}, prefix)
+  raise UserError(
+    f"{path} is of a model that it does not name{'' if model is None else f', and {model!r} is neither'}: "
+    f"known are pickles of EDM and EDM2, a config.json of {', '.join(families.FAMILIES)} beside the weights, "
+    "and the authors' files of 'DiT' and 'SiT', which have to be told apart by this name"
+  )
+
+
+def sections(path: str | os.PathLike[str], model: str | None = None) -> dict[str, dict[str, Any]]:
+  """The sections `network`, `process` and `denoiser` of a config whose model a file's weights fit.
+
+  They are plain values, so that a run of such a config needs the file no more. Arguments and errors as of
+  `load`.
+
+  >>> sections("tests/weights/recorded/edm.pkl")["process"]["of"]["model"]
+  'EDMPrecond'
+  """
+  return families.sections(find(path, model).description)
+
+
+def sampler(description: Mapping[str, Any], process: Any, steps: int | None = None) -> Any:
+  """The solver that a model's authors use, with its steps or theirs; None where it is not known here."""
+  if description["model"] in edm.PRECONDITIONERS:
+    # Heun's method in 18 steps for CIFAR-10 and in 40 for images of 64 (arXiv:2206.00364), in 32 for EDM2.
+    own = (
+      32 if description["model"] == "Precond" else 18 if families.parts(description).shape[0] <= 32 else 40
     )
-  denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
-  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
+    return solvers.build("heun", process, steps or own)
+  scheduler = description.get("scheduler")
+  if scheduler is None:
+    return None
+  try:
+    return solvers.from_diffusers(scheduler, steps or STEPS.get(scheduler.get("_class_name"), 50))[1]
+  except ValueError:
+    return None
 
 
 def _within(path):
@@ -99,50 +196,28 @@ def _within(path):
   return network, None
 
 
-def _of_edm(path, contents, snapshot, dtype):
-  names = [name for name in contents.arrays if name.startswith("ema.")]
-  arrays = {name.removeprefix("ema."): value for name, value in contents.load(names).items()}
-  denoiser = edm.denoiser(snapshot, arrays, dtype)
-  outer, _ = edm.options(snapshot)
-  side = outer.img_resolution
-  # Heun's method in 18 steps for CIFAR-10 and in 40 for images of 64 (arXiv:2206.00364), in 32 for EDM2.
-  steps = 18 if side <= 32 else 40
-  sampler = solvers.build("heun", denoiser.process, 32 if snapshot["class_name"] == "Precond" else steps)
-  return Model(denoiser, (side, side, outer.img_channels), outer.label_dim, sampler, path, contents.format)
+def _of_edm(path, snapshot):
+  if snapshot["class_name"] not in edm.PRECONDITIONERS:
+    raise UserError(
+      f"{path} is of {snapshot['class_name']}, which is not known here: of EDM's classes known are "
+      f"{', '.join(edm.PRECONDITIONERS)}"
+    )
+  config = {name: snapshot.get(name) for name in ("init_args", "init_kwargs")}
+  return {"model": snapshot["class_name"], "config": config, "scheduler": None}
 
 
-def _of_unet2d(config, scheduler, arrays, dtype):
-  denoiser = unet2d.denoiser(config, scheduler, arrays, dtype=dtype)
-  options = unet2d.build(config).options
-  size = options.sample_size
-  height, width = size if isinstance(size, tuple) else (size, size)
-  if height is None or width is None:
-    raise UserError("the config.json has no sample_size, the side of the model's images: add it")
-  return denoiser, (height, width, options.in_channels), options.num_class_embeds or 0
-
-
-def _of_dit(config, scheduler, arrays, dtype):
-  shape = shape_of(config)
-  denoiser = dit_files.denoiser(config, scheduler, arrays, dtype=dtype)
-  return denoiser, (shape.side, shape.side, shape.channels), shape.classes - shape.null
-
-
-FAMILIES = {
-  "UNet2DModel": _of_unet2d,
-  "DiTTransformer2DModel": _of_dit,
-  "Transformer2DModel": _of_dit,
-  "DiT": _of_dit,
-  "SiT": _of_dit,
-}
-"""`_class_name` of a config.json: what makes (denoiser, shape, classes) of it."""
-
-
-def _sampler(scheduler):
-  """The solver of a scheduler's config; None without one, or where it has none here."""
-  if scheduler is None:
-    return None
-  try:
-    _, solver = solvers.from_diffusers(scheduler, STEPS.get(scheduler.get("_class_name"), 50))
-  except ValueError:
-    return None
-  return solver
+def _of_config(path, contents, config, scheduler):
+  name = config["_class_name"]
+  if name not in families.FAMILIES or name in edm.PRECONDITIONERS:
+    raise UserError(
+      f"{path} is of {name}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
+      f"{', '.join(one for one in families.FAMILIES if one not in edm.PRECONDITIONERS)} beside the weights"
+    )
+  above = os.path.dirname(contents.path if os.path.isdir(contents.path) else os.path.dirname(contents.path))
+  latents = any(os.path.isdir(os.path.join(above, one)) for one in AUTOENCODERS)
+  found = {"model": name, "config": dict(config), "scheduler": scheduler, "latents": latents}
+  if families.FAMILIES[name] is families.DIT:
+    # What tells whether the blocks of diffusers' file share their embeddings is their numbers.
+    embeddings = contents.load([one for one in contents.arrays if ".norm1.emb." in one])
+    found["copies"] = dit_files.copies_of(embeddings, config)
+  return found

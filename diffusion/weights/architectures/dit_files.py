@@ -101,14 +101,14 @@ def export(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:
   return found
 
 
-def denoiser(
+def parts(
   config: Mapping[str, Any],
   scheduler_config: Mapping[str, Any] | None,
-  arrays: Mapping[str, Any],
+  copies: int = 1,
   trained_in_diffusers: bool = False,
   **changes: Any,
-) -> denoisers.NetworkDenoiser:
-  """The library's denoiser of a published DiT or SiT, with parameters in float32.
+) -> tuple[DiT, processes.GaussianProcess, denoisers.Parameterization]:
+  """(network, process, what its output means) of a published DiT or SiT.
 
   DiT predicts noise on DDPM's linear table of 1,000 steps, and its learned variance is left out. SiT predicts
   the velocity of the linear path, which its authors run from noise at 0 to data at 1: here it is
@@ -118,11 +118,11 @@ def denoiser(
   Args:
     config: arguments of the authors' class, or contents of diffusers' config.json.
     scheduler_config: contents of diffusers' scheduler_config.json; None for what the paper has.
-    arrays: of the file, by dotted name.
+    copies: see `copies_of`.
     trained_in_diffusers: whether the weights were trained with diffusers' function: see `dit`.
     **changes: those of `DiT`.
 
-  Raises UserError for what is not known: see `dit_options.shape_of`, `convert` and `scheduler.read`.
+  Raises UserError for what is not known: see `dit_options.shape_of` and `scheduler.read`.
   """
   kept = shape_of(config).channels
   if config["_class_name"] == "SiT":
@@ -132,8 +132,27 @@ def denoiser(
     changes = dict(sign=-1) | changes
   else:
     process, meaning = scheduler.read(scheduler_config)
-  copies = copies_of(arrays, config)
-  module = build(config, copies, trained_in_diffusers, **dict(kept=kept) | changes)
+  return build(config, copies, trained_in_diffusers, **dict(kept=kept) | changes), process, meaning
+
+
+def denoiser(
+  config: Mapping[str, Any],
+  scheduler_config: Mapping[str, Any] | None,
+  arrays: Mapping[str, Any],
+  trained_in_diffusers: bool = False,
+  **changes: Any,
+) -> denoisers.NetworkDenoiser:
+  """The library's denoiser of a published DiT or SiT, with parameters in float32.
+
+  Args:
+    config, scheduler_config, trained_in_diffusers, **changes: as of `parts`.
+    arrays: of the file, by dotted name.
+
+  Raises UserError for what is not known: see `parts` and `convert`.
+  """
+  module, process, meaning = parts(
+    config, scheduler_config, copies_of(arrays, config), trained_in_diffusers, **changes
+  )
   return denoisers.from_flax(module, process, meaning, torch_layout.in_single(convert(arrays, config)))
 
 

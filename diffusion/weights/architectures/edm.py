@@ -255,23 +255,48 @@ def options(notes: Mapping[str, Any]) -> tuple[Preconditioner, Any]:
   return outer, options_of(of_network, inner)
 
 
+def parts(notes: Mapping[str, Any], **changes: Any) -> tuple[Any, GaussianProcess, Parameterization]:
+  """(network, process, what its output means) of a snapshot.
+
+  Args:
+    notes: see `options`.
+    **changes: attributes of the network, such as its dtype.
+  Raises:
+    UserError: as `options`.
+  """
+  outer, inner = options(notes)
+  network, _ = NETWORKS[outer.model_type]
+  return network.build(inner).clone(**changes), *outer.meaning()
+
+
+def convert(arrays: Mapping[str, Any], notes: Mapping[str, Any]) -> Any:
+  """The parameters of a snapshot's network, in float32.
+
+  Args:
+    arrays: by their names in the object 'ema': 'model.map_layer0.weight', ...
+    notes: see `options`.
+  Raises:
+    UserError: as `options`, and for arrays that do not fit.
+  """
+  outer, inner = options(notes)
+  network, _ = NETWORKS[outer.model_type]
+  return network.convert(outer.own(arrays), inner)
+
+
 def denoiser(
   notes: Mapping[str, Any], arrays: Mapping[str, Any], dtype: Any = jnp.float32
 ) -> NetworkDenoiser:
   """The denoiser of a snapshot.
 
   Args:
-    notes: see `options`.
-    arrays: by their names in that object: 'model.map_layer0.weight', ...
+    notes, arrays: as of `convert`.
     dtype: that the network computes in; its parameters are float32.
   Raises:
-    UserError: as `options`, and for arrays that do not fit.
+    UserError: as `convert`.
   """
-  outer, inner = options(notes)
-  network, _ = NETWORKS[outer.model_type]
-  params = jax.tree.map(jnp.asarray, network.convert(outer.own(arrays), inner))
-  module = network.build(inner).clone(dtype=dtype)
-  return denoisers.from_flax(module, *outer.meaning(), params)
+  params = jax.tree.map(jnp.asarray, convert(arrays, notes))
+  module, process, meaning = parts(notes, dtype=dtype)
+  return denoisers.from_flax(module, process, meaning, params)
 
 
 def _known(name, table, what):

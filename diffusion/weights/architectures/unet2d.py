@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from diffusion import denoisers
+from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
 from diffusion.math.precision import at_least_single
 from diffusion.networks.embeddings import Fourier
@@ -213,22 +213,18 @@ def _shapes(module: UNet2D) -> Any:
   return torch_layout.shapes_of(module, x, jax.ShapeDtypeStruct((1,), jnp.float32), cond)
 
 
-def denoiser(
-  config: Mapping[str, Any],
-  scheduler_config: Mapping[str, Any] | None,
-  arrays: Mapping[str, Any],
-  **changes: Any,
-) -> denoisers.NetworkDenoiser:
-  """The library's denoiser of a published UNet2DModel, with parameters in float32.
+def parts(
+  config: Mapping[str, Any], scheduler_config: Mapping[str, Any] | None, **changes: Any
+) -> tuple[UNet2D, processes.GaussianProcess, denoisers.Parameterization]:
+  """(network, process, what its output means) of a published UNet2DModel.
 
   Args:
     config: contents of config.json.
     scheduler_config: contents of scheduler_config.json, which says the process and what is predicted; None
       for what the network's time says: DDPM's table and noise, or Score SDE's levels and score.
-    arrays: of the file, by dotted name.
     **changes: as of `build`.
 
-  Raises UserError for what is not known: see `build`, `convert` and `scheduler.read`.
+  Raises UserError for what is not known: see `build` and `scheduler.read`.
   """
   c = build(config).options
   twice = c.out_channels == 2 * c.in_channels
@@ -238,7 +234,24 @@ def denoiser(
       f"gives {c.out_channels}"
     )
   module = build(config, **dict(kept=c.in_channels if twice else None) | changes)
-  process, meaning = scheduler.read(scheduler_config, levels=c.time_embedding_type == "fourier")
+  return module, *scheduler.read(scheduler_config, levels=c.time_embedding_type == "fourier")
+
+
+def denoiser(
+  config: Mapping[str, Any],
+  scheduler_config: Mapping[str, Any] | None,
+  arrays: Mapping[str, Any],
+  **changes: Any,
+) -> denoisers.NetworkDenoiser:
+  """The library's denoiser of a published UNet2DModel, with parameters in float32.
+
+  Args:
+    config, scheduler_config, **changes: as of `parts`.
+    arrays: of the file, by dotted name.
+
+  Raises UserError for what is not known: see `parts` and `convert`.
+  """
+  module, process, meaning = parts(config, scheduler_config, **changes)
   return denoisers.from_flax(module, process, meaning, torch_layout.in_single(convert(arrays, config)))
 
 

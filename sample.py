@@ -5,14 +5,14 @@ import ast
 import os
 import sys
 
-from diffusion.commands import train as command
+from diffusion.commands import opened, train as command
 from diffusion.commands.tasks import flags as task_flags
 from diffusion.config.errors import UserError
 from diffusion.run import distributed
 
 DESCRIPTION = """\
-Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and
-classifies images with it.
+Samples from the newest (or a named) checkpoint of a run, or from a published model, evaluates it, or
+restores, edits, translates and classifies images with it.
 
   python sample.py --workdir=runs/digits --num=64 --label=3 --guidance=1.5 --out=threes
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
@@ -23,6 +23,7 @@ classifies images with it.
   python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
+  python sample.py --weights=edm-cifar10-32x32-cond-vp.pkl --num=64 --out=published
 
 Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64. Of a run between
 two data sets it starts from record i of the second, held out, in order and again from the first.
@@ -45,7 +46,9 @@ def parser():
     allow_abbrev=False,
   )
   p.add_argument(
-    "--workdir", metavar="FOLDER", help="folder that train.py wrote (needed but for --solver=list)"
+    "--workdir",
+    metavar="FOLDER",
+    help="folder that train.py wrote (needed but for --weights and --solver=list)",
   )
   p.add_argument(
     "--out", metavar="PATH", help="writes PATH.png and PATH.npz (default: a telling name in FOLDER)"
@@ -134,6 +137,7 @@ def parser():
     "noises; writes FOLDER/solvers/SOLVER_STEPS.npz",
   )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
+  opened.add(p)
   task_flags.add(p)
   return p
 
@@ -156,8 +160,9 @@ def main(argv):
 
     print(solvers.listing())
     return
-  if not args.workdir:
-    parser().error("the following arguments are required: --workdir")
+  if not args.workdir and not args.weights:
+    parser().error("one of the following arguments is required: --workdir, --weights")
+  opened.check(args)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {
     name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")
@@ -192,7 +197,8 @@ def main(argv):
 
     print(fit_command.run(args, sampler))
   elif args.evaluate:
-    given = [name for name in ("out", "label", *DEFAULTS) if getattr(args, name) is not None]
+    said = ("first",) if args.weights else DEFAULTS
+    given = [name for name in ("out", "label", *said) if getattr(args, name) is not None]
     if given:
       raise UserError(
         f"--evaluate draws what config.evaluation says (samples, batch, seed), so --{given[0]} has no place "
@@ -200,9 +206,9 @@ def main(argv):
       )
     from diffusion.commands import evaluation
 
-    found = evaluation.evaluate_run(
-      args.workdir, checkpoint=args.checkpoint, ema=args.ema, quiet=args.quiet, **sampler
-    )
+    model = opened.open_model(args)
+    os.makedirs(args.workdir, exist_ok=True)
+    found = evaluation.evaluate(model, args.workdir, quiet=args.quiet, **sampler)
     print(evaluation.report(found))
     print(f"wrote {args.workdir}/metrics.json and the pictures beside it")
   else:

@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion import sampling, solvers
+from diffusion.commands.opened import open_model
 from diffusion.commands.sample import choose_labels
 from diffusion.config.errors import UserError
 from diffusion.data import conditions_of_records
-from diffusion.run.opening import check_no_class, make_sampler, open_run, sampler_section
+from diffusion.run.opening import check_no_class, make_sampler, sampler_section
 
 NUM = 1024  # noises, of which a quarter judges
 BATCH = 256
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
     )
   if not 0 <= seed < 2**31:
     raise UserError(f"--seed={seed} must be from 0 to {2**31 - 1}")
-  opened = open_run(args.workdir, args.checkpoint, args.ema)
+  opened = open_model(args)
   if opened.parts.process.kind != "gaussian":
     raise UserError(
       f"--fit is for Gaussian processes, and this run's, '{opened.parts.process.name}', is "
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   notes = dict(
     guidance=guidance,
     interval=list(section.get("interval") or []),
-    step=opened.step,
+    **opened.record,
     start_error=found.start_error,
     error=found.error,
     start_median=found.start_median,
@@ -106,8 +107,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   )
   solvers.save(path, table, process, notes)
   return (
-    f"{found}; {num} noises, step {opened.step}, guidance {guidance:g}; wrote {path}: use it with "
-    f"--solver={path}"
+    f"{found}; {num} noises, {opened.title}, guidance {guidance:g}; wrote {path}: use it with --solver={path}"
   )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion import pictures, sampling, solvers
+from diffusion.commands.opened import open_model
 from diffusion.config.errors import UserError
 from diffusion.data import (
   classes_in_turn,
@@ -17,7 +18,7 @@ from diffusion.data import (
   stored_conditions,
   stored_starts,
 )
-from diffusion.run.opening import check_no_class, class_of, make_sampler, open_run, sampler_section
+from diffusion.run.opening import check_no_class, class_of, make_sampler, sampler_section
 from diffusion.run.parts import sampler_config
 
 # Records that are drawn beside samples, at the most.
@@ -36,7 +37,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     sampler: changes to the config's sampler, None for those not given.
   """
   check_numbers(args)
-  opened = open_run(args.workdir, args.checkpoint, args.ema)
+  opened = open_model(args)
   dataset = opened.parts.dataset
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
@@ -78,18 +79,17 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   )
   return (
-    f"{args.num} samples from step {opened.step} in {seconds:.1f} s (compilation included): {calls} denoiser "
+    f"{args.num} samples from {opened.title} in {seconds:.1f} s (compilation included): {calls} denoiser "
     f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
-    f" wrote {drawn} and {out}.npz"
-    + _fitted_elsewhere(opened, sampler)
-    + (f"; {opened.made.said}" if opened.made else "")
+    f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler) + opened.said
   )
 
 
 def _draw(path, stored, dataset, starts):
   """Draws the samples; the name of the picture, or why there is none."""
-  data = load(records_of(dataset), MOST_BESIDE, seed=0)["x"]
+  records = records_of(dataset)
+  data = load(records, MOST_BESIDE, seed=0)["x"] if len(records) else stored
   try:
     pictures.plain_sheet(path, stored, data, value_range=dataset.scaling.shown_range(data), starts=starts)
   except ValueError as error:
@@ -191,7 +191,7 @@ def _name(args, opened, sampler):
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
   pieces += [f"label{args.label}"] if args.label is not None else []
   pieces += [f"ema{opened.average}"] if args.ema is not None else []
-  return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", f"step{opened.step}"])
+  return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", *([opened.mark] if opened.mark else [])])
 
 
 def bar(total: int, quiet: bool, done: int = 0) -> Any:

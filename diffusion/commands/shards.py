@@ -5,7 +5,6 @@ One process's part of them, going on where it or another process stopped.
 
 import argparse
 import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -15,14 +14,15 @@ import jax
 import numpy as np
 
 from diffusion import sampling
+from diffusion.commands.opened import open_model
 from diffusion.commands.sample import bar, check_batch, check_numbers, choose_labels
 from diffusion.config.errors import UserError
 from diffusion.config.factories import plain
 from diffusion.data import conditions_of_records, shards, stored_conditions, stored_starts
 from diffusion.run import interruption, sharding
-from diffusion.run.opening import SavedRun, check_no_class, make_sampler, open_run, sampler_section
+from diffusion.run.opened import Opened
+from diffusion.run.opening import check_no_class, make_sampler, sampler_section
 from diffusion.run.parts import sampler_config
-from diffusion.run.saved import checkpoints, workdir as workdirs
 
 
 def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, processes: int = 1) -> str:
@@ -41,9 +41,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   check_numbers(args)
   if args.shard_size < 1:
     raise UserError(f"--shard-size={args.shard_size} must be at least 1")
-  opened = open_run(
-    args.workdir, args.checkpoint, args.ema, mesh=sharding.make_mesh(devices=jax.local_devices())
-  )
+  opened = open_model(args, mesh=sharding.make_mesh(devices=jax.local_devices()))
   check_batch(args.batch, opened)
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
@@ -112,21 +110,15 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   )
 
 
-def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: SavedRun) -> dict[str, Any]:
+def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: Opened) -> dict[str, Any]:
   """All that decides the samples: which weights, which sampler, which sequence, in files of which size."""
-  folder = checkpoints.path_of(workdirs.checkpoints(args.workdir), opened.step)
-  with open(os.path.join(folder, "digests.json")) as file:
-    weights = json.load(file)["sha256"]
   section = {key: plain(value) for key, value in sampler_section(opened, sampler).items()}
   solver = str(section.get("solver", ""))
   if solver.endswith(".npz"):  # what is in the file counts, not its name
     with open(solver, "rb") as file:
       section["solver"] = "sha256 " + hashlib.file_digest(file, "sha256").hexdigest()
   return {
-    "checkpoint": opened.step,
-    "weights": weights,
-    "ema": opened.average,
-    **({"made_of": [list(part[1:]) for part in opened.made.parts]} if opened.made else {}),
+    **opened.identity,
     "sampler": section,
     "label": args.label,
     "seed": args.seed,

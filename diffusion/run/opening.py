@@ -1,54 +1,75 @@
-"""A finished or running training run, opened for sampling and evaluation: its weights alone."""
+"""A model opened for sampling and evaluation, its weights alone: of a finished or running training run."""
 
+import dataclasses
+import json
+import os
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import numpy as np
 
 from diffusion import solvers
 from diffusion.config import factories
 from diffusion.config.errors import UserError
 from diffusion.run import sharding
+from diffusion.run.opened import Opened
 from diffusion.run.parts import assembly, codec, sampler_config, teacher
 from diffusion.run.saved import averages, checkpoints, weights, workdir as workdirs
 
 
-class SavedRun(NamedTuple):
-  """What a workdir holds.
+@dataclasses.dataclass(frozen=True)
+class SavedRun(Opened):
+  """What a workdir holds; its `params` are the averaged weights, or those that were asked for.
 
   Attributes:
-    parts: config, data set, process, network, parameterisation (`parts.assembly.Parts`).
-    params: the averaged weights, or those that were asked for.
-    denoiser: the network with them as a denoiser, with every view that the network states.
     step: training steps of the checkpoint.
-    mesh: the devices it was put on.
     average: half-life in images or relative length, as text, of the average that `params` is; 'none' for the
       raw weights.
     checkpoint: the folder of the checkpoint.
-    codec_params: the parameters of the run's codec; None without one.
     made: of what, where the average is made of snapshots (`saved.averages.Average`).
   """
 
-  parts: Any
-  params: Any
-  denoiser: Any
   step: int
-  mesh: Any
   average: str
   checkpoint: str
-  codec_params: Any = None
   made: Any = None
-
-  @property
-  def config(self) -> Any:
-    """The run's config."""
-    return self.parts.config
 
   @property
   def objective(self) -> Any:
     """The objective that trained the model, with what it states (`losses.Objective`)."""
     return assembly.model_player(self.parts).loss.objective
+
+  @property
+  def title(self) -> str:
+    """Its step."""
+    return f"step {self.step}"
+
+  @property
+  def mark(self) -> str:
+    """Its step."""
+    return f"step{self.step}"
+
+  @property
+  def record(self) -> dict[str, Any]:
+    """Its step."""
+    return {"step": self.step}
+
+  @property
+  def said(self) -> str:
+    """Of what its average is made."""
+    return f"; {self.made.said}" if self.made else ""
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """The checkpoint, its digest, and which average."""
+    with open(os.path.join(self.checkpoint, "digests.json")) as file:
+      digest = json.load(file)["sha256"]
+    return {
+      "checkpoint": self.step,
+      "weights": digest,
+      "ema": self.average,
+      **({"made_of": [list(part[1:]) for part in self.made.parts]} if self.made else {}),
+    }
 
   def loss_inputs(self, player: Any = None) -> tuple[Any, Any]:
     """(params, state) for a player's loss, with `params` as the model's; the rest that it asks is read now.
@@ -59,19 +80,6 @@ class SavedRun(NamedTuple):
     player = assembly.model_player(self.parts) if player is None else player
     template = _placed(assembly.shape_state(self.parts), self.mesh)
     return weights.loss_inputs(self.checkpoint, template, player, model=self.params)
-
-  def place(self, array: Any) -> jax.Array:
-    """A [batch, ...] array split over the devices."""
-    return jax.device_put(array, sharding.batch_sharding(self.mesh))
-
-  def decode(self, x: np.ndarray) -> np.ndarray:
-    """Samples [n, ...] of the model as model values of the data, [n, ...]; themselves without a codec."""
-    devices = self.mesh.shape["data"]
-    return codec.decoded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
-
-  def to_data(self, x: np.ndarray) -> np.ndarray:
-    """Samples [n, ...] of the model in stored values: decoded, then scaled."""
-    return self.parts.dataset.scaling.to_data(self.decode(x))
 
 
 def open_run(
@@ -109,11 +117,11 @@ def open_run(
     parts,
     params,
     assembly.denoiser(parts, params, collections),
-    checkpoints.read_meta(path)["step"],
     mesh,
+    codec_params,
+    checkpoints.read_meta(path)["step"],
     average.name or "none",
     path,
-    codec_params,
     average if average.parts else None,
   )
 
@@ -123,7 +131,7 @@ def _placed(shapes, mesh):
   return sharding.placed(shapes, sharding.state_sharding(mesh, shapes))
 
 
-def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
+def make_sampler(run: Opened, **changes: Any) -> tuple[Any, Any]:
   """(denoiser, solver) that a config's `sampler` section describes, with some of its keys changed.
 
   Args:
@@ -147,11 +155,13 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   section = sampler_section(run, changes)
   name = section["solver"]
   process, denoiser = run.denoiser.process, run.denoiser
-  solver = (
-    _saved_solver(name, process, changes)
-    if str(name).endswith(".npz")
-    else sampler_config.solver(section, process)
-  )
+  solver = None
+  if all(changes.get(key) in (None, True) for key in ("solver", "grid", "tolerance", "options", "denoise")):
+    solver = run.own_sampler(changes.get("steps"))
+  if solver is None and str(name).endswith(".npz"):
+    solver = _saved_solver(name, process, changes)
+  elif solver is None:
+    solver = sampler_config.solver(section, process)
   # What a student of steps says at one of its times is where that step should end. At other times, or in
   # another solver's formula, it is neither that nor a mean, and more steps make samples worse. Nobody who
   # asks for more steps wants that, so it is an error and not a warning.
@@ -168,7 +178,7 @@ def make_sampler(run: SavedRun, **changes: Any) -> tuple[Any, Any]:
   return guided, solver
 
 
-def sampler_section(run: SavedRun, changes: Mapping[str, Any]) -> dict[str, Any]:
+def sampler_section(run: Opened, changes: Mapping[str, Any]) -> dict[str, Any]:
   """The config's `sampler` section with changes.
 
   None keeps a value. What belongs to the config's own solver goes where another takes its place.
@@ -236,7 +246,7 @@ def class_of(dataset: Any, name: Any, flag: str = "--label") -> int:
   return number
 
 
-def check_no_class(run: SavedRun, label: Any, asked: str = "--label=-1") -> None:
+def check_no_class(run: Opened, label: Any, asked: str = "--label=-1") -> None:
   """UserError where samples without a class are asked of a run that never saw a record without one.
 
   Args:
@@ -248,7 +258,7 @@ def check_no_class(run: SavedRun, label: Any, asked: str = "--label=-1") -> None
     return
   if str(label) == "-1":
     raise UserError(
-      f"{asked} asks for samples of no class, and this run never saw a record without its class: "
+      f"{asked} asks for samples of no class, and this model never saw a record without its class: "
       "name a class, or train with "
       "config.loss.condition_dropout=0.1"
     )

@@ -2,9 +2,9 @@
 
     {"model": "UNet2DModel", "config": {...}, "scheduler": {...} or None, "latents": False}
 
-`model` is the class that its authors gave it, `config` and `scheduler` are what its file says of it, `latents`
-whether an autoencoder lies beside it. A description is JSON, so a config of a run can hold it: `network`, `process` and `parameterization` are the
-factories of its sections, and `sections` are those.
+`model` is the class that its authors gave it, `config` and `scheduler` are what its file says of it,
+`latents` whether an autoencoder lies beside it. A description is JSON, so a config of a run can hold it:
+`network`, `process` and `parameterization` are the factories of its sections, and `sections` are those.
 
 | model | file |
 |---|---|

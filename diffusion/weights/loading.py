@@ -6,8 +6,8 @@
 | a config.json beside it | that of its `_class_name` |
 | neither, and `model` is DiT or SiT | that, of the sizes that its arrays have (`architectures.dit_sizes`) |
 
-A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. `families` has the models
-that are known.
+A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. `families` has the
+models that are known.
 """
 
 import dataclasses
@@ -210,8 +210,8 @@ def _of_config(path, contents, config, scheduler):
   name = config["_class_name"]
   if name not in families.FAMILIES or name in edm.PRECONDITIONERS:
     raise UserError(
-      f"{path} is of {name}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
-      f"{', '.join(one for one in families.FAMILIES if one not in edm.PRECONDITIONERS)} beside the weights"
+      f"{path} is of {name}, which is not known here: known are pickles of EDM and EDM2, and a config.json "
+      f"of {', '.join(one for one in families.FAMILIES if one not in edm.PRECONDITIONERS)} beside the weights"
     )
   above = os.path.dirname(contents.path if os.path.isdir(contents.path) else os.path.dirname(contents.path))
   latents = any(os.path.isdir(os.path.join(above, one)) for one in AUTOENCODERS)

@@ -1,6 +1,6 @@
 """What a trained model is worth: metrics of samples, held-out loss, likelihood and pictures of a saved run.
 
-run.py        the parts in their order: `evaluate_run`
+run.py        the parts in their order: `evaluate_run`, `evaluate`
 record.py     metrics.json, written as parts are ready, with what was left out and why
 samples.py    samples of a run, and what they are worth beside data
 held_out.py   loss and likelihood of held-out data
@@ -16,7 +16,7 @@ from diffusion.commands.evaluation.held_out import (
   held_out_likelihood,
   held_out_loss,
 )
-from diffusion.commands.evaluation.run import evaluate_run
+from diffusion.commands.evaluation.run import evaluate, evaluate_run
 from diffusion.commands.evaluation.samples import MOST_REAL
 from diffusion.commands.evaluation.words import report
 
@@ -24,6 +24,7 @@ __all__ = [
   "LOSS_PASSES",
   "MOST_HELD_OUT",
   "MOST_REAL",
+  "evaluate",
   "evaluate_run",
   "figures",
   "held_out",

@@ -96,6 +96,8 @@ def held_out_likelihood(
   scaling, size = dataset.scaling, int(np.prod(dataset.shape))
   name, pixels = scaling.likelihood, scaling.likelihood == "bits_per_dim"
   cond = dataset.encode(held).get("cond")
+  if cond and np.any(np.asarray(cond.get("label", 0)) < 0) and not run.objective.drops_condition:
+    raise ValueError("the records have no class, and the model never saw one without")
   cond = cond and {key: jnp.asarray(array) for key, array in cond.items()}
 
   def log_prob(x, keys):

@@ -9,7 +9,9 @@ import numpy as np
 from diffusion.commands.evaluation import figures, held_out, samples as samples_of
 from diffusion.commands.evaluation.record import Record
 from diffusion.config import factories
+from diffusion.config.errors import UserError
 from diffusion.run import logging, sinks, state as states
+from diffusion.run.opened import Opened
 from diffusion.run.opening import make_sampler, open_run
 from diffusion.run.parts import checks
 
@@ -20,7 +22,18 @@ OF_ALL = ("held_out_loss", "loss.png")
 def evaluate_run(
   workdir: str, *, checkpoint: int | None = None, ema: str | None = None, quiet: bool = False, **sampler: Any
 ) -> dict[str, Any]:
-  """Samples from a run, measures them against held-out data and writes `metrics.json` and the pictures.
+  """Evaluates the run in a workdir: see `evaluate`.
+
+  Args:
+    workdir: folder of the run.
+    checkpoint, ema: see `open_run`.
+    quiet, **sampler: see `evaluate`.
+  """
+  return evaluate(open_run(workdir, checkpoint, ema), workdir, quiet=quiet, **sampler)
+
+
+def evaluate(run: Opened, workdir: str, *, quiet: bool = False, **sampler: Any) -> dict[str, Any]:
+  """Samples from a model, measures them against held-out data and writes `metrics.json` and the pictures.
 
   All goes to the run's sinks too. Any data that the library trains on are evaluated. What cannot be measured
   on them is left out, and `left_out` says why by name; metrics.json is written anew whenever a part is ready.
@@ -32,9 +45,9 @@ def evaluate_run(
   a denoiser has these, its held-out loss and its costs.
 
   Args:
-    workdir: folder of the run; gets metrics.json, samples.npz, samples.png, loss.png and, for images, signals
+    run: the opened model.
+    workdir: folder that gets metrics.json, samples.npz, samples.png, loss.png and, for images, signals
       and volumes, trajectory.png.
-    checkpoint, ema: see `open_run`.
     quiet: no progress bar.
     **sampler: changes to the config's sampler, see `make_sampler`.
 
@@ -44,18 +57,21 @@ def evaluate_run(
   Raises:
     UserError: no run to open, or a config or a change of the sampler that does not fit it.
   """
-  run = open_run(workdir, checkpoint, ema)
   tell_sinks = sinks.of_evaluation(run.config, workdir)
   section = dict(run.config.get("evaluation", {}))
   checks.check_evaluation(section)
   sampled = run.parts.parameterization is not None or any(value is not None for value in sampler.values())
   denoiser, solver = make_sampler(run, **sampler) if sampled else (None, None)  # says why there is no sampler
+  if not len(run.parts.dataset.train):
+    raise UserError(
+      f"--evaluate measures samples beside data, and {run.title} comes with none: give some with --data=PATH"
+    )
   seed = section.get("seed", 0)
   own = ("own",) if section.get("own") else ()
   parts = (*OF_SAMPLES, *OF_ALL, "likelihood", *own) if sampled else (*OF_ALL, *own)
   record = Record(os.path.join(workdir, "metrics.json"), parts)
   record.found.update(
-    step=run.step, num_parameters=states.count_parameters(run.params), **_training_costs(workdir)
+    **run.record, num_parameters=states.count_parameters(run.params), **_training_costs(workdir)
   )
   train, held, counts = samples_of.real_data(run.parts.dataset, seed)
   record.found["subsets"] = counts
@@ -68,7 +84,12 @@ def evaluate_run(
       lambda: samples_of.measure(run.parts.dataset, stored, labels, train, held, seed, starts),
     )
   _held_out(record, run, held, section, seed, sampled)
-  record.draw("loss.png", lambda: figures.draw_loss(workdir, run.step, record.found.get("held_out_loss")))
+  if run.why_no_loss:
+    record.leave_out("loss.png", run.why_no_loss)
+  else:
+    record.draw(
+      "loss.png", lambda: figures.draw_loss(workdir, run.record["step"], record.found.get("held_out_loss"))
+    )
   if drawn is not None:
     _pictures(record, run, workdir, denoiser, solver, drawn, train, held)
   if own:
@@ -77,7 +98,7 @@ def evaluate_run(
       lambda: {"own": factories.build(section["own"], run, workdir, where="config.evaluation.own")},
     )
   record.write()
-  tell_sinks(run.step, record.content())
+  tell_sinks(run.record.get("step", 0), record.content())
   record.raise_first()
   return record.content()
 
@@ -120,7 +141,10 @@ def _held_out(record, run, held, section, seed, sampled):
       record.leave_out(unit, why, instead_of="likelihood")
     return
   record.found["subsets"]["held_out_loss"] = samples_of.subset_of(min(count, most), count, seed)
-  record.measure("held_out_loss", lambda: {"held_out_loss": held_out.held_out_loss(run, held, most, seed)})
+  if run.why_no_loss:
+    record.leave_out("held_out_loss", run.why_no_loss)
+  else:
+    record.measure("held_out_loss", lambda: {"held_out_loss": held_out.held_out_loss(run, held, most, seed)})
   if sampled:
     record.left_out.pop("likelihood", None)
     record.measure(unit, lambda: held_out.held_out_likelihood(run, held, most, seed))

@@ -10,7 +10,8 @@ from diffusion import solvers
 from diffusion.config.errors import UserError
 from diffusion.config.factories import closest
 from diffusion.data.dataset import Dataset
-from diffusion.run.opening import SavedRun, class_of, make_sampler
+from diffusion.run.opened import Opened
+from diffusion.run.opening import class_of, make_sampler
 
 
 def given_label(label: str | int | None, dataset: Dataset) -> int | None:
@@ -31,7 +32,7 @@ def condition(label: ArrayLike | None, position: jax.Array) -> dict[str, jax.Arr
   return {"label": label[position] if label.ndim else jnp.full(position.shape, label)}
 
 
-def guided(run: SavedRun, sampler: dict[str, Any]) -> Any:
+def guided(run: Opened, sampler: dict[str, Any]) -> Any:
   """A run's denoiser, guided if that was asked for: not by the config, whose guidance is for samples."""
   return make_sampler(
     run, solver="ddim", steps=2, guidance=sampler["guidance"] or 0.0, interval=sampler["interval"]

@@ -14,13 +14,13 @@ from diffusion.commands.tasks.flags import MOST_ROWS
 from diffusion.commands.tasks.outcome import Outcome, counted, shown
 from diffusion.config.errors import UserError
 from diffusion.processes.base import GaussianProcess
-from diffusion.run.opening import SavedRun
+from diffusion.run.opened import Opened
 
 DRAWS, COLUMNS = 100, 2
 LEVELS = 0.1, 10.0  # of sigma/alpha
 
 
-def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
+def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> Outcome:
   """Log-probabilities of the classes of each image; see `flags` for the arguments.
 
   Noise levels are spread evenly in log-SNR and weighted as in the variational bound, so that the numbers are

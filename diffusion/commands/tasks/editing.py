@@ -17,12 +17,12 @@ from diffusion.commands.tasks.outcome import Outcome, counted, shown
 from diffusion.config.errors import UserError
 from diffusion.config.factories import closest
 from diffusion.processes.base import GaussianProcess
-from diffusion.run.opening import SavedRun
+from diffusion.run.opened import Opened
 
 STEPS, DRAWS, SOLVER = 40, 4, "dpmpp_2m_sde"
 
 
-def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
+def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> Outcome:
   """Each image noised to each strength and denoised; see `flags` for the arguments.
 
   Raises:

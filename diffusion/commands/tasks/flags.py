@@ -14,6 +14,9 @@ OWN_SOLVERS = ("ddrm", "daps")
 EVERYWHERE = (
   "task",
   "workdir",
+  "weights",
+  "model",
+  "data",
   "out",
   "num",
   "first",

@@ -22,7 +22,8 @@ from diffusion.data import load
 from diffusion.data.dataset import Dataset
 from diffusion.likelihood.steps import LOWEST_LOG_SNR
 from diffusion.processes.base import GaussianProcess
-from diffusion.run.opening import SavedRun, make_sampler
+from diffusion.run.opened import Opened
+from diffusion.run.opening import make_sampler
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
 LEAST_NOISE = 0.01
@@ -30,7 +31,7 @@ LEAST_NOISE = 0.01
 than that the residual is none."""
 
 
-def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
+def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> Outcome:
   """Samples of p(image | measurement) for each image; see `flags` for the arguments.
 
   Raises:
@@ -141,7 +142,7 @@ def measured(
 
 
 def method(
-  args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun, operator: tasks.Measurement
+  args: argparse.Namespace, sampler: dict[str, Any], opened: Opened, operator: tasks.Measurement
 ) -> tuple[Any, Callable[[jax.Array], tuple[Callable[[Any], Any], Any, Any]]]:
   """(denoiser, function y -> (transform of the denoiser, solver, post_step)) of --method."""
   name, steps = args.method or METHODS[0], sampler["steps"] or STEPS

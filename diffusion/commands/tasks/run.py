@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.commands.opened import open_model
 from diffusion.commands.sample import check_batch, destination
 from diffusion.commands.tasks import inputs
 from diffusion.commands.tasks.classifying import classify
@@ -13,7 +14,7 @@ from diffusion.commands.tasks.editing import edit
 from diffusion.commands.tasks.restoring import restore
 from diffusion.commands.tasks.translating import translate
 from diffusion.config.errors import UserError
-from diffusion.run.opening import check_no_class, make_sampler, open_run
+from diffusion.run.opening import check_no_class, make_sampler
 
 DO = dict(
   inpaint=restore, colorize=restore, super_resolve=restore, edit=edit, translate=translate, classify=classify
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
     UserError: a run without a denoiser or without images, and whatever a task refuses; before anything is
       sampled.
   """
-  opened = open_run(args.workdir, args.checkpoint, args.ema)
+  opened = open_model(args)
   check_batch(args.batch, opened)
   if opened.parts.parameterization is None:
     make_sampler(opened)  # says why there is none
@@ -62,9 +63,8 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
     if args.label is None:
       check_no_class(opened, -1, f"--task={args.task} without --label")
     check_no_class(opened, args.label)
-  out = args.out or os.path.join(
-    args.workdir, f"{args.task}_seed{args.seed}_from{args.first}_step{opened.step}"
-  )
+  name = [args.task, f"seed{args.seed}", f"from{args.first}", *([opened.mark] if opened.mark else [])]
+  out = args.out or os.path.join(args.workdir, "_".join(name))
   out = destination(out, [*(args.input or ()), *([args.mask] if args.mask else ())])
   found = DO[args.task](args, sampler, opened)
   np.savez(out + ".npz", **found.arrays)

@@ -15,12 +15,13 @@ from diffusion.commands.tasks.choices import condition, given_label, guided
 from diffusion.commands.tasks.flags import MOST_ROWS
 from diffusion.commands.tasks.outcome import Outcome, counted, shown
 from diffusion.config.errors import UserError
-from diffusion.run.opening import SavedRun, class_of, open_run
+from diffusion.run.opened import Opened
+from diffusion.run.opening import class_of, open_run
 
 STEPS = 32
 
 
-def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRun) -> Outcome:
+def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> Outcome:
   """Each image translated there and back; see `flags` for the arguments.
 
   Raises:
@@ -89,7 +90,7 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: SavedRu
   both = (
     ""
     if other is opened
-    else f" of {args.other_workdir} at step {other.step}, from {args.workdir} at step {opened.step}"
+    else f" of {args.other_workdir} at {other.title}, from {args.workdir} at {opened.title}"
   )
   words = (
     f"translation of {given.source} to {_name(there, to_label)}{both}, and back in {seconds:.1f} s "

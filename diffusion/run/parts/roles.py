@@ -4,12 +4,13 @@
       teacher=dict(run="runs/digits", guidance=[dict(factory="guidance.classifier_free", weight=1.0)]),
       fake=dict(copy_of="teacher"),  # starts as the teacher, without its guidance
       target=dict(average_of="model", decay=0.999),  # or half_life_images=...
+      other=dict(weights="edm-cifar10-32x32-cond-vp.pkl"),  # a published model; `model` as of weights.load
       critic=dict(network=dict(...), denoiser=dict(...)),
       truth=dict(factory="oracles.gaussian", mean=(0.0,), covariance=(1.0,)),  # any denoiser of the process
     )
 
-The first start writes into `saved` what a run's model is, and keeps its weights in the train state: from then
-on its folder is not needed.
+The first start writes into `saved` what the model of a run or of a file is, and keeps its weights in the
+train state: from then on its folder is not needed.
 """
 
 import os
@@ -27,8 +28,12 @@ from diffusion.run import ema
 from diffusion.run.parts import warm_start
 from diffusion.run.saved import averages, checkpoints, workdir as workdirs
 
+FOUND = ("run", "weights")
+"""Kinds whose weights lie elsewhere and are found at the first start."""
+
 KINDS = {
   "run": ("run", "ema", "guidance", "saved"),
+  "weights": ("weights", "model", "guidance", "saved"),
   "copy_of": ("copy_of",),
   "average_of": ("average_of", "decay", "half_life_images"),
   "network": ("network", "denoiser"),
@@ -42,13 +47,14 @@ class Role(NamedTuple):
   Attributes:
     name: of the role.
     kind: a key of `KINDS`, or 'factory' for a denoiser as it is.
-    source: the role that it copies or follows; the folder of a run.
+    source: the role that it copies or follows; the folder of a run; the file of a published model.
     network, parameterization, process: what its denoiser is made of; those of its source for a copy or
       an average.
     guidance: what goes around it, a function from denoiser to denoiser.
     share: step, images an update -> the share of the new parameters in an average.
     denoiser: of a factory.
-    saved: what is known of another run: step, ema, shape, num_classes and its sections.
+    saved: what is known of another run: step, ema, shape, num_classes and its sections; of a published model
+      the same without step, ema and loss, and whether it is `unconditional`.
   """
 
   name: str
@@ -64,7 +70,7 @@ class Role(NamedTuple):
 
 
 def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> Any:
-  """The config with config.roles.NAME.saved for every other run.
+  """The config with config.roles.NAME.saved for every other run and published model.
 
   It comes from the run in `workdir` if that has a checkpoint, else from the folder that the role names.
   A config without such a role is returned as it is; the one given is never changed. Raises UserError for a
@@ -73,7 +79,7 @@ def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> An
   runs = [
     name
     for name, section in (config.get("roles") or {}).items()
-    if name != "model" and kind_of(name, section) == "run"
+    if name != "model" and kind_of(name, section) in FOUND
   ]
   if not runs:
     return config
@@ -83,7 +89,8 @@ def resolve(config: Any, workdir: str, say: Callable[[str], None] = print) -> An
   config = config.copy_and_resolve_references()
   for name in runs:
     section = config.roles[name]
-    saved = (kept.get(name) or {}).get("saved") or _found(name, section, say)
+    find = _found if "run" in section else _published
+    saved = (kept.get(name) or {}).get("saved") or find(name, section, say)
     with config.unlocked():
       section.saved = saved
   return config
@@ -97,7 +104,7 @@ def kind_of(name: str, section: Any) -> str:
   kinds = [kind for kind in (*KINDS, "factory") if kind in section]
   if len(kinds) != 1:
     raise UserError(
-      f"{where} has {', '.join(kinds) or 'none'} of run, copy_of, average_of, network and factory: give "
+      f"{where} has {', '.join(kinds) or 'none'} of {', '.join(KINDS)} and factory: give "
       f"exactly one, such as "
       "dict(run=FOLDER), dict(copy_of='model') or dict(average_of='model', decay=0.999)"
     )
@@ -154,6 +161,27 @@ def _found(name, section, say):
   )
 
 
+def _published(name, section, say):
+  """What a published model is, read from its file."""
+  from diffusion.weights import families, loading  # the published networks, which no other run needs
+
+  del say
+  where = f"config.roles.{name}.weights"
+  if not isinstance(section.weights, str) or not section.weights:
+    raise UserError(f"{where} is a file or folder of weights, such as 'model.pkl'; it is {section.weights!r}")
+  try:
+    description = loading.find(section.weights, section.get("model")).description
+  except UserError as error:
+    raise UserError(f"{where}: {error}") from error
+  parts = families.parts(description)
+  return dict(
+    shape=tuple(parts.shape),
+    num_classes=parts.classes,
+    unconditional=parts.unconditional,
+    **families.sections(description),
+  )
+
+
 def build(config: Any, model: Role) -> dict[str, Role]:
   """{name: role} of config.roles, the model among them. Raises UserError for a role that does not fit."""
   found, waiting = {"model": model}, dict(config.get("roles") or {})
@@ -189,10 +217,10 @@ def _role(name, section, found):
     return Role(
       name, kind, denoiser=factories.build(section, model.process, where=where), process=model.process
     )
-  if kind == "run":
+  if kind in FOUND:
     if "saved" not in section:
       raise UserError(
-        f"{where} has no 'saved', which says what that run is: a run gets it from `parts.roles.resolve`, "
+        f"{where} has no 'saved', which says what that model is: a run gets it from `parts.roles.resolve`, "
         f"as train.py does"
       )
     there, at = section.saved, f"{where}.saved"
@@ -204,7 +232,7 @@ def _role(name, section, found):
       made(part, there, at) for part in ("network", "denoiser", "process")
     )
     return Role(
-      name, kind, section.run, network, parameterization, process, guidance.chain(*around), saved=there
+      name, kind, section[kind], network, parameterization, process, guidance.chain(*around), saved=there
     )
   if kind == "network":
     return Role(
@@ -246,6 +274,11 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
       place(name)[name] = warm_start.fit(found, place(name)[name], where)
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)
+    elif role.kind == "weights":
+      found = warm_start.published(str(role.source), role.saved.network["of"]["model"])
+      place(name)[name] = warm_start.fit(
+        found, place(name)[name], f"config.roles.{name}.weights={role.source}"
+      )
     elif role.kind in ("copy_of", "average_of"):
       place(name)[name] = jax.tree.map(jnp.copy, place(role.source)[role.source])
       if name in collections:

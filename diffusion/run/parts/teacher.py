@@ -11,6 +11,19 @@ from diffusion.config.errors import UserError
 from diffusion.run.parts import assembly, codec, loss_config, players, sampler_config
 
 
+def of_published(unconditional: bool) -> losses.Objective:
+  """What is known of how a published model was trained: it learned posterior means.
+
+  Args:
+    unconditional: whether it learned those of no class too.
+  """
+  return losses.Objective("published", _unknown, _unknown, drops_condition=unconditional)
+
+
+def _unknown(*_: Any, **__: Any) -> Any:
+  raise ValueError("how a published model was trained is not said in its file")
+
+
 def own_solver(objective: losses.Objective, process: Any) -> Any:
   """The one solver that a student of a teacher's steps is distilled for; None for any other objective."""
   if objective.steps is None:
@@ -37,7 +50,7 @@ def check(parts: assembly.Parts, playing: list[players.Player]) -> None:
     for role in (parts.roles[name] for name in objective.needs if parts.roles[name].saved is not None):
       for wrong, words in _of_run(parts, role, objective):
         if wrong:
-          raise UserError(f"config.roles.{role.name}.run={role.source}: {words}")
+          raise UserError(f"config.roles.{role.name}.{role.kind}={role.source}: {words}")
 
 
 def _own(parts: Any, objective: Any) -> Iterator[tuple[bool, str]]:
@@ -58,17 +71,25 @@ def _own(parts: Any, objective: Any) -> Iterator[tuple[bool, str]]:
 def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]:
   """The same of another run, whose model plays a role."""
   saved, here, mend = role.saved, parts.dataset, "take that run's config.data"
-  there, own = list(saved.shape), list(here.shape)
+  published = role.kind == "weights"  # it sees what the networks of this run see
+  there, own = list(saved.shape), list(parts.shape if published else here.shape)
   yield there != own, f"that run's data have examples of shape {there}, and config.data {own}; {mend}"
   there, own = saved.num_classes, here.num_classes
   yield there != own, f"that run's data have classes: {there}, and config.data {own}; {mend}"
   same = codec.same(saved.get("codec"), parts.config.get("codec"))
-  yield not same, "that run sees its data through another config.codec; take that run's config.codec"
+  yield (
+    not published and not same,
+    "that run sees its data through another config.codec; take that run's config.codec",
+  )
   different = processes.difference(role.process, parts.process)
   mend = "take that run's config.process"
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"
 
-  taught: Any = loss_config.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
+  taught: Any = (
+    of_published(saved.unconditional)
+    if published
+    else loss_config.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
+  )
   asks, knows = objective.conditions.get("guidance"), taught.conditions.get("guidance")
   around = assembly.template(role)
   guided, by_condition = around.needs_unconditional, "guidance" in around.own_conditions

@@ -1,12 +1,14 @@
-"""Starting from the weights of another run."""
+"""Starting from the weights of another run, or of a published model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from diffusion.config import loading
 from diffusion.config.errors import UserError
+from diffusion.config.factories import plain
 from diffusion.run.saved import averages, workdir as workdirs
 from diffusion.weights.formats.orbax import names_of
 
@@ -15,7 +17,38 @@ NEUTRAL = ("condition", "guidance", "kernel")
 (`networks.embeddings.Condition`)."""
 
 
-def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
+def load(given: Any, state: Any, say: Callable[[str], None] = print) -> Any:
+  """The state with weights of another run or of a published model, as config.training.warm_start says.
+
+  Args:
+    given: the folder of a run, or dict(weights=PATH, model=NAME) of a published model, whose network is that
+      of `weights.sections`; see `weights.load` for the name.
+    state: at the start.
+    say: gets a sentence for the person watching.
+
+  Raises UserError for what is neither, and where the networks differ.
+  """
+  if isinstance(given, str):
+    return of_run(given, state, say)
+  given = plain(given)
+  where = "config.training.warm_start"
+  if not isinstance(given, Mapping) or not isinstance(given.get("weights"), str):
+    raise UserError(
+      f"{where} is the folder of a run, or dict(weights=PATH) of a published model; it is {given!r}"
+    )
+  loading.check_keys(given, ("weights", "model"), where)
+  found = published(given["weights"], given.get("model"))
+  return _filled(state, found, f"{where}.weights={given['weights']}")
+
+
+def published(path: str, model: str | None = None) -> Any:
+  """The parameters of a published model, as NumPy arrays in nested dicts; errors as of `weights.load`."""
+  from diffusion.weights.loading import find  # the published networks, which no other run needs
+
+  return find(path, model).params()
+
+
+def of_run(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
   """The state with the network's weights (parameters and averages) taken from the run in the folder `path`.
 
   Its newest undamaged checkpoint is read: the first average of its config, or its parameters if it keeps
@@ -25,15 +58,19 @@ def load(path: str, state: Any, say: Callable[[str], None] = print) -> Any:
   where = f"config.training.warm_start={path}"
   workdirs.read(path)  # says so where there is no run, before its checkpoints are looked for
   found, collections = averages.of_run(path, None, None, "weights", where, say)
-  make = lambda like: fit(found, like, where)
   loss_state = state.loss_state
   if collections and "model" in loss_state["collections"]:
     fitted = fit(collections, loss_state["collections"]["model"], where)
     loss_state = {**loss_state, "collections": {**loss_state["collections"], "model": fitted}}
+  return _filled(state, found, where).replace(loss_state=loss_state)
+
+
+def _filled(state, found, where):
+  """The state with these parameters as the model's, and as all averages of it."""
+  make = lambda like: fit(found, like, where)
   return state.replace(
     params={**state.params, "model": make(state.params["model"])},
     emas={name: own if name.isidentifier() else make(own) for name, own in state.emas.items()},
-    loss_state=loss_state,
   )
 
 

@@ -1,0 +1,82 @@
+"""The model that a command line names: of a run, --workdir, or of a published file, --weights."""
+
+import argparse
+import os
+from typing import Any
+
+from diffusion.config.errors import UserError
+from diffusion.run.opened import Opened
+from diffusion.run.opening import open_run
+
+OF_WEIGHTS = ("data", "model")
+"""Flags that say more of --weights."""
+
+OF_RUN = ("checkpoint", "ema")
+"""Flags that say more of a run in --workdir."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags of published models, as a group of their own."""
+  group = parser.add_argument_group(
+    "published models",
+    "A file that others trained in place of a run of train.py: everything above and below takes it.\n"
+    "docs/published.md lists what is known.",
+  )
+  group.add_argument(
+    "--weights",
+    metavar="PATH",
+    help="a pickle of EDM or EDM2, a folder of diffusers, a .pt of DiT or SiT: the model, with the sampler "
+    "of its authors unless --solver names another; results go to --workdir (default: runs/NAME)",
+  )
+  group.add_argument(
+    "--model", metavar="NAME", help="DiT or SiT, of a file of their authors that does not say what it is"
+  )
+  group.add_argument(
+    "--data",
+    metavar="PATH",
+    help="pictures that the model is measured on and that tasks take theirs of: a folder or a zip of PNG and "
+    "JPEG files, or an NPZ with x and label",
+  )
+
+
+def check(args: argparse.Namespace) -> None:
+  """Raises UserError for flags of a run and of a file together, and names the folder of a file's results."""
+  given = lambda names: [name for name in names if getattr(args, name) is not None]
+  if args.weights is None:
+    for name in given(OF_WEIGHTS):
+      raise UserError(f"--{name} says more of --weights=PATH: add it, or leave out --{name}")
+    return
+  for name in given(OF_RUN):
+    raise UserError(f"--{name} is of a run of train.py, and --weights={args.weights} is none: leave it out")
+  if args.workdir is None:
+    name = os.path.basename(os.path.abspath(os.path.expanduser(args.weights)))
+    args.workdir = os.path.join("runs", os.path.splitext(name)[0])
+  if os.path.exists(os.path.join(args.workdir, "config.json")):
+    raise UserError(
+      f"--workdir={args.workdir} is a run of train.py, and what is made of --weights={args.weights} would "
+      "lie among its files: name another folder"
+    )
+
+
+def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
+  """The model of a command line, opened.
+
+  Args:
+    args: the parsed command line of sample.py.
+    mesh: devices; all of them by default.
+
+  Raises:
+    UserError: as `open_run` and `published.open_weights`.
+  """
+  if args.weights is None:
+    return open_run(args.workdir, args.checkpoint, args.ema, mesh=mesh)
+  from diffusion.run.published import open_weights  # the published networks, which no run needs
+
+  named = {"num_samples": args.num, "batch": args.batch, "seed": args.seed}
+  return open_weights(
+    args.weights,
+    data_path=args.data,
+    model=args.model,
+    evaluation={name: value for name, value in named.items() if value is not None},
+    mesh=mesh,
+  )

@@ -1,0 +1,87 @@
+"""What every opened model is, of a run or of a published file: what the commands ask of it."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion.run import sharding
+from diffusion.run.parts import codec
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+  """A model with its parameters and all that a command asks of it: a run's, or a published one's.
+
+  Attributes:
+    parts: config, data set, process, network, parameterisation (`parts.assembly.Parts`).
+    params: parameters of the model.
+    denoiser: the network with them as a denoiser, with every view that the network states.
+    mesh: the devices it was put on.
+    codec_params: the parameters of its codec; None without one.
+  """
+
+  parts: Any
+  params: Any
+  denoiser: Any
+  mesh: Any
+  codec_params: Any
+
+  @property
+  def config(self) -> Any:
+    """The config; of a published model what its sections `sampler` and `evaluation` would say."""
+    return self.parts.config
+
+  @property
+  def objective(self) -> Any:
+    """What trained the model, with what it states (`losses.Objective`)."""
+    raise NotImplementedError
+
+  @property
+  def title(self) -> str:
+    """What samples are of, in a sentence: 'step 300'."""
+    raise NotImplementedError
+
+  @property
+  def mark(self) -> str:
+    """What tells its files from those of others: 'step300'; '' where their folder does."""
+    raise NotImplementedError
+
+  @property
+  def record(self) -> dict[str, Any]:
+    """What metrics.json says of where it is from."""
+    raise NotImplementedError
+
+  @property
+  def why_no_loss(self) -> str:
+    """Why its training loss cannot be asked, in a sentence; '' where it can."""
+    return ""
+
+  @property
+  def said(self) -> str:
+    """What else to say of it after a sentence, with '; ' before it; '' for nothing."""
+    return ""
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """All that decides its parameters, as JSON."""
+    raise NotImplementedError
+
+  def own_sampler(self, steps: int | None) -> Any:
+    """The solver that goes with the model where none is named, in `steps` or its own number; None without."""
+    del steps
+    return None
+
+  def place(self, array: Any) -> jax.Array:
+    """A [batch, ...] array split over the devices."""
+    return jax.device_put(array, sharding.batch_sharding(self.mesh))
+
+  def decode(self, x: np.ndarray) -> np.ndarray:
+    """Samples [n, ...] of the model as model values of the data, [n, ...]; themselves without a codec."""
+    devices = self.mesh.shape["data"]
+    return codec.decoded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
+
+  def to_data(self, x: np.ndarray) -> np.ndarray:
+    """Samples [n, ...] of the model in stored values: decoded, then scaled."""
+    return self.parts.dataset.scaling.to_data(self.decode(x))

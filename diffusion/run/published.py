@@ -1,0 +1,165 @@
+"""A published model opened as a run is: for sampling, tasks, fits and evaluation, with no config of a run."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from diffusion import data, losses, weights
+from diffusion.config.errors import UserError
+from diffusion.data.scaling import Scaling, Standardize
+from diffusion.run import sharding
+from diffusion.run.opened import Opened
+from diffusion.run.parts import teacher
+from diffusion.run.parts.assembly import Parts
+from diffusion.weights import loading
+
+
+@dataclasses.dataclass(frozen=True)
+class PublishedModel(Opened):
+  """A model of `weights.load`, with a data set that has its shape and its classes.
+
+  Attributes:
+    model: of `weights.load`.
+  """
+
+  model: Any
+
+  @property
+  def objective(self) -> losses.Objective:
+    """What is known of how it was trained: it learned posterior means, and maybe those of no class."""
+    return teacher.of_published(self.model.parts.unconditional)
+
+  @property
+  def title(self) -> str:
+    """Its file."""
+    return self.model.path
+
+  @property
+  def mark(self) -> str:
+    """None: its folder is its own."""
+    return ""
+
+  @property
+  def record(self) -> dict[str, Any]:
+    """Its file, the class of its model, and the digest of its parameters."""
+    name = self.model.description["model"]
+    return {"weights": self.model.path, "model": name, "weights_sha256": self.identity["weights"]}
+
+  @property
+  def why_no_loss(self) -> str:
+    """A file does not say how its model was trained."""
+    return "how a published model was trained is not said in its file"
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """The digest of its parameters: a file may move, and a model may lie in many."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((self.params, self.codec_params)):
+      digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+      digest.update(np.asarray(leaf).tobytes())
+    return {"weights": digest.hexdigest()}
+
+  def own_sampler(self, steps: int | None) -> Any:
+    """That of its authors, in `steps` or theirs; None where it is not known here."""
+    return loading.sampler(self.model.description, self.model.denoiser.process, steps)
+
+
+def open_weights(
+  path: str,
+  *,
+  data_path: str | None = None,
+  model: str | None = None,
+  evaluation: Mapping[str, Any] | None = None,
+  mesh: Any = None,
+) -> PublishedModel:
+  """The model of a file or folder of weights, with its parameters on the devices.
+
+  Args:
+    path, model: as of `weights.load`.
+    data_path: images that it is measured on and that tasks take theirs of: a folder or a zip of pictures,
+      or an NPZ with x and label (`data.images`, `data.npz`); pictures are cropped and resized to the model's
+      size.
+    evaluation: what a config's section of this name says: num_samples, batch, seed.
+    mesh: devices; all of them by default.
+
+  Raises:
+    UserError: as `weights.load`, and for data that are not of the model's shape or classes.
+  """
+  mesh = mesh or sharding.make_mesh()
+  found = weights.load(path, model=model, place=_on(mesh))
+  parts = found.parts
+  dataset = _dataset(found, data_path)
+  config = {"sampler": _section(found), "evaluation": dict(evaluation or {}), "training": {}}
+  return PublishedModel(
+    Parts(
+      ml_collections.ConfigDict(config), dataset, parts.process, parts.network, parts.parameterization, {}
+    ),
+    found.denoiser.params,
+    found.denoiser,
+    mesh,
+    None,
+    found,
+  )
+
+
+def _on(mesh: Any) -> Callable[[Any], Any]:
+  """Puts parameters on a mesh, in float32, one after another."""
+
+  def place(params):
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
+    put = lambda leaf, where: jax.device_put(np.asarray(leaf, np.float32), where)
+    return jax.tree.map(put, params, sharding.state_sharding(mesh, like))
+
+  return place
+
+
+def _section(model):
+  """What a config would say of the authors' sampler, for names and notes."""
+  own = model.sampler
+  return {} if own is None else {"solver": own.name, "steps": own.cost}
+
+
+def _dataset(model, path):
+  """The data of a path, or a data set without records: shape, classes and scaling as the model has them."""
+  parts = model.parts
+  centered = parts.values is not None and parts.values[0] < 0
+  scaling = Standardize() if parts.values is None else Scaling(256, centered)
+  if path is None:
+    return data.Dataset(
+      name=model.path,
+      train=(),
+      held_out=(),
+      shape=parts.shape,
+      num_classes=parts.classes,
+      class_names=(),
+      scaling=scaling,
+      split="no data were given",
+    )
+  if parts.values is None:
+    raise UserError(
+      f"--data={path}: {model.path} is a model of latents of shape {list(parts.shape)}, and these are "
+      "pictures: give its autoencoder too, --codec=FOLDER"
+    )
+  height, width, channels = parts.shape
+  more: Mapping[str, Any] = {} if parts.classes else {"num_classes": 0}
+  if path.lower().endswith(".npz"):
+    found = data.npz(path, centered=centered, **more)
+  else:
+    found = data.images(path, image_size=(height, width), channels=channels, centered=centered, **more)
+  if tuple(found.shape) != parts.shape or found.scaling.dtype != scaling.dtype or found.scaling.levels != 256:
+    raise UserError(
+      f"--data={path} holds {found.scaling} of shape {list(found.shape)}, and {model.path} is of pictures of "
+      f"256 levels and shape {list(parts.shape)}: give such ones"
+    )
+  if found.num_classes not in (0, parts.classes):
+    raise UserError(
+      f"--data={path} has {found.num_classes} classes and {model.path} {parts.classes}, so that a number "
+      "means another class: give data of its classes, or without any"
+    )
+  return dataclasses.replace(found, num_classes=parts.classes)

@@ -4,6 +4,7 @@ Files, equal rows, costs, metrics, and one sentence for each mistake.
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import io
 import json
@@ -218,7 +219,7 @@ def test_held_out_loss_is_that_of_the_evaluated_network(workdir):
     leaf + 0.3 * jax.random.normal(jax.random.key(number), leaf.shape) for number, leaf in enumerate(leaves)
   ]
   noisy = jax.tree.unflatten(tree, noisy)
-  run = run._replace(params=noisy, denoiser=run.denoiser.with_params(noisy))
+  run = dataclasses.replace(run, params=noisy, denoiser=run.denoiser.with_params(noisy))
   held = load(run.parts.dataset.held_out)
   player = assembly.model_player(run.parts)
   batch = evaluation.held_out.model_batch(run, evaluation.held_out.chosen(held, 64))

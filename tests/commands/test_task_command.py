@@ -4,6 +4,7 @@ Every task, files in and out, exact costs, equal rows at any batch size, one sen
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import io
@@ -19,8 +20,8 @@ import pytest
 from PIL import Image
 
 from diffusion import denoisers, pictures, solvers, tasks
-from diffusion.commands import train as command
-from diffusion.commands.tasks import classifying, flags as task_flags, inputs, rows, run, translating
+from diffusion.commands import opened as opened_model, train as command
+from diffusion.commands.tasks import classifying, flags as task_flags, inputs, rows, translating
 from diffusion.commands.tasks.restoring import data_std, energy_score
 from diffusion.config import loading
 from diffusion.data import load
@@ -104,9 +105,9 @@ def elsewhere(grey, tmp_path_factory):
 
 
 @functools.cache
-def opened(*args):
+def opened(*args, **more):
   """`open_run`, once a run, for tests in which nothing is sampled."""
-  return open_run(*args)
+  return open_run(*args, **more)
 
 
 def ran(workdir, out, *flags):
@@ -151,7 +152,7 @@ def test_known_pixels_without_noise_are_put_back_and_noise_is_in_the_data_values
   confidence."""
   x = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1)).astype(np.float32)
   monkeypatch.setattr(rows, "run", lambda *args: ((x,), 1.0))
-  monkeypatch.setattr(run, "open_run", opened)
+  monkeypatch.setattr(opened_model, "open_run", opened)
   flags = ("--task=inpaint", "--mask=box", "--num=2", "--draws=8")
   said, found = ran(grey, tmp_path / "a", *flags)
   known = found["mask"] == 0
@@ -344,7 +345,7 @@ def test_edit_outside_the_mask_comes_back_exactly_whatever_the_strength(grey, tm
 
 def test_an_edit_starts_where_help_says(grey, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(rows, "run", lambda *args: ((np.zeros((1, 1, 8, 8, 1), np.float32),), 1.0))
-  monkeypatch.setattr(run, "open_run", opened)
+  monkeypatch.setattr(opened_model, "open_run", opened)
   _, found = ran(grey, tmp_path / "a", "--task=edit", "--num=1", "--draws=1")
   with pytest.raises(SystemExit):
     load_script().parser().parse_args(["--help"])
@@ -434,7 +435,7 @@ def test_classify_is_the_exact_posterior_as_far_as_its_noise_levels_go(grey):
     class_means, run.denoiser.process, denoisers.x0(), (jnp.asarray(means), v)
   )
   args = types.SimpleNamespace(input=None, first=0, num=100, draws=None, seed=0, batch=104, quiet=True)
-  found = classifying.classify(args, {}, run._replace(denoiser=denoiser)).arrays
+  found = classifying.classify(args, {}, dataclasses.replace(run, denoiser=denoiser)).arrays
   centred = means.reshape(10, -1) - means.reshape(10, -1).mean(0)
   off = run.parts.dataset.scaling.to_model(found["input"]).reshape(100, 1, -1) - means.reshape(10, -1)
   exact = -0.5 * (1 / (v + 0.01) - 1 / (v + 100)) * np.sum(off**2, -1)
@@ -525,7 +526,7 @@ def class_means(params, x, sigma, cond):
 )
 def test_each_mistake_is_one_sentence(grey, colour, elsewhere, files, flags, words, monkeypatch):
   monkeypatch.setattr(rows, "run", lambda *args: pytest.fail("sampling began"))
-  monkeypatch.setattr(run, "open_run", opened)
+  monkeypatch.setattr(opened_model, "open_run", opened)
   monkeypatch.setattr(translating, "open_run", opened)
   status, said, err = sample(
     f"--workdir={grey}", *(flag.format(files=files, colour=colour, elsewhere=elsewhere) for flag in flags)

@@ -6,8 +6,8 @@
 | a config.json of `UNet2DModel` | `architectures.unet2d` |
 | a config.json of `DiTTransformer2DModel`, `DiT` or `SiT` | `architectures.dit_files` |
 
-A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. The authors' files of
-DiT and SiT say neither what they are nor their sizes: `architectures.dit_sizes` has both.
+A folder of diffusers may be a whole pipeline: its network is read, its scheduler, and its autoencoder. The
+authors' files of DiT and SiT say neither what they are nor their sizes: `architectures.dit_sizes` has both.
 """
 
 import json
@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from diffusion import solvers
 from diffusion.config.errors import UserError
+from diffusion.weights import autoencoders
 from diffusion.weights.architectures import dit_files, edm, unet2d
 from diffusion.weights.architectures.dit_options import shape_of
 from diffusion.weights.formats import mapped, opening
@@ -40,6 +41,8 @@ class Model(NamedTuple):
     sampler: the solver that its authors use; None where it is not known here.
     path: of the file or folder.
     format: of the file, see `weights`.
+    codec: between pictures in [-1, 1] and the latents that the denoiser sees (`codecs.Codec`); None without.
+    codec_params: its parameters.
   """
 
   denoiser: Any
@@ -48,30 +51,54 @@ class Model(NamedTuple):
   sampler: Any
   path: str
   format: str
+  codec: Any = None
+  codec_params: Any = None
 
 
-def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
+def load(
+  path: str | os.PathLike[str], dtype: Any = jnp.float32, codec: str | os.PathLike[str] | None = None
+) -> Model:
   """The model of a file or folder of weights.
 
   Args:
     path: the file, its folder, or the folder of a pipeline of diffusers.
-    dtype: that the network computes in; its parameters are float32.
+    dtype: that the networks compute in; their parameters are float32.
+    codec: file or folder of the AutoencoderKL whose latents the network was trained on. A pipeline has it in
+      its folder 'vae' and needs none.
 
   Raises:
     UserError: for a file that cannot be read (`weights.read`), that is of a model not known here, or whose
-      arrays and options do not fit it.
+      arrays and options do not fit it; for an autoencoder of other latents.
 
   >>> model = load("tests/weights/recorded/edm.pkl")
   >>> model.shape, model.classes, model.sampler.name, model.sampler.cost
   ((4, 4, 3), 4, 'heun', 35)
   """
   path = os.path.expanduser(os.fspath(path))
+  model, encoder = _without_codec(path, dtype)
+  place = autoencoders.place_of(path, codec)
+  if place is None:
+    return model
+  own, params = autoencoders.load(place, dtype)
+  channels = own.network.options.latent_channels
+  if channels != model.shape[-1]:
+    raise UserError(
+      f"the AutoencoderKL in {place} has latents of {channels} channels, and the network in {path} takes "
+      f"{model.shape[-1]}: give codec=PATH of the one that it was trained with"
+    )
+  if encoder:
+    own, params = autoencoders.of_edm2(own, params, encoder)
+  return model._replace(codec=own, codec_params=params)
+
+
+def _without_codec(path, dtype):
+  """(the model, the arrays of EDM2's encoder of its latents where there are any)."""
   network, scheduler = _within(path)
   contents = opening.read(network)
   tree, config = contents.notes.get("tree"), contents.notes.get("config")
   snapshot = tree.get("ema") if isinstance(tree, Mapping) else None
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
-    return _of_edm(path, contents, snapshot, dtype)
+    return _of_edm(path, contents, snapshot, dtype), _arrays(contents, "encoder.")
   name = config.get("_class_name") if isinstance(config, Mapping) else None
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
@@ -80,7 +107,7 @@ def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
       f"{', '.join(FAMILIES)} beside the weights"
     )
   denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
-  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
+  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format), {}
 
 
 def _within(path):
@@ -100,15 +127,19 @@ def _within(path):
 
 
 def _of_edm(path, contents, snapshot, dtype):
-  names = [name for name in contents.arrays if name.startswith("ema.")]
-  arrays = {name.removeprefix("ema."): value for name, value in contents.load(names).items()}
-  denoiser = edm.denoiser(snapshot, arrays, dtype)
+  denoiser = edm.denoiser(snapshot, _arrays(contents, "ema."), dtype)
   outer, _ = edm.options(snapshot)
   side = outer.img_resolution
   # Heun's method in 18 steps for CIFAR-10 and in 40 for images of 64 (arXiv:2206.00364), in 32 for EDM2.
   steps = 18 if side <= 32 else 40
   sampler = solvers.build("heun", denoiser.process, 32 if snapshot["class_name"] == "Precond" else steps)
   return Model(denoiser, (side, side, outer.img_channels), outer.label_dim, sampler, path, contents.format)
+
+
+def _arrays(contents, prefix):
+  """The arrays whose names begin so, by the rest of their names."""
+  names = [name for name in contents.arrays if name.startswith(prefix)]
+  return {name.removeprefix(prefix): value for name, value in contents.load(names).items()}
 
 
 def _of_unet2d(config, scheduler, arrays, dtype):

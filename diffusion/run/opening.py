@@ -69,6 +69,11 @@ class SavedRun(NamedTuple):
     devices = self.mesh.shape["data"]
     return codec.decoded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
 
+  def encode(self, x: np.ndarray) -> np.ndarray:
+    """Model values [n, ...] of the data as the model sees them, [n, ...]; themselves without a codec."""
+    devices = self.mesh.shape["data"]
+    return codec.coded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
+
   def to_data(self, x: np.ndarray) -> np.ndarray:
     """Samples [n, ...] of the model in stored values: decoded, then scaled."""
     return self.parts.dataset.scaling.to_data(self.decode(x))

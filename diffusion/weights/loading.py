@@ -38,11 +38,12 @@ class Model(NamedTuple):
     denoiser: with its parameters.
     shape: of one sample, [H, W, C]; H and W are those of the training data.
     classes: number of classes that the condition 'label' counts, 0 without.
-    sampler: the solver that its authors use; None where it is not known here.
+    sampler: the solver that its authors use; None where it is not known here, and `no_sampler` says why.
     path: of the file or folder.
     format: of the file, see `weights`.
     codec: between pictures in [-1, 1] and the latents that the denoiser sees (`codecs.Codec`); None without.
     codec_params: its parameters.
+    no_sampler: why `sampler` is None, in a sentence; "" where it is not.
   """
 
   denoiser: Any
@@ -53,6 +54,7 @@ class Model(NamedTuple):
   format: str
   codec: Any = None
   codec_params: Any = None
+  no_sampler: str = ""
 
 
 def load(
@@ -107,7 +109,8 @@ def _without_codec(path, dtype):
       f"{', '.join(FAMILIES)} beside the weights"
     )
   denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
-  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format), {}
+  sampler, why = _sampler(scheduler)
+  return Model(denoiser, shape, classes, sampler, path, contents.format, no_sampler=why), {}
 
 
 def _within(path):
@@ -169,11 +172,11 @@ FAMILIES = {
 
 
 def _sampler(scheduler):
-  """The solver of a scheduler's config; None without one, or where it has none here."""
+  """(the solver of a scheduler's config or None, why there is none)."""
   if scheduler is None:
-    return None
+    return None, "there is no scheduler_config.json beside the network: choose a solver of solvers.build"
   try:
     _, solver = solvers.from_diffusers(scheduler, STEPS.get(scheduler.get("_class_name"), 50))
-  except ValueError:
-    return None
-  return solver
+  except ValueError as error:
+    return None, str(error)
+  return solver, ""

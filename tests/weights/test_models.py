@@ -92,6 +92,34 @@ def test_a_network_and_its_sampler_are_of_one_process(name):
 
 
 @pytest.mark.parametrize(
+  "name", ["DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"]
+)
+def test_a_zero_terminal_snr_is_that_of_the_scheduler(name):
+  """abar by algorithm 1 of arXiv:2305.08891, with the floor that diffusers has where it has one."""
+  config = {"_class_name": name, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+  config |= {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+  config |= {"clip_sample": False, "timestep_spacing": "trailing"}
+  process, meaning = scheduler.read(config)
+  assert processes.difference(process, solvers.from_diffusers(config, 10)[0]) == "" and meaning.kind == "v"
+  root = np.sqrt(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+  root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+  floor = 0.0 if name in ("DDIMScheduler", "DDPMScheduler") else 2.0**-12
+  np.testing.assert_allclose(float(process.marginal(1.0).alpha), floor, rtol=1e-4)
+  np.testing.assert_allclose(float(process.marginal(0.6).alpha), root[599], rtol=1e-5)
+
+
+def test_why_there_is_no_sampler_is_said(tmp_path):
+  config, arrays = case.UNETS["ddpm"], arrays_of("ddpm")
+  clipping = {"_class_name": "DDPMScheduler", "clip_sample": True}
+  found = weights.load(pipeline(tmp_path / "one", "unet", config, arrays, clipping))
+  assert found.sampler is None and "clip" in found.no_sampler
+  found = weights.load(pipeline(tmp_path / "two", "unet", config, arrays, None))
+  assert found.sampler is None and "no scheduler_config.json" in found.no_sampler
+  found = weights.load(pipeline(tmp_path / "three", "unet", config, arrays))
+  assert found.sampler is not None and found.no_sampler == ""
+
+
+@pytest.mark.parametrize(
   "change, words",
   [
     (lambda config, arrays: config.update(_class_name="UNet3DModel"), ["of UNet3DModel", "UNet2DModel"]),

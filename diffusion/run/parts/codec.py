@@ -182,7 +182,7 @@ def build(config: Any, dataset: Any) -> codecs.Codec | None:
     try:
       shape = parts[-1].shape_of(shape)
     except ValueError as error:
-      raise UserError(f"{place}: {error}") from error
+      raise UserError(f"{place}: {' '.join(str(error).split())}") from error
   if dataset.pair is not None and tuple(dataset.pair.spec.shape) != tuple(dataset.shape):
     raise UserError(
       f"config.codec encodes both halves of a pair, and they have the shapes {list(dataset.shape)} and "

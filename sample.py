@@ -136,6 +136,11 @@ def parser():
     help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num "
     "noises; writes FOLDER/solvers/SOLVER_STEPS.npz",
   )
+  p.add_argument(
+    "--to-diffusers",
+    metavar="FOLDER",
+    help="write the network of weights.architectures, its scheduler and autoencoder as diffusers does",
+  )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   opened.add(p)
   task_flags.add(p)
@@ -173,6 +178,22 @@ def main(argv):
     from diffusion.commands.tasks import run
 
     print(run.run(args, sampler))
+    return
+  if args.to_diffusers:
+    from diffusion.commands import to_diffusers
+
+    given = {name for name, value in vars(args).items() if value not in (None, False)} - {
+      "workdir",
+      "to_diffusers",
+      "checkpoint",
+      "ema",
+      "quiet",
+    }
+    if given:
+      raise UserError(
+        f"--to-diffusers only writes weights, so --{min(given).replace('_', '-')} has no place beside it"
+      )
+    print(to_diffusers.run(args.workdir, args.to_diffusers, args.checkpoint, args.ema))
     return
   many = ("distributed", "coordinator", "processes", "process", "shard_size")
   given = [name for name in many if getattr(args, name) not in (None, False)]

@@ -8,7 +8,7 @@ from diffusion.config.errors import UserError
 from diffusion.run.opened import Opened
 from diffusion.run.opening import open_run
 
-OF_WEIGHTS = ("data", "model")
+OF_WEIGHTS = ("codec", "data", "model")
 """Flags that say more of --weights."""
 
 OF_RUN = ("checkpoint", "ema")
@@ -27,6 +27,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     metavar="PATH",
     help="a pickle of EDM or EDM2, a folder of diffusers, a .pt of DiT or SiT: the model, with the sampler "
     "of its authors unless --solver names another; results go to --workdir (default: runs/NAME)",
+  )
+  group.add_argument(
+    "--codec",
+    metavar="PATH",
+    help="the AutoencoderKL whose latents the model was trained on: the folder that diffusers saves (a "
+    "pipeline has its own)",
   )
   group.add_argument(
     "--model", metavar="NAME", help="DiT or SiT, of a file of their authors that does not say what it is"
@@ -75,6 +81,7 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
   named = {"num_samples": args.num, "batch": args.batch, "seed": args.seed}
   return open_weights(
     args.weights,
+    codec=args.codec,
     data_path=args.data,
     model=args.model,
     evaluation={name: value for name, value in named.items() if value is not None},

@@ -82,7 +82,10 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     f"{args.num} samples from {opened.title} in {seconds:.1f} s (compilation included): {calls} denoiser "
     f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
-    f" wrote {drawn} and {out}.npz" + _fitted_elsewhere(opened, sampler) + opened.said
+    f" wrote {drawn} and {out}.npz"
+    + _fitted_elsewhere(opened, sampler)
+    + opened.said
+    + _not_the_authors(opened, sampler)
   )
 
 
@@ -160,6 +163,13 @@ def choose_labels(label: Any, dataset: Any) -> Callable[[np.ndarray], np.ndarray
     number = class_of(dataset, label)
     return lambda index: np.full_like(index, number)
   return None if dataset.conditions else classes_in_turn(dataset)
+
+
+def _not_the_authors(opened, sampler):
+  """What to know of samples of a published model by a solver that nobody named."""
+  if not opened.no_sampler or sampler["solver"] is not None:
+    return ""
+  return f"; note that the sampler of its authors is not known here ({opened.no_sampler})"
 
 
 def _fitted_elsewhere(opened, sampler):

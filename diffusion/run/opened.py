@@ -59,6 +59,11 @@ class Opened:
     return ""
 
   @property
+  def no_sampler(self) -> str:
+    """Why the sampler of its authors is not known here, in a sentence; '' where it is, or there are none."""
+    return ""
+
+  @property
   def said(self) -> str:
     """What else to say of it after a sentence, with '; ' before it; '' for nothing."""
     return ""
@@ -81,6 +86,11 @@ class Opened:
     """Samples [n, ...] of the model as model values of the data, [n, ...]; themselves without a codec."""
     devices = self.mesh.shape["data"]
     return codec.decoded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
+
+  def encode(self, x: np.ndarray) -> np.ndarray:
+    """Model values [n, ...] of the data as the model sees them, [n, ...]; themselves without a codec."""
+    devices = self.mesh.shape["data"]
+    return codec.coded(self.parts.codec, self.codec_params, x, -(-64 // devices) * devices, self.place)
 
   def to_data(self, x: np.ndarray) -> np.ndarray:
     """Samples [n, ...] of the model in stored values: decoded, then scaled."""

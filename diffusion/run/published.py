@@ -17,7 +17,7 @@ from diffusion.run import sharding
 from diffusion.run.opened import Opened
 from diffusion.run.parts import teacher
 from diffusion.run.parts.assembly import Parts
-from diffusion.weights import loading
+from diffusion.weights import families, loading
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +65,20 @@ class PublishedModel(Opened):
       digest.update(np.asarray(leaf).tobytes())
     return {"weights": digest.hexdigest()}
 
+  @property
+  def no_sampler(self) -> str:
+    """Why the sampler of its authors is not known here."""
+    return self.model.no_sampler
+
   def own_sampler(self, steps: int | None) -> Any:
     """That of its authors, in `steps` or theirs; None where it is not known here."""
-    return loading.sampler(self.model.description, self.model.denoiser.process, steps)
+    return loading.sampler(self.model.description, self.model.denoiser.process, steps)[0]
 
 
 def open_weights(
   path: str,
   *,
+  codec: str | None = None,
   data_path: str | None = None,
   model: str | None = None,
   evaluation: Mapping[str, Any] | None = None,
@@ -81,7 +87,7 @@ def open_weights(
   """The model of a file or folder of weights, with its parameters on the devices.
 
   Args:
-    path, model: as of `weights.load`.
+    path, codec, model: as of `weights.load`.
     data_path: images that it is measured on and that tasks take theirs of: a folder or a zip of pictures,
       or an NPZ with x and label (`data.images`, `data.npz`); pictures are cropped and resized to the model's
       size.
@@ -92,18 +98,24 @@ def open_weights(
     UserError: as `weights.load`, and for data that are not of the model's shape or classes.
   """
   mesh = mesh or sharding.make_mesh()
-  found = weights.load(path, model=model, place=_on(mesh))
+  found = weights.load(path, codec=codec, model=model, place=_on(mesh))
   parts = found.parts
   dataset = _dataset(found, data_path)
   config = {"sampler": _section(found), "evaluation": dict(evaluation or {}), "training": {}}
   return PublishedModel(
     Parts(
-      ml_collections.ConfigDict(config), dataset, parts.process, parts.network, parts.parameterization, {}
+      ml_collections.ConfigDict(config),
+      dataset,
+      parts.process,
+      parts.network,
+      parts.parameterization,
+      {},
+      found.codec,
     ),
     found.denoiser.params,
     found.denoiser,
     mesh,
-    None,
+    found.codec_params,
     found,
   )
 
@@ -127,35 +139,38 @@ def _section(model):
 
 def _dataset(model, path):
   """The data of a path, or a data set without records: shape, classes and scaling as the model has them."""
-  parts = model.parts
-  centered = parts.values is not None and parts.values[0] < 0
-  scaling = Standardize() if parts.values is None else Scaling(256, centered)
+  parts, values, shape = model.parts, model.parts.values, model.parts.shape
+  if model.codec is not None:  # its pictures are in [-1, 1]
+    one = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    values, shape = families.PIXELS, jax.eval_shape(model.codec.decode, model.codec_params, one).shape[1:]
+  centered = values is not None and values[0] < 0
+  scaling = Standardize() if values is None else Scaling(256, centered)
   if path is None:
     return data.Dataset(
       name=model.path,
       train=(),
       held_out=(),
-      shape=parts.shape,
+      shape=shape,
       num_classes=parts.classes,
       class_names=(),
       scaling=scaling,
       split="no data were given",
     )
-  if parts.values is None:
+  if values is None:
     raise UserError(
       f"--data={path}: {model.path} is a model of latents of shape {list(parts.shape)}, and these are "
       "pictures: give its autoencoder too, --codec=FOLDER"
     )
-  height, width, channels = parts.shape
+  height, width, channels = shape
   more: Mapping[str, Any] = {} if parts.classes else {"num_classes": 0}
   if path.lower().endswith(".npz"):
     found = data.npz(path, centered=centered, **more)
   else:
     found = data.images(path, image_size=(height, width), channels=channels, centered=centered, **more)
-  if tuple(found.shape) != parts.shape or found.scaling.dtype != scaling.dtype or found.scaling.levels != 256:
+  if tuple(found.shape) != shape or found.scaling.dtype != scaling.dtype or found.scaling.levels != 256:
     raise UserError(
       f"--data={path} holds {found.scaling} of shape {list(found.shape)}, and {model.path} is of pictures of "
-      f"256 levels and shape {list(parts.shape)}: give such ones"
+      f"256 levels and shape {list(shape)}: give such ones"
     )
   if found.num_classes not in (0, parts.classes):
     raise UserError(

@@ -7,6 +7,7 @@ from diffusion.tasks.ddrm import Ddrm, ddrm
 from diffusion.tasks.detection import Scored, atypicality, surprise
 from diffusion.tasks.editing import Edited, edit, recommended, start_at, sweep
 from diffusion.tasks.encoding import Swapped, encoder, swapped
+from diffusion.tasks.latents import decoded, latent_mask
 from diffusion.tasks.likelihood_guidance import LikelihoodGuidance, dps, pigdm
 from diffusion.tasks.measurement import Measurement, measurement
 from diffusion.tasks.operators import (

@@ -2,6 +2,7 @@
 
   weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler
   weights.sections(path)               the sections of a config of a run that goes on from it
+  weights.autoencoder_kl(path)         the autoencoder of a model of latents, in a config: a codec
   weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes
   contents.arrays["conv_in.weight"]    one array: its shape and dtype; `read()` gives the numbers
   contents.load(place=...)             all of them, one by one, straight to where they should lie
@@ -33,14 +34,14 @@ from diffusion.weights.contents import Contents, StoredArray
 from diffusion.weights.formats.opening import read
 from diffusion.weights.formats.safetensors import write_safetensors
 
-MODELS = ("Model", "load", "sections")
-"""What `diffusion.weights.loading` has for users."""
+MODELS = {"Model": "loading", "load": "loading", "sections": "loading", "autoencoder_kl": "autoencoders"}
+"""Name for users -> its module."""
 
 
 def __getattr__(name: str) -> Any:
   # A run reads its own weights by the formats alone: the published networks load when a model is asked for.
   if name in MODELS:
-    return getattr(lazy.load(__name__, "loading"), name)
+    return getattr(lazy.load(__name__, MODELS[name]), name)
   return lazy.load(__name__, name)
 
 

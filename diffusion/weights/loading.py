@@ -6,8 +6,8 @@
 | a config.json beside it | that of its `_class_name` |
 | neither, and `model` is DiT or SiT | that, of the sizes that its arrays have (`architectures.dit_sizes`) |
 
-A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. `families` has the
-models that are known.
+A folder of diffusers may be a whole pipeline: its network is read, its scheduler, and its autoencoder.
+`families` has the models that are known.
 """
 
 import dataclasses
@@ -18,10 +18,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion import denoisers, solvers
 from diffusion.config.errors import UserError
-from diffusion.weights import families
+from diffusion.weights import autoencoders, families
 from diffusion.weights.architectures import dit_files, dit_sizes, edm
 from diffusion.weights.contents import Contents
 from diffusion.weights.formats import mapped, opening
@@ -46,6 +47,10 @@ class Model:
     description: of it in plain words (`families`).
     path: of the file or folder.
     format: of the file, see `weights`.
+    sampler: the solver that its authors use; None where it is not known here, and `no_sampler` says why.
+    no_sampler: why `sampler` is None, in a sentence; "" where it is not.
+    codec: between pictures in [-1, 1] and the latents that the denoiser sees (`codecs.Codec`); None without.
+    codec_params: its parameters.
   """
 
   denoiser: Any
@@ -53,6 +58,10 @@ class Model:
   description: Mapping[str, Any]
   path: str
   format: str
+  sampler: Any
+  no_sampler: str = ""
+  codec: Any = None
+  codec_params: Any = None
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -63,11 +72,6 @@ class Model:
   def classes(self) -> int:
     """Number of classes that the condition 'label' counts, 0 without."""
     return self.parts.classes
-
-  @property
-  def sampler(self) -> Any:
-    """The solver that its authors use; None where it is not known here."""
-    return sampler(self.description, self.denoiser.process)
 
 
 class Found:
@@ -83,14 +87,18 @@ class Found:
 
   def params(self) -> Any:
     """The parameters as NumPy arrays. Raises UserError for arrays that are not those of the model."""
-    names = [name for name in self.contents.arrays if name.startswith(self._prefix)]
-    arrays = {name.removeprefix(self._prefix): array for name, array in self.contents.load(names).items()}
-    return families.convert(arrays, self.description)
+    return families.convert(self.arrays(self._prefix), self.description)
+
+  def arrays(self, prefix: str) -> dict[str, np.ndarray]:
+    """The arrays whose names begin so, by the rest of their names."""
+    names = [name for name in self.contents.arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): array for name, array in self.contents.load(names).items()}
 
 
 def load(
   path: str | os.PathLike[str],
   dtype: Any = jnp.float32,
+  codec: str | os.PathLike[str] | None = None,
   *,
   model: str | None = None,
   place: Callable[[Any], Any] | None = None,
@@ -99,13 +107,15 @@ def load(
 
   Args:
     path: the file, its folder, or the folder of a pipeline of diffusers.
-    dtype: that the network computes in; its parameters are float32.
+    dtype: that the networks compute in; their parameters are float32.
+    codec: file or folder of the AutoencoderKL whose latents the network was trained on. A pipeline has it in
+      its folder 'vae' and needs none.
     model: 'DiT' or 'SiT' for their authors' files, which do not say what they are.
-    place: puts the tree of parameters on devices; the first device by default.
+    place: puts a tree of parameters on devices, in float32; the first device by default.
 
   Raises:
     UserError: for a file that cannot be read (`weights.read`), that is of a model not known here, or whose
-      arrays and options do not fit it.
+      arrays and options do not fit it; for an autoencoder of other latents.
 
   >>> found = load("tests/weights/recorded/edm.pkl")
   >>> found.shape, found.classes, found.sampler.name, found.sampler.cost
@@ -113,12 +123,29 @@ def load(
   """
   found = find(path, model)
   parts = families.parts(found.description, dtype=dtype)
-  params = found.params()
-  params = (
-    jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params) if place is None else place(params)
-  )
+  place = place or (lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree))
+  params = place(found.params())
   denoiser = denoisers.from_flax(parts.network, parts.process, parts.parameterization, params)
-  return Model(denoiser, parts, found.description, found.path, found.contents.format)
+  solver, why = sampler(found.description, parts.process)
+  made = Model(denoiser, parts, found.description, found.path, found.contents.format, solver, why)
+  beside = autoencoders.place_of(found.path, codec)
+  if beside is None:
+    return made
+  own, params = _codec(found, beside, parts, dtype)
+  return dataclasses.replace(made, codec=own, codec_params=place(params))
+
+
+def _codec(found, beside, parts, dtype):
+  """(codec, its parameters) of a model's latents, from the autoencoder's file."""
+  own, params = autoencoders.load(beside, dtype)
+  channels = own.network.options.latent_channels
+  if channels != parts.shape[-1]:
+    raise UserError(
+      f"the AutoencoderKL in {beside} has latents of {channels} channels, and the network in {found.path} "
+      f"takes {parts.shape[-1]}: give codec=PATH of the one that it was trained with"
+    )
+  encoder = found.arrays("encoder.")  # EDM2's snapshots say how their latents are scaled
+  return autoencoders.of_edm2(own, params, encoder) if encoder else (own, params)
 
 
 def find(path: str | os.PathLike[str], model: str | None = None) -> Found:
@@ -163,21 +190,21 @@ def sections(path: str | os.PathLike[str], model: str | None = None) -> dict[str
   return families.sections(find(path, model).description)
 
 
-def sampler(description: Mapping[str, Any], process: Any, steps: int | None = None) -> Any:
-  """The solver that a model's authors use, with its steps or theirs; None where it is not known here."""
+def sampler(description: Mapping[str, Any], process: Any, steps: int | None = None) -> tuple[Any, str]:
+  """(the solver that a model's authors use, "") in so many steps or theirs, or (None, why there is none)."""
   if description["model"] in edm.PRECONDITIONERS:
     # Heun's method in 18 steps for CIFAR-10 and in 40 for images of 64 (arXiv:2206.00364), in 32 for EDM2.
     own = (
       32 if description["model"] == "Precond" else 18 if families.parts(description).shape[0] <= 32 else 40
     )
-    return solvers.build("heun", process, steps or own)
+    return solvers.build("heun", process, steps or own), ""
   scheduler = description.get("scheduler")
   if scheduler is None:
-    return None
+    return None, "there is no scheduler_config.json beside the network: choose a solver of solvers.build"
   try:
-    return solvers.from_diffusers(scheduler, steps or STEPS.get(scheduler.get("_class_name"), 50))[1]
-  except ValueError:
-    return None
+    return solvers.from_diffusers(scheduler, steps or STEPS.get(scheduler.get("_class_name"), 50))[1], ""
+  except ValueError as error:
+    return None, str(error)
 
 
 def _within(path):

@@ -144,9 +144,9 @@ def test_a_schedulers_steps_are_its_own(tmp_path):
   """With --steps alone, the sampler is the scheduler's in so many steps, and not one of that name."""
   config = {"_class_name": "DDIMScheduler", "beta_schedule": "linear", "clip_sample": False}
   process, wanted = solvers.from_diffusers(config, 7)
-  found = weights.loading.sampler({"model": "UNet2DModel", "scheduler": config}, process, 7)
+  found, _ = weights.loading.sampler({"model": "UNet2DModel", "scheduler": config}, process, 7)
   jax.tree.map(np.testing.assert_array_equal, found, wanted)
-  assert weights.loading.sampler({"model": "UNet2DModel", "scheduler": config}, process).num_steps == 50
+  assert weights.loading.sampler({"model": "UNet2DModel", "scheduler": config}, process)[0].num_steps == 50
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,34 @@ def test_a_network_and_its_sampler_are_of_one_process(name):
 
 
 @pytest.mark.parametrize(
+  "name", ["DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"]
+)
+def test_a_zero_terminal_snr_is_that_of_the_scheduler(name):
+  """abar by algorithm 1 of arXiv:2305.08891, with the floor that diffusers has where it has one."""
+  config = {"_class_name": name, "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"}
+  config |= {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+  config |= {"clip_sample": False, "timestep_spacing": "trailing"}
+  process, meaning = scheduler.read(config)
+  assert processes.difference(process, solvers.from_diffusers(config, 10)[0]) == "" and meaning.kind == "v"
+  root = np.sqrt(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2))
+  root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+  floor = 0.0 if name in ("DDIMScheduler", "DDPMScheduler") else 2.0**-12
+  np.testing.assert_allclose(float(process.marginal(1.0).alpha), floor, rtol=1e-4)
+  np.testing.assert_allclose(float(process.marginal(0.6).alpha), root[599], rtol=1e-5)
+
+
+def test_why_there_is_no_sampler_is_said(tmp_path):
+  config, arrays = case.UNETS["ddpm"], arrays_of("ddpm")
+  clipping = {"_class_name": "DDPMScheduler", "clip_sample": True}
+  found = weights.load(pipeline(tmp_path / "one", "unet", config, arrays, clipping))
+  assert found.sampler is None and "clip" in found.no_sampler
+  found = weights.load(pipeline(tmp_path / "two", "unet", config, arrays, None))
+  assert found.sampler is None and "no scheduler_config.json" in found.no_sampler
+  found = weights.load(pipeline(tmp_path / "three", "unet", config, arrays))
+  assert found.sampler is not None and found.no_sampler == ""
+
+
+@pytest.mark.parametrize(
   "change, words",
   [
     (lambda config, arrays: config.update(_class_name="UNet3DModel"), ["of UNet3DModel", "UNet2DModel"]),
@@ -115,3 +143,62 @@ def test_a_broken_scheduler_config_is_one_sentence(tmp_path):
   (folder / "scheduler" / "scheduler_config.json").write_text('{"_class_name": ')
   with pytest.raises(UserError, match="scheduler_config.json"):
     weights.load(folder)
+
+
+VAE = "kl_no_attention"
+
+
+def autoencoder(folder, change=()):
+  """A folder as diffusers saves an AutoencoderKL."""
+  config = case.AUTOENCODERS[VAE] | dict(_class_name="AutoencoderKL") | dict(change)
+  folder.mkdir(parents=True)
+  (folder / "config.json").write_text(json.dumps(config))
+  arrays = arrays_of(VAE)
+  weights.write_safetensors(str(folder / "diffusion_pytorch_model.safetensors"), arrays)
+  return folder
+
+
+def test_the_codec_of_a_pipeline(tmp_path):
+  """Its own folder 'vae', or one that is named: what a pipeline of diffusers makes of the same latents."""
+  config = case.DIT_DIFFUSERS["dit_diffusers"]
+  folder = pipeline(tmp_path / "dit", "transformer", config, arrays_of("dit_diffusers"))
+  assert weights.load(folder).codec is None and weights.load(folder).codec_params is None
+  elsewhere = autoencoder(tmp_path / "elsewhere")
+  (folder / "vae").symlink_to(elsewhere)
+  models = [weights.load(folder), weights.load(folder / "transformer", codec=elsewhere)]
+  x, z = case.kl_inputs(VAE)
+  pairs = np.load(case.FILE)
+  for model in models:
+    found = jax.jit(model.codec.encode)(model.codec_params, x)
+    wanted = pairs[f"{VAE}/mean"] * np.float32(0.18215)
+    assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
+    found = jax.jit(model.codec.decode)(model.codec_params, z * np.float32(0.18215))
+    wanted = pairs[f"{VAE}/output"]
+    assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
+    assert found.shape[1:] == tuple(2 * n for n in z.shape[1:3]) + (3,)
+
+
+def test_the_codec_of_edm2s_latents(tmp_path):
+  """The autoencoder sees pictures in [0, 1]; raw latents are standardised by the snapshot's own numbers."""
+  path = HERE / "recorded" / "edm2.pkl"
+  model = weights.load(path, codec=autoencoder(tmp_path / "vae"))
+  encoder = weights.read(path).load(["encoder.scale", "encoder.bias"])
+  scale, bias = (encoder[f"encoder.{name}"].reshape(-1) for name in ("scale", "bias"))
+  x, z = case.kl_inputs(VAE)
+  pairs = np.load(case.FILE)
+  found = jax.jit(model.codec.encode)(model.codec_params, 2 * x - 1)
+  np.testing.assert_allclose(found, pairs[f"{VAE}/mean"] * scale + bias, rtol=1e-4, atol=1e-5)
+  found = jax.jit(model.codec.decode)(model.codec_params, z * scale + bias)
+  np.testing.assert_allclose(found, 2 * pairs[f"{VAE}/output"] - 1, rtol=1e-4, atol=1e-4)
+
+
+def test_a_codec_that_does_not_fit_is_one_sentence(tmp_path):
+  ddpm = pipeline(tmp_path / "ddpm", "unet", case.UNETS["ddpm"], arrays_of("ddpm"))
+  with pytest.raises(UserError, match="has latents of 4 channels, and the network in .* takes 3: give codec"):
+    weights.load(ddpm, codec=autoencoder(tmp_path / "vae"))
+  with pytest.raises(UserError, match="has a config.json of VQModel beside it, and an AutoencoderKL is"):
+    weights.load(ddpm, codec=autoencoder(tmp_path / "other", dict(_class_name="VQModel")))
+  with pytest.raises(UserError, match="has no config.json beside it, and an AutoencoderKL is wanted: give"):
+    weights.load(ddpm, codec=HERE / "recorded" / "edm.pkl")
+  with pytest.raises(UserError, match="missing"):
+    weights.load(ddpm, codec=tmp_path / "missing")

@@ -303,7 +303,7 @@ def test_processes_of_schedulers():
     ({"_class_name": "ScoreSdeVeScheduler"}, "network takes numbers of timesteps"),
     ({"_class_name": "DDIMScheduler", "prediction_type": "flow"}, "prediction_type='flow'"),
     ({"_class_name": "DDIMScheduler", "beta_schedule": "sigmoid"}, "beta_schedule='sigmoid'"),
-    ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "no signal"),
+    ({"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}, "no signal at its last"),
   ]:
     with pytest.raises(UserError, match=message):
       read(config)

@@ -37,7 +37,8 @@ def classify(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) 
       "labelled data"
     )
   given = inputs.read(args.input, dataset, args.first, args.num)
-  x, draws = jnp.asarray(dataset.scaling.to_model(given.stored)), args.draws or DRAWS
+  x = jnp.asarray(opened.encode(dataset.scaling.to_model(given.stored)))
+  draws = args.draws or DRAWS
   times, weight = levels(denoiser.process, draws)
 
   def draw(position, image, number):

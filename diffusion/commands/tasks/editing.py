@@ -35,22 +35,28 @@ def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> O
   strengths = args.strength or [STRENGTH]
   starts = [starting(sampler, denoiser.process, strength) for strength in strengths]
   mask = inputs.mask(args.mask, shape, args.seed) if args.mask else None
+  inside = None if mask is None else masked(opened, mask)
   label = given_label(args.label, dataset)
   given = inputs.read(args.input, dataset, args.first, args.num)
-  guide = jnp.asarray(scaling.to_model(given.stored))
+  guide = jnp.asarray(opened.encode(scaling.to_model(given.stored)))
   count, draws, repeats = len(guide), args.draws or DRAWS, args.repeats or 1
 
   def draw(position, image, number):
     # Every strength sees the same noise, so a sweep shows what the strength does.
     own, guides = rows.keys(args.seed, image, number, rows.NOISE), opened.place(guide[position])
     one = lambda solver: (
-      tasks.edit(denoiser, solver, guides, own, mask=mask, repeats=repeats, cond=condition(label, position)).x
+      tasks.edit(
+        denoiser, solver, guides, own, mask=inside, repeats=repeats, cond=condition(label, position)
+      ).x
     )
     return tuple(one(solver) for solver in starts)
 
   found, seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
   x = np.stack(found, axis=1)  # [images, strengths, draws, ...]
-  stored = scaling.to_data(x)
+  values = opened.decode(x.reshape(-1, *x.shape[3:])).reshape(*x.shape[:3], *shape)
+  stored = scaling.to_data(values)
+  if mask is not None:
+    stored = np.where(mask > 0, stored, given.stored[:, None, None])  # a decoder gives no pixel back exactly
   moved = np.abs(stored.astype(np.float64) - given.stored[:, None, None])
   where = np.ones(shape, bool) if mask is None else mask > 0
   change = [float(np.sqrt(np.mean(np.square(moved[:, k][:, :, where])))) for k in range(len(strengths))]
@@ -82,6 +88,16 @@ def edit(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> O
     lambda path: _draw(path, dataset, arrays, repeats),
     shown(count, draws, most_results=MOST_SAMPLES if len(strengths) == 1 else 1),
   )
+
+
+def masked(opened: Opened, mask: np.ndarray) -> np.ndarray:
+  """A mask on pixels as one on what the model sees; UserError for latents that are no picture."""
+  if opened.parts.codec is None:
+    return mask
+  try:
+    return tasks.latent_mask(mask, opened.parts.shape)
+  except ValueError as error:
+    raise UserError(f"--mask: {error}; leave it out, or use a run whose codec keeps the picture") from error
 
 
 def starting(sampler: dict[str, Any], process: GaussianProcess, strength: float) -> Any:

@@ -15,6 +15,7 @@ EVERYWHERE = (
   "task",
   "workdir",
   "weights",
+  "codec",
   "model",
   "data",
   "out",
@@ -73,8 +74,8 @@ ARRAYS = {
   "mask": "[H, W, C] of inpaint and edit: 1 where pixels are made anew, 0 where they stay",
   "strength": "[S] of edit: the noise levels sigma/alpha",
   "x": "results in the model's units: [N, draws, H, W, C], of edit [N, S, draws, H, W, C], of translate [N, "
-  "H, W, C]",
-  "stored": "x in the data's values, rounded and cut to their range",
+  "H, W, C]; of a model of latents its latents [..., h, w, c]",
+  "stored": "x in the data's values, decoded, rounded and cut to their range",
   "mean": "of stored over the draws",
   "spread": "standard deviation of stored over the draws",
   "latent": "[N, H, W, C] of translate: the noise between the two ends, in the process's units",

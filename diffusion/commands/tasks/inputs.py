@@ -3,7 +3,7 @@
 import os
 import zipfile
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,15 +25,6 @@ class Inputs(NamedTuple):
   label: np.ndarray
   index: np.ndarray
   source: str
-
-
-def check_no_codec(opened: Any, task: str) -> None:
-  """UserError for a run whose model sees its data through a codec: tasks change what the model sees."""
-  if opened.parts.codec is not None:
-    raise UserError(
-      f"--task={task} changes images as the model sees them, and the model of this run sees what "
-      "config.codec makes of them: use a run without a codec, or diffusion.tasks on encoded data in Python"
-    )
 
 
 def read(

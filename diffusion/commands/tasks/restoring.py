@@ -26,9 +26,13 @@ from diffusion.run.opened import Opened
 from diffusion.run.opening import make_sampler
 
 STEPS, DRAWS, SOLVER = 40, 16, "dpmpp_2m_sde"
+OF_LATENTS = ("dps", "daps", "replacement")
+"""Methods for a model of latents; the first is the default."""
+ENCODED = 256
+"""Records that are encoded to know the deviation of latents."""
 LEAST_NOISE = 0.01
-"""Of dps, in standard deviations of the data: its likelihood has to have a width, and this one says no more
-than that the residual is none."""
+"""Of dps, and of daps through a decoder, in standard deviations of the data: their likelihood has to have a
+width, and this one says no more than that the residual is none."""
 
 
 def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -> Outcome:
@@ -42,13 +46,16 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -
   hidden = inputs.mask(args.mask or "half", shape, args.seed) if args.task == "inpaint" else None
   noise = args.noise or 0.0
   operator = measured(args, shape, hidden, noise * rows.unit(scaling))
-  denoiser, around = method(args, sampler, opened, operator)
+  name, seen = chosen(args, opened), operator
+  if opened.parts.codec is not None:
+    seen = through(args, name, opened, operator, hidden)
+  denoiser, around = method(args, name, sampler, opened, seen)
   label = given_label(args.label, dataset)
   smaller = operator.measured if operator.measured != shape else None
   given = inputs.read(args.input, dataset, args.first, args.num, smaller)
   whole = given.stored.shape[1:] == shape
   x = jnp.asarray(scaling.to_model(given.stored))
-  count, draws = len(x), args.draws or DRAWS
+  count, draws, size = len(x), args.draws or DRAWS, opened.parts.shape
   y = (
     operator.observe(
       x,
@@ -59,10 +66,11 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -
     if whole
     else x
   )
+  told = jnp.asarray(seen(jnp.asarray(opened.encode(np.asarray(x))))) if _on_latents(name, opened) else y
 
   def draw(position, image, number):
-    y_rows = opened.place(y[position])
-    noise = rows.prior(denoiser.process, rows.keys(args.seed, image, number, rows.NOISE), shape)
+    y_rows = opened.place(told[position])
+    noise = rows.prior(denoiser.process, rows.keys(args.seed, image, number, rows.NOISE), size)
     transform, solve, post_step = around(y_rows)
     own = rows.keys(args.seed, image, number, rows.SOLVER)
     return solvers.sample(
@@ -70,24 +78,24 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -
     )
 
   (x,), seconds = rows.run(draw, count, draws, args.batch, opened.place, args.quiet, given.index)
-  transform, solve, _ = around(y[:1])
+  transform, solve, _ = around(told[:1])
   passes = solve.cost * transform(denoiser).cost
+  values = opened.decode(x.reshape(count * draws, *size))
   gap = (
-    np.asarray(operator(jnp.asarray(x.reshape(count * draws, *shape)))).reshape(
-      count, draws, *operator.measured
-    )
+    np.asarray(operator(jnp.asarray(values))).reshape(count, draws, *operator.measured)
     - np.asarray(y)[:, None]
   )
+  values = values.reshape(count, draws, *shape)
   misfit = _rms(gap if hidden is None else gap[..., hidden == 0]) / rows.unit(scaling)
   exact = hidden is not None and not noise
   # What is known without noise stands: no method that guides by a network's Jacobian meets it to the last
   # digit.
   if exact:
-    x = np.where(hidden == 0, np.asarray(y)[:, None], x)
-  stored = scaling.to_data(x)
+    values = np.where(hidden == 0, np.asarray(y)[:, None], values)
+  stored = scaling.to_data(values)
   arrays = dict(
     measurement=rows.in_data_values(scaling, y),
-    x=x,
+    x=values if opened.parts.codec is None else x,
     stored=stored,
     index=given.index,
     label=given.label,
@@ -98,12 +106,11 @@ def restore(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened) -
     arrays["input"] = given.stored
   if hidden is not None:
     arrays["mask"] = hidden
-  name = args.method or METHODS[0]
   words = (
     f"{args.task} by {name} of {given.source}: {draws} samples each in {seconds:.1f} s (compilation "
     "included); "
     + counted(count * draws, solve.cost, passes)
-    + (", each with a pass back through the network" if name in ("pigdm", "dps") else "")
+    + (f", each with a pass back through {_back(opened)}" if name in ("pigdm", "dps") else "")
     + f"; samples meet the measurement within {misfit:.2g} (root mean square, in the data's values; its "
     f"noise is {noise:g})" + (", and then what is known was put back exactly" if exact else "")
   )
@@ -141,11 +148,49 @@ def measured(
     raise UserError(str(error)) from error
 
 
+def chosen(args: argparse.Namespace, opened: Opened) -> str:
+  """The method, by name. Raises UserError for one that does not go through the decoder of a codec."""
+  if opened.parts.codec is None:
+    return args.method or METHODS[0]
+  name = args.method or OF_LATENTS[0]
+  if name not in OF_LATENTS or (name == "replacement" and args.task != "inpaint"):
+    raise UserError(
+      f"--method={name} needs a linear measurement of what the model sees, and this run's model sees latents "
+      "of the images: take --method=dps or daps"
+      + (", or replacement, of latents" if args.task == "inpaint" else "")
+    )
+  return name
+
+
+def through(
+  args: argparse.Namespace, name: str, opened: Opened, operator: tasks.Measurement, hidden: Any
+) -> tasks.Measurement:
+  """What a measurement of images says of the latents of a run with a codec.
+
+  Through its decoder; with 'replacement' the latents of the known pixels themselves. Raises UserError for
+  latents that are no picture, of which no mask says which ones are known.
+  """
+  try:
+    if _on_latents(name, opened):
+      return tasks.inpainting(1 - tasks.latent_mask(hidden, opened.parts.shape))
+    return tasks.decoded(operator, opened.parts.codec, opened.codec_params, opened.parts.shape)
+  except ValueError as error:
+    raise UserError(f"--task={args.task} --method={name}: {error}; take --method=dps or daps") from error
+
+
+def _on_latents(name, opened):
+  return name == "replacement" and opened.parts.codec is not None
+
+
+def _back(opened):
+  return "the network" if opened.parts.codec is None else "the decoder and the network"
+
+
 def method(
-  args: argparse.Namespace, sampler: dict[str, Any], opened: Opened, operator: tasks.Measurement
+  args: argparse.Namespace, name: str, sampler: dict[str, Any], opened: Opened, operator: tasks.Measurement
 ) -> tuple[Any, Callable[[jax.Array], tuple[Callable[[Any], Any], Any, Any]]]:
-  """(denoiser, function y -> (transform of the denoiser, solver, post_step)) of --method."""
-  name, steps = args.method or METHODS[0], sampler["steps"] or STEPS
+  """(denoiser, function y -> (transform of the denoiser, solver, post_step)) of a method."""
+  steps = sampler["steps"] or STEPS
   process, clean = opened.denoiser.process, not float(opened.denoiser.process.marginal(0.0).sigma) > 0
   changes = sampler | dict(steps=steps, guidance=sampler["guidance"] or 0.0)
   check_grid(sampler["grid"])
@@ -165,19 +210,18 @@ def method(
       )
     denoiser, solver = make_sampler(opened, **(changes | dict(solver=solver)))
     check_table(solver, sampler["solver"] or SOLVER, args.task)
-  std = data_std(opened.parts.dataset) if name in ("daps", "dps", "pigdm") else float("nan")
+  std = spread = float("nan")
+  if name in ("daps", "dps", "pigdm"):  # dps measures images, daps moves what the model sees
+    spread = data_std(opened.parts.dataset)
+    std = latent_std(opened) if name == "daps" else spread
+  if name == "dps" or (name == "daps" and not operator.linear):
+    operator = dataclasses.replace(operator, noise=max(float(operator.noise), LEAST_NOISE * spread))
   same = lambda denoiser: denoiser
   around = {
     "ddrm": lambda y: (same, tasks.ddrm(process, times, operator, y), None),
     "daps": lambda y: (same, tasks.daps(process, times, operator, y, data_std=std), None),
     "pigdm": lambda y: (tasks.pigdm(operator, y, std), solver, None),
-    "dps": lambda y: (
-      tasks.dps(
-        dataclasses.replace(operator, noise=max(float(operator.noise), LEAST_NOISE * std)), y, normalized=True
-      ),
-      solver,
-      None,
-    ),
+    "dps": lambda y: (tasks.dps(operator, y, normalized=True), solver, None),
     "replacement": lambda y: (same, solver, tasks.replacement(process, operator, y)),
   }[name]
   return denoiser, around
@@ -204,6 +248,14 @@ def data_std(dataset: Dataset, most: int = 2000) -> float:
     low, high = dataset.scaling.model_range(np.zeros(0))
     return (high - low) / 4
   return float(np.std(dataset.scaling.to_model(load(dataset.train, most)["x"])))
+
+
+def latent_std(opened: Opened) -> float:
+  """Standard deviation of what a run's model sees of its data, about one scalar mean."""
+  dataset = opened.parts.dataset
+  if opened.parts.codec is None:
+    return data_std(dataset)
+  return float(np.std(opened.encode(dataset.scaling.to_model(load(dataset.train, ENCODED)["x"]))))
 
 
 def energy_score(samples: np.ndarray, truth: np.ndarray) -> float:

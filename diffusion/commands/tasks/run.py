@@ -8,7 +8,6 @@ import numpy as np
 
 from diffusion.commands.opened import open_model
 from diffusion.commands.sample import check_batch, destination
-from diffusion.commands.tasks import inputs
 from diffusion.commands.tasks.classifying import classify
 from diffusion.commands.tasks.editing import edit
 from diffusion.commands.tasks.restoring import restore
@@ -46,7 +45,6 @@ def run(args: argparse.Namespace, sampler: dict[str, Any]) -> str:
       f"--task={args.task} needs a denoiser at every noise level, and this run is a student of few steps "
       f"({opened.objective.name}): use the run that it learned from"
     )
-  inputs.check_no_codec(opened, args.task)
   shape = opened.parts.dataset.shape
   if len(shape) != 3 or shape[2] not in (1, 3):
     raise UserError(

@@ -35,13 +35,16 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened)
       "--other-workdir"
     )
   other = opened if args.other_workdir is None else open_run(args.other_workdir)
-  inputs.check_no_codec(other, args.task)
   there = other.parts.dataset
-  if tuple(there.shape) != tuple(dataset.shape):
-    raise UserError(
-      f"{args.workdir} is a model of images of {_written(dataset.shape)} and {args.other_workdir} of "
-      f"{_written(there.shape)}: translation needs one shape"
-    )
+  for what, first, second in (
+    ("images", dataset.shape, there.shape),
+    ("latents", opened.parts.shape, other.parts.shape),
+  ):
+    if tuple(first) != tuple(second):
+      raise UserError(
+        f"{args.workdir} is a model of {what} of {_written(first)} and {args.other_workdir} of "
+        f"{_written(second)}: translation needs one shape"
+      )
   source, target = (guided(run, sampler) for run in (opened, other))
   try:
     tasks.check_shared(source, target)
@@ -57,7 +60,7 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened)
       "--task=translate from class to class needs to know the class of the images: give --label=CLASS, or an "
       "NPZ with the array label"
     )
-  x = jnp.asarray(dataset.scaling.to_model(given.stored))
+  x = jnp.asarray(opened.encode(dataset.scaling.to_model(given.stored)))
   steps = args.steps or STEPS
 
   def draw(position, image, number):
@@ -72,9 +75,10 @@ def translate(args: argparse.Namespace, sampler: dict[str, Any], opened: Opened)
   (moved, latent, back), seconds = rows.run(
     draw, len(x), 1, args.batch, opened.place, args.quiet, given.index
   )
-  stored = there.scaling.to_data(moved[:, 0])
-  back = rows.in_data_values(dataset.scaling, back[:, 0])
-  gap = float(np.sqrt(np.mean(np.square(back - rows.in_data_values(dataset.scaling, x)))))
+  stored = other.to_data(moved[:, 0])
+  values = lambda z: rows.in_data_values(dataset.scaling, opened.decode(np.asarray(z)))
+  back = values(back[:, 0])
+  gap = float(np.sqrt(np.mean(np.square(back - values(x)))))
   arrays = dict(
     input=given.stored,
     x=moved[:, 0],
@@ -114,9 +118,10 @@ def _draw(path, dataset, there, arrays, to_label):
   """The image, its latent, the translation, and the way back."""
   scale, other = dataset.scaling.shown_range(arrays["input"]), there.scaling.shown_range(arrays["stored"])
   latent = arrays["latent"] / arrays["latent"].std()
+  drawn = latent.ndim == 4 and latent.shape[-1] in (1, 3)  # and not those of a codec, which are no picture
   columns = [
     pictures.Column("input", arrays["input"], scale),
-    pictures.Column("latent", latent, (-2.5, 2.5)),
+    *([pictures.Column("latent", latent, (-2.5, 2.5))] if drawn else []),
     pictures.Column(_name(there, to_label), arrays["stored"], other),
     pictures.Column("and back", arrays["back"], scale),
   ]

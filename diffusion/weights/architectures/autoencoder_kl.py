@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -110,6 +110,9 @@ class Level(nn.Module):
 class Network(nn.Module):
   """Both halves: pictures [B, H, W, 3] to the moments of a Gaussian over latents, and latents to pictures.
 
+  Views: `latent` and `reconstruction`, so that `losses.reconstruction` trains it. Times and conditions are
+  not used.
+
   Attributes:
     options: of the config.
     dtype, param_dtype: of the computation and of the parameters; norms, softmax and outputs stay in float32.
@@ -126,6 +129,13 @@ class Network(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
   remat: bool = False
+
+  views: ClassVar[tuple[str, ...]] = ("latent", "reconstruction")
+
+  @property
+  def diffusers_config(self) -> dict[str, Any]:
+    """The contents of the config.json that `build` takes."""
+    return options.written(self.options, NAME)
 
   def setup(self) -> None:
     c = self.options
@@ -158,7 +168,24 @@ class Network(nn.Module):
     h = self.decoder(self.post_quant_conv(z) if self.options.use_post_quant_conv else z)
     return h.astype(at_least_single(self.dtype))
 
-  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def encode(self, x: jax.Array) -> jax.Array:
+    """The mean of the latents of x, neither shifted nor scaled: [B, H/f, W/f, Z]."""
+    return self.moments(x)[0]
+
+  def latent(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """The view of data x: [B, H, W, C]: `encode` of them."""
+    del t, cond
+    return self.encode(x)
+
+  def reconstruction(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
+    """The view of latents, [B, H/f, W/f, Z] in the place of x: `decode` of them."""
+    del t, cond
+    return self.decode(x)
+
+  def __call__(
+    self, x: jax.Array, t: jax.Array | None = None, cond: Any = None, train: bool = False
+  ) -> tuple[jax.Array, jax.Array]:
+    del t, cond, train
     mean, std = self.moments(x)
     if self.is_initializing():
       self.decode(mean)
@@ -222,6 +249,29 @@ def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
   """
   network: Any = build(config)
   return torch_layout.convert(arrays, shapes_of(network), NAME, torch_layout.attention_of_today)
+
+
+def with_deviation(params: Any, config: Mapping[str, Any], deviation: float) -> Any:
+  """The parameters whose encoder gives the same mean, and this deviation for every latent of every picture.
+
+  So an encoder is written that was trained with a deviation of its own choice (`losses.reconstruction`).
+
+  Raises ValueError for a deviation that is not above 0.
+  """
+  if not deviation > 0:
+    raise ValueError(f"a deviation of latents is above 0, got {deviation}")
+  c = build(config).options
+
+  def fixed(layer):
+    half = layer["bias"].shape[0] // 2
+    bias = np.asarray(layer["bias"]).copy()
+    kernel = np.asarray(layer["kernel"]).copy()
+    kernel[..., half:], bias[half:] = 0.0, 2 * np.log(deviation)
+    return {"kernel": kernel, "bias": bias}
+
+  if c.use_quant_conv:
+    return {**params, "quant_conv": fixed(params["quant_conv"])}
+  return {**params, "encoder": {**params["encoder"], "conv_out": fixed(params["encoder"]["conv_out"])}}
 
 
 def export(params: Any, config: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from diffusion.config.errors import UserError
 from diffusion.math.precision import at_least_single
 from diffusion.networks.attention import attend
 from diffusion.networks.dit import from_patches
@@ -89,6 +90,35 @@ class DiT(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
   remat: bool = False
+
+  @property
+  def diffusers_config(self) -> dict[str, Any]:
+    """The contents of a config.json of DiTTransformer2DModel, which computes the same.
+
+    Raises UserError for a network of which diffusers computes another function, or that it does not have.
+    """
+    s = self.shape
+    if s.shift != 1 or not s.null or s.hidden != 4 * s.width or self.sign < 0 or s.width % s.num_heads:
+      raise UserError(
+        "diffusers' DiTTransformer2DModel computes another function of these weights: train "
+        "weights.architectures.dit_files.build with trained_in_diffusers=True and a config of that class"
+      )
+    return {
+      "_class_name": "DiTTransformer2DModel",
+      "num_attention_heads": s.num_heads,
+      "attention_head_dim": s.width // s.num_heads,
+      "in_channels": s.channels,
+      "out_channels": s.channels_out,
+      "num_layers": s.depth,
+      "sample_size": s.side,
+      "patch_size": s.patch,
+      "num_embeds_ada_norm": s.classes - 1,
+      "norm_type": "ada_norm_zero",
+      "norm_elementwise_affine": False,
+      "norm_eps": s.epsilon,
+      "attention_bias": True,
+      "activation_fn": "gelu-approximate",
+    }
 
   @nn.compact
   def __call__(

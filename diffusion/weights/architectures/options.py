@@ -10,6 +10,19 @@ from diffusion.config.errors import UserError
 Options = TypeVar("Options")
 
 
+def written(options: Any, who: str) -> dict[str, Any]:
+  """The config.json of a dataclass of options, which `read` takes back: plain values, tuples as lists.
+
+  >>> @dataclasses.dataclass(frozen=True)
+  ... class Small:
+  ...   widths: tuple[int, ...] = (3, 4)
+  >>> written(Small(), "Net")
+  {'_class_name': 'Net', 'widths': [3, 4]}
+  """
+  plain = lambda value: list(value) if isinstance(value, tuple) else value
+  return {"_class_name": who} | {name: plain(value) for name, value in dataclasses.asdict(options).items()}
+
+
 def read(
   config: Mapping[str, Any],
   options: type[Options],

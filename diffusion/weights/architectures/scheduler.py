@@ -8,7 +8,7 @@ import numpy as np
 from diffusion import denoisers, processes
 from diffusion.config.errors import UserError
 from diffusion.solvers.diffusers.defaults import DEFAULTS, EVERYWHERE
-from diffusion.solvers.diffusers.levels import betas_of
+from diffusion.solvers.diffusers.levels import beta_table, betas_of
 
 WITH_BETAS = (
   "DDIMScheduler",
@@ -27,6 +27,8 @@ WITH_BETAS = (
 )
 FLOWS = ("FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler")
 LEVELS = "ScoreSdeVeScheduler"
+WITHOUT_FLOOR = ("DDIMScheduler", "DDPMScheduler", "LCMScheduler")
+"""Schedulers whose last step has no signal with rescale_betas_zero_snr; the others keep 2^-24 of abar."""
 
 
 def read(
@@ -34,7 +36,8 @@ def read(
 ) -> tuple[processes.GaussianProcess, denoisers.Parameterization]:
   """(process, what the output means) of a scheduler_config.json.
 
-  Timestep k of a table of N betas is t = (k + 1)/N on `processes.vp_ladder`, and the network is told k.
+  Timestep k of a table of N betas is t = (k + 1)/N on `processes.vp_ladder`, and the network is told k. With
+  rescale_betas_zero_snr (arXiv:2305.08891) the last step has no signal: that is `processes.zero_snr_ladder`.
   Flow matching is `processes.rectified_flow`, told N t. Score SDE's levels are `processes.edm`, told sigma,
   and the network returns the score.
 
@@ -72,20 +75,33 @@ def read(
   kind = given.get("prediction_type", "epsilon")
   if kind not in kinds:
     raise UserError(f"{name} with prediction_type={kind!r} is not known here: give one of {', '.join(kinds)}")
-  return processes.vp_ladder(betas(given)), kinds[kind](time_scale=float(count), time_shift=-1.0)
+  return _ladder(given, kind), kinds[kind](time_scale=float(count), time_shift=-1.0)
+
+
+def _ladder(config, kind):
+  """The process of a table of betas, the same as its scheduler's own."""
+  table = betas(config)
+  if not config.get("rescale_betas_zero_snr"):
+    return processes.vp_ladder(table)
+  name = config["_class_name"]
+  if kind == "epsilon" and name in WITHOUT_FLOOR:
+    raise UserError(
+      f"{name} with rescale_betas_zero_snr has no signal at its last step, where a predicted noise says "
+      "nothing of the data: give the config that the network was trained with, whose prediction_type is "
+      "'v_prediction' or 'sample', or leave rescale_betas_zero_snr out"
+    )
+  try:
+    return beta_table(DEFAULTS[name] | dict(config), floor=name not in WITHOUT_FLOOR)[0]
+  except ValueError as error:
+    raise UserError(f"{name}: {error}") from error
 
 
 def betas(config: Mapping[str, Any]) -> np.ndarray:
-  """The table of betas of a scheduler config: [N] float64.
+  """The table of betas of a scheduler config: [N] float64, the last one 1 with rescale_betas_zero_snr.
 
   >>> betas({"num_train_timesteps": 3, "beta_start": 0.1, "beta_end": 0.3}).round(3).tolist()
   [0.1, 0.2, 0.3]
   """
-  if config.get("rescale_betas_zero_snr"):
-    raise UserError(
-      "rescale_betas_zero_snr makes a table whose last step has no signal, which is no vp_ladder: leave it "
-      "out"
-    )
   options = DEFAULTS[config.get("_class_name", "DDPMScheduler")] | dict(config)
   schedule = options["beta_schedule"]
   if schedule not in EVERYWHERE["beta_schedule"]:
@@ -94,3 +110,57 @@ def betas(config: Mapping[str, Any]) -> np.ndarray:
       "table itself as trained_betas"
     )
   return betas_of(options)
+
+
+def write(process: processes.GaussianProcess, meaning: denoisers.Parameterization) -> dict[str, Any]:
+  """The contents of a scheduler_config.json whose process and prediction these are: the inverse of `read`.
+
+  DDIM's for a table of betas, flow matching's Euler for `rectified_flow`, Score SDE's for `edm` with a score.
+
+  Raises UserError for what no scheduler says: another process, or a network that is told other times.
+
+  >>> process, meaning = read({"_class_name": "DDPMScheduler"})
+  >>> found = write(process, meaning)
+  >>> found["_class_name"], found["beta_schedule"], round(found["beta_end"], 9), found["prediction_type"]
+  ('DDIMScheduler', 'linear', 0.02, 'epsilon')
+  """
+  kinds = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
+  count = round(float(meaning.time_scale))
+  if process.name == "vp_ladder":
+    found = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": True}
+    found |= {"timestep_spacing": "trailing", "prediction_type": kinds.get(meaning.kind)}
+    ladder: Any = process.schedule
+    found |= _table_of(np.asarray(ladder.log_alpha_bar, np.float64))
+  elif process.name == "rectified_flow":
+    found = {"_class_name": FLOWS[0], "num_train_timesteps": count, "shift": 1.0}
+  else:
+    bounds = {"sigma_min": float(process.t_min), "sigma_max": float(process.t_max)}
+    found = {"_class_name": LEVELS, "num_train_timesteps": 1000} | bounds
+  levels = found["_class_name"] == LEVELS
+  try:
+    again, told = read(found, levels)
+    same = processes.difference(again, process) == "" and _same(told, meaning)
+  except UserError:
+    same = False
+  if not same:
+    raise UserError(
+      f"no scheduler of diffusers says the process {process.name!r} with a network that predicts "
+      f"{meaning.kind!r} and is told {float(meaning.time_scale):g} {meaning.time_input} + "
+      f"{float(meaning.time_shift):g}: known are processes.vp_ladder and ddpm_ladder of N steps with eps, x0 "
+      "or v, time_scale=N and time_shift=-1, and processes.rectified_flow with velocity and time_scale=N"
+    )
+  return found
+
+
+def _table_of(log_alpha_bar):
+  """The options of a table of betas: two ends where it is linear, else the table itself."""
+  table = -np.expm1(np.diff(log_alpha_bar))
+  ends = {"beta_start": float(table[0]), "beta_end": float(table[-1])}
+  if np.allclose(table, np.linspace(table[0], table[-1], len(table)), rtol=1e-6, atol=0):
+    return {"num_train_timesteps": len(table), "beta_schedule": "linear", **ends}
+  return {"num_train_timesteps": len(table), "trained_betas": table.tolist()}
+
+
+def _same(one, other):
+  numbers = lambda p: tuple(float(x) for x in (p.time_scale, p.time_shift))
+  return (one.kind, one.time_input, numbers(one)) == (other.kind, other.time_input, numbers(other))

@@ -17,6 +17,7 @@ from diffusion.networks.layers import check_inputs, placed
 from diffusion.networks.sizes import check_divisible
 from diffusion.weights.architectures import scheduler, torch_layout
 from diffusion.weights.architectures.layers import Style, TimestepEmbedding, snapped, time_features
+from diffusion.weights.architectures.options import written
 from diffusion.weights.architectures.unet2d_blocks import DOWN, UP, DownBlock, Kind, Level, MidBlock, UpBlock
 from diffusion.weights.architectures.unet2d_options import NAME, Options, read
 
@@ -56,6 +57,11 @@ class UNet2D(nn.Module):
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
   remat: bool = False
+
+  @property
+  def diffusers_config(self) -> dict[str, Any]:
+    """The contents of the config.json that `build` takes."""
+    return written(self.options, NAME)
 
   @nn.compact
   def __call__(

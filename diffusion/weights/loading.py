@@ -5,6 +5,7 @@
 | a pickle with a module of EDM or EDM2, under 'ema' | `architectures.edm` |
 | a config.json of `UNet2DModel` | `architectures.unet2d` |
 | a config.json of `DiTTransformer2DModel`, `DiT` or `SiT` | `architectures.dit_files` |
+| a config.json of `UNet2DConditionModel` | `architectures.unet2d_condition`, with `architectures.clip` |
 
 A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. The authors' files of
 DiT and SiT say neither what they are nor their sizes: `architectures.dit_sizes` has both.
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from diffusion import solvers
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import dit_files, edm, unet2d
+from diffusion.weights.architectures import clip, dit_files, edm, unet2d, unet2d_condition
 from diffusion.weights.architectures.dit_options import shape_of
 from diffusion.weights.formats import mapped, opening
 
@@ -40,6 +41,7 @@ class Model(NamedTuple):
     sampler: the solver that its authors use; None where it is not known here.
     path: of the file or folder.
     format: of the file, see `weights`.
+    text: what embeds prompts for the condition 'text', `architectures.clip.TextEncoder`; None without.
   """
 
   denoiser: Any
@@ -48,6 +50,7 @@ class Model(NamedTuple):
   sampler: Any
   path: str
   format: str
+  text: Any = None
 
 
 def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
@@ -73,11 +76,15 @@ def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
     return _of_edm(path, contents, snapshot, dtype)
   name = config.get("_class_name") if isinstance(config, Mapping) else None
+  if name == unet2d_condition.NAME:
+    text = _text_encoder(network, dtype)
+    denoiser, shape = _of_condition(config, scheduler, contents.load(), dtype, text)
+    return Model(denoiser, shape, 0, _sampler(scheduler), path, contents.format, text)
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
     raise UserError(
       f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
-      f"{', '.join(FAMILIES)} beside the weights"
+      f"{', '.join((*FAMILIES, unet2d_condition.NAME))} beside the weights"
     )
   denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
   return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
@@ -114,11 +121,29 @@ def _of_edm(path, contents, snapshot, dtype):
 def _of_unet2d(config, scheduler, arrays, dtype):
   denoiser = unet2d.denoiser(config, scheduler, arrays, dtype=dtype)
   options = unet2d.build(config).options
+  return denoiser, _shape(options), options.num_class_embeds or 0
+
+
+def _of_condition(config, scheduler, arrays, dtype, text):
+  no_text = None if text is None else text.encode([""])[0]
+  denoiser = unet2d_condition.denoiser(config, scheduler, arrays, no_text, dtype=dtype)
+  return denoiser, _shape(unet2d_condition.build(config).options)
+
+
+def _text_encoder(network, dtype):
+  """What is in the folders text_encoder and tokenizer beside the network's; None without the first."""
+  folder = network if os.path.isdir(network) else os.path.dirname(network)
+  beside = os.path.join(os.path.dirname(os.path.abspath(folder)), "text_encoder")
+  return clip.text_encoder(beside, dtype=dtype) if os.path.isdir(beside) else None
+
+
+def _shape(options):
+  """Of one sample, by a config of diffusers."""
   size = options.sample_size
   height, width = size if isinstance(size, tuple) else (size, size)
   if height is None or width is None:
     raise UserError("the config.json has no sample_size, the side of the model's images: add it")
-  return denoiser, (height, width, options.in_channels), options.num_class_embeds or 0
+  return height, width, options.in_channels
 
 
 def _of_dit(config, scheduler, arrays, dtype):

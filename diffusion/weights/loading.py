@@ -76,18 +76,16 @@ def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
     return _of_edm(path, contents, snapshot, dtype)
   name = config.get("_class_name") if isinstance(config, Mapping) else None
-  if name == unet2d_condition.NAME:
-    text = _text_encoder(network, dtype)
-    denoiser, shape = _of_condition(config, scheduler, contents.load(), dtype, text)
-    return Model(denoiser, shape, 0, _sampler(scheduler), path, contents.format, text)
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
     raise UserError(
       f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
-      f"{', '.join((*FAMILIES, unet2d_condition.NAME))} beside the weights"
+      f"{', '.join(FAMILIES)} beside the weights"
     )
-  denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
-  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
+  text = _text_encoder(network, dtype) if name == unet2d_condition.NAME else None
+  told = () if text is None else (text,)
+  denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype, *told)
+  return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format, text=text)
 
 
 def _within(path):
@@ -124,10 +122,10 @@ def _of_unet2d(config, scheduler, arrays, dtype):
   return denoiser, _shape(options), options.num_class_embeds or 0
 
 
-def _of_condition(config, scheduler, arrays, dtype, text):
+def _of_condition(config, scheduler, arrays, dtype, text=None):
   no_text = None if text is None else text.encode([""])[0]
   denoiser = unet2d_condition.denoiser(config, scheduler, arrays, no_text, dtype=dtype)
-  return denoiser, _shape(unet2d_condition.build(config).options)
+  return denoiser, _shape(unet2d_condition.build(config).options), 0
 
 
 def _text_encoder(network, dtype):
@@ -154,6 +152,7 @@ def _of_dit(config, scheduler, arrays, dtype):
 
 FAMILIES = {
   "UNet2DModel": _of_unet2d,
+  "UNet2DConditionModel": _of_condition,
   "DiTTransformer2DModel": _of_dit,
   "Transformer2DModel": _of_dit,
   "DiT": _of_dit,

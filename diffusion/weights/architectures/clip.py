@@ -90,8 +90,8 @@ class ClipText(nn.Module):
         f"this {NAME} takes tokens of shape [B, N] with N at most {c.max_position_embeddings}, got "
         f"{tokens.shape}"
       )
-    of = dict(options=c, dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
-    h = Encoder(**of, name="encoder")(Embeddings(**of, name="embeddings")(tokens))
+    of = (c, jnp.dtype(self.dtype), jnp.dtype(self.param_dtype))
+    h = Encoder(*of, name="encoder")(Embeddings(*of, name="embeddings")(tokens))
     return _norm(self, "final_layer_norm")(h).astype(at_least_single(self.dtype))
 
 

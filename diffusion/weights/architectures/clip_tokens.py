@@ -94,17 +94,16 @@ def tokenizer(folder: str, length: int = 77) -> Tokenizer:
   with mapped.sound(os.path.join(folder, "tokenizer_config.json"), "a tokenizer's config"):
     config = dict(_json(folder, "tokenizer_config.json") or {})
     length = min(length, int(config.get("model_max_length", length)))
+    if length < 2:
+      raise mapped.Damaged(f"model_max_length {length} leaves no place for begin and end")
   with mapped.sound(folder, "the special tokens of a tokenizer"):
-    named, added = _special(folder, config, listed, tokenizers.AddedToken)
-  for name in DEFAULTS:
-    if str(_content(named[name])) not in vocabulary and str(_content(named[name])) not in map(
-      _content, added
-    ):
-      raise UserError(
-        f"the {name} of {folder} is {_content(named[name])!r}, which its vocabulary has not: give the files "
-        "of one tokenizer"
-      )
+    named, added, known = _special(folder, config, listed, tokenizers.AddedToken)
   begin, end, unknown, pad = (_content(named[name]) for name in DEFAULTS)
+  for name, one in zip(DEFAULTS, (begin, end, unknown, pad)):
+    if one not in vocabulary and one not in known:
+      raise UserError(
+        f"the {name} of {folder} is {one!r}, which its vocabulary has not: give the files of one tokenizer"
+      )
   try:
     model = tokenizers.models.BPE(
       vocabulary,
@@ -134,7 +133,7 @@ def tokenizer(folder: str, length: int = 77) -> Tokenizer:
     ]
   )
   backend.add_tokens(added)
-  number = lambda token: backend.token_to_id(token)
+  number: Any = backend.token_to_id
   backend.post_processor = tokenizers.processors.RobertaProcessing(
     (end, number(end)), (begin, number(begin)), trim_offsets=False, add_prefix_space=False
   )
@@ -164,7 +163,7 @@ def _vocabulary(folder):
 
 
 def _special(folder, config, listed, make):
-  """({name: token}, all tokens to add in their order), by transformers' rules of precedence."""
+  """({name: token}, tokens to add in their order, texts of those with a number), as transformers does it."""
   config, numbered = dict(config), {}
   if "added_tokens_decoder" in config:
     numbered = {int(number): _token(one, make) for number, one in config["added_tokens_decoder"].items()}
@@ -187,7 +186,7 @@ def _special(folder, config, listed, make):
   for one in added:
     if not isinstance(one, str) and one.content in map(_content, named.values()):
       one.special = True
-  return named, [make(one, special=True) if isinstance(one, str) else one for one in added]
+  return named, [make(one, special=True) if isinstance(one, str) else one for one in added], set(by_content)
 
 
 def _token(value, make, special=None):

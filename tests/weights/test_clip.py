@@ -134,9 +134,7 @@ def test_what_the_tokens_are(tmp_path):
     made = clip_tokens.tokenizer(str(case.write_tokenizer(tmp_path / way, way)))
     empty, text, long = made(["", "The  RED\tcaf\u00e9", "red " * 100])
     assert [words[i] for i in empty] == [case.BEGIN, case.END] + [pad] * 75
-    wanted = [case.BEGIN, "the</w>", "red</w>", "caf", "Ã", "©</w>", case.END, pad]
-    if ("Ã©</w>") in names:
-      wanted[4:6] = ["Ã©</w>"]
+    wanted = [case.BEGIN, "the</w>", "red</w>", "ca", "f", "Ã©</w>", case.END, pad]
     assert [words[i] for i in text[: len(wanted)]] == wanted
     assert [words[i] for i in long] == [case.BEGIN] + ["red</w>"] * 75 + [case.END]
 

@@ -14,6 +14,7 @@ from diffusion.config.errors import UserError
 from diffusion.math.precision import at_least_single
 from diffusion.weights.architectures import clip_tokens, options, torch_layout
 from diffusion.weights.architectures.clip_tokens import Tokenizer
+from diffusion.weights.architectures.layers import LayerNorm
 from diffusion.weights.formats import opening
 
 NAME = "CLIPTextModel"
@@ -185,13 +186,8 @@ def _dense(module, features, name):
 
 
 def _norm(module, name):
-  return nn.LayerNorm(
-    module.options.layer_norm_eps,
-    dtype=jnp.dtype(module.dtype),
-    param_dtype=jnp.dtype(module.param_dtype),
-    use_fast_variance=False,
-    name=name,
-  )
+  epsilon = module.options.layer_norm_eps
+  return LayerNorm(epsilon, jnp.dtype(module.dtype), jnp.dtype(module.param_dtype), name=name)
 
 
 def build(config: Mapping[str, Any], **changes: Any) -> ClipText:

@@ -8,7 +8,14 @@ from flax import linen as nn
 
 from diffusion.networks.attention import attend
 from diffusion.networks.layers import placed
-from diffusion.weights.architectures.layers import Downsample, GroupNorm, ResnetBlock, Style, Upsample
+from diffusion.weights.architectures.layers import (
+  Downsample,
+  GroupNorm,
+  LayerNorm,
+  ResnetBlock,
+  Style,
+  Upsample,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,17 +139,12 @@ class TransformerBlock(nn.Module):
 
   @nn.compact
   def __call__(self, h: jax.Array, text: jax.Array) -> jax.Array:
-    norm = lambda name: nn.LayerNorm(
-      1e-5,
-      dtype=self.style.dtype,
-      param_dtype=self.style.param_dtype,
-      use_fast_variance=False,
-      name=name,
-    )
+    style = self.style
+    norm = lambda name: LayerNorm(1e-5, style.dtype, style.param_dtype, name=name)
     states = norm("norm1")(h)
-    h = h + CrossAttention(self.heads, self.style, name="attn1")(states, states)
-    h = h + CrossAttention(self.heads, self.style, name="attn2")(norm("norm2")(h), text)
-    return placed(h + FeedForward(self.style, name="ff")(norm("norm3")(h)))
+    h = h + CrossAttention(self.heads, style, name="attn1")(states, states)
+    h = h + CrossAttention(self.heads, style, name="attn2")(norm("norm2")(h), text)
+    return placed(h + FeedForward(style, name="ff")(norm("norm3")(h)))
 
 
 class CrossAttention(nn.Module):

@@ -1,6 +1,7 @@
 """Weights from files that others wrote: read as data, never executed, by NumPy alone; and published models.
 
-  weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler
+  weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler,
+                                       and what embeds its prompts
   weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes
   contents.arrays["conv_in.weight"]    one array: its shape and dtype; `read()` gives the numbers
   contents.load(place=...)             all of them, one by one, straight to where they should lie

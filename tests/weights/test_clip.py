@@ -1,6 +1,5 @@
 """CLIP's text encoder and its tokens: equal to transformers' on drawn weights and awkward prompts."""
 
-import functools
 import json
 import sys
 
@@ -207,7 +206,6 @@ def written(folder, config, arrays):
   return folder
 
 
-@functools.cache
 def encoder(parent):
   case.write_tokenizer(parent / "tokenizer", "sd1")
   return clip.text_encoder(str(written(parent / "text_encoder", case.CLIP1, arrays_of("clip1"))))
@@ -222,6 +220,15 @@ def test_prompts_are_embedded(tmp_path):
   within = jax.jit(lambda one, tokens: one.embed(tokens))(made, made.tokens(["the red cat", "a photo!"]))
   np.testing.assert_allclose(within, found, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(made.encode(["a photo!"])[0], found[1], rtol=1e-5, atol=1e-5)
+
+
+def test_an_encoder_without_a_tokenizer(tmp_path):
+  made = encoder(tmp_path)
+  bare = clip.TextEncoder(made.params, made.module, None)
+  tokens = made.tokens(["the red cat"])
+  np.testing.assert_array_equal(bare.embed(tokens), made.embed(tokens))
+  with pytest.raises(ValueError, match="has no tokenizer: give tokens to embed"):
+    bare.encode(["the red cat"])
 
 
 def test_a_tokenizer_of_another_encoder_is_refused(tmp_path):

@@ -248,12 +248,17 @@ class TextEncoder:
   Attributes:
     params: of the network.
     module: the network.
-    tokenizer: makes tokens of texts.
+    tokenizer: makes tokens of texts; None for an encoder that is given tokens alone.
+
+  >>> config = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "vocab_size": 9}
+  >>> params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), shapes(config))
+  >>> TextEncoder(params, build(config), None).embed(np.zeros((1, 77), np.int32)).shape
+  (1, 77, 8)
   """
 
   params: Any
   module: ClipText = struct.field(pytree_node=False)
-  tokenizer: Tokenizer = struct.field(pytree_node=False)
+  tokenizer: Tokenizer | None = struct.field(pytree_node=False)
 
   @property
   def width(self) -> int:
@@ -261,7 +266,12 @@ class TextEncoder:
     return self.module.options.hidden_size
 
   def tokens(self, prompts: Sequence[str]) -> np.ndarray:
-    """The tokens of texts, [B, 77] int32; see `clip_tokens.Tokenizer`. On the host."""
+    """The tokens of texts, [B, 77] int32; see `clip_tokens.Tokenizer`. On the host.
+
+    Raises ValueError for an encoder without a tokenizer.
+    """
+    if self.tokenizer is None:
+      raise ValueError("this text encoder has no tokenizer: give tokens to embed, or load it by text_encoder")
     return self.tokenizer(prompts)
 
   def embed(self, tokens: jax.Array | np.ndarray) -> jax.Array:

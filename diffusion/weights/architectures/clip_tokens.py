@@ -82,6 +82,14 @@ def tokenizer(folder: str, length: int = 77) -> Tokenizer:
 
   Raises UserError where the library tokenizers is not installed, for files that are missing or damaged, and
   for special tokens that are not in the vocabulary.
+
+  >>> import pathlib, tempfile
+  >>> folder = pathlib.Path(tempfile.mkdtemp())
+  >>> vocabulary = {"a</w>": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}
+  >>> _ = (folder / "vocab.json").write_text(json.dumps(vocabulary))
+  >>> _ = (folder / "merges.txt").write_text("#version: 0.2")
+  >>> tokenizer(str(folder), 5)(["A  a", ""]).tolist()
+  [[1, 0, 0, 2, 2], [1, 2, 2, 2, 2]]
   """
   try:
     import tokenizers

@@ -1,6 +1,7 @@
 """Weights from files that others wrote: read as data, never executed, by NumPy alone; and published models.
 
-  weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler
+  weights.load(path)                   a published model: its denoiser, shape, classes, its authors' sampler,
+                                       and what embeds its prompts
   weights.sections(path)               the sections of a config of a run that goes on from it
   weights.autoencoder_kl(path)         the autoencoder of a model of latents, in a config: a codec
   weights.read(path)                   what a file or a folder holds: names, shapes, dtypes, notes

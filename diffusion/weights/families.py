@@ -10,6 +10,7 @@
 |---|---|
 | EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond, Precond | `architectures.edm` |
 | UNet2DModel | `architectures.unet2d` |
+| UNet2DConditionModel | `architectures.unet2d_condition` |
 | DiTTransformer2DModel, Transformer2DModel, DiT, SiT | `architectures.dit_files` |
 """
 
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 from diffusion.config.errors import UserError
 from diffusion.config.factories import plain
-from diffusion.weights.architectures import dit_files, edm, unet2d
+from diffusion.weights.architectures import dit_files, edm, unet2d, unet2d_condition
 from diffusion.weights.architectures.dit_options import shape_of
 
 Description = Mapping[str, Any]
@@ -154,20 +155,30 @@ def _unet2d(description: Description, **changes: Any) -> Parts:
   config, scheduler = description["config"], description.get("scheduler")
   found = unet2d.parts(config, scheduler, **changes)
   options = found[0].options
-  size = options.sample_size
-  height, width = size if isinstance(size, tuple) else (size, size)
-  if height is None or width is None:
-    raise UserError("the config.json has no sample_size, the side of the model's images: add it")
   # The data of Score SDE, whose networks are told noise levels, lie in [0, 1]: it doubles them itself.
   unit = options.center_input_sample or options.time_embedding_type == "fourier"
   values = UNIT if unit else PIXELS
   return Parts(
     *found,
-    (height, width, options.in_channels),
+    _size(options),
     options.num_class_embeds or 0,
     False,
     None if description.get("latents") else values,
   )
+
+
+def _size(options):
+  """Of one sample, by a config of diffusers."""
+  size = options.sample_size
+  height, width = size if isinstance(size, tuple) else (size, size)
+  if height is None or width is None:
+    raise UserError("the config.json has no sample_size, the side of the model's images: add it")
+  return height, width, options.in_channels
+
+
+def _condition(description: Description, **changes: Any) -> Parts:
+  found = unet2d_condition.parts(description["config"], description.get("scheduler"), **changes)
+  return Parts(*found, _size(found[0].options), 0, found[0].no_text is not None, None)
 
 
 def _dit(description: Description, **changes: Any) -> Parts:
@@ -184,11 +195,15 @@ def _dit_params(arrays, description):
 
 EDM = Family(_edm, lambda arrays, description: edm.convert(arrays, _notes(description)))
 UNET2D = Family(_unet2d, lambda arrays, description: unet2d.convert(arrays, description["config"]))
+CONDITION = Family(
+  _condition, lambda arrays, description: unet2d_condition.convert(arrays, description["config"])
+)
 DIT = Family(_dit, _dit_params)
 
 FAMILIES: dict[str, Family] = {
   **dict.fromkeys(edm.PRECONDITIONERS, EDM),
   "UNet2DModel": UNET2D,
+  unet2d_condition.NAME: CONDITION,
   **dict.fromkeys(("DiTTransformer2DModel", "Transformer2DModel", "DiT", "SiT"), DIT),
 }
 """Class of a model, as its authors name it -> its family."""

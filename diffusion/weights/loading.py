@@ -23,7 +23,7 @@ import numpy as np
 from diffusion import denoisers, solvers
 from diffusion.config.errors import UserError
 from diffusion.weights import autoencoders, families
-from diffusion.weights.architectures import dit_files, dit_sizes, edm
+from diffusion.weights.architectures import clip, dit_files, dit_sizes, edm, unet2d_condition
 from diffusion.weights.contents import Contents
 from diffusion.weights.formats import mapped, opening
 
@@ -51,6 +51,7 @@ class Model:
     no_sampler: why `sampler` is None, in a sentence; "" where it is not.
     codec: between pictures in [-1, 1] and the latents that the denoiser sees (`codecs.Codec`); None without.
     codec_params: its parameters.
+    text: what embeds prompts for the condition 'text', `architectures.clip.TextEncoder`; None without.
   """
 
   denoiser: Any
@@ -62,6 +63,7 @@ class Model:
   no_sampler: str = ""
   codec: Any = None
   codec_params: Any = None
+  text: Any = None
 
   @property
   def shape(self) -> tuple[int, int, int]:
@@ -94,6 +96,16 @@ class Found:
     names = [name for name in self.contents.arrays if name.startswith(prefix)]
     return {name.removeprefix(prefix): array for name, array in self.contents.load(names).items()}
 
+  def text(self, dtype: Any) -> Any:
+    """The text encoder beside a network that is told texts; None without."""
+    if self.description["model"] != unet2d_condition.NAME:
+      return None
+    path = os.path.abspath(self.contents.path)
+    beside = os.path.join(
+      os.path.dirname(path if os.path.isdir(path) else os.path.dirname(path)), "text_encoder"
+    )
+    return clip.text_encoder(beside, dtype=dtype) if os.path.isdir(beside) else None
+
 
 def load(
   path: str | os.PathLike[str],
@@ -122,12 +134,15 @@ def load(
   ((4, 4, 3), 4, 'heun', 35)
   """
   found = find(path, model)
-  parts = families.parts(found.description, dtype=dtype)
+  text, told, collections = found.text(dtype), {}, {}
+  if text is not None:
+    told, collections = unet2d_condition.without_text(found.description["config"], text.encode([""])[0])
+  parts = families.parts(found.description, dtype=dtype, **told)
   place = place or (lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree))
   params = place(found.params())
-  denoiser = denoisers.from_flax(parts.network, parts.process, parts.parameterization, params)
+  denoiser = denoisers.from_flax(parts.network, parts.process, parts.parameterization, params, collections)
   solver, why = sampler(found.description, parts.process)
-  made = Model(denoiser, parts, found.description, found.path, found.contents.format, solver, why)
+  made = Model(denoiser, parts, found.description, found.path, found.contents.format, solver, why, text=text)
   beside = autoencoders.place_of(found.path, codec)
   if beside is None:
     return made

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import stable_diffusion_cases as texts
 
-from diffusion.weights.architectures import autoencoder_kl, dit_files, unet2d
+from diffusion.weights.architectures import autoencoder_kl, dit_files, unet2d, unet2d_condition
 
 
 def _unet(name):
@@ -21,6 +22,12 @@ def _dit(name, kind):
   return lambda **changes: dit_files.build(config, **changes), (x, t, {"label": label})
 
 
+def _condition():
+  config = texts.SD2 | dict(block_out_channels=[8], mid_block_type=None, attention_head_dim=2)
+  config |= dict(down_block_types=["CrossAttnDownBlock2D"], up_block_types=["CrossAttnUpBlock2D"])
+  return lambda **changes: unet2d_condition.build(config, **changes), texts.unet_inputs("sd2")
+
+
 NCSNPP = case.NCSNPP | dict(
   block_out_channels=[32, 32],
   down_block_types=["AttnSkipDownBlock2D", "SkipDownBlock2D"],
@@ -31,6 +38,7 @@ MADE = {
   "scale_shift": _unet("scale_shift"),
   "identity": _unet("identity"),
   "kl": (lambda **changes: autoencoder_kl.build(case.KL, **changes), case.kl_inputs("kl")[:1]),
+  "condition": _condition(),
   "dit": _dit("dit", "DiT"),
   "sit": _dit("sit", "SiT"),
 }

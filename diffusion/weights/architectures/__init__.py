@@ -10,6 +10,8 @@ Each file has the module, called as the library's own networks are, or says whic
 | file | architecture |
 |---|---|
 | `unet2d` | `UNet2DModel` of diffusers: DDPM, NCSN++ |
+| `unet2d_condition` | `UNet2DConditionModel` of diffusers: Stable Diffusion 1 and 2 |
+| `clip`, `clip_tokens` | `CLIPTextModel` and `CLIPTokenizer` of transformers: embeddings of their prompts |
 | `autoencoder_kl` | `AutoencoderKL` of diffusers: the autoencoder of Stable Diffusion and DiT |
 | `dit`, `dit_files` | DiT and SiT: their authors' files, and `DiTTransformer2DModel` of diffusers |
 | `song_unet` | EDM's SongUNet (DDPM++, NCSN++): the library's `networks.UNet` |

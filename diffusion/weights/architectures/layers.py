@@ -84,6 +84,26 @@ class GroupNorm(nn.Module):
     return h.astype(self.dtype)
 
 
+class LayerNorm(nn.Module):
+  """Normalises the channels of each place, x [..., C]; in two passes, in float32."""
+
+  epsilon: float
+  dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels, precision = x.shape[-1], at_least_single(self.dtype)
+    scale = self.param("scale", nn.initializers.ones, (channels,), self.param_dtype)
+    bias = self.param("bias", nn.initializers.zeros, (channels,), self.param_dtype)
+    h = x.astype(precision)
+    h = h - h.mean(axis=-1, keepdims=True)
+    h = h * jax.lax.rsqrt(jnp.square(h).mean(axis=-1, keepdims=True) + self.epsilon)
+    along = (1,) * (x.ndim - 1) + (channels,)
+    h = h * scale.astype(precision).reshape(along) + bias.astype(precision).reshape(along)
+    return h.astype(self.dtype)
+
+
 class ResnetBlock(nn.Module):
   """diffusers' ResnetBlock2D: x [B, H, W, C] and time -> [B, H, W, features].
 

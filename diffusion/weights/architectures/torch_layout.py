@@ -17,8 +17,8 @@ from flax import traverse_util
 from diffusion.config.errors import UserError
 
 LISTS = (
-  "adaLN_modulation|attentions|blocks|down_blocks|downsamplers|mlp|net|resnets|to_out|transformer_blocks|"
-  "up_blocks|upsamplers"
+  "adaLN_modulation|attentions|blocks|down_blocks|downsamplers|layers|mlp|net|resnets|to_out|"
+  "transformer_blocks|up_blocks|upsamplers"
 )
 """Names of torch lists: a number follows them after a dot."""
 

@@ -8,7 +8,7 @@ from diffusion.config.errors import UserError
 from diffusion.run.opened import Opened
 from diffusion.run.opening import open_run
 
-OF_WEIGHTS = ("codec", "data", "model")
+OF_WEIGHTS = ("codec", "data", "model", "prompt")
 """Flags that say more of --weights."""
 
 OF_RUN = ("checkpoint", "ema")
@@ -36,6 +36,12 @@ def add(parser: argparse.ArgumentParser) -> None:
   )
   group.add_argument(
     "--model", metavar="NAME", help="DiT or SiT, of a file of their authors that does not say what it is"
+  )
+  group.add_argument(
+    "--prompt",
+    nargs="+",
+    metavar="TEXT",
+    help="what a model of Stable Diffusion is told; several take turns (default: the empty one)",
   )
   group.add_argument(
     "--data",
@@ -83,6 +89,7 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
     args.weights,
     codec=args.codec,
     data_path=args.data,
+    prompts=args.prompt,
     model=args.model,
     evaluation={name: value for name, value in named.items() if value is not None},
     mesh=mesh,

@@ -68,6 +68,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   )
   if samples.labels is not None:
     arrays["label"] = samples.labels
+  arrays |= opened.noted(index)
   if starts is not None:
     arrays["start"] = stored_starts(dataset, index)
   np.savez(out + ".npz", **arrays)

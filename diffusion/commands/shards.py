@@ -95,6 +95,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
       arrays |= stored_conditions(dataset, index)
       if samples.labels is not None:
         arrays["label"] = samples.labels
+      arrays |= opened.noted(index)
       if starts is not None:
         arrays["start"] = stored_starts(dataset, index)
       shards.write(path((first, count)), digest, **arrays)

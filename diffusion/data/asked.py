@@ -49,10 +49,11 @@ def conditions_of_records(dataset: Dataset) -> Callable[[np.ndarray], dict[str, 
 
 def stored_conditions(dataset: Dataset, index: np.ndarray) -> dict[str, np.ndarray]:
   """The same as stored, without the label: what a file of samples keeps beside them."""
-  if not dataset.conditions:
+  names = [one.name for one in dataset.conditions if one.kept]
+  if not names:
     return {}
   records = _records(dataset, index)
-  return {one.name: records[one.name] for one in dataset.conditions}
+  return {name: records[name] for name in names}
 
 
 def starts_of_records(dataset: Dataset) -> Callable[[np.ndarray], np.ndarray]:

@@ -33,11 +33,13 @@ class NamedArray:
     name: in the records, and in `batch["cond"]` if it is a condition.
     shape: of one record's array.
     scaling: between stored and model values, see `diffusion.data.scaling`.
+    kept: whether files of samples keep it beside them: an embedding is made again from what it is of.
   """
 
   name: str
   shape: tuple[int, ...]
   scaling: Any
+  kept: bool = True
 
   @property
   def spec(self) -> ArraySpec:

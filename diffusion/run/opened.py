@@ -58,6 +58,11 @@ class Opened:
     """Why its training loss cannot be asked, in a sentence; '' where it can."""
     return ""
 
+  def noted(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """What else a file of samples [n] says of them, by name: the prompts that they were told."""
+    del index
+    return {}
+
   @property
   def no_sampler(self) -> str:
     """Why the sampler of its authors is not known here, in a sentence; '' where it is, or there are none."""

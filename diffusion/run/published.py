@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -26,9 +26,11 @@ class PublishedModel(Opened):
 
   Attributes:
     model: of `weights.load`.
+    prompts: texts that samples are told in turn; () of a model that is told none.
   """
 
   model: Any
+  prompts: tuple[str, ...] = ()
 
   @property
   def objective(self) -> losses.Objective:
@@ -60,10 +62,15 @@ class PublishedModel(Opened):
   def identity(self) -> dict[str, Any]:
     """The digest of its parameters: a file may move, and a model may lie in many."""
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path((self.params, self.codec_params)):
+    leaves = (self.params, self.denoiser.collections, self.codec_params)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(leaves):
       digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
       digest.update(np.asarray(leaf).tobytes())
-    return {"weights": digest.hexdigest()}
+    return {"weights": digest.hexdigest()} | ({"prompts": list(self.prompts)} if self.prompts else {})
+
+  def noted(self, index: np.ndarray) -> dict[str, np.ndarray]:
+    """The prompts of samples."""
+    return {"prompt": np.array(self.prompts)[index % len(self.prompts)]} if self.prompts else {}
 
   @property
   def no_sampler(self) -> str:
@@ -80,6 +87,7 @@ def open_weights(
   *,
   codec: str | None = None,
   data_path: str | None = None,
+  prompts: Sequence[str] | None = None,
   model: str | None = None,
   evaluation: Mapping[str, Any] | None = None,
   mesh: Any = None,
@@ -91,6 +99,7 @@ def open_weights(
     data_path: images that it is measured on and that tasks take theirs of: a folder or a zip of pictures,
       or an NPZ with x and label (`data.images`, `data.npz`); pictures are cropped and resized to the model's
       size.
+    prompts: texts for a model that is told such; the empty one by default.
     evaluation: what a config's section of this name says: num_samples, batch, seed.
     mesh: devices; all of them by default.
 
@@ -100,7 +109,12 @@ def open_weights(
   mesh = mesh or sharding.make_mesh()
   found = weights.load(path, codec=codec, model=model, place=_on(mesh))
   parts = found.parts
-  dataset = _dataset(found, data_path)
+  dataset, told = _dataset(found, data_path), ()
+  if found.text is not None:
+    told = tuple(prompts or ("",))
+    dataset = _with_texts(dataset, found.text.encode(list(told)))
+  elif prompts:
+    raise UserError(f"--prompt: {path} is no model that is told texts; leave it out")
   config = {"sampler": _section(found), "evaluation": dict(evaluation or {}), "training": {}}
   return PublishedModel(
     Parts(
@@ -117,6 +131,16 @@ def open_weights(
     mesh,
     found.codec_params,
     found,
+    told,
+  )
+
+
+def _with_texts(dataset, text):
+  """The data set with records that lend samples their texts, [n, N, D], in turn."""
+  empty = np.zeros((len(text), *dataset.shape), np.uint8)
+  told = data.NamedArray("text", tuple(text.shape[1:]), Standardize(), kept=False)
+  return dataclasses.replace(
+    dataset, held_out=data.Arrays(empty, text=np.asarray(text, np.float32)), conditions=(told,)
   )
 
 

@@ -1,5 +1,6 @@
 """Folders of Stable Diffusion: prompts to latents as diffusers' own pipeline makes them."""
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import stable_diffusion_cases as case
 
-from diffusion import guidance, solvers, weights
+from diffusion import guidance, sampling, solvers, weights
 from diffusion.config.errors import UserError
 
+HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 RECORDED = np.load(case.FILE)
 NAMES = json.loads(RECORDED["names"].tobytes())
 PROMPTS = ["the red cat", "a photo!"]
@@ -109,3 +111,28 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, clip, change, message):
   with pytest.raises(UserError, match=message) as caught:
     weights.load(folder)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.standard_promotion
+def test_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
+  """They take turns, and samples are those of the guided denoiser told their embeddings."""
+  folder = pipeline(tmp_path / "sd", "sd2")
+  monkeypatch.chdir(tmp_path)
+  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
+  script = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(script)
+  flags = [f"--weights={folder}", "--num=3", "--batch=8", "--steps=2", "--guidance=2", "--quiet"]
+  script.main([*flags, "--prompt", *PROMPTS])
+  assert "4 network evaluations each with guidance counted" in capsys.readouterr().out
+  (path,) = (tmp_path / "runs" / "sd").glob("*.npz")
+  found = np.load(path)
+  assert found["prompt"].tolist() == [PROMPTS[0], PROMPTS[1], PROMPTS[0]] and "text" not in found.files
+  model = weights.load(folder)
+  text = model.text.encode([*PROMPTS, *PROMPTS])[:3]
+  _, sampler = solvers.from_diffusers(case.PIPELINES["sd2"][1], 2)
+  start, keys = sampling.draw_noise(model.denoiser.process, 0, jnp.arange(3), model.shape)
+  guided = guidance.classifier_free(2.0)(model.denoiser)
+  wanted = solvers.sample(guided, sampler, start, keys=keys, cond={"text": text})
+  assert relative(found["x"], np.asarray(wanted, np.float64)) < 1e-5
+  with pytest.raises(UserError, match="no model that is told texts"):
+    script.main([f"--weights={HERE / 'recorded' / 'edm.pkl'}", "--prompt", "a cat"])

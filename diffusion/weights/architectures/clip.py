@@ -1,6 +1,5 @@
 """The text encoder of Stable Diffusion 1 and 2: transformers' CLIPTextModel (arXiv:2103.00020)."""
 
-import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,59 +11,14 @@ from flax import linen as nn, struct
 
 from diffusion.config.errors import UserError
 from diffusion.math.precision import at_least_single
-from diffusion.weights.architectures import clip_tokens, options, torch_layout
+from diffusion.weights.architectures import clip_tokens, torch_layout
+from diffusion.weights.architectures.clip_blocks import Embeddings, Encoder
+from diffusion.weights.architectures.clip_options import NAME, Options, read
 from diffusion.weights.architectures.clip_tokens import Tokenizer
 from diffusion.weights.architectures.layers import LayerNorm
 from diffusion.weights.formats import opening
 
-NAME = "CLIPTextModel"
 PREFIX = "text_model."
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """The options of a config.json of transformers with its defaults, under its names."""
-
-  model_type: str = "clip_text_model"
-  vocab_size: int = 49408
-  hidden_size: int = 512
-  intermediate_size: int = 2048
-  num_hidden_layers: int = 12
-  num_attention_heads: int = 8
-  max_position_embeddings: int = 77
-  hidden_act: str = "quick_gelu"
-  layer_norm_eps: float = 1e-5
-  use_attention_mask: bool = False
-
-
-CHOICES = {
-  "model_type": ("clip_text_model",),
-  "hidden_act": ("quick_gelu", "gelu"),
-  "use_attention_mask": (False,),
-}
-WITHOUT_EFFECT = (
-  "architectures",
-  "attention_dropout",
-  "bos_token_id",
-  "chunk_size_feed_forward",
-  "dropout",
-  "dtype",
-  "eos_token_id",
-  "gradient_checkpointing",
-  "id2label",
-  "initializer_factor",
-  "initializer_range",
-  "is_encoder_decoder",
-  "label2id",
-  "output_attentions",
-  "output_hidden_states",
-  "pad_token_id",
-  "projection_dim",
-  "return_dict",
-  "torch_dtype",
-  "transformers_version",
-)
-"""Of training, of the pooled output, and notes of transformers: none changes the embeddings."""
 
 
 class ClipText(nn.Module):
@@ -93,101 +47,8 @@ class ClipText(nn.Module):
       )
     of = (c, jnp.dtype(self.dtype), jnp.dtype(self.param_dtype))
     h = Encoder(*of, name="encoder")(Embeddings(*of, name="embeddings")(tokens))
-    return _norm(self, "final_layer_norm")(h).astype(at_least_single(self.dtype))
-
-
-class Embeddings(nn.Module):
-  """Tokens [B, N] -> [B, N, C]: the embedding of each token and that of its place."""
-
-  options: Options
-  dtype: Any
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, tokens: jax.Array) -> jax.Array:
-    c = self.options
-    embed = lambda count, name: nn.Embed(
-      count, c.hidden_size, dtype=self.dtype, param_dtype=self.param_dtype, name=name
-    )
-    places = jnp.arange(tokens.shape[1])[None]
-    return embed(c.vocab_size, "token_embedding")(tokens) + embed(
-      c.max_position_embeddings, "position_embedding"
-    )(places)
-
-
-class Encoder(nn.Module):
-  """All layers, h [B, N, C] -> [B, N, C]."""
-
-  options: Options
-  dtype: Any
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, h: jax.Array) -> jax.Array:
-    for i in range(self.options.num_hidden_layers):
-      h = Layer(self.options, self.dtype, self.param_dtype, name=f"layers_{i}")(h)
-    return h
-
-
-class Layer(nn.Module):
-  """One layer: attention and two dense layers, each after a norm and added."""
-
-  options: Options
-  dtype: Any
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, h: jax.Array) -> jax.Array:
-    of = (self.options, self.dtype, self.param_dtype)
-    h = h + SelfAttention(*of, name="self_attn")(_norm(self, "layer_norm1")(h))
-    return h + Mlp(*of, name="mlp")(_norm(self, "layer_norm2")(h))
-
-
-class SelfAttention(nn.Module):
-  """Attention of each place of h [B, N, C] to itself and those before it."""
-
-  options: Options
-  dtype: Any
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, h: jax.Array) -> jax.Array:
-    heads, size = self.options.num_attention_heads, h.shape[1]
-    query, key, value = (
-      _dense(self, h.shape[-1], name)(h).reshape(*h.shape[:2], heads, -1)
-      for name in ("q_proj", "k_proj", "v_proj")
-    )
-    precision = at_least_single(self.dtype)
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=precision)
-    before = jnp.tril(jnp.ones((size, size), bool))[None, None]
-    scores = jnp.where(before, scores * query.shape[-1] ** -0.5, -jnp.inf)
-    shares = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    out = jnp.einsum("bhqk,bkhd->bqhd", shares, value)
-    return _dense(self, h.shape[-1], "out_proj")(out.reshape(h.shape))
-
-
-class Mlp(nn.Module):
-  """Two dense layers; between them h sigmoid(1.702 h) ('quick_gelu'), or the exact gelu."""
-
-  options: Options
-  dtype: Any
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, h: jax.Array) -> jax.Array:
-    channels, h = h.shape[-1], _dense(self, self.options.intermediate_size, "fc1")(h)
-    quick = self.options.hidden_act == "quick_gelu"
-    h = h * jax.nn.sigmoid(1.702 * h) if quick else nn.gelu(h, approximate=False)
-    return _dense(self, channels, "fc2")(h)
-
-
-def _dense(module, features, name):
-  return nn.Dense(features, dtype=module.dtype, param_dtype=module.param_dtype, name=name)
-
-
-def _norm(module, name):
-  epsilon = module.options.layer_norm_eps
-  return LayerNorm(epsilon, jnp.dtype(module.dtype), jnp.dtype(module.param_dtype), name=name)
+    norm = LayerNorm(c.layer_norm_eps, *of[1:], name="final_layer_norm")
+    return norm(h).astype(at_least_single(self.dtype))
 
 
 def build(config: Mapping[str, Any], **changes: Any) -> ClipText:
@@ -201,13 +62,7 @@ def build(config: Mapping[str, Any], **changes: Any) -> ClipText:
   diffusion.config.errors.UserError: a CLIPTextModel with hidden_act='relu' is not known here: hidden_act is \
 one of 'quick_gelu', 'gelu'
   """
-  c = options.read(config, Options, NAME, CHOICES, WITHOUT_EFFECT)
-  if c.hidden_size % c.num_attention_heads:
-    raise UserError(
-      f"{c.num_attention_heads} heads do not divide {c.hidden_size} channels of a {NAME}: give the config of "
-      "the same model"
-    )
-  return ClipText(c, **changes)
+  return ClipText(read(config), **changes)
 
 
 def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:

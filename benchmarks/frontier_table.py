@@ -1,6 +1,8 @@
-"""The frontier as a table and as a picture."""
+"""The frontier as a table and as pictures."""
 
-OURS = ("ours", "fitted", "floor")
+from frontier_named import NAMES
+
+OURS = ("ours", "fitted", "floor", *NAMES)
 KINDS = {
   "": "RMSE to the exact solution",
   "fresh": "RMSE to the exact solution on starts that nobody was chosen on",
@@ -39,6 +41,7 @@ def described(row):
 
 def line(rows):
   """One number of evaluations in words."""
+  rows = [row for row in rows if row["owner"] not in NAMES]
   if not rows:
     return "nothing"
   mine, peer, fit = (
@@ -90,14 +93,19 @@ def table(rows):
   return "\n".join(lines)
 
 
-def plot(rows, path):
-  """One panel a problem and noise: the best of each owner over evaluations, on logarithmic axes."""
+def plot(rows, path, hidden=()):
+  """One panel a problem and noise: the best of each owner over evaluations, on logarithmic axes.
+
+  Args:
+    rows, path: what is drawn, and where to.
+    hidden: owners that are left out.
+  """
   import matplotlib
 
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
 
-  rows = [row for row in rows if kind(row) == ""]
+  rows = [row for row in rows if kind(row) == "" and row["owner"] not in hidden]
   panels = list(dict.fromkeys((row["problem"], row["noise"]) for row in rows))
   noises, names = list(dict.fromkeys(n for _, n in panels)), list(dict.fromkeys(p for p, _ in panels))
   figure, axes = plt.subplots(
@@ -110,6 +118,7 @@ def plot(rows, path):
     "k-diffusion": ("#009e73", 1.5),
     "diffrax": ("#8c8c8c", 1.5),
   }
+  shades = dict(zip(NAMES, plt.get_cmap("Dark2").colors))
   for problem, noise in panels:
     axis = axes[noises.index(noise)][names.index(problem)]
     here = [row for row in rows if (row["problem"], row["noise"]) == (problem, noise)]
@@ -119,7 +128,8 @@ def plot(rows, path):
         min(value(row) for row in here if row["owner"] == owner and row["nfe"] == nfe) for nfe in counts
       ]
       colour, width = styles.get(owner, (None, 1.5))
-      axis.loglog(counts, errors, "o-", color=colour, linewidth=width, markersize=4, label=owner)
+      colour, width, line = (shades[owner], 1.2, ".--") if owner in shades else (colour, width, "o-")
+      axis.loglog(counts, errors, line, color=colour, linewidth=width, markersize=4, label=owner)
     axis.set_title(f"{problem}, {noise} noise")
     ticks = sorted({row["nfe"] for row in here})
     axis.minorticks_off()
@@ -132,7 +142,7 @@ def plot(rows, path):
     axis.set_xlabel("denoiser calls")
   for row in axes:
     row[0].set_ylabel("RMSE to the exact solution")
-  axes[0][0].legend(frameon=False)
+  axes[0][0].legend(frameon=False, fontsize="small")
   figure.tight_layout()
   figure.savefig(path, dpi=110)
   plt.close(figure)

@@ -1,4 +1,4 @@
-"""The frontier as a table and as pictures."""
+"""The frontier as a table and as a picture."""
 
 from frontier_named import NAMES
 
@@ -93,19 +93,14 @@ def table(rows):
   return "\n".join(lines)
 
 
-def plot(rows, path, hidden=()):
-  """One panel a problem and noise: the best of each owner over evaluations, on logarithmic axes.
-
-  Args:
-    rows, path: what is drawn, and where to.
-    hidden: owners that are left out.
-  """
+def plot(rows, path):
+  """One panel a problem and noise over evaluations, on logarithmic axes: each owner's best, and each name."""
   import matplotlib
 
   matplotlib.use("Agg")
   from matplotlib import pyplot as plt
 
-  rows = [row for row in rows if kind(row) == "" and row["owner"] not in hidden]
+  rows = [row for row in rows if kind(row) == ""]
   panels = list(dict.fromkeys((row["problem"], row["noise"]) for row in rows))
   noises, names = list(dict.fromkeys(n for _, n in panels)), list(dict.fromkeys(p for p, _ in panels))
   figure, axes = plt.subplots(
@@ -122,7 +117,8 @@ def plot(rows, path, hidden=()):
   for problem, noise in panels:
     axis = axes[noises.index(noise)][names.index(problem)]
     here = [row for row in rows if (row["problem"], row["noise"]) == (problem, noise)]
-    for owner in sorted({row["owner"] for row in here}, key=lambda o: o in OURS):
+    owners = {row["owner"] for row in here}
+    for owner in [one for one in (*NAMES, *sorted(owners - {*OURS}), *OURS[:2]) if one in owners]:
       counts = sorted({row["nfe"] for row in here if row["owner"] == owner})
       errors = [
         min(value(row) for row in here if row["owner"] == owner and row["nfe"] == nfe) for nfe in counts
@@ -142,7 +138,9 @@ def plot(rows, path, hidden=()):
     axis.set_xlabel("denoiser calls")
   for row in axes:
     row[0].set_ylabel("RMSE to the exact solution")
-  axes[0][0].legend(frameon=False, fontsize="small")
-  figure.tight_layout()
+  lines = {line.get_label(): line for axis in axes.flat for line in reversed(axis.lines)}
+  order = [*(one for one in lines if one not in NAMES), *(one for one in NAMES if one in lines)]
+  figure.legend([lines[one] for one in order], order, loc="lower center", ncols=6, frameon=False)
+  figure.tight_layout(rect=(0, 0.07, 1, 1))
   figure.savefig(path, dpi=110)
   plt.close(figure)

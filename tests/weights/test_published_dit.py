@@ -36,7 +36,7 @@ def parts(tmp_path_factory):
   config = ConfigDict(
     dict(
       seed=0,
-      data=dict(factory="data.npz", path=str(path), held_out=0.2, num_classes=1000),
+      data=dict(factory="data.npz", path=str(path), held_out=0.2),
       process=dict(factory="processes.ddpm_ladder"),
       network=dict(
         factory="weights.architectures.dit_files.build", config=dict(_class_name="DiT"), kept=4, remat=True

@@ -30,6 +30,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import frontier_fitted as fitted
 import frontier_fresh as fresh
+import frontier_named as named
 import frontier_ours as ours
 import frontier_peers as peers
 import frontier_problems as problems
@@ -45,7 +46,7 @@ MANY, PILOT, WORTH = 12, 16, 2.5
 # Of search around the best, and twice as many where evaluations are few, after so many random combinations.
 ROUNDS = 3
 SCATTERED = 400
-KINDS = ("flow", "fitted", "fresh", "stochastic")
+KINDS = ("flow", "named", "fitted", "fresh", "stochastic")
 QUICK = ("UniPC 3 bh2", "DPMSolverMultistep++ 2", "lms 4", "dpmpp_2m", "Tsit5")
 # Version of the numbers in the cache; part of their names.
 EDITION = 1
@@ -174,9 +175,11 @@ def measure(args, available, keep):
         new += cache(f"{name}/ours", lambda: our_rows(case, nfe, args.quick))
         for peer, runs in available.items():
           new += cache(f"{name}/{peer}", lambda: peer_rows(case, nfe, peer, runs, args.quick))
+      if "named" in args.kinds:
+        new += named.rows(case, nfe, row, ours.run)
       if "fitted" in args.kinds:
         new += fitted.rows(case, nfe, cache, name, row)
-      said = keep(new, problem, noise, nfe)
+      said = [one for one in keep(new, problem, noise, nfe) if one["owner"] not in named.NAMES]
       if "fresh" in args.kinds and said:
         sampler = fitted.saved(cache, problem, noise, nfe)
         keep(fresh.rows(problem, noise, nfe, said, available, sampler, args.quick), problem, noise, nfe)
@@ -260,8 +263,8 @@ def main():
     type=lambda text: tuple(text.split(",")),
     metavar="KIND,KIND",
     default=KINDS,
-    help="what to measure: flow (deterministic samplers), fitted (to the problem), fresh (the best of both "
-    "on new starts), stochastic (default: all)",
+    help="what to measure: flow (deterministic samplers), named (solvers and grids known elsewhere), "
+    "fitted (to the problem), fresh (the best of flow and fitted on new starts), stochastic (default: all)",
   )
   args = parser.parse_args()
   if unknown := set(args.kinds) - set(KINDS):

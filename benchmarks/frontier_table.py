@@ -1,6 +1,8 @@
 """The frontier as a table and as a picture."""
 
-OURS = ("ours", "fitted", "floor")
+from frontier_named import NAMES
+
+OURS = ("ours", "fitted", "floor", *NAMES)
 KINDS = {
   "": "RMSE to the exact solution",
   "fresh": "RMSE to the exact solution on starts that nobody was chosen on",
@@ -39,6 +41,7 @@ def described(row):
 
 def line(rows):
   """One number of evaluations in words."""
+  rows = [row for row in rows if row["owner"] not in NAMES]
   if not rows:
     return "nothing"
   mine, peer, fit = (
@@ -91,7 +94,7 @@ def table(rows):
 
 
 def plot(rows, path):
-  """One panel a problem and noise: the best of each owner over evaluations, on logarithmic axes."""
+  """One panel a problem and noise over evaluations, on logarithmic axes: each owner's best, and each name."""
   import matplotlib
 
   matplotlib.use("Agg")
@@ -110,16 +113,19 @@ def plot(rows, path):
     "k-diffusion": ("#009e73", 1.5),
     "diffrax": ("#8c8c8c", 1.5),
   }
+  shades = dict(zip(NAMES, plt.get_cmap("Dark2").colors))
   for problem, noise in panels:
     axis = axes[noises.index(noise)][names.index(problem)]
     here = [row for row in rows if (row["problem"], row["noise"]) == (problem, noise)]
-    for owner in sorted({row["owner"] for row in here}, key=lambda o: o in OURS):
+    owners = {row["owner"] for row in here}
+    for owner in [one for one in (*NAMES, *sorted(owners - {*OURS}), *OURS[:2]) if one in owners]:
       counts = sorted({row["nfe"] for row in here if row["owner"] == owner})
       errors = [
         min(value(row) for row in here if row["owner"] == owner and row["nfe"] == nfe) for nfe in counts
       ]
       colour, width = styles.get(owner, (None, 1.5))
-      axis.loglog(counts, errors, "o-", color=colour, linewidth=width, markersize=4, label=owner)
+      colour, width, line = (shades[owner], 1.2, ".--") if owner in shades else (colour, width, "o-")
+      axis.loglog(counts, errors, line, color=colour, linewidth=width, markersize=4, label=owner)
     axis.set_title(f"{problem}, {noise} noise")
     ticks = sorted({row["nfe"] for row in here})
     axis.minorticks_off()
@@ -132,7 +138,9 @@ def plot(rows, path):
     axis.set_xlabel("denoiser calls")
   for row in axes:
     row[0].set_ylabel("RMSE to the exact solution")
-  axes[0][0].legend(frameon=False)
-  figure.tight_layout()
+  lines = {line.get_label(): line for axis in axes.flat for line in reversed(axis.lines)}
+  order = [*(one for one in lines if one not in NAMES), *(one for one in NAMES if one in lines)]
+  figure.legend([lines[one] for one in order], order, loc="lower center", ncols=6, frameon=False)
+  figure.tight_layout(rect=(0, 0.07, 1, 1))
   figure.savefig(path, dpi=110)
   plt.close(figure)

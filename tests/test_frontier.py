@@ -17,6 +17,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 import frontier
 import frontier_fitted as fitted
 import frontier_fresh as fresh
+import frontier_named as named
 import frontier_ours as ours
 import frontier_peers as peers
 import frontier_problems as problems
@@ -72,6 +73,28 @@ def test_exact_solution_rows_and_table(tmp_path, x64):
   assert "ring2d, edm noise" in said and f"{best:.3g}" in said
   report.plot(rows, tmp_path / "frontier.png")
   assert (tmp_path / "frontier.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("noise", problems.NOISES)
+def test_each_name_takes_the_calls_that_it_says(noise):
+  """And all come down from the process's largest level, which the first of them all have."""
+  process = problems.NOISES[noise]()
+  for name in named.NAMES:
+    for nfe in (5, 12, 50):
+      table, solver, grid = named.table(name, process, nfe)
+      assert table.cost == nfe and solver == ("res_2m" if name == "res_2m" else "dpmpp_2m")
+      assert grid == "its own" or grid.startswith(name)
+      np.testing.assert_allclose(table.t[0], float(process.t_max), rtol=1e-6)
+
+
+def test_names_have_a_line_each_and_change_no_other():
+  rows = json.loads((ROOT / "docs/frontier.json").read_text())
+  cells = {(row["problem"], row["noise"], row["nfe"]) for row in rows}
+  for cell in cells:
+    here = [row for row in rows if (row["problem"], row["noise"], row["nfe"]) == cell]
+    assert {row["owner"] for row in here} >= set(named.NAMES)
+    without = [row for row in here if row["owner"] not in named.NAMES]
+    assert report.line(here) == report.line(without) != "nothing"
 
 
 def test_missing_peers_are_said_in_one_line_each(monkeypatch):

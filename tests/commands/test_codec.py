@@ -200,9 +200,26 @@ def test_samples_are_decoded_and_evaluated_as_pixels(run):
     assert kept["stored"].shape == (6, *SHAPE)
 
 
-def test_a_task_is_refused(run):
-  status, said, err = sample(run, "--task=inpaint", "--mask=half")
-  assert (status, said) == (2, "") and "config.codec" in err and err.count("\n") == 1
+FEW = ["--num=2", "--label=1", "--steps=2", "--quiet", "--batch=2"]
+
+
+@pytest.mark.slow
+def test_latents_that_are_no_picture_are_inpainted_through_the_decoder(run):
+  status, said, err = sample(run, "--task=inpaint", "--draws=1", f"--out={run / 'half'}", *FEW)
+  assert (status, err) == (0, "") and "pass back through the decoder and the network" in said
+  with np.load(run / "half.npz") as found:
+    assert found["x"].shape == (2, 1, 5) and found["stored"].shape == (2, 1, *SHAPE)
+    np.testing.assert_array_equal(found["stored"][:, 0, :, :2], found["input"][:, :, :2])
+
+
+def test_a_mask_says_nothing_of_latents_that_are_no_picture(run):
+  for flags, word in (
+    (["--task=edit", "--mask=half"], "leave it out"),
+    (["--task=inpaint", "--method=replacement"], "take --method=dps or daps"),
+  ):
+    status, said, err = sample(run, *flags, *FEW)
+    assert (status, said) == (2, "") and "no blocks of pictures" in err and word in err
+    assert err.count("\n") == 1
 
 
 def test_a_codec_with_a_log_det_has_the_likelihood_of_the_data(folder, tmp_path):

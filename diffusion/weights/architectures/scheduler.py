@@ -129,8 +129,7 @@ def write(process: processes.GaussianProcess, meaning: denoisers.Parameterizatio
   if process.name == "vp_ladder":
     found = {"_class_name": "DDIMScheduler", "clip_sample": False, "set_alpha_to_one": True}
     found |= {"timestep_spacing": "trailing", "prediction_type": kinds.get(meaning.kind)}
-    ladder: Any = process.schedule
-    found |= _table_of(np.asarray(ladder.log_alpha_bar, np.float64))
+    found |= _table_of(np.asarray(process.marginal(np.arange(max(count, 2) + 1) / max(count, 2)).alpha))
   elif process.name == "rectified_flow":
     found = {"_class_name": FLOWS[0], "num_train_timesteps": count, "shift": 1.0}
   else:
@@ -152,9 +151,12 @@ def write(process: processes.GaussianProcess, meaning: denoisers.Parameterizatio
   return found
 
 
-def _table_of(log_alpha_bar):
-  """The options of a table of betas: two ends where it is linear, else the table itself."""
-  table = -np.expm1(np.diff(log_alpha_bar))
+def _table_of(alpha):
+  """The options of a table of betas by alpha at its rungs, the first at data.
+
+  Two ends where it is linear, else the table itself.
+  """
+  table = 1 - np.square(alpha[1:] / alpha[:-1])
   ends = {"beta_start": float(table[0]), "beta_end": float(table[-1])}
   if np.allclose(table, np.linspace(table[0], table[-1], len(table)), rtol=1e-6, atol=0):
     return {"num_train_timesteps": len(table), "beta_schedule": "linear", **ends}

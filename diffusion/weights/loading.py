@@ -5,6 +5,7 @@
 | a pickle with a module of EDM or EDM2, under 'ema' | `architectures.edm` |
 | a config.json of `UNet2DModel` | `architectures.unet2d` |
 | a config.json of `DiTTransformer2DModel`, `DiT` or `SiT` | `architectures.dit_files` |
+| names of arrays of guided-diffusion, OpenAI's consistency models, Score SDE | `architectures.authors` |
 
 A folder of diffusers may be a whole pipeline: its network is read, and its scheduler. The authors' files of
 DiT and SiT say neither what they are nor their sizes: `architectures.dit_sizes` has both.
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from diffusion import solvers
 from diffusion.config.errors import UserError
-from diffusion.weights.architectures import dit_files, edm, unet2d
+from diffusion.weights.architectures import authors, dit_files, edm, unet2d
 from diffusion.weights.architectures.dit_options import shape_of
 from diffusion.weights.formats import mapped, opening
 
@@ -50,12 +51,16 @@ class Model(NamedTuple):
   format: str
 
 
-def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
+def load(
+  path: str | os.PathLike[str], dtype: Any = jnp.float32, told: Mapping[str, Any] | None = None
+) -> Model:
   """The model of a file or folder of weights.
 
   Args:
     path: the file, its folder, or the folder of a pipeline of diffusers.
     dtype: that the network computes in; its parameters are float32.
+    told: what an authors' file does not say of its model, by their names for it, such as
+      {"sde": "subvpsde"}: see `architectures.authors`. A config.json beside the file may say it too.
 
   Raises:
     UserError: for a file that cannot be read (`weights.read`), that is of a model not known here, or whose
@@ -72,12 +77,17 @@ def load(path: str | os.PathLike[str], dtype: Any = jnp.float32) -> Model:
   snapshot = tree.get("ema") if isinstance(tree, Mapping) else None
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
     return _of_edm(path, contents, snapshot, dtype)
-  name = config.get("_class_name") if isinstance(config, Mapping) else None
+  beside = config if isinstance(config, Mapping) else {}
+  name = beside.get("_class_name") or authors.kind_of(contents.arrays)
+  if name in authors.KINDS:
+    return _of_authors(path, contents, authors.KINDS[name], beside | dict(told or {}), dtype)
+  if told:
+    raise UserError(f"{path} is of {name}, which says itself what it is: leave told={dict(told)} out")
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
     raise UserError(
-      f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, and a config.json of "
-      f"{', '.join(FAMILIES)} beside the weights"
+      f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, a config.json of "
+      f"{', '.join(FAMILIES)} beside the weights, and the authors' files of {', '.join(authors.KINDS)}"
     )
   denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
   return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
@@ -109,6 +119,13 @@ def _of_edm(path, contents, snapshot, dtype):
   steps = 18 if side <= 32 else 40
   sampler = solvers.build("heun", denoiser.process, 32 if snapshot["class_name"] == "Precond" else steps)
   return Model(denoiser, (side, side, outer.img_channels), outer.label_dim, sampler, path, contents.format)
+
+
+def _of_authors(path, contents, kind, told, dtype):
+  found = kind.found(contents.load(kind.needed(contents.arrays)), told)
+  denoiser = found.file.denoiser(found.options, found.arrays, dtype=dtype)
+  sampler = found.file.sampler(found.options)
+  return Model(denoiser, found.shape, found.classes, sampler, path, contents.format)
 
 
 def _of_unet2d(config, scheduler, arrays, dtype):

@@ -116,6 +116,21 @@ def sample(name, original):
     return last(how(denoise, 80.0 * x, sigmas, k.get_generator("dummy")))
 
 
+def published(originals):
+  """{name: {array: shape}} of the published models; nothing is computed."""
+  found = {}
+  for name, flags in cases.PUBLISHED.items():
+    original = originals["karras" if name.startswith(("edm_", "cd_")) else "unet"]
+    with torch.device("meta"):
+      if name.endswith("classifier"):
+        defaults = original.script_util.classifier_defaults()
+        net = original.script_util.create_classifier(**defaults | flags)
+      else:
+        net = original.script_util.create_model(**flags)
+    found[name] = {key: list(value.shape) for key, value in net.state_dict().items()}
+  return found
+
+
 def guided_diffusion(checkout):
   sys.path.insert(0, checkout)
   parts = ("unet", "script_util")
@@ -126,7 +141,7 @@ def consistency_models(checkout):
   sys.path.insert(0, checkout)
   without("piq", "torchvision", "torchvision.transforms", "mpi4py", "blobfile")
   found = types.SimpleNamespace(
-    **{one: importlib.import_module(f"cm.{one}") for one in ("unet", "karras_diffusion")}
+    **{one: importlib.import_module(f"cm.{one}") for one in ("unet", "karras_diffusion", "script_util")}
   )
   found.unet.QKVFlashAttention = lambda channels, heads: found.unet.QKVAttention(heads)
   return found
@@ -141,7 +156,12 @@ def main(guided, consistency):
     shapes[name] = record(name, originals[kind], found)
     if name in cases.SAMPLED:
       found[f"{name}/sampled"] = sample(name, originals[kind])
-  about = {"shapes": shapes, "torch": torch.__version__, "numpy": np.__version__}
+  about = {
+    "shapes": shapes,
+    "published": published(originals),
+    "torch": torch.__version__,
+    "numpy": np.__version__,
+  }
   found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
   np.savez_compressed(cases.RECORDED, **found)
   print(f"{len(found)} arrays, {cases.RECORDED.stat().st_size} bytes")

@@ -57,6 +57,28 @@ BLOCKS = ("imagenet64", "classifier", "consistency")
 SAMPLED = ("imagenet64", "teacher", "consistency")
 
 
+HEADS = dict(num_head_channels=64, num_res_blocks=2, num_channels=256) | dict(
+  attention_resolutions="32,16,8", resblock_updown=True, use_scale_shift_norm=True, learn_sigma=True
+)  # fmt: skip
+# name -> the flags of the authors' README and launch.sh for it; the classifiers' are their own
+PUBLISHED = {
+  "64x64_diffusion": HEADS
+  | dict(image_size=64, class_cond=True, num_channels=192, num_res_blocks=3, use_new_attention_order=True),
+  "128x128_diffusion": HEADS | dict(image_size=128, class_cond=True, num_heads=4, num_head_channels=-1),
+  "256x256_diffusion": HEADS | dict(image_size=256, class_cond=True),
+  "256x256_diffusion_uncond": HEADS | dict(image_size=256, class_cond=False),
+  "512x512_diffusion": HEADS | dict(image_size=512, class_cond=True),
+  "edm_imagenet64_ema": HEADS
+  | dict(image_size=64, class_cond=True, num_channels=192, num_res_blocks=3, learn_sigma=False),
+  "cd_bedroom256_lpips": HEADS
+  | dict(image_size=256, class_cond=False, learn_sigma=False, use_scale_shift_norm=False),
+  "64x64_classifier": dict(image_size=64, classifier_depth=4),
+  "128x128_classifier": dict(image_size=128, classifier_depth=2),
+  "256x256_classifier": dict(image_size=256, classifier_depth=2),
+  "512x512_classifier": dict(image_size=512, classifier_depth=2),
+}
+
+
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
   """The array of a name: unit gain for weights, about one for norms."""
   draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)

@@ -103,9 +103,9 @@ def options_of(
   return found
 
 
-def build(options: KarrasUNetModel) -> nn.Module:
-  """The network of a teacher, or the function of a consistency model."""
-  network = guided_diffusion.build(options).clone(time_rounding="none")
+def build(options: KarrasUNetModel, **changes: Any) -> nn.Module:
+  """The network of a teacher, or the function of a consistency model; changes are attributes of `adm.ADM`."""
+  network = guided_diffusion.build(options, **{"time_rounding": "none"} | changes)
   if not options.distillation:
     return network
   return ConsistencyFunction(network, options.sigma_data, options.sigma_min)
@@ -144,21 +144,16 @@ def sampler(options: KarrasUNetModel, steps: int | None = None) -> Any:
 
 
 def denoiser(
-  options: KarrasUNetModel, arrays: Mapping[str, Any], dtype: Any = jnp.float32
+  options: KarrasUNetModel, arrays: Mapping[str, Any], **changes: Any
 ) -> denoisers.NetworkDenoiser:
   """The library's denoiser of a file.
 
   Args:
     options: see `options_of`.
     arrays: of the file, by dotted name.
-    dtype: that the network computes in; its parameters are float32.
+    **changes: attributes of `adm.ADM`, such as its dtype; its parameters are float32.
   Raises:
     UserError: as `guided_diffusion.build` and `guided_diffusion.convert`.
   """
-  module = build(options)
-  if options.distillation:
-    module = module.clone(network=module.network.clone(dtype=dtype))
-  else:
-    module = module.clone(dtype=dtype)
   params = jax.tree.map(jnp.asarray, convert(arrays, options))
-  return denoisers.from_flax(module, process(options), meaning(options), params)
+  return denoisers.from_flax(build(options, **changes), process(options), meaning(options), params)

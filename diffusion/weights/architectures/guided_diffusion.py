@@ -118,9 +118,13 @@ def trunk_options(options: Any) -> dict[str, Any]:
   )
 
 
-def build(options: UNetModel) -> ADM:
-  """The network, which gives the channels of the mean alone. Raises UserError as `check`."""
-  return ADM(**trunk_options(options), out_channels=options.in_channels, num_classes=options.num_classes or 0)
+def build(options: UNetModel, **changes: Any) -> ADM:
+  """The network, which gives the channels of the mean alone; changes are attributes of `adm.ADM`.
+
+  Raises UserError as `check`.
+  """
+  given = trunk_options(options) | {"num_classes": options.num_classes or 0} | changes
+  return ADM(**given, out_channels=options.in_channels)
 
 
 def check(options: Any) -> None:
@@ -306,4 +310,4 @@ def denoiser(options: UNetModel, arrays: Mapping[str, Any], **changes: Any) -> d
     UserError: as `build`, `convert` and `process`.
   """
   params = jax.tree.map(jnp.asarray, convert(arrays, options))
-  return denoisers.from_flax(build(options).clone(**changes), process(options), meaning(options), params)
+  return denoisers.from_flax(build(options, **changes), process(options), meaning(options), params)

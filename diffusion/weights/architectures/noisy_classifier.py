@@ -129,16 +129,15 @@ class LogProb:
     return jnp.take_along_axis(found, jnp.asarray(cond["label"])[:, None], axis=1)[:, 0]
 
 
-def build(options: EncoderUNetModel) -> NoisyClassifier:
-  """The module. Raises UserError for heads that do not divide the channels."""
+def build(options: EncoderUNetModel, **changes: Any) -> NoisyClassifier:
+  """The module; changes are attributes of it. Raises UserError for sizes that cannot be."""
   if options.image_size % 2 ** (len(options.channel_mult) - 1):
     raise UserError(
       f"images of side {options.image_size} cannot be halved {len(options.channel_mult) - 1} times: give the "
       "image_size of the model"
     )
-  return NoisyClassifier(
-    **guided_diffusion.trunk_options(options), outputs=options.out_channels, side=options.pooled_side
-  )
+  given = guided_diffusion.trunk_options(options) | changes
+  return NoisyClassifier(**given, outputs=options.out_channels, side=options.pooled_side)
 
 
 def convert(arrays: Mapping[str, Any], options: EncoderUNetModel) -> dict[str, Any]:
@@ -173,6 +172,6 @@ def log_prob(
   Raises:
     UserError: as `build` and `convert`.
   """
-  module = build(options).clone(**changes)
+  module = build(options, **changes)
   params = jax.tree.map(jnp.asarray, convert(arrays, options))
   return LogProb(module, **guided_diffusion.told(options)), params

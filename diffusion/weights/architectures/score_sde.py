@@ -1,8 +1,8 @@
 """Score SDE's NCSN++ and DDPM++ (arXiv:2011.13456), which are `networks.UNet`, and their processes.
 
-    own = score_sde_files.averaged(arrays)         the average of the parameters, in the layout of PyTorch
-    options = score_sde_files.options_of(own, {"sde": "vpsde"})
-    denoiser(options, own)
+    averaged = score_sde_files.averaged(arrays)    the average of the parameters
+    options = score_sde_files.options_of(averaged, {"sde": "vpsde"})
+    denoiser(options, score_sde_files.own(averaged, options))
 
 | sde | data | process here | the network gives | is told |
 |---|---|---|---|---|
@@ -23,7 +23,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion import denoisers, processes, solvers
 from diffusion.config.errors import UserError
@@ -100,8 +99,11 @@ class Place:
 BLOCK, ATTENTION = "ResnetBlockBigGANpp", "AttnBlockpp"
 
 
-def build(options: NCSNpp) -> UNet:
-  """The network. Raises UserError for options that no published model has."""
+def build(options: NCSNpp, **changes: Any) -> UNet:
+  """The network; changes are attributes of `networks.UNet`.
+
+  Raises UserError for options that no published model has.
+  """
   for name, allowed in (
     ("progressive", ("none", "output_skip")),
     ("progressive_input", ("none", "input_skip", "residual")),
@@ -129,7 +131,7 @@ def build(options: NCSNpp) -> UNet:
     skip_rescale=options.skip_rescale,
     dropout=options.dropout,
     centered=options.in_symmetric_range,
-  )
+  ).clone(**changes)
 
 
 def places(options: NCSNpp) -> Iterator[Place]:
@@ -280,17 +282,15 @@ def sampler(options: NCSNpp, steps: int = 1000) -> Any:
   return solvers.euler_maruyama(found, grid) if options.continuous else solvers.ancestral(found, grid)
 
 
-def denoiser(
-  options: NCSNpp, arrays: Mapping[str, Any], dtype: Any = jnp.float32
-) -> denoisers.NetworkDenoiser:
+def denoiser(options: NCSNpp, arrays: Mapping[str, Any], **changes: Any) -> denoisers.NetworkDenoiser:
   """The library's denoiser of a file.
 
   Args:
     options: see `score_sde_files.options_of`.
-    arrays: by dotted name, see `score_sde_files.averaged`.
-    dtype: that the network computes in; its parameters are float32.
+    arrays: as `convert` takes them, see `score_sde_files.own`.
+    **changes: attributes of `networks.UNet`, such as its dtype; its parameters are float32.
   Raises:
     UserError: as `build`, `convert` and `process`.
   """
-  params = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float32)), convert(arrays, options))
-  return denoisers.from_flax(build(options).clone(dtype=dtype), process(options), meaning(options), params)
+  params = jax.tree.map(jnp.asarray, convert(arrays, options))
+  return denoisers.from_flax(build(options, **changes), process(options), meaning(options), params)

@@ -76,21 +76,26 @@ def load(
   tree, config = contents.notes.get("tree"), contents.notes.get("config")
   snapshot = tree.get("ema") if isinstance(tree, Mapping) else None
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
+    _nothing_told(path, snapshot["class_name"], told)
     return _of_edm(path, contents, snapshot, dtype)
   beside = config if isinstance(config, Mapping) else {}
   name = beside.get("_class_name") or authors.kind_of(contents.arrays)
   if name in authors.KINDS:
     return _of_authors(path, contents, authors.KINDS[name], beside | dict(told or {}), dtype)
-  if told:
-    raise UserError(f"{path} is of {name}, which says itself what it is: leave told={dict(told)} out")
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
     raise UserError(
       f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, a config.json of "
       f"{', '.join(FAMILIES)} beside the weights, and the authors' files of {', '.join(authors.KINDS)}"
     )
+  _nothing_told(path, name, told)
   denoiser, shape, classes = FAMILIES[name](config, scheduler, contents.load(), dtype)
   return Model(denoiser, shape, classes, _sampler(scheduler), path, contents.format)
+
+
+def _nothing_told(path, name, told):
+  if told:
+    raise UserError(f"{path} is of {name}, whose file says what it is: leave told={dict(told)} out")
 
 
 def _within(path):

@@ -14,6 +14,7 @@ their own QKVAttention in float32, which splits rows in the same order.
 
 import importlib
 import json
+import lzma
 import sys
 import types
 
@@ -162,7 +163,7 @@ def main(guided, consistency):
     "torch": torch.__version__,
     "numpy": np.__version__,
   }
-  found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+  found["about"] = np.frombuffer(lzma.compress(json.dumps(about).encode()), np.uint8)
   np.savez_compressed(cases.RECORDED, **found)
   print(f"{len(found)} arrays, {cases.RECORDED.stat().st_size} bytes")
 

@@ -12,6 +12,7 @@ the output of each module. Images are written channels last, float32.
 
 import importlib
 import json
+import lzma
 import sys
 import types
 
@@ -133,7 +134,7 @@ def in_flax(checkout):
 
 def main(kind, checkout):
   found, about = {"torch": in_torch, "flax": in_flax}[kind](checkout)
-  found["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+  found["about"] = np.frombuffer(lzma.compress(json.dumps(about).encode()), np.uint8)
   np.savez_compressed(cases.RECORDED[kind], **found)
   print(f"{len(found)} arrays, {cases.RECORDED[kind].stat().st_size} bytes")
 

@@ -5,6 +5,7 @@ The script that recorded it is make_openai_recorded.py.
 
 import functools
 import json
+import lzma
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ marked = lambda names: [pytest.param(one, marks=[pytest.mark.slow] * (one in SLO
 def recorded():
   with np.load(cases.RECORDED) as file:
     found = dict(file)
-  return found, json.loads(found["about"].tobytes())
+  return found, json.loads(lzma.decompress(found["about"].tobytes()))
 
 
 def arrays(name):
@@ -150,7 +151,7 @@ def test_the_classifier_guides_as_the_original_does():
   x, t = jnp.asarray(given["x"]), jnp.asarray((given["step"] + 1) / 1000, jnp.float32)
   cond = {"label": jnp.asarray(given["label"], jnp.int32)}
   process = guided_diffusion.process(options("imagenet128"))
-  prior = oracles.gaussian(process, jnp.zeros(x.shape[1:]), jnp.ones(x.shape[1:]))
+  prior = oracles.gaussian(process, np.zeros(x.shape[1:]), 1.0)
   guided = guidance.classifier(log_prob, params, 3.0)(prior)
   score = jax.jit(lambda x: guided(x, t, cond, views=("score",)).score)(x)
   of_prior = prior(x, t, None, views=("score",)).score

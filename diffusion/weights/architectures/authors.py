@@ -4,6 +4,7 @@
 |---|---|---|
 | UNetModel | `guided_diffusion` | of sizes that are not published, what no array tells |
 | KarrasDenoiser | `consistency_models` | `distillation` |
+| MeanFlow | `mean_flow` | `until` where it is not 'data' |
 | ncsnpp | `score_sde` | `sde` of networks without Fourier features; more of other sizes |
 
 What is told has the authors' names for it, and may stand in a config.json beside the file.
@@ -19,9 +20,13 @@ from diffusion.weights.architectures import (
   consistency_models,
   guided_diffusion,
   guided_diffusion_options,
+  mean_flow,
   score_sde,
   score_sde_files,
 )
+
+AVERAGE = "ema."
+"""Where checkpoints of SiT's training have the average."""
 
 
 class Found(NamedTuple):
@@ -90,6 +95,18 @@ def _of_images(options):
   return (options.image_size, options.image_size, options.in_channels), options.num_classes or 0
 
 
+def _mean_flow(arrays, told):
+  own = {name.removeprefix(AVERAGE): one for name, one in arrays.items()}
+  config = mean_flow.config_of(own, told)
+  side = config["input_size"]
+  return Found(mean_flow, config, own, (side, side, config["in_channels"]), config["num_classes"])
+
+
+def _of_average(names):
+  found = list(names)
+  return [name for name in found if name.startswith(AVERAGE)] or found
+
+
 def _ncsnpp(arrays, told):
   averaged = score_sde_files.averaged(arrays)
   options = score_sde_files.options_of(averaged, told)
@@ -101,6 +118,11 @@ def _ncsnpp(arrays, told):
 KINDS: dict[str, Kind] = {
   "KarrasDenoiser": Kind(_is_karras, list, _karras),
   "UNetModel": Kind(guided_diffusion_options.is_unet, list, _unet),
+  "MeanFlow": Kind(
+    lambda arrays: any(f"{prefix}{mean_flow.FIRST}.weight" in arrays for prefix in ("", AVERAGE)),
+    _of_average,
+    _mean_flow,
+  ),
   "ncsnpp": Kind(
     lambda arrays: score_sde_files.is_flax(arrays) or score_sde_files.is_torch(arrays),
     score_sde_files.needed,

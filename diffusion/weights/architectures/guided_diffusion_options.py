@@ -82,7 +82,7 @@ input_blocks.0.0.weight, out.2.weight and others; give one file of weights as it
   ups = [name for name in arrays if _is_up(name)]
   found = _sizes(arrays, len(blocks), len(ups))
   channels, outputs = found["in_channels"], arrays["out.2.weight"].shape[0]
-  if outputs not in (channels, 2 * channels):
+  if outputs not in (channels, 2 * channels) or channels == 6:
     what = "a network of super-resolution" if channels == 6 else "no denoiser that is known here"
     raise UserError(
       f"this UNetModel of {channels} channels in and {outputs} out is {what}: those known give as many as "

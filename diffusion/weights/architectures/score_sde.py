@@ -277,7 +277,8 @@ def sampler(options: NCSNpp, steps: int = 1000) -> Any:
   """
   found = process(options)
   if options.sde == "vesde":
-    return solvers.build("predictor_corrector", found, steps - 1, grid="uniform", snr=0.16, norm="batch")
+    options = dict(grid="uniform", snr=0.16, norm="batch", denoise=False)
+    return solvers.with_denoising(solvers.build("predictor_corrector", found, steps - 1, **options), found)
   grid = solvers.grids.uniform(found, steps, clean=True)
   return solvers.euler_maruyama(found, grid) if options.continuous else solvers.ancestral(found, grid)
 

@@ -70,8 +70,14 @@ def averaged(arrays: Mapping[str, Any]) -> dict[str, Any]:
   model = {name.removeprefix(TORCH): one for name, one in arrays.items() if name.startswith(TORCH)}
   kept = {name: one for name, one in model.items() if name == LEVELS or _is_frozen(name, one)}
   trained = [name for name in model if name not in kept]
+  numbers = [int(one) for one in (name.split(".")[1] for name in trained if "." in name) if one.isdecimal()]
+  if numbers != sorted(numbers):
+    raise UserError(
+      "ema.shadow_params is a list in the order of the model's parameters, and this file has those in "
+      "another: give the file that score_sde_pytorch wrote, not one that was made of it"
+    )
   shadows = [name for name in arrays if name.startswith(SHADOWS)]
-  shadows.sort(key=lambda name: int(name.removeprefix(SHADOWS)))
+  shadows.sort(key=lambda name: (len(name), name))  # by their numbers
   differ = [
     name for name, shadow in zip(trained, shadows) if tuple(model[name].shape) != tuple(arrays[shadow].shape)
   ]

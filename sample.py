@@ -1,7 +1,6 @@
 """Samples from a trained model, or evaluates it. `python sample.py --help` lists the options."""
 
 import argparse
-import ast
 import os
 import sys
 
@@ -97,7 +96,7 @@ def parser():
   )
   p.add_argument(
     "--option",
-    type=option,
+    type=opened.named_value,
     action="append",
     metavar="NAME=VALUE",
     help="of the solver, for example eta=0.5 or order=2; may be given several times",
@@ -145,17 +144,6 @@ def parser():
   opened.add(p)
   task_flags.add(p)
   return p
-
-
-def option(text):
-  """('eta', 0.5) of 'eta=0.5'; what is no Python literal is text."""
-  name, equals, value = text.partition("=")
-  if not equals or not name.isidentifier():
-    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as eta=0.5")
-  try:
-    return name, ast.literal_eval(value)
-  except (ValueError, SyntaxError):
-    return name, value
 
 
 def main(argv):

@@ -1,6 +1,7 @@
 """The model that a command line names: of a run, --workdir, or of a published file, --weights."""
 
 import argparse
+import ast
 import os
 from typing import Any
 
@@ -8,11 +9,26 @@ from diffusion.config.errors import UserError
 from diffusion.run.opened import Opened
 from diffusion.run.opening import open_run
 
-OF_WEIGHTS = ("codec", "data", "model", "prompt")
+OF_WEIGHTS = ("codec", "data", "told", "prompt")
 """Flags that say more of --weights."""
 
 OF_RUN = ("checkpoint", "ema")
 """Flags that say more of a run in --workdir."""
+
+
+def named_value(text: str) -> tuple[str, Any]:
+  """('eta', 0.5) of 'eta=0.5'; what is no Python literal is text.
+
+  >>> named_value("order=2"), named_value("norm=batch")
+  (('order', 2), ('norm', 'batch'))
+  """
+  name, equals, value = text.partition("=")
+  if not equals or not name.isidentifier():
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as eta=0.5")
+  try:
+    return name, ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return name, value
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +51,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     "pipeline has its own)",
   )
   group.add_argument(
-    "--model", metavar="NAME", help="DiT or SiT, of a file of their authors that does not say what it is"
+    "--told",
+    type=named_value,
+    action="append",
+    metavar="NAME=VALUE",
+    help="what a file of authors does not say of its model, such as _class_name=DiT, sde=subvpsde or "
+    "distillation=True; may be given several times",
   )
   group.add_argument(
     "--prompt",
@@ -90,7 +111,7 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
     codec=args.codec,
     data_path=args.data,
     prompts=args.prompt,
-    model=args.model,
+    told=None if args.told is None else dict(args.told),
     evaluation={name: value for name, value in named.items() if value is not None},
     mesh=mesh,
   )

@@ -35,7 +35,7 @@ class PublishedModel(Opened):
   @property
   def objective(self) -> losses.Objective:
     """What is known of how it was trained: it learned posterior means, and maybe those of no class."""
-    return teacher.of_published(self.model.parts.unconditional)
+    return teacher.of_published(self.model.parts.unconditional, self.model.parts.denoises)
 
   @property
   def title(self) -> str:
@@ -88,14 +88,14 @@ def open_weights(
   codec: str | None = None,
   data_path: str | None = None,
   prompts: Sequence[str] | None = None,
-  model: str | None = None,
+  told: Mapping[str, Any] | None = None,
   evaluation: Mapping[str, Any] | None = None,
   mesh: Any = None,
 ) -> PublishedModel:
   """The model of a file or folder of weights, with its parameters on the devices.
 
   Args:
-    path, codec, model: as of `weights.load`.
+    path, codec, told: as of `weights.load`.
     data_path: images that it is measured on and that tasks take theirs of: a folder or a zip of pictures,
       or an NPZ with x and label (`data.images`, `data.npz`); pictures are cropped and resized to the model's
       size.
@@ -107,12 +107,12 @@ def open_weights(
     UserError: as `weights.load`, and for data that are not of the model's shape or classes.
   """
   mesh = mesh or sharding.make_mesh()
-  found = weights.load(path, codec=codec, model=model, place=_on(mesh))
+  found = weights.load(path, codec=codec, told=told, place=_on(mesh))
   parts = found.parts
-  dataset, told = _dataset(found, data_path), ()
+  dataset, texts = _dataset(found, data_path), ()
   if found.text is not None:
-    told = tuple(prompts or ("",))
-    dataset = _with_texts(dataset, found.text.encode(list(told)))
+    texts = tuple(prompts or ("",))
+    dataset = _with_texts(dataset, found.text.encode(list(texts)))
   elif prompts:
     raise UserError(f"--prompt: {path} is no model that is told texts; leave it out")
   config = {"sampler": _section(found), "evaluation": dict(evaluation or {}), "training": {}}
@@ -131,7 +131,7 @@ def open_weights(
     mesh,
     found.codec_params,
     found,
-    told,
+    texts,
   )
 
 

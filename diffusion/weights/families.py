@@ -12,6 +12,7 @@
 | UNet2DModel | `architectures.unet2d` |
 | UNet2DConditionModel | `architectures.unet2d_condition` |
 | DiTTransformer2DModel, Transformer2DModel, DiT, SiT | `architectures.dit_files` |
+| UNetModel, KarrasDenoiser, MeanFlow, ncsnpp | `architectures.authors` |
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 from diffusion.config.errors import UserError
 from diffusion.config.factories import plain
-from diffusion.weights.architectures import dit_files, edm, unet2d, unet2d_condition
+from diffusion.weights.architectures import authors, dit_files, edm, unet2d, unet2d_condition
 from diffusion.weights.architectures.dit_options import shape_of
 
 Description = Mapping[str, Any]
@@ -39,6 +40,7 @@ class Parts(NamedTuple):
     shape: of one sample, (H, W, C); H and W are those of the training data.
     classes: number of classes that the condition 'label' counts, 0 without.
     unconditional: whether it knows "no class", the label -1, as classifier-free guidance asks.
+    denoises: whether it gives posterior means; a student of few steps knows where a step ends.
     values: (black, white) of its samples; None where they are latents.
   """
 
@@ -48,6 +50,7 @@ class Parts(NamedTuple):
   shape: tuple[int, int, int]
   classes: int = 0
   unconditional: bool = False
+  denoises: bool = True
   values: tuple[float, float] | None = PIXELS
 
 
@@ -139,6 +142,7 @@ def _edm(description: Description, **changes: Any) -> Parts:
     (side, side, channels),
     outer.label_dim,
     float((notes["init_kwargs"] or {}).get("label_dropout", 0.0)) > 0,
+    True,
     PIXELS if channels in (1, 3) else None,  # EDM2's for images of 512 are latents of four channels
   )
 
@@ -163,6 +167,7 @@ def _unet2d(description: Description, **changes: Any) -> Parts:
     _size(options),
     options.num_class_embeds or 0,
     False,
+    True,
     None if description.get("latents") else values,
   )
 
@@ -178,7 +183,7 @@ def _size(options):
 
 def _condition(description: Description, **changes: Any) -> Parts:
   found = unet2d_condition.parts(description["config"], description.get("scheduler"), **changes)
-  return Parts(*found, _size(found[0].options), 0, found[0].no_text is not None, None)
+  return Parts(*found, _size(found[0].options), 0, found[0].no_text is not None, True, None)
 
 
 def _dit(description: Description, **changes: Any) -> Parts:
@@ -186,7 +191,7 @@ def _dit(description: Description, **changes: Any) -> Parts:
   shape = shape_of(config)
   found = dit_files.parts(config, description.get("scheduler"), description.get("copies", 1), **changes)
   size = (shape.side, shape.side, shape.channels)
-  return Parts(*found, size, shape.classes - shape.null, bool(shape.null), None)
+  return Parts(*found, size, shape.classes - shape.null, bool(shape.null), True, None)
 
 
 def _dit_params(arrays, description):
@@ -198,6 +203,22 @@ UNET2D = Family(_unet2d, lambda arrays, description: unet2d.convert(arrays, desc
 CONDITION = Family(
   _condition, lambda arrays, description: unet2d_condition.convert(arrays, description["config"])
 )
+
+
+def _authors(description: Description, **changes: Any) -> Parts:
+  kind = authors.KINDS[description["model"]]
+  options, file = kind.options(description["config"]), kind.file
+  return Parts(
+    file.build(options, **changes), file.process(options), file.meaning(options), *kind.size(options)
+  )
+
+
+def _authors_params(arrays, description):
+  kind = authors.KINDS[description["model"]]
+  options = kind.options(description["config"])
+  return kind.file.convert(kind.own(arrays, options), options)
+
+
 DIT = Family(_dit, _dit_params)
 
 FAMILIES: dict[str, Family] = {
@@ -205,5 +226,6 @@ FAMILIES: dict[str, Family] = {
   "UNet2DModel": UNET2D,
   unet2d_condition.NAME: CONDITION,
   **dict.fromkeys(("DiTTransformer2DModel", "Transformer2DModel", "DiT", "SiT"), DIT),
+  **dict.fromkeys(authors.KINDS, Family(_authors, _authors_params)),
 }
 """Class of a model, as its authors name it -> its family."""

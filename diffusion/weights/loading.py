@@ -4,7 +4,8 @@
 |---|---|
 | a pickle with a module of EDM or EDM2, under 'ema' | that of its class |
 | a config.json beside it | that of its `_class_name` |
-| neither, and `model` is DiT or SiT | that, of the sizes that its arrays have (`architectures.dit_sizes`) |
+| names of arrays of a kind that is known | `architectures.authors` |
+| nothing, and it is told to be a DiT or SiT | that, of its arrays' sizes (`architectures.dit_sizes`) |
 
 A folder of diffusers may be a whole pipeline: its network is read, its scheduler, and its autoencoder.
 `families` has the models that are known.
@@ -23,7 +24,7 @@ import numpy as np
 from diffusion import denoisers, solvers
 from diffusion.config.errors import UserError
 from diffusion.weights import autoencoders, families
-from diffusion.weights.architectures import clip, dit_files, dit_sizes, edm, unet2d_condition
+from diffusion.weights.architectures import authors, clip, dit_files, dit_sizes, edm, unet2d_condition
 from diffusion.weights.contents import Contents
 from diffusion.weights.formats import mapped, opening
 
@@ -32,6 +33,9 @@ NETWORKS = ("unet", "transformer")
 
 AUTOENCODERS = ("vae", "vqvae", "movq")
 """Folders of a pipeline whose network sees latents."""
+
+OF_AUTHORS = ("DiT", "SiT")
+"""Models whose authors' files tell their sizes, and have to be told apart."""
 
 STEPS = {"DDPMScheduler": 1000}
 """Steps of diffusers' pipelines by their scheduler; 50 for the others."""
@@ -84,12 +88,22 @@ class Found:
     description: of the model (`families`).
   """
 
-  def __init__(self, path: str, contents: Contents, description: Mapping[str, Any], prefix: str = "") -> None:
-    self.path, self.contents, self.description, self._prefix = path, contents, description, prefix
+  def __init__(
+    self,
+    path: str,
+    contents: Contents,
+    description: Mapping[str, Any],
+    prefix: str = "",
+    loaded: Mapping[str, Any] | None = None,
+  ) -> None:
+    """Its arrays are those under the prefix, or those that had to be loaded to know what it is."""
+    self.path, self.contents, self.description = path, contents, description
+    self._prefix, self._loaded = prefix, loaded
 
   def params(self) -> Any:
     """The parameters as NumPy arrays. Raises UserError for arrays that are not those of the model."""
-    return families.convert(self.arrays(self._prefix), self.description)
+    arrays = self.arrays(self._prefix) if self._loaded is None else self._loaded
+    return families.convert(arrays, self.description)
 
   def arrays(self, prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin so, by the rest of their names."""
@@ -112,7 +126,7 @@ def load(
   dtype: Any = jnp.float32,
   codec: str | os.PathLike[str] | None = None,
   *,
-  model: str | None = None,
+  told: Mapping[str, Any] | None = None,
   place: Callable[[Any], Any] | None = None,
 ) -> Model:
   """The model of a file or folder of weights.
@@ -122,7 +136,9 @@ def load(
     dtype: that the networks compute in; their parameters are float32.
     codec: file or folder of the AutoencoderKL whose latents the network was trained on. A pipeline has it in
       its folder 'vae' and needs none.
-    model: 'DiT' or 'SiT' for their authors' files, which do not say what they are.
+    told: what an authors' file does not say of its model, by their names for it, such as
+      {"sde": "subvpsde"}, see `architectures.authors`; {"_class_name": "DiT"} or "SiT" for the files of
+      those. A config.json beside the file may say it too.
     place: puts a tree of parameters on devices, in float32; the first device by default.
 
   Raises:
@@ -133,7 +149,7 @@ def load(
   >>> found.shape, found.classes, found.sampler.name, found.sampler.cost
   ((4, 4, 3), 4, 'heun', 35)
   """
-  found = find(path, model)
+  found = find(path, told)
   text, told, collections = found.text(dtype), {}, {}
   if text is not None:
     told, collections = unet2d_condition.without_text(found.description["config"], text.encode([""])[0])
@@ -163,7 +179,7 @@ def _codec(found, beside, parts, dtype):
   return autoencoders.of_edm2(own, params, encoder) if encoder else (own, params)
 
 
-def find(path: str | os.PathLike[str], model: str | None = None) -> Found:
+def find(path: str | os.PathLike[str], told: Mapping[str, Any] | None = None) -> Found:
   """What a file or folder is, before its arrays are read; arguments and errors as of `load`.
 
   >>> find("tests/weights/recorded/edm.pkl").description["model"]
@@ -175,25 +191,51 @@ def find(path: str | os.PathLike[str], model: str | None = None) -> Found:
   tree, config = contents.notes.get("tree"), contents.notes.get("config")
   snapshot = tree.get("ema") if isinstance(tree, Mapping) else None
   if isinstance(snapshot, Mapping) and "class_name" in snapshot:
+    _nothing_told(path, snapshot["class_name"], told)
     return Found(path, contents, _of_edm(path, snapshot), "ema.")
-  if isinstance(config, Mapping) and config.get("_class_name"):
-    return Found(path, contents, _of_config(path, contents, config, scheduler))
-  if model in ("DiT", "SiT"):
-    prefix = next((one for one in ("ema.", "model.") if f"{one}pos_embed" in contents.arrays), "")
-    arrays = {
-      name.removeprefix(prefix): one for name, one in contents.arrays.items() if name.startswith(prefix)
-    }
-    sizes = dit_sizes.config_of(arrays, model)
-    sizes.pop("_class_name")
-    return Found(path, contents, {"model": model, "config": sizes, "scheduler": None}, prefix)
-  raise UserError(
-    f"{path} is of a model that it does not name{'' if model is None else f', and {model!r} is neither'}: "
-    f"known are pickles of EDM and EDM2, a config.json of {', '.join(families.FAMILIES)} beside the weights, "
-    "and the authors' files of 'DiT' and 'SiT', which have to be told apart by this name"
-  )
+  beside = {**(config if isinstance(config, Mapping) else {}), **(told or {})}
+  name = beside.get("_class_name") or authors.kind_of(contents.arrays)
+  if name in authors.KINDS:
+    kind = authors.KINDS[name]
+    loaded = contents.load(kind.needed(contents.arrays))
+    return Found(path, contents, _described(name, kind.config(loaded, beside)), loaded=loaded)
+  if name in OF_AUTHORS and "hidden_size" not in beside:
+    return _of_sizes(path, contents, name, beside)
+  if name not in families.FAMILIES or name in edm.PRECONDITIONERS:
+    what = f"of {name}" if name else "of a model that it does not name"
+    raise UserError(
+      f"{path} is {what}, which is not known here: known are pickles of EDM and EDM2, a config.json of "
+      f"{', '.join(one for one in families.FAMILIES if one not in (*edm.PRECONDITIONERS, *authors.KINDS))} "
+      f"beside the weights, and the authors' files of {', '.join(authors.KINDS)}; those of DiT and SiT if "
+      "told which, _class_name=DiT"
+    )
+  _nothing_told(path, name, told)
+  return Found(path, contents, _of_config(contents, beside, scheduler))
 
 
-def sections(path: str | os.PathLike[str], model: str | None = None) -> dict[str, dict[str, Any]]:
+def _described(name, config, **more):
+  return {"model": name, "config": {key: one for key, one in config.items() if key != "_class_name"}} | more
+
+
+def _nothing_told(path, name, told):
+  if told:
+    raise UserError(f"{path} is of {name}, whose file says what it is: leave told={dict(told)} out")
+
+
+def _of_sizes(path, contents, name, told):
+  """The authors' file of a DiT or SiT, which says nothing of itself."""
+  prefix = next((one for one in ("ema.", "model.") if f"{one}pos_embed" in contents.arrays), "")
+  arrays = {key.removeprefix(prefix): one for key, one in contents.arrays.items() if key.startswith(prefix)}
+  strange = sorted(set(told) - {"_class_name", "num_heads"})
+  if strange:
+    raise UserError(f"what the file {path} of a {name} can be told is num_heads, not {', '.join(strange)}")
+  config = dit_sizes.config_of(arrays, name, told.get("num_heads"))
+  return Found(path, contents, _described(name, config, scheduler=None), prefix)
+
+
+def sections(
+  path: str | os.PathLike[str], told: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
   """The sections `network`, `process` and `denoiser` of a config whose model a file's weights fit.
 
   They are plain values, so that a run of such a config needs the file no more. Arguments and errors as of
@@ -202,7 +244,7 @@ def sections(path: str | os.PathLike[str], model: str | None = None) -> dict[str
   >>> sections("tests/weights/recorded/edm.pkl")["process"]["of"]["model"]
   'EDMPrecond'
   """
-  return families.sections(find(path, model).description)
+  return families.sections(find(path, told).description)
 
 
 def sampler(description: Mapping[str, Any], process: Any, steps: int | None = None) -> tuple[Any, str]:
@@ -213,6 +255,9 @@ def sampler(description: Mapping[str, Any], process: Any, steps: int | None = No
       32 if description["model"] == "Precond" else 18 if families.parts(description).shape[0] <= 32 else 40
     )
     return solvers.build("heun", process, steps or own), ""
+  if description["model"] in authors.KINDS:
+    kind = authors.KINDS[description["model"]]
+    return kind.file.sampler(kind.options(description["config"]), *([] if steps is None else [steps])), ""
   scheduler = description.get("scheduler")
   if scheduler is None:
     return None, "there is no scheduler_config.json beside the network: choose a solver of solvers.build"
@@ -248,17 +293,11 @@ def _of_edm(path, snapshot):
   return {"model": snapshot["class_name"], "config": config, "scheduler": None}
 
 
-def _of_config(path, contents, config, scheduler):
-  name = config["_class_name"]
-  if name not in families.FAMILIES or name in edm.PRECONDITIONERS:
-    raise UserError(
-      f"{path} is of {name}, which is not known here: known are pickles of EDM and EDM2, and a config.json "
-      f"of {', '.join(one for one in families.FAMILIES if one not in edm.PRECONDITIONERS)} beside the weights"
-    )
+def _of_config(contents, config, scheduler):
   above = os.path.dirname(contents.path if os.path.isdir(contents.path) else os.path.dirname(contents.path))
   latents = any(os.path.isdir(os.path.join(above, one)) for one in AUTOENCODERS)
-  found = {"model": name, "config": dict(config), "scheduler": scheduler, "latents": latents}
-  if families.FAMILIES[name] is families.DIT:
+  found = _described(config["_class_name"], config, scheduler=scheduler, latents=latents)
+  if families.FAMILIES[found["model"]] is families.DIT:
     # What tells whether the blocks of diffusers' file share their embeddings is their numbers.
     embeddings = contents.load([one for one in contents.arrays if ".norm1.emb." in one])
     found["copies"] = dit_files.copies_of(embeddings, config)

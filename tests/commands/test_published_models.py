@@ -183,7 +183,7 @@ def test_a_file_that_is_no_model_is_one_sentence(folder):
     status, _, err = sample(f"--weights={path}")
     assert status != 0 and path in err and len(err.splitlines()) == 1, err
   assert not pathlib.Path("runs").exists()
-  for flag in ("--data=data.npz", "--model=DiT"):
+  for flag in ("--data=data.npz", "--told=_class_name=DiT"):
     assert "--weights" in sample("--workdir=run", flag)[2]
 
 

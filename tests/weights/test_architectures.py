@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import stable_diffusion_cases as texts
 
-from diffusion.weights.architectures import autoencoder_kl, dit_files, unet2d, unet2d_condition
+from diffusion.weights.architectures import (
+  autoencoder_kl,
+  consistency_models,
+  dit_files,
+  noisy_classifier,
+  unet2d,
+  unet2d_condition,
+)
 
 
 def _unet(name):
@@ -28,6 +35,12 @@ def _condition():
   return lambda **changes: unet2d_condition.build(config, **changes), texts.unet_inputs("sd2")
 
 
+SMALL = (4, 32, (1, 2), 1, (2,))  # side, width, multipliers, blocks, attention
+KARRAS = consistency_models.KarrasUNetModel(
+  *SMALL, num_head_channels=16, use_scale_shift_norm=False, resblock_updown=False
+)
+CLASSIFIER = noisy_classifier.EncoderUNetModel(*SMALL, num_head_channels=16, out_channels=5)
+IMAGES = (np.ones((2, 4, 4, 3), np.float32), np.array([0.5, 2.0], np.float32))
 NCSNPP = case.NCSNPP | dict(
   block_out_channels=[32, 32],
   down_block_types=["AttnSkipDownBlock2D", "SkipDownBlock2D"],
@@ -41,6 +54,8 @@ MADE = {
   "condition": _condition(),
   "dit": _dit("dit", "DiT"),
   "sit": _dit("sit", "SiT"),
+  "consistency": (lambda **changes: consistency_models.build(KARRAS, **changes), IMAGES),
+  "classifier": (lambda **changes: noisy_classifier.build(CLASSIFIER, **changes), IMAGES),
 }
 EVERY = pytest.mark.parametrize("name", MADE)
 

@@ -16,7 +16,7 @@ EVERYWHERE = (
   "workdir",
   "weights",
   "codec",
-  "model",
+  "told",
   "data",
   "out",
   "num",

@@ -4,7 +4,7 @@
       teacher=dict(run="runs/digits", guidance=[dict(factory="guidance.classifier_free", weight=1.0)]),
       fake=dict(copy_of="teacher"),  # starts as the teacher, without its guidance
       target=dict(average_of="model", decay=0.999),  # or half_life_images=...
-      other=dict(weights="edm-cifar10-32x32-cond-vp.pkl"),  # a published model; `model` as of weights.load
+      other=dict(weights="edm-cifar10-32x32-cond-vp.pkl"),  # a published model; `told` as of weights.load
       critic=dict(network=dict(...), denoiser=dict(...)),
       truth=dict(factory="oracles.gaussian", mean=(0.0,), covariance=(1.0,)),  # any denoiser of the process
     )
@@ -33,7 +33,7 @@ FOUND = ("run", "weights")
 
 KINDS = {
   "run": ("run", "ema", "guidance", "saved"),
-  "weights": ("weights", "model", "guidance", "saved"),
+  "weights": ("weights", "told", "guidance", "saved"),
   "copy_of": ("copy_of",),
   "average_of": ("average_of", "decay", "half_life_images"),
   "network": ("network", "denoiser"),
@@ -170,7 +170,7 @@ def _published(name, section, say):
   if not isinstance(section.weights, str) or not section.weights:
     raise UserError(f"{where} is a file or folder of weights, such as 'model.pkl'; it is {section.weights!r}")
   try:
-    description = loading.find(section.weights, section.get("model")).description
+    description = loading.find(section.weights, plain(section.get("told"))).description
   except UserError as error:
     raise UserError(f"{where}: {error}") from error
   parts = families.parts(description)
@@ -178,6 +178,8 @@ def _published(name, section, say):
     shape=tuple(parts.shape),
     num_classes=parts.classes,
     unconditional=parts.unconditional,
+    denoises=parts.denoises,
+    told=plain(section.get("told")),
     **families.sections(description),
   )
 
@@ -275,7 +277,7 @@ def load(roles: Mapping[str, Role], state: Any, say: Callable[[str], None] = pri
       if name in collections:
         collections[name] = warm_start.fit(theirs, collections[name], where)
     elif role.kind == "weights":
-      found = warm_start.published(str(role.source), role.saved.network["of"]["model"])
+      found = warm_start.published(str(role.source), plain(role.saved.told))
       place(name)[name] = warm_start.fit(
         found, place(name)[name], f"config.roles.{name}.weights={role.source}"
       )

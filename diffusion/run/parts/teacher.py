@@ -11,13 +11,14 @@ from diffusion.config.errors import UserError
 from diffusion.run.parts import assembly, codec, loss_config, players, sampler_config
 
 
-def of_published(unconditional: bool) -> losses.Objective:
-  """What is known of how a published model was trained: it learned posterior means.
+def of_published(unconditional: bool, denoises: bool) -> losses.Objective:
+  """What is known of how a published model was trained.
 
   Args:
-    unconditional: whether it learned those of no class too.
+    unconditional: whether it learned the data without a class too.
+    denoises: whether it learned posterior means.
   """
-  return losses.Objective("published", _unknown, _unknown, drops_condition=unconditional)
+  return losses.Objective("published", _unknown, _unknown, drops_condition=unconditional, denoises=denoises)
 
 
 def _unknown(*_: Any, **__: Any) -> Any:
@@ -86,7 +87,7 @@ def _of_run(parts: Any, role: Any, objective: Any) -> Iterator[tuple[bool, str]]
   yield bool(different), f"that run's process is another than config.process, {different}; {mend}"
 
   taught: Any = (
-    of_published(saved.unconditional)
+    of_published(saved.unconditional, saved.denoises)
     if published
     else loss_config.objective_of(dict(loss=saved.loss, optimizer={}), role.process, saved.num_classes)
   )

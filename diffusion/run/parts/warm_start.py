@@ -21,8 +21,8 @@ def load(given: Any, state: Any, say: Callable[[str], None] = print) -> Any:
   """The state with weights of another run or of a published model, as config.training.warm_start says.
 
   Args:
-    given: the folder of a run, or dict(weights=PATH, model=NAME) of a published model, whose network is that
-      of `weights.sections`; see `weights.load` for the name.
+    given: the folder of a run, or dict(weights=PATH, told=dict(...)) of a published model, whose network is
+      that of `weights.sections`; see `weights.load` for what is told.
     state: at the start.
     say: gets a sentence for the person watching.
 
@@ -36,16 +36,16 @@ def load(given: Any, state: Any, say: Callable[[str], None] = print) -> Any:
     raise UserError(
       f"{where} is the folder of a run, or dict(weights=PATH) of a published model; it is {given!r}"
     )
-  loading.check_keys(given, ("weights", "model"), where)
-  found = published(given["weights"], given.get("model"))
+  loading.check_keys(given, ("weights", "told"), where)
+  found = published(given["weights"], given.get("told"))
   return _filled(state, found, f"{where}.weights={given['weights']}")
 
 
-def published(path: str, model: str | None = None) -> Any:
+def published(path: str, told: Mapping[str, Any] | None = None) -> Any:
   """The parameters of a published model, as NumPy arrays in nested dicts; errors as of `weights.load`."""
   from diffusion.weights.loading import find  # the published networks, which no other run needs
 
-  return find(path, model).params()
+  return find(path, told).params()
 
 
 def of_run(path: str, state: Any, say: Callable[[str], None] = print) -> Any:

@@ -131,7 +131,6 @@ class DiT(nn.Module):
       raise ValueError(f"this DiT takes {s.channels} channels, got x of shape {x.shape}")
     precision: dict[str, Any] = dict(dtype=jnp.dtype(self.dtype), param_dtype=jnp.dtype(self.param_dtype))
     t = t.astype(at_least_single(self.dtype))
-    features = time_features(snapped(t, self.time_rounding), FEATURES, s.shift, True)
     label = self._label(cond, t)
 
     grid = tuple(size // s.patch for size in x.shape[1:-1])
@@ -139,10 +138,7 @@ class DiT(nn.Module):
     tokens = patches(x.astype(precision["dtype"])).reshape(x.shape[0], -1, s.width)
     h = placed(tokens + jnp.asarray(positions(grid, s.width, s.side // s.patch), tokens.dtype)[None])
     block = nn.remat(Block) if self.remat else Block
-    conditions = [
-      Embedding(s, precision["param_dtype"], name=f"embedding_{i}")(features, label) for i in range(s.copies)
-    ]
-    conditions = [nn.silu(one).astype(precision["dtype"]) for one in conditions]
+    conditions = [nn.silu(one).astype(precision["dtype"]) for one in self.conditions(t, label)]
     for i in range(s.depth):
       h = block(s, name=f"blocks_{i}", **precision)(h, conditions[i if s.copies > 1 else 0])
     shift, scale = _chunks(nn.Dense(2 * s.width, name="last_modulation", **precision)(conditions[0]), 2)
@@ -150,6 +146,13 @@ class DiT(nn.Module):
     h = nn.Dense(s.patch**2 * s.channels_out, name="last", **precision)(h)
     out = from_patches(h, grid, s.patch).astype(at_least_single(self.dtype))[..., : self.kept]
     return -out if self.sign < 0 else out
+
+  @nn.nowrap
+  def conditions(self, t: jax.Array, label: jax.Array) -> list[jax.Array]:
+    """Time [B] and class [B] as vectors [B, width], one or one a block; within the network's `__call__`."""
+    s, param_dtype = self.shape, jnp.dtype(self.param_dtype)
+    features = time_features(snapped(t, self.time_rounding), FEATURES, s.shift, True)
+    return [Embedding(s, param_dtype, name=f"embedding_{i}")(features, label) for i in range(s.copies)]
 
   def _label(self, cond, t):
     given = dict(cond or {})

@@ -81,7 +81,7 @@ def load(
   beside = config if isinstance(config, Mapping) else {}
   name = beside.get("_class_name") or authors.kind_of(contents.arrays)
   if name in authors.KINDS:
-    return _of_authors(path, contents, authors.KINDS[name], beside | dict(told or {}), dtype)
+    return _of_authors(path, contents, authors.KINDS[name], dict(beside) | dict(told or {}), dtype)
   if name not in FAMILIES:
     what = f"of {name}" if name else "of a model that it does not name"
     raise UserError(

@@ -34,7 +34,7 @@ def difference(found, wanted):
   return float(np.linalg.norm(np.asarray(found, np.float64) - wanted) / np.linalg.norm(wanted))
 
 
-@pytest.mark.parametrize("until", mean_flow.UNTIL)
+@pytest.mark.parametrize("until", ["data", pytest.param("now", marks=pytest.mark.slow)])
 def test_a_network_and_its_blocks_give_what_the_original_gives(until):
   config = mean_flow.config_of(arrays(), {"until": until, "num_heads": 2})
   module = mean_flow.build(config)

@@ -14,7 +14,7 @@ import openai_cases as cases
 import pytest
 from openai_cases import CASES
 
-from diffusion import guidance, oracles, solvers, weights
+from diffusion import denoisers, guidance, solvers, weights
 from diffusion.config.errors import UserError
 from diffusion.weights.architectures import (
   consistency_models,
@@ -145,17 +145,16 @@ def test_samples_are_those_of_the_original_sampler(name):
 
 
 def test_the_classifier_guides_as_the_original_does():
-  """Its gradient is that of the authors' cond_fn, on a denoiser of which everything is known."""
+  """Its gradient is that of the authors' cond_fn, on a denoiser whose score is zero."""
   log_prob, params = noisy_classifier.log_prob(options("classifier"), arrays("classifier"))
   given, wanted = cases.inputs("classifier"), recorded()[0]["classifier/gradient"]
   x, t = jnp.asarray(given["x"]), jnp.asarray((given["step"] + 1) / 1000, jnp.float32)
   cond = {"label": jnp.asarray(given["label"], jnp.int32)}
   process = guided_diffusion.process(options("imagenet128"))
-  prior = oracles.gaussian(process, np.zeros(x.shape[1:]), 1.0)
-  guided = guidance.classifier(log_prob, params, 3.0)(prior)
+  flat = denoisers.from_function(lambda params, x, t, cond: 0.0 * x, process, denoisers.score())
+  guided = guidance.classifier(log_prob, params, 3.0)(flat)
   score = jax.jit(lambda x: guided(x, t, cond, views=("score",)).score)(x)
-  of_prior = prior(x, t, None, views=("score",)).score
-  assert difference((score - of_prior) / 3.0, wanted) < TOLERANCE
+  assert difference(score / 3.0, wanted) < TOLERANCE
   with pytest.raises(ValueError, match="'label'"):
     log_prob(params, x, t, {})
   assert log_prob == noisy_classifier.log_prob(options("classifier"), arrays("classifier"))[0]
@@ -179,35 +178,48 @@ def shapes_of(name):
   }
 
 
+@functools.cache
+def published(name):
+  """(file, options) of a published model by its names and shapes alone."""
+  shapes = shapes_of(name)
+  if name.endswith("classifier"):
+    return noisy_classifier, guided_diffusion_options.classifier(shapes, EncoderUNetModel)
+  if name.startswith(("edm_", "cd_")):
+    return consistency_models, consistency_models.options_of(shapes, distillation=name.startswith("cd_"))
+  return guided_diffusion, guided_diffusion_options.unet(shapes, UNetModel)
+
+
 @pytest.mark.parametrize("name", cases.PUBLISHED)
 def test_published_options_are_found(name):
-  """From the names and shapes of the published models alone, as the authors' flags have them."""
-  flags, shapes = cases.PUBLISHED[name], shapes_of(name)
+  """As the authors' flags have them."""
+  flags, (file, found) = cases.PUBLISHED[name], published(name)
   side = flags["image_size"]
-  if name.endswith("classifier"):
-    found = guided_diffusion_options.classifier(shapes, EncoderUNetModel)
+  assert found.image_size == side and found.resblock_updown
+  assert found.attention_resolutions == tuple(sorted(side // one for one in (32, 16, 8)))
+  if file is noisy_classifier:
     assert (found.num_res_blocks, found.model_channels) == (flags["classifier_depth"], 128)
-    file, wide = noisy_classifier, 0
-  elif name.startswith(("edm_", "cd_")):
-    found = consistency_models.options_of(shapes, distillation=name.startswith("cd_"))
-    file, wide = consistency_models, 0
-  else:
-    found = guided_diffusion_options.unet(shapes, UNetModel)
-    file, wide = guided_diffusion, 3
+    return
+  assert (found.num_classes == 1000) == flags["class_cond"] and found.num_classes in (None, 1000)
+  assert found.num_head_channels == flags["num_head_channels"]
+  assert found.use_scale_shift_norm == flags["use_scale_shift_norm"]
+  if file is guided_diffusion:
     assert (found.noise_schedule == "cosine") == (side == 64)
     assert found.use_new_attention_order == flags.get("use_new_attention_order", False)
     assert (found.out_channels, found.num_heads) == (6, flags.get("num_heads", 1))
-  if not name.endswith("classifier"):
-    assert (found.num_classes == 1000) == flags["class_cond"] and found.num_classes in (None, 1000)
-    assert found.num_head_channels == flags["num_head_channels"]
-    assert found.use_scale_shift_norm == flags["use_scale_shift_norm"]
-  assert found.image_size == side and found.resblock_updown
-  assert found.attention_resolutions == tuple(sorted(side // one for one in (32, 16, 8)))
-  x = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-  made = jax.eval_shape(file.build(found).init, jax.random.key(0), x, jax.ShapeDtypeStruct((1,), jnp.float32))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", cases.PUBLISHED)
+def test_published_sizes(name):
+  """As many parameters as the authors' networks have, without the rows of a learned variance."""
+  file, found = published(name)
+  x = jax.ShapeDtypeStruct((1, found.image_size, found.image_size, 3), jnp.float32)
+  init = file.build(found).init
+  made = jax.eval_shape(init, jax.random.key(0), x, jax.ShapeDtypeStruct((1,), jnp.float32))
   count = lambda tree: sum(int(np.prod(one.shape)) for one in jax.tree.leaves(tree))
   width = int(found.model_channels * found.channel_mult[0])
-  assert count(made) == count(shapes) - wide * (9 * width + 1)  # the rows of a learned variance
+  left_out = 3 * (9 * width + 1) if file is guided_diffusion else 0
+  assert count(made) == count(shapes_of(name)) - left_out
 
 
 def test_numbers_of_elements_are_known():
@@ -268,6 +280,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, name, change, more, words):
     (lambda given: None, ["none of the published sizes", "image_size, noise_schedule, num_heads"]),
     (lambda given: given.update({"input_blocks.0.0.weight": np.zeros((32, 6, 3, 3))}), ["super-resolution"]),
     (lambda given: given.pop("input_blocks.1.0.out_layers.3.weight"), ["they lack input_blocks.1.0"]),
+    (lambda given: given.update({"label_emb.weight": np.zeros(5)}), ["label_emb.weight has the shape (5,)"]),
   ],
 )
 def test_a_size_that_nobody_published_has_to_be_told(change, words):

@@ -11,16 +11,16 @@ from typing import Any
 from diffusion.config.errors import UserError
 from diffusion.weights.architectures.entries import options_of as read
 
-UNTOLD = ("image_size", "num_heads", "num_head_channels", "use_new_attention_order", "noise_schedule")
-"""What no array tells."""
-
 PUBLISHED: dict[tuple[int, tuple[float, ...]], dict[str, Any]] = {
   (192, (1, 2, 3, 4)): {"image_size": 64, "use_new_attention_order": True, "noise_schedule": "cosine"},
   (256, (1, 1, 2, 3, 4)): {"image_size": 128, "num_heads": 4, "num_head_channels": -1},
   (256, (1, 1, 2, 2, 4, 4)): {"image_size": 256},
   (256, (0.5, 1, 1, 2, 2, 4, 4)): {"image_size": 512},
 }
-"""(model_channels, channel_mult) of the U-Nets on the authors' pages -> what no array tells of them."""
+"""(model_channels, channel_mult) of the U-Nets on the authors' pages -> what no array tells of them.
+
+No array tells image_size, num_heads, num_head_channels, use_new_attention_order and noise_schedule.
+"""
 
 CLASSIFIERS: dict[tuple[int, tuple[float, ...]], dict[str, Any]] = {
   (128, (1, 2, 3, 4)): {"noise_schedule": "cosine"},
@@ -49,7 +49,8 @@ def is_classifier(arrays: Mapping[str, Any]) -> bool:
 
 def in_two_dimensions(arrays: Mapping[str, Any]) -> bool:
   """Whether the matrices of attention are 1x1 convolutions of images, as in consistency models."""
-  return len(arrays["middle_block.1.qkv.weight"].shape) == 4
+  name = "middle_block.1.qkv.weight"
+  return name in arrays and len(arrays[name].shape) == 4
 
 
 def unet(arrays: Mapping[str, Any], options: type[Any], told: Mapping[str, Any] | None = None) -> Any:
@@ -58,7 +59,7 @@ def unet(arrays: Mapping[str, Any], options: type[Any], told: Mapping[str, Any] 
   Args:
     arrays: by dotted name; shapes alone are looked at.
     options: the dataclass that is wanted.
-    told: those of `UNTOLD` for a size that is not published, and whatever else differs.
+    told: what no array tells (see `PUBLISHED`) of a size that is not published, and whatever else differs.
 
   Raises:
     UserError: where these are no arrays of such a network, where a size is not published and is not told, for
@@ -81,7 +82,7 @@ input_blocks.0.0.weight, out.2.weight and others; give one file of weights as it
   blocks = {name.split(".")[1] for name in arrays if name.startswith("output_blocks.")}
   ups = [name for name in arrays if _is_up(name)]
   found = _sizes(arrays, len(blocks), len(ups))
-  channels, outputs = found["in_channels"], arrays["out.2.weight"].shape[0]
+  channels, outputs = found["in_channels"], _shape(arrays, "out.2.weight", 4)[0]
   if outputs not in (channels, 2 * channels) or channels == 6:
     what = "a network of super-resolution" if channels == 6 else "no denoiser that is known here"
     raise UserError(
@@ -90,7 +91,7 @@ input_blocks.0.0.weight, out.2.weight and others; give one file of weights as it
     )
   found |= {"out_channels": outputs, "resblock_updown": all(not name.endswith("conv.weight") for name in ups)}
   if "label_emb.weight" in arrays:
-    found["num_classes"] = arrays["label_emb.weight"].shape[0]
+    found["num_classes"] = _shape(arrays, "label_emb.weight", 2)[0]
   return _made(options, found, PUBLISHED, told or {}, "UNetModel")
 
 
@@ -108,10 +109,10 @@ def classifier(arrays: Mapping[str, Any], options: type[Any], told: Mapping[str,
   blocks = {name.split(".")[1] for name in arrays if name.startswith("input_blocks.")}
   downs = _halvings(arrays, len(blocks))
   found = _sizes(arrays, len(blocks), downs)
-  side = round((arrays["out.2.positional_embedding"].shape[1] - 1) ** 0.5)
+  side = round((_shape(arrays, "out.2.positional_embedding", 2)[1] - 1) ** 0.5)
   found |= {
     "image_size": side * 2 ** (len(found["channel_mult"]) - 1),
-    "out_channels": arrays["out.2.c_proj.weight"].shape[0],
+    "out_channels": _shape(arrays, "out.2.c_proj.weight", 3)[0],
     "resblock_updown": not any(name.endswith(".op.weight") for name in arrays),
   }
   return _made(options, found, CLASSIFIERS, told or {}, "EncoderUNetModel")
@@ -142,32 +143,34 @@ def _sizes(arrays, blocks, resampled):
       "weights as its authors have it"
     )
   each = blocks // levels - 1
-  width = arrays["time_embed.0.weight"].shape[1]
+  width = _shape(arrays, "time_embed.0.weight", 2)[1]
   multipliers, rates = [], []
   for level in range(levels):
     name = f"input_blocks.{1 + level * (each + 1)}"
-    channels = _shape(arrays, f"{name}.0.out_layers.3.weight")[0]
+    channels = _shape(arrays, f"{name}.0.out_layers.3.weight", 4)[0]
     multipliers.append(channels // width if channels % width == 0 else channels / width)
     rates += [2**level] if f"{name}.1.qkv.weight" in arrays else []
   first = "input_blocks.1.0"
-  shift = _shape(arrays, f"{first}.emb_layers.1.weight")[0]
+  shift = _shape(arrays, f"{first}.emb_layers.1.weight", 2)[0]
   return {
-    "in_channels": arrays["input_blocks.0.0.weight"].shape[1],
+    "in_channels": _shape(arrays, "input_blocks.0.0.weight", 4)[1],
     "model_channels": width,
     "channel_mult": tuple(multipliers),
     "num_res_blocks": each,
-    "use_scale_shift_norm": shift == 2 * _shape(arrays, f"{first}.out_layers.3.weight")[0],
+    "use_scale_shift_norm": shift == 2 * _shape(arrays, f"{first}.out_layers.3.weight", 4)[0],
     "rates": tuple(rates),
   }
 
 
-def _shape(arrays, name):
-  if name not in arrays:
+def _shape(arrays, name, axes):
+  found = arrays[name].shape if name in arrays else None
+  if found is None or len(found) != axes:
+    what = f"they lack {name}" if found is None else f"{name} has the shape {tuple(found)}"
     raise UserError(
-      f"these arrays are not those of a UNetModel: they lack {name}; give one file of weights as its authors "
-      "have it"
+      f"these arrays are not those of guided-diffusion or a consistency model: {what}; give one file of "
+      "weights as its authors have it"
     )
-  return arrays[name].shape
+  return found
 
 
 def _is_up(name):

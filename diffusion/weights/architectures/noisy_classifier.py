@@ -84,7 +84,7 @@ class NoisyClassifier(Trunk):
     self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
     """The logits [B, K] in at least float32. Raises ValueError for images of another size."""
-    wide = self.precision | dict(dtype=at_least_single(self.dtype))
+    wide: dict[str, Any] = self.precision | dict(dtype=at_least_single(self.dtype))
     _, h, _ = self.way_down(x, t, cond, train)
     batch, height, width, channels = h.shape
     if (height, width) != (self.side, self.side):
@@ -124,7 +124,7 @@ class LogProb:
     """Raises ValueError for a condition without 'label'."""
     if "label" not in (cond or {}):
       raise ValueError(f"a classifier needs the condition 'label' [B], got {sorted(cond or {})}")
-    logits = self.module.apply({"params": params}, x, self.time_scale * t + self.time_shift)
+    logits: Any = self.module.apply({"params": params}, x, self.time_scale * t + self.time_shift)
     found = nn.log_softmax(logits, axis=-1)
     return jnp.take_along_axis(found, jnp.asarray(cond["label"])[:, None], axis=1)[:, 0]
 

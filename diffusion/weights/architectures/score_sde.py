@@ -277,8 +277,9 @@ def sampler(options: NCSNpp, steps: int = 1000) -> Any:
   """
   found = process(options)
   if options.sde == "vesde":
-    options = dict(grid="uniform", snr=0.16, norm="batch", denoise=False)
-    return solvers.with_denoising(solvers.build("predictor_corrector", found, steps - 1, **options), found)
+    grid = solvers.grids.uniform(found, steps - 1)
+    solver = solvers.predictor_corrector(found, grid, snr=0.16, norm="batch", denoise=False)
+    return solvers.with_denoising(solver, found)
   grid = solvers.grids.uniform(found, steps, clean=True)
   return solvers.euler_maruyama(found, grid) if options.continuous else solvers.ancestral(found, grid)
 

@@ -197,12 +197,13 @@ def _parts(arrays):
     torch = module.startswith("all_modules")
     kernel = "weight" if torch else "kernel"
     outer = shapes.get(kernel, ())
-    if f"Dense_0.{kernel}" in shapes:
-      inputs, outputs = _ends(shapes[f"Conv_0.{kernel}"], torch)
+    inside = shapes.get(f"Conv_0.{kernel}", ())
+    if f"Dense_0.{kernel}" in shapes and len(inside) == 4:
+      inputs, outputs = _ends(inside, torch)
       found[BLOCK].append((inputs, outputs, f"Conv_2.{kernel}" in shapes))
     elif "Conv2d_0.weight" in shapes:
       found["entry"] = "residual"
-    elif f"Conv_0.{kernel}" in shapes:
+    elif inside and f"GroupNorm_0.{'weight' if torch else 'scale'}" not in shapes:
       found["entry"] = "input_skip"
     elif len(outer) == 4 and "first" not in found:
       found["first"] = _ends(outer, torch)

@@ -8,7 +8,7 @@ import sys
 from diffusion.commands import train as command
 from diffusion.commands.tasks import flags as task_flags
 from diffusion.config.errors import UserError
-from diffusion.run import distributed
+from diffusion.run import compile_cache, distributed
 
 DESCRIPTION = """\
 Samples from the newest (or a named) checkpoint of a run, evaluates it, or restores, edits, translates and
@@ -29,7 +29,10 @@ two data sets it starts from record i of the second, held out, in order and agai
 With --shards the same command goes on where it stopped. Processes write each their own shards and need not
 know of each other: start N of them with --processes=N --process=0 ... N-1, or let the cluster say with
 --distributed.
-What is not given comes from the run's config."""
+What is not given comes from the run's config.
+
+"""
+DESCRIPTION += compile_cache.HELP
 
 
 DEFAULTS = dict(num=64, first=0, seed=0, batch=64)
@@ -159,6 +162,7 @@ def main(argv):
   if not args.workdir:
     parser().error("the following arguments are required: --workdir")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
+  compile_cache.keep()
   sampler = {
     name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")
   }

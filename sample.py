@@ -22,6 +22,7 @@ classifies images with it.
   python sample.py --workdir=runs/digits --task=inpaint --mask=half --draws=32 --out=halves
   python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
+  python sample.py --workdir=runs/digits --guidance=1 --export=digits.jax
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
 
 Sample i depends on (--seed, i) alone: --num=8 --first=8 gives images 8 to 15 of --num=64. Of a run between
@@ -136,6 +137,13 @@ def parser():
     help="fit a sampler of --steps to the guided model, from --solver or the best of several, on --num "
     "noises; writes FOLDER/solvers/SOLVER_STEPS.npz",
   )
+  p.add_argument(
+    "--export",
+    metavar="FILE",
+    help="write the whole sampler (weights, steps, guidance, decoding) as FILE.jax, a program that JAX runs "
+    "without this library on cpu, cuda and tpu, with its inputs for these samples as FILE.npz, explained in "
+    "FILE.json; needs the package flatbuffers",
+  )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   task_flags.add(p)
   return p
@@ -180,7 +188,7 @@ def main(argv):
       f"--{given[0].replace('_', '-')} only means something together with --shards: add it, or leave it out"
     )
   if args.shards:
-    given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
+    given = [name for name in ("out", "evaluate", "fit", "export") if getattr(args, name)]
     if given:
       raise UserError(f"--shards writes samples to its folder, so --{given[0]} has no place beside it")
     process, processes = distributed.share(args)
@@ -188,6 +196,14 @@ def main(argv):
 
     _set_defaults(args, shard_size=SHARD_SIZE, **DEFAULTS)
     print(shards_command.run(args, sampler, process, processes))
+  elif args.export:
+    given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
+    if given:
+      raise UserError(f"--export writes a program and no samples, so --{given[0]} has no place beside it")
+    from diffusion.commands import export as export_command
+
+    _set_defaults(args, **DEFAULTS)
+    print(export_command.run(args, sampler))
   elif args.fit:
     given = [name for name in ("first", "evaluate") if getattr(args, name)]
     if given:

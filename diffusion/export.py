@@ -33,6 +33,10 @@ LARGEST = 2**31 - 2**24
 """Bytes of constants that a file may hold: JAX stores it as a flatbuffer, whose offsets are 32-bit signed."""
 
 TABLE = "table."
+"""Before the names of the solver's arrays."""
+
+ROWS_MATTER: tuple[type[Exception], ...] = (jax.errors.InconclusiveDimensionOperation, TypeError)
+"""What JAX raises where a part of the program needs to know how many rows there are."""
 
 
 def exported(
@@ -63,7 +67,8 @@ def exported(
 
   Raises:
     ValueError: a solver that does not fit the denoiser, parameters of more than two GB, and what JAX does not
-      put into a file, such as a call of a library whose interface may change.
+      put into a file: calls back into Python, and of libraries whose interface may change.
+    One of `ROWS_MATTER`: a part of the program needs to know how many rows there are, and `batch` is None.
 
   >>> from diffusion import oracles, processes
   >>> process = processes.edm()
@@ -115,12 +120,15 @@ def exported(
   }
   try:
     return export.export(jax.jit(sampler), platforms=tuple(platforms))(specs)
-  except NotImplementedError as error:
-    raise ValueError(f"JAX does not put this sampler into a file: {_first_line(error)}") from error
-  except ValueError as error:
-    if "custom call" not in str(error):
+  except (NotImplementedError, ValueError) as error:
+    if not any(words in str(error) for words in ("custom call", "callback")):
       raise
-    raise ValueError(f"JAX does not put this sampler into a file: {_first_line(error)}") from error
+    what = str(error).strip().splitlines()[0].rstrip(".")
+    raise ValueError(
+      f"JAX does not put the solver {solver.name} with this denoiser into a file, because of a call into "
+      f"Python or into a library whose interface may change ({what}): take another solver, or a network "
+      "without such calls"
+    ) from error
 
 
 def inputs_of(
@@ -163,7 +171,3 @@ def _names(solver):
   """Names of the solver's arrays, in the order of its leaves."""
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(solver)]
   return [TABLE + jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-
-
-def _first_line(error):
-  return str(error).strip().splitlines()[0].rstrip(".")

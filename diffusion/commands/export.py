@@ -109,7 +109,7 @@ def write(
   try:
     try:
       program, rows = export.exported(*sampler, **rest), OPEN
-    except OPEN_FAILS:
+    except export.ROWS_MATTER:
       program, rows = export.exported(*sampler, **rest, batch=batch), batch
   except ValueError as error:
     raise UserError(f"--export: {error}") from error
@@ -122,7 +122,7 @@ def write(
     at = np.arange(rows) % len(inputs["index"])
     of_rows = lambda name: name not in ("key", "guidance") and not name.startswith(export.TABLE)
     inputs = {name: array[at] if of_rows(name) else array for name, array in inputs.items()}
-  words = json.dumps(_words(program, solver, inputs, rows, denoiser, notes), indent=2) + "\n"
+  words = json.dumps(_words(program, solver, rows, denoiser, notes), indent=2) + "\n"
   with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(out)), prefix=".export-") as aside:
     whole = [os.path.join(aside, "sampler" + ending) for ending in ENDINGS]
     with open(whole[0], "wb") as file:
@@ -138,10 +138,6 @@ def write(
     f"{', '.join(program.platforms)} and {count} a call, the inputs of {len(inputs['index'])} samples as "
     f"{out}.npz, and what they mean as {out}.json"
   )
-
-
-OPEN_FAILS: tuple[type[Exception], ...] = (jax.core.InconclusiveDimensionOperation, TypeError)
-"""What JAX raises where a part of the program needs to know how many rows there are."""
 
 
 def _destination(path):
@@ -183,7 +179,7 @@ def _decode(opened):
   return decode
 
 
-def _words(program, solver, inputs, rows, denoiser, notes):
+def _words(program, solver, rows, denoiser, notes):
   """What the JSON says."""
   meanings = {
     "key": "the sequence of samples: jax.random.PRNGKey(seed), uint32[2]",
@@ -198,30 +194,22 @@ def _words(program, solver, inputs, rows, denoiser, notes):
       return f"the solver's {name.removeprefix(export.TABLE)}"
     return meanings.get(name, "what the model is told of each sample, in the units of the model")
 
-  def shape(aval):
-    return [size if isinstance(size, int) else str(size) for size in aval.shape]
+  def described(aval, words):
+    shape = [size if isinstance(size, int) else str(size) for size in aval.shape]
+    return {"shape": shape, "dtype": str(aval.dtype), "is": words}
 
-  names = sorted(inputs)  # the order of a dict's leaves in JAX
-  given = dict(zip(names, program.in_avals, strict=True))
-  found = dict(zip(["stored", "x"], program.out_avals, strict=True))
+  (given,), _ = jax.tree.unflatten(program.in_tree, program.in_avals)
+  found = jax.tree.unflatten(program.out_tree, program.out_avals)
+  outputs = {"x": "samples in the units of the model", "stored": "samples in the values of the data"}
+
   return {
     "format": "jax.export.Exported, serialized; see jax.export.deserialize",
     "jax": jax.__version__,
     "calling_convention_version": program.calling_convention_version,
     "platforms": list(program.platforms),
     "batch": rows,
-    "inputs": {
-      name: {"shape": shape(aval), "dtype": str(aval.dtype), "is": of_input(name)}
-      for name, aval in given.items()
-    },
-    "outputs": {
-      name: {"shape": shape(aval), "dtype": str(aval.dtype), "is": words}
-      for (name, aval), words in zip(
-        found.items(),
-        ("samples in the values of the data", "samples in the units of the model"),
-        strict=True,
-      )
-    },
+    "inputs": {name: described(aval, of_input(name)) for name, aval in sorted(given.items())},
+    "outputs": {name: described(found[name], words) for name, words in outputs.items() if name in found},
     "solver": solver.name,
     "evaluations": solver.cost,
     "network_evaluations": None if solver.cost is None else solver.cost * denoiser.cost,

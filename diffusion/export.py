@@ -95,10 +95,7 @@ def exported(
 
   def sampler(given):
     key = jax.random.wrap_key_data(given["key"], impl=implementation)
-    # Numbers that the compiler may not compute with: it would fold products of weights, slowly and rounded
-    # otherwise than in a program whose weights are arguments.
-    used = jax.lax.optimization_barrier(denoiser)
-    used = used if guided is None else guided(used, given["guidance"])
+    used = denoiser if guided is None else guided(denoiser, given["guidance"])
     if "start" in given:
       keys, begun = sampling.keys_of(key, given["index"]), given["start"]
     else:

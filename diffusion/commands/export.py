@@ -104,13 +104,14 @@ def write(
     UserError: as `run`.
   """
   out = _destination(path)
-  sampler = (denoiser, solver, shape, inputs)
-  rest = dict(guided=guided, decode=decode)
+  lowered = lambda rows: export.exported(
+    denoiser, solver, shape, inputs, guided=guided, decode=decode, batch=rows
+  )
   try:
     try:
-      program, rows = export.exported(*sampler, **rest), OPEN
+      program, rows = lowered(None), OPEN
     except export.ROWS_MATTER:
-      program, rows = export.exported(*sampler, **rest, batch=batch), batch
+      program, rows = lowered(batch), batch
   except ValueError as error:
     raise UserError(f"--export: {error}") from error
   try:
@@ -122,12 +123,13 @@ def write(
     at = np.arange(rows) % len(inputs["index"])
     of_rows = lambda name: name not in ("key", "guidance") and not name.startswith(export.TABLE)
     inputs = {name: array[at] if of_rows(name) else array for name, array in inputs.items()}
+  arrays: dict[str, Any] = dict(inputs)
   words = json.dumps(_words(program, solver, rows, denoiser, notes), indent=2) + "\n"
   with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(out)), prefix=".export-") as aside:
     whole = [os.path.join(aside, "sampler" + ending) for ending in ENDINGS]
     with open(whole[0], "wb") as file:
       file.write(blob)
-    np.savez(whole[1], **inputs)
+    np.savez(whole[1], **arrays)
     with open(whole[2], "w") as file:
       file.write(words)
     for one, ending in zip(whole, ENDINGS, strict=True):

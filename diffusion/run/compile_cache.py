@@ -20,6 +20,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jaxlib
@@ -50,7 +51,8 @@ def keep(say: Callable[[str], None] | None = None) -> str | None:
     The folder, or None where it is not this function's: the cache is off, elsewhere, or cannot be used.
   """
   say = say or (lambda text: print(text, file=sys.stderr))
-  if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir is not None:
+  settings: Any = jax.config  # its settings are attributes that no type checker sees
+  if not settings.jax_enable_compilation_cache or settings.jax_compilation_cache_dir is not None:
     return None
   root = place()
   folder = os.path.join(root, machine())

@@ -1,6 +1,7 @@
 """Samplers as programs of JAX's own: what is open, what is fixed, and what is refused."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax import export as jax_export
 from diffusion import denoisers, export, processes, solvers
 from diffusion.commands import export as command
 from diffusion.config.errors import UserError
+from diffusion.data import scaling
 
 PROCESS = processes.edm(sigma_min=0.01, sigma_max=10.0)
 SOLVER = solvers.heun(PROCESS, solvers.grids.karras(PROCESS, 40))
@@ -62,6 +64,13 @@ def test_a_call_back_into_python_is_refused_and_nothing_is_written(tmp_path):
   with pytest.raises(UserError, match=r"--export: JAX does not put the solver heun.* take another solver"):
     command.write(str(tmp_path / "one"), *sampler(calls), **NOTES)
   assert not list(tmp_path.iterdir())
+
+
+def test_data_in_double_precision_are_refused():
+  dataset = types.SimpleNamespace(scaling=scaling.Standardize(1e9, 1.0, "float64"))
+  opened = types.SimpleNamespace(parts=types.SimpleNamespace(dataset=dataset))
+  with pytest.raises(UserError, match="stored in double precision"):
+    command.decoding(opened)
 
 
 def test_weights_that_no_file_holds_and_another_process_are_refused(monkeypatch):

@@ -74,7 +74,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
       start=None if starts is None else starts(index),
     ),
     guided=None if weight is None else lambda denoiser, weight: denoiser.replace(weight=weight),
-    decode=_decode(opened),
+    decode=decoding(opened),
     batch=args.batch,
     notes=notes,
   )
@@ -164,8 +164,11 @@ def _destination(path):
   return out
 
 
-def _decode(opened):
-  """From x to what a run's data hold, within the program."""
+def decoding(opened: Any) -> Callable[[jax.Array], dict[str, jax.Array]]:
+  """A function within the program from samples x [B, ...] of an opened run to `stored`, values of its data.
+
+  Raises UserError for data in double precision, which the program has not.
+  """
   parts, scaling = opened.parts, opened.parts.dataset.scaling
   if scaling.to_data(np.zeros(1, scaling.dtype)).dtype == np.float64:
     raise UserError(

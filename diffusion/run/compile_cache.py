@@ -151,7 +151,7 @@ def _say_once(folder, say):
     what = text.partition(": ")[2][:200]
     if not text.startswith(_FAILED[0]):
       say(f"note: a compiled program was not kept in {folder} ({what})")
-    elif "RuntimeError" in what:
+    elif what.startswith(("JaxRuntimeError", "XlaRuntimeError")):
       _close(folder, what)
       say(
         f"note: this machine does not load the compiled programs that it keeps ({what}); {folder} is used no "
@@ -159,7 +159,7 @@ def _say_once(folder, say):
       )
     else:
       trim(folder, 0)
-      say(f"note: the compiled programs in {folder} were damaged ({what}) and are made again")
+      say(f"note: the compiled programs in {folder} could not be read ({what}) and are made again")
 
   warnings.showwarning = shown
 

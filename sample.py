@@ -7,7 +7,7 @@ import sys
 from diffusion.commands import opened, train as command
 from diffusion.commands.tasks import flags as task_flags
 from diffusion.config.errors import UserError
-from diffusion.run import distributed
+from diffusion.run import compile_cache, distributed
 
 DESCRIPTION = """\
 Samples from the newest (or a named) checkpoint of a run, or from a published model, evaluates it, or
@@ -21,6 +21,7 @@ restores, edits, translates and classifies images with it.
   python sample.py --workdir=runs/digits --task=inpaint --mask=half --draws=32 --out=halves
   python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
+  python sample.py --workdir=runs/digits --guidance=1 --export=digits.jax
   python sample.py --workdir=runs/digits --solver=runs/digits/solvers/best_8_guidance0.5.npz
   python sample.py --weights=edm-cifar10-32x32-cond-vp.pkl --num=64 --out=published
 
@@ -29,7 +30,10 @@ two data sets it starts from record i of the second, held out, in order and agai
 With --shards the same command goes on where it stopped. Processes write each their own shards and need not
 know of each other: start N of them with --processes=N --process=0 ... N-1, or let the cluster say with
 --distributed.
-What is not given comes from the run's config."""
+What is not given comes from the run's config.
+
+"""
+DESCRIPTION += compile_cache.HELP
 
 
 DEFAULTS = dict(num=64, first=0, seed=0, batch=64)
@@ -140,6 +144,13 @@ def parser():
     metavar="FOLDER",
     help="write the network of weights.architectures, its scheduler and autoencoder as diffusers does",
   )
+  p.add_argument(
+    "--export",
+    metavar="FILE",
+    help="write the whole sampler (weights, steps, guidance, decoding) as FILE.jax, a program that JAX runs "
+    "without this library on cpu, cuda and tpu, with its inputs for these samples as FILE.npz, explained in "
+    "FILE.json; needs the package flatbuffers",
+  )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   opened.add(p)
   task_flags.add(p)
@@ -157,6 +168,7 @@ def main(argv):
     parser().error("one of the following arguments is required: --workdir, --weights")
   opened.check(args)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
+  compile_cache.keep()
   sampler = {
     name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")
   }
@@ -190,7 +202,7 @@ def main(argv):
       f"--{given[0].replace('_', '-')} only means something together with --shards: add it, or leave it out"
     )
   if args.shards:
-    given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
+    given = [name for name in ("out", "evaluate", "fit", "export") if getattr(args, name)]
     if given:
       raise UserError(f"--shards writes samples to its folder, so --{given[0]} has no place beside it")
     process, processes = distributed.share(args)
@@ -198,6 +210,14 @@ def main(argv):
 
     _set_defaults(args, shard_size=SHARD_SIZE, **DEFAULTS)
     print(shards_command.run(args, sampler, process, processes))
+  elif args.export:
+    given = [name for name in ("out", "evaluate", "fit") if getattr(args, name)]
+    if given:
+      raise UserError(f"--export writes a program and no samples, so --{given[0]} has no place beside it")
+    from diffusion.commands import export as export_command
+
+    _set_defaults(args, **DEFAULTS)
+    print(export_command.run(args, sampler))
   elif args.fit:
     given = [name for name in ("first", "evaluate") if getattr(args, name)]
     if given:

@@ -9,7 +9,7 @@ import sys
 
 from diffusion.commands import train as command
 from diffusion.config import loading
-from diffusion.run import distributed
+from diffusion.run import compile_cache, distributed
 
 EPILOG = """
 examples:
@@ -29,7 +29,14 @@ and at the end the evaluation's files (metrics.json and pictures).
 exit status: 0 done; 2 a mistake you can mend, said in one line; 130 or 143 stopped by Ctrl-C or SIGTERM
 after saving: run the same command to go on; 75 (134 where JAX's runtime aborts) another process of the run is
 gone: run all again.
+
 """
+EPILOG += (
+  compile_cache.HELP
+  + """
+Several processes that are one run (--distributed) keep nothing there by themselves.
+"""
+)
 
 
 def main(argv):
@@ -67,6 +74,8 @@ def main(argv):
   flags = parser.parse_args(rest)
   distributed.start(flags)
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
+  if not flags.distributed:  # what one process compiles and another loads may differ where compilers measure
+    compile_cache.keep()
   config = loading.load(flags.config, overrides)
 
   from diffusion.run import loop

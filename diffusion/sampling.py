@@ -41,16 +41,22 @@ class Samples(NamedTuple):
   cond: Any = None
 
 
-def _keys(seed, indices):
-  """Keys of the starts and of the solver, [B] each, from (seed, index)."""
-  keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(indices)
+def _keys(key, indices):
+  """Keys of the starts and of the solver, [B] each, from (key of the sequence, index)."""
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(indices)
   return jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 2))(keys), 1, 0)
 
 
 @jax.jit
 def solver_keys(seed: ArrayLike, indices: jax.Array) -> jax.Array:
   """The solver's keys [B], as `draw_noise` gives them: for samples that start from something given."""
-  return _keys(seed, indices)[1]
+  return keys_of(jax.random.key(seed), indices)
+
+
+@jax.jit
+def keys_of(key: jax.Array, indices: jax.Array) -> jax.Array:
+  """`solver_keys` of the sequence that a typed key defines, as in `noise_of`."""
+  return _keys(key, indices)[1]
 
 
 @functools.partial(jax.jit, static_argnames=("shape",))
@@ -58,7 +64,22 @@ def draw_noise(
   process: Any, seed: ArrayLike, indices: jax.Array, shape: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
   """What the prior draws to start from [B, ...] and solver keys [B], each from (seed, index)."""
-  noise_keys, keys = _keys(seed, indices)
+  return noise_of(process, jax.random.key(seed), indices, shape)
+
+
+@functools.partial(jax.jit, static_argnames=("shape",))
+def noise_of(
+  process: Any, key: jax.Array, indices: jax.Array, shape: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+  """`draw_noise` of the sequence that a typed key defines; that of a seed is `jax.random.key(seed)`.
+
+  >>> from diffusion import processes
+  >>> process, indices = processes.edm(), jnp.arange(2, dtype=jnp.int32)
+  >>> noise, keys = noise_of(process, jax.random.key(5), indices, (3,))
+  >>> bool((noise == draw_noise(process, 5, indices, (3,))[0]).all()), keys.shape
+  (True, (2,))
+  """
+  noise_keys, keys = _keys(key, indices)
   return process.prior(noise_keys, shape), keys
 
 

@@ -47,6 +47,7 @@ LEVEL = {
   "data": 5,
   "tasks": 6,
   "sampling": 6,
+  "export": 7,
   "run": 7,
   "commands": 8,
 }

@@ -85,15 +85,16 @@ class Scaling:
       v -= np.float32(1)
     return v
 
-  def to_data(self, x: Any) -> np.ndarray:
+  def to_data(self, x: Any, xp: Any = np) -> np.ndarray:
     """The stored values nearest to model values.
 
-    x: float [...], any range. Stored values are clipped integers [...], uint8 up to 256 levels.
+    x: float [...], any range; xp: numpy, or jax.numpy within a program. Stored values are clipped integers
+    [...], uint8 up to 256 levels.
     """
-    x = np.asarray(x, dtype=np.float32)
+    x = xp.asarray(x, dtype=np.float32)
     unit = (x + 1) / 2 if self.centered else x
-    values = np.floor(unit * self.levels) if self.uses_noise else np.round(unit * (self.levels - 1))
-    return np.clip(values, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
+    values = xp.floor(unit * self.levels) if self.uses_noise else xp.round(unit * (self.levels - 1))
+    return xp.clip(values, 0, self.levels - 1).astype(np.uint8 if self.levels <= 256 else np.uint16)
 
   def shown_range(self, data: np.ndarray) -> tuple[float, float]:
     """(black, white) in stored values: all levels, whatever `data` holds."""
@@ -161,9 +162,9 @@ class Categories:
     """Stored categories [...] as int32; `noise` is not used."""
     return np.asarray(x).astype(np.int32)
 
-  def to_data(self, x: Any) -> np.ndarray:
-    """int [...] as the smallest unsigned type that holds them."""
-    return np.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
+  def to_data(self, x: Any, xp: Any = np) -> np.ndarray:
+    """int [...] as the smallest unsigned type that holds them; xp: numpy, or jax.numpy within a program."""
+    return xp.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
 
   def shown_range(self, data: np.ndarray) -> tuple[float, float]:
     """(black, white) in stored values: the first and the last category."""
@@ -193,9 +194,9 @@ class WholeNumbers:
     del noise
     return np.asarray(x).astype(np.int32)
 
-  def to_data(self, x: np.ndarray) -> np.ndarray:
-    """int32 [...], as they are."""
-    return np.asarray(x).astype(np.int32)
+  def to_data(self, x: np.ndarray, xp: Any = np) -> np.ndarray:
+    """int32 [...], as they are; xp: numpy, or jax.numpy within a program."""
+    return xp.asarray(x).astype(np.int32)
 
   def shown_range(self, data: np.ndarray) -> tuple[float, float]:
     """(black, white): the least and the largest of `data`."""
@@ -240,9 +241,9 @@ class Standardize:
       x = x.astype(np.float64)
     return ((x - self.mean) / self.std).astype(np.float32)
 
-  def to_data(self, x: Any) -> np.ndarray:
-    """Model values [...] to data values, of the type `stored`."""
-    x = np.asarray(x)
+  def to_data(self, x: Any, xp: Any = np) -> np.ndarray:
+    """Model values [...] to data values, of the type `stored`; xp: numpy, or jax.numpy within a program."""
+    x = xp.asarray(x)
     x = x.astype(np.float64) if self.stored == "float64" else x
     return (x * self.std + self.mean).astype(self.stored)
 

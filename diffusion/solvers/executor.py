@@ -76,7 +76,7 @@ def sample(
   x, rows = _as_state(solver, x)
   _check_loop(solver, post_step, views, trajectory, remat)
   _check_keys(solver, rows, keys)
-  _check_fits(denoiser, solver, rows, post_step)
+  check_fits(denoiser, solver, rows, post_step)
   # A bare function becomes part of the program; a callable pytree stays data.
   if post_step is not None and jax.tree_util.all_leaves([post_step]):
     post_step = jax.tree_util.Partial(post_step)
@@ -218,10 +218,16 @@ def _check_keys(solver: Any, rows: int, keys: Any) -> None:
     )
 
 
-def _check_fits(denoiser: Any, solver: Any, rows: int, post_step: Any) -> None:
+def check_fits(denoiser: Any, solver: Any, rows: int | None = None, post_step: Any = None) -> None:
   """Checks what can be seen before compiling.
 
   That is the batch, the process, and a network that does not exist at alpha = 0.
+
+  Args:
+    denoiser, solver, post_step: as `sample` takes them.
+    rows: of the batch; None where it is open, and a grid for each sample fits none.
+
+  Raises ValueError.
   """
   process: Any = denoiser.process
   wrong = mismatch(solver.about, process)

@@ -113,6 +113,18 @@ def guide(objective: Any, dataset: Any, section: Mapping[str, Any]) -> Callable[
   return guidance.classifier_free(weight, interval)
 
 
+def weight(objective: Any, section: Mapping[str, Any]) -> float | None:
+  """The one weight of a sampler section's guidance, which the guided denoiser has as its `weight`.
+
+  None where nothing is guided, and for a list of sections, of which each has its own.
+  """
+  given = plain(section.get("guidance")) or 0.0
+  if isinstance(given, (list, tuple)):
+    return None
+  number = _number(given)
+  return number if number or "guidance" in objective.conditions else None
+
+
 def _by_path(objective, dataset, sections, interval):
   """The guidance of a list of sections."""
   where = "config.sampler.guidance"

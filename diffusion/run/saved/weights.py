@@ -50,7 +50,8 @@ def read_weights(
   Raises:
     UserError: no such role or average, or other names, shapes or dtypes than `like`.
   """
-  index = orbax.flat(orbax.metadata(_state(path)))
+  there = orbax.metadata(_state(path))
+  index = orbax.flat(there)
   at = _place(path, index, role, average)
   apart = ("loss_state", "collections", role)
   if like is None:
@@ -58,14 +59,14 @@ def read_weights(
       {names[len(start) :]: Stored(names) for names in index if names[: len(start)] == start}
       for start in (at, apart)
     )
-    found = read(path, (params, collections))
+    found = _read(path, (params, collections), there)
     return _nested(found[0]), _nested(found[1])
   params, collections = (addressed(part, start) for part, start in zip(like, (at, apart), strict=True))
   wanted = jax.tree.leaves(params)
   extra = {names for names in index if names[: len(at)] == at} - {one.names for one in wanted}
   if extra:
     raise UserError(_misfit(path, f"{_text(min(extra))} is there and not here"))
-  return read(path, (params, collections))
+  return _read(path, (params, collections), there)
 
 
 def loss_inputs(path: str, template: Any, player: Any, **weights: Any) -> tuple[Any, Any]:
@@ -96,9 +97,13 @@ def read(path: str, wanted: Any) -> Any:
 
   Raises UserError for an array that is not there, or has another shape or dtype than it should.
   """
+  return _read(path, wanted, orbax.metadata(_state(path)))
+
+
+def _read(path, wanted, there):
+  """`read` with the metadata of the checkpoint, which take as long to read as small weights, at hand."""
   leaves, tree = jax.tree.flatten(wanted)
   stored = {leaf.names: leaf.like for leaf in leaves if _is_stored(leaf)}
-  there = orbax.metadata(_state(path))
   _check(path, stored, orbax.flat(there))
   places = {names: None if like is None else like.sharding for names, like in stored.items()}
   found = orbax.flat(orbax.restore(_state(path), orbax.pruned(there, set(stored)), places)) if stored else {}

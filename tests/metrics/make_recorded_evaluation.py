@@ -80,7 +80,9 @@ def inception(narrow):
       )
       module.register_forward_hook(keep)
   spatial = []
-  network.Mixed_6d.branch1x1.register_forward_hook(lambda module, inputs, output: spatial.append(nhwc(output)))
+  network.Mixed_6d.branch1x1.register_forward_hook(
+    lambda module, inputs, output: spatial.append(nhwc(output))
+  )
   with torch.no_grad():
     pool, logits = network(torch.tensor(images(1, 2, 40, 32, 3)).permute(0, 3, 1, 2))
   found[f"inception{narrow}/pool"], found[f"inception{narrow}/logits"] = sampled(pool), sampled(logits)
@@ -96,11 +98,19 @@ def dinov2(name, options):
   from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
   original = DinoVisionTransformer(
-    img_size=518, patch_size=14, init_values=1.0, block_chunks=0, mlp_ratio=4, interpolate_offset=0.1, **options
+    img_size=518,
+    patch_size=14,
+    init_values=1.0,
+    block_chunks=0,
+    mlp_ratio=4,
+    interpolate_offset=0.1,
+    **options,
   )
   arrays = {key: torch.tensor(seeded(key, array.shape)) for key, array in original.state_dict().items()}
   original.load_state_dict(arrays)
-  other = VisionTransformer(img_size=224, patch_size=14, init_values=1.0, num_classes=0, global_pool="token", **options)
+  other = VisionTransformer(
+    img_size=224, patch_size=14, init_values=1.0, num_classes=0, global_pool="token", **options
+  )
   other.load_state_dict(checkpoint_filter_fn(dict(arrays), other))
   pictures = torch.tensor(images(2, 2, 32, 32, 3)).permute(0, 3, 1, 2).float()
   x = functional.interpolate(pictures, size=(224, 224), mode="bicubic", antialias=True) / 255

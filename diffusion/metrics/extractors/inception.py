@@ -100,9 +100,7 @@ def mean_pool(x: jax.Array) -> jax.Array:
 def max_pool(x: jax.Array, stride: int = 2, pad: int = 0) -> jax.Array:
   """Maxima of 3x3 neighbourhoods [B, H, W, C]."""
   around = ((0, 0), (pad, pad), (pad, pad), (0, 0))
-  return jax.lax.reduce_window(
-    x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, stride, stride, 1), around
-  )
+  return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, stride, stride, 1), around)
 
 
 class MixedA(Block):
@@ -239,7 +237,9 @@ def parameters(arrays: Mapping[str, Any], narrow: int = 1) -> dict[str, Any]:
   def one(path: str, shape: Sequence[int]) -> dict[str, np.ndarray]:
     height, width, inputs, outputs = shape
     kernel = take(f"{path}.conv.weight", (outputs, inputs, height, width))
-    norm = [take(f"{path}.bn.{part}", (outputs,)) for part in ("weight", "bias", "running_mean", "running_var")]
+    norm = [
+      take(f"{path}.bn.{part}", (outputs,)) for part in ("weight", "bias", "running_mean", "running_var")
+    ]
     scale = norm[0] / np.sqrt(norm[3] + EPSILON)
     return {
       "kernel": (kernel.transpose(2, 3, 1, 0) * scale).astype(np.float32),

@@ -5,7 +5,7 @@ import ast
 import os
 import sys
 
-from diffusion.commands import train as command
+from diffusion.commands import protocol_flags, train as command
 from diffusion.commands.tasks import flags as task_flags
 from diffusion.config.errors import UserError
 from diffusion.run import distributed
@@ -19,6 +19,8 @@ classifies images with it.
   python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
   python sample.py --workdir=runs/digits --num=1000000 --shards=runs/million --processes=4 --process=0
   python sample.py --workdir=runs/digits --evaluate
+  python sample.py --workdir=runs/cifar10 --evaluate --protocol=edm --features=FILE --statistics=FILE
+  python sample.py --explain runs/a/metrics.json runs/b/metrics.json
   python sample.py --workdir=runs/digits --task=inpaint --mask=half --draws=32 --out=halves
   python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
@@ -134,6 +136,7 @@ def parser():
     "noises; writes FOLDER/solvers/SOLVER_STEPS.npz",
   )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
+  protocol_flags.add(p)
   task_flags.add(p)
   return p
 
@@ -156,7 +159,13 @@ def main(argv):
 
     print(solvers.listing())
     return
-  if not args.workdir:
+  protocol_flags.check(args)
+  if args.explain:
+    from diffusion.commands.evaluation import explain
+
+    print(explain.run(args))
+    return
+  if not args.workdir and not protocol_flags.without_run(args):
     parser().error("the following arguments are required: --workdir")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   sampler = {
@@ -191,6 +200,10 @@ def main(argv):
     from diffusion.commands import fit as fit_command
 
     print(fit_command.run(args, sampler))
+  elif args.protocol:
+    from diffusion.commands.evaluation import protocol
+
+    print(protocol.run(args, sampler))
   elif args.evaluate:
     given = [name for name in ("out", "label", *DEFAULTS) if getattr(args, name) is not None]
     if given:

@@ -53,7 +53,8 @@ def inception_score(sums: ClassSums) -> tuple[float, float]:
   """
   if not sums.count.all():
     raise ValueError(
-      f"{int((sums.count == 0).sum())} of {len(sums.count)} groups of the Inception score have no image: give "
+      f"{int((sums.count == 0).sum())} of {len(sums.count)} groups of the Inception score have no image: "
+      "give "
       "more samples"
     )
   mean = sums.p / sums.count[:, None]

@@ -32,7 +32,8 @@ def pairs(subsets: Subsets, samples: int, real: int) -> list[tuple[np.ndarray, n
   least = max(size, 2) if subsets.count else 2 * blocks
   if min(samples, real) < least:
     raise ValueError(
-      f"KID in {subsets} needs {least} samples and as many real data, and there are {samples} and {real}: give more"
+      f"KID in {subsets} needs {least} samples and as many real data, and there are {samples} and {real}: "
+      "give more"
     )
   if subsets.count:
     rng = np.random.RandomState(subsets.seed)

@@ -34,7 +34,8 @@ def precision_recall(
       raise ValueError(f"{name} have shape {rows.shape}: both must be matrices of features of one length")
     if len(rows) <= neighbours:
       raise ValueError(
-        f"precision and recall with {neighbours} neighbours need more than {neighbours} {name}, and there are "
+        f"precision and recall with {neighbours} neighbours need more than {neighbours} {name}, and there "
+        "are "
         f"{len(rows)}"
       )
   centre = sets[1].mean(axis=0)

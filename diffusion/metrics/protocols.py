@@ -2,7 +2,8 @@
 
 Two FIDs compare only where all of this is the same. Read from: openai/guided-diffusion 22e0df8
 (evaluations/evaluator.py), NVlabs/edm 008a4e5 (fid.py), NVlabs/edm2 4bf8162 (calculate_metrics.py),
-yang-song/score_sde 0acb9e0 (evaluation.py, run_lib.py) with tensorflow/gan, clean-fid 0.1.35, torch-fidelity 0.4.0.
+yang-song/score_sde 0acb9e0 (evaluation.py, run_lib.py) with tensorflow/gan, clean-fid 0.1.35, torch-fidelity
+0.4.0.
 
 Every one of them divides covariances by N - 1, and none adds to their diagonal where the distance is taken by
 eigenvalues (`metrics.gaussian_frechet`).
@@ -168,7 +169,8 @@ SCORE_SDE = Protocol(
   centre=127.5,
   subsets=Subsets(count=0, size=1024),
   note=(
-    "its authors' network is TF-Hub's tfgan module below 256 pixels and another one above, which no file holds: the "
+    "its authors' network is TF-Hub's tfgan module below 256 pixels and another one above, which no file "
+    "holds: the "
     "numbers are those of its conventions on the network given"
   ),
 )

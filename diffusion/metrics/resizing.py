@@ -2,15 +2,15 @@
 
 | name | how | used by |
 |---|---|---|
-| tf1_bilinear | two taps, pixel i of the output at i * in / out, no antialiasing | ADM, torch-fidelity, EDM, score_sde |
-| torch_bilinear | two taps, centres of pixels at (i + 1/2) * in / out, no antialiasing | pytorch-fid |
-| pillow_bicubic | cubic with a = -1/2, widened by in / out where the image shrinks (antialiasing) | clean-fid |
+| tf1_bilinear | two taps at i * in / out, no antialiasing | ADM, torch-fidelity, EDM, score_sde |
+| torch_bilinear | two taps at (i + 1/2) * in / out - 1/2, no antialiasing | pytorch-fid |
+| pillow_bicubic | cubic, a = -1/2, widened where the image shrinks (antialiasing) | clean-fid |
 | torch_bicubic | the same with sampling points in float32 | EDM2 |
 | torch_bicubic_sharp | four taps, cubic with a = -3/4, no antialiasing | positions in DINOv2 |
 
-All are separable: a resize is `rows @ image @ columns.T`. Where the originals round sampling points to float32, so
-is it done here; the rest is in float64. What then differs from the originals is what they round in
-float32, less than 1e-4 of a grey level (`tests/metrics/test_resizing.py`).
+All are separable: a resize is `rows @ image @ columns.T`. Where the originals round sampling points to
+float32, so is it done here; the rest is in float64. What then differs from the originals is what they round
+in float32, less than 1e-4 of a grey level (`tests/metrics/test_resizing.py`).
 """
 
 import functools

@@ -2,8 +2,8 @@
 
   python tests/metrics/make_recorded_evaluation.py DINOV2
 
-DINOV2 is a checkout of facebookresearch/dinov2. Writes recorded_evaluation.npz beside this file; tests read that
-alone. Versions are in it under 'versions'. Numbers are kept of each array as `seeded_weights.sampled` takes them.
+DINOV2 is a checkout of facebookresearch/dinov2. Writes recorded_evaluation.npz beside this file; tests read
+that alone. Versions are in it under 'versions'. Of each array it keeps what `seeded_weights.sampled` takes.
 """
 
 import json
@@ -18,14 +18,13 @@ import torch.nn.functional as functional
 import torch_fidelity
 from cleanfid.fid import frechet_distance as clean_frechet
 from cleanfid.resize import make_resizer
+from seeded_weights import images, sampled, seeded
 from torch_fidelity import feature_extractor_inceptionv3 as originals
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
-
-from seeded_weights import images, sampled, seeded
 
 SIZES = ((8, 8, 299), (32, 32, 299), (48, 64, 299), (320, 300, 299), (256, 256, 224), (64, 64, 224))
 found = {}
@@ -74,7 +73,7 @@ def inception(narrow):
   torch.nn.Module.load_state_dict(network, state)
   network.eval()
   for name, module in network.named_modules():
-    if module in units or name.startswith("Mixed") and "." not in name:
+    if module in units or (name.startswith("Mixed") and "." not in name):
       keep = lambda module, inputs, output, name=name: found.__setitem__(
         f"inception{narrow}/{name}", sampled(nhwc(output.detach()))
       )

@@ -32,7 +32,7 @@ def sampled(array, count=24):
 
 
 def difference(array, record):
-  """The larger of two errors of an array beside its record: of its norm, and of its entries over their size."""
+  """The larger of two errors of an array beside its record: of its norm, of its entries over their size."""
   mine = sampled(array, len(record) - 2)
   size = record[0] / np.sqrt(record[1])
   assert mine[1] == record[1], f"{mine[1]} entries in place of {record[1]}"

@@ -9,7 +9,7 @@ from tests.metrics.recorded_evaluation import records
 from tests.metrics.seeded_weights import images, sampled
 
 RECORDS = {name: array for name, array in records().items() if name.startswith("resize/")}
-# The originals work in float32: with pixels up to 255, four roundings of 1.5e-5, and of their weights in torch's.
+# The originals work in float32: with pixels up to 255, a few roundings of 1.5e-5, and in torch's of weights.
 GREY = {"tf1_bilinear": 6e-5, "torch_bilinear": 6e-5, "pillow_bicubic": 6e-5, "torch_bicubic": 2e-4}
 
 
@@ -38,7 +38,7 @@ def test_keeps_a_constant_and_the_same_size(kind):
 
 
 def test_linear_ramps_show_the_half_pixel():
-  """A ramp x = i stays one: sampled at i s by TF1, at (i + 1/2) s - 1/2 by the others, away from the border."""
+  """Away from the border a ramp x = i is sampled at i s by TF1, at (i + 1/2) s - 1/2 by the others."""
   ramp = np.arange(64.0)
   i = np.arange(40, 200)
   for kind, shift in (("tf1_bilinear", 0.0), ("torch_bilinear", 0.5), ("pillow_bicubic", 0.5)):

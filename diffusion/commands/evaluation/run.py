@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.commands.evaluation import figures, held_out, samples as samples_of
+from diffusion.commands.evaluation import figures, held_out, protocol, samples as samples_of
 from diffusion.commands.evaluation.record import Record
 from diffusion.config import factories
 from diffusion.run import logging, sinks, state as states
@@ -57,6 +57,8 @@ def evaluate_run(
   record.found.update(
     step=run.step, num_parameters=states.count_parameters(run.params), **_training_costs(workdir)
   )
+  by_protocol = protocol.kept(record.path)
+  record.found.update({"protocols": by_protocol} if by_protocol else {})
   train, held, counts = samples_of.real_data(run.parts.dataset, seed)
   record.found["subsets"] = counts
   drawn = _sample(record, run, workdir, denoiser, solver, section, quiet) if sampled else None

@@ -1,8 +1,9 @@
 """DINOv2's vision transformers (arXiv:2304.07193), the extractor of FD-DINOv2 (arXiv:2306.04675).
 
-Files of facebookresearch/dinov2 and timm's of the same weights fit: both name the arrays alike. They differ in
-how positions learned on 37 x 37 patches become those of 16 x 16. The original, which EDM2 runs, takes sharp cubic
-interpolation at 1 / 0.4351 patches (its scale is 16.1 / 37); timm takes antialiased cubic interpolation.
+Files of facebookresearch/dinov2 and timm's of the same weights fit: both name the arrays alike. They differ
+in how positions learned on 37 x 37 patches become those of 16 x 16. The original, which EDM2 runs, takes sharp
+cubic interpolation at 1 / 0.4351 patches (its scale is 16.1 / 37); timm takes antialiased cubic
+interpolation.
 """
 
 import functools
@@ -30,11 +31,11 @@ STD = (0.229, 0.224, 0.225)
 HEAD = 64
 """Channels of a head of attention in every published model."""
 
-ORIGINAL = "dinov2_vitl14_pretrain.pth of facebookresearch/dinov2, or timm's vit_large_patch14_dinov2"
+ORIGINAL = "dinov2_vitl14_pretrain.pth of facebookresearch/dinov2 or timm's vit_large_patch14_dinov2"
 
 
 class Options(NamedTuple):
-  """Sizes of a transformer: channels, blocks, heads, and register tokens between the class and the patches."""
+  """Sizes of a transformer: channels, blocks, heads, register tokens between class and patches."""
 
   width: int = 1024
   depth: int = 24
@@ -120,7 +121,7 @@ def options_of(arrays: Mapping[str, Any], heads: int | None = None) -> Options:
   depth = len({name.split(".")[1] for name in arrays if name.startswith("blocks.")})
   named = [name for name in ("register_tokens", "reg_token") if name in arrays]
   registers = int(np.shape(arrays[named[0]])[1]) if named else 0
-  return Options(width, depth, heads or width // HEAD, registers)
+  return Options(width, depth, heads or max(width // HEAD, 1), registers)
 
 
 def parameters(arrays: Mapping[str, Any], options: Options, how: str = "original") -> dict[str, Any]:
@@ -173,7 +174,8 @@ def parameters(arrays: Mapping[str, Any], options: Options, how: str = "original
   if missing:
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     raise ValueError(
-      f"these are not the weights of a transformer of DINOv2 with {width} channels and {depth} blocks, for they "
+      f"these are not the weights of a transformer of DINOv2 with {width} channels and {depth} blocks, for "
+      "they "
       f"lack {', '.join(missing[:3])}{more}: give {ORIGINAL}"
     )
   return found

@@ -12,6 +12,9 @@ from diffusion.config.errors import UserError
 from diffusion.metrics.extractors import dinov2, inception
 from diffusion.metrics.extractors.extractor import Extractor
 
+FIRST = "Conv2d_1a_3x3.conv.weight"
+"""An array that every file of the Inception network has; of 32 channels but in tests."""
+
 SIZES = {384: "vits14", 768: "vitb14", 1024: "vitl14"}
 """Published transformers by their channels; that with 1536 has another MLP and is not read."""
 
@@ -20,8 +23,8 @@ def load(path: str, positions: str = "original") -> Extractor:
   """The extractor of a file of weights, told by the names of its arrays.
 
   Args:
-    path: torch-fidelity's or pytorch-fid's `pt_inception-2015-12-05-6726825d.pth`; `dinov2_vitl14_pretrain.pth`,
-      or timm's file of the same weights.
+    path: torch-fidelity's or pytorch-fid's `pt_inception-2015-12-05-6726825d.pth`;
+      `dinov2_vitl14_pretrain.pth`, or timm's file of the same weights.
     positions: 'original' or 'timm', see `dinov2.positions`.
 
   Raises:
@@ -32,10 +35,11 @@ def load(path: str, positions: str = "original") -> Extractor:
   names = contents.arrays
   with_head = {name.removeprefix("model."): name for name in names}
   try:
-    if "Conv2d_1a_3x3.conv.weight" in names:
-      return of_inception(contents.load(), digest(contents.path), contents.path)
+    if FIRST in names:
+      narrow = max(32 // max(names[FIRST].shape[0], 1), 1)
+      return of_inception(contents.load(), digest(contents.path), contents.path, narrow)
     if {"cls_token", "pos_embed", "blocks.0.attn.qkv.weight"} <= set(with_head):
-      arrays = {short: array for short, array in zip(with_head, contents.load(with_head.values()).values())}
+      arrays = dict(zip(with_head, contents.load(with_head.values()).values()))
       return of_dinov2(arrays, digest(contents.path), contents.path, positions)
   except ValueError as error:
     raise UserError(f"{path}: {error}") from None
@@ -55,7 +59,8 @@ def of_inception(arrays: Mapping[str, Any], sha256: str = "", path: str = "", na
 
   params = inception.parameters(arrays, narrow)
   outputs = {"pool": 2048 // narrow, "spatial": 17 * 17 * inception.SPATIAL, "logits": inception.CLASSES}
-  return Extractor("inception", "inception-2015-12-05", inception.SIDE, outputs, params, apply, sha256, path)
+  name = "inception-2015-12-05" + (f"/{narrow}" if narrow > 1 else "")
+  return Extractor("inception", name, inception.SIDE, outputs, params, apply, sha256, path)
 
 
 def of_dinov2(

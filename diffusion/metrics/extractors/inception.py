@@ -1,9 +1,9 @@
 """The Inception network of FID and the Inception score, with the 2015 weights' own oddities.
 
-It is Inception v3 (arXiv:1512.00567) as the TensorFlow graph of 2015-12-05 has it: average pools that do not count
-padding, a last block (7c) that pools by maximum, 1008 classes, batch norms with an epsilon of 1e-3. Files of
-torch-fidelity and of pytorch-fid fit (`pt_inception-2015-12-05-6726825d.pth`); their norms are folded into the
-convolutions before them.
+It is Inception v3 (arXiv:1512.00567) as the TensorFlow graph of 2015-12-05 has it: average pools that do not
+count padding, a last block (7c) that pools by maximum, 1008 classes, batch norms with an epsilon of 1e-3.
+Files of torch-fidelity and of pytorch-fid fit (`pt_inception-2015-12-05-6726825d.pth`); their norms are
+folded into the convolutions before them.
 
 What makes it fast leaves the numbers: 1x1 convolutions of one input are one matrix product, and an average
 pool before a 1x1 convolution follows it instead, on fewer channels.
@@ -24,7 +24,7 @@ CLASSES = 1008
 """Logits of the head."""
 
 SPATIAL = 7
-"""Channels of `Mixed_6d`'s first branch that sFID takes, at all 17 x 17 places (`mixed_6/conv` of the graph)."""
+"""Channels of `Mixed_6d`'s first branch that sFID takes, at all 17 x 17 places; `mixed_6/conv` in the graph."""
 
 EPSILON = 1e-3
 
@@ -258,7 +258,8 @@ def parameters(arrays: Mapping[str, Any], narrow: int = 1) -> dict[str, Any]:
   if missing:
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     raise ValueError(
-      f"these are not the weights of the Inception network of FID, for they lack {', '.join(missing[:3])}{more}: "
+      "these are not the weights of the Inception network of FID, for they lack "
+      f"{', '.join(missing[:3])}{more}: "
       f"give {ORIGINAL}"
     )
   return found

@@ -35,8 +35,8 @@ def add(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     "--samples",
     metavar="PATH",
-    help="images in place of the run's samples: an .npz, a folder or zip of pictures, a folder of --shards, or "
-    "train or held_out",
+    help="images in place of the run's samples: an .npz, a folder or zip of pictures, a folder of --shards, "
+    "or train or held_out",
   )
   parser.add_argument(
     "--write-statistics",
@@ -47,8 +47,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     "--explain",
     nargs=2,
     metavar=("A", "B"),
-    help="says which conventions make the numbers of two metrics.json differ and by how much; FILE:NAME where "
-    "a file has several protocols",
+    help="says which conventions make the numbers of two metrics.json differ and by how much; FILE:NAME "
+    "where a file has several protocols",
   )
 
 

@@ -16,9 +16,6 @@ from diffusion.metrics.streaming import Features, Wanted
 MOST_NEIGHBOURS = 50_000
 """Precision and recall compare all pairs; with more images on a side they are left out."""
 
-GAUSSIANS = {"fid": ("inception", "pool"), "sfid": ("inception", "spatial"), "fd_dinov2": ("dinov2", "pool")}
-"""Distances of Gaussians: the kind of extractor and its output."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
@@ -49,9 +46,7 @@ def wanted(
     sample: whether this set is the samples, or the real data.
     everything: whether to keep all rows, to write them down.
   """
-  sums = tuple(
-    output for metric, (of, output) in GAUSSIANS.items() if of == kind and metric in protocol.metrics
-  )
+  sums = tuple(output for of, output in protocol.gaussians.values() if of == kind)
   if kind != "inception":
     return Wanted(sums)
   rows = np.zeros(num, bool)
@@ -79,7 +74,7 @@ def measure(
   """
   found: dict[str, float] = {}
   left_out: dict[str, str] = {}
-  for metric in protocol.metrics:
+  for metric in protocol.measured:
     try:
       found |= _one(metric, protocol, features, reference)
     except ValueError as error:
@@ -88,16 +83,18 @@ def measure(
 
 
 def _one(metric, protocol, features, reference) -> dict[str, Any]:
-  kind, output = GAUSSIANS.get(metric, ("inception", "pool"))
+  kind, output = protocol.gaussians.get(metric, ("inception", "pool"))
   if kind not in features:
     raise ValueError(f"no file of an extractor of the kind {kind} was given: add it to --features")
   of = features[kind]
   if metric == "inception_score":
+    if of.classes is None:
+      raise ValueError("the extractor gave no logits")
     mean, deviation = inception_score(of.classes)
     return {"inception_score": mean, "inception_score_std": deviation}
   if reference is None:
     raise ValueError("nothing was given to compare with: add --statistics")
-  if metric in GAUSSIANS:
+  if metric in protocol.gaussians:
     if metric not in reference.gaussians:
       raise ValueError(f"the statistics given have no mean and covariance for {metric}")
     if of.count < 2:

@@ -10,6 +10,7 @@ eigenvalues (`metrics.gaussian_frechet`).
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -103,13 +104,19 @@ class Subsets:
     return f"{self.count} subsets of {self.size}, seed {self.seed}"
 
 
+OF_INCEPTION = {"fid": "pool", "sfid": "spatial"}
+"""Distances of Gaussians in the Inception network's features: its output."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
   """One convention.
 
   Attributes:
     name: what `--protocol` says.
-    metrics: what it measures, in order: fid, sfid, fd_dinov2, inception_score, kid, precision, recall.
+    metrics: what it measures with the Inception network, in order: fid, sfid, inception_score, kid,
+      precision, recall.
+    others: kinds of further extractors; in the features of each it measures a Frechet distance, fd_KIND.
     rounding: from model values to grey levels.
     resize: to the Inception network's 299 pixels, a name of `resizing.KINDS`.
     clip: whether resized grey levels are cut to 0 .. 255.
@@ -123,6 +130,7 @@ class Protocol:
 
   name: str
   metrics: tuple[str, ...]
+  others: tuple[str, ...] = ()
   rounding: Rounding = NEAREST
   resize: str = "tf1_bilinear"
   clip: bool = False
@@ -135,9 +143,41 @@ class Protocol:
 
   @property
   def extractors(self) -> tuple[str, ...]:
-    """Kinds of extractors that its metrics need."""
-    dinov2 = tuple(name for name in self.metrics if name == "fd_dinov2")
-    return ("inception",) * (len(self.metrics) > len(dinov2)) + ("dinov2",) * bool(dinov2)
+    """Kinds of extractors that it needs."""
+    return (("inception",) if self.metrics else ()) + self.others
+
+  @property
+  def gaussians(self) -> dict[str, tuple[str, str]]:
+    """Its distances of Gaussians: metric -> (kind of extractor, output)."""
+    found = {name: ("inception", OF_INCEPTION[name]) for name in self.metrics if name in OF_INCEPTION}
+    return found | {f"fd_{kind}": (kind, "pool") for kind in self.others}
+
+  @property
+  def measured(self) -> tuple[str, ...]:
+    """All that it measures, in order."""
+    return (*self.metrics, *(f"fd_{kind}" for kind in self.others))
+
+  def beside(self, kinds: Iterable[str]) -> "Protocol":
+    """The same with a Frechet distance in the features of further kinds of extractors.
+
+    >>> EDM.beside(["inception", "dinov2"]).measured
+    ('fid', 'fd_dinov2')
+    """
+    more = (kind for kind in kinds if kind != "inception")
+    return dataclasses.replace(self, others=tuple(dict.fromkeys((*self.others, *more))))
+
+  def only(self, measured: Iterable[str]) -> "Protocol":
+    """The same with some of its metrics alone.
+
+    >>> ADM.only(["sfid"]).measured
+    ('sfid',)
+    """
+    chosen = set(measured)
+    return dataclasses.replace(
+      self,
+      metrics=tuple(name for name in self.metrics if name in chosen),
+      others=tuple(kind for kind in self.others if f"fd_{kind}" in chosen),
+    )
 
   def conventions(self) -> dict[str, Any]:
     """All that decides a number, as JSON types, by the names that `explain` compares."""
@@ -161,7 +201,7 @@ ADM = Protocol(
   note="its authors take the distances of precision and recall in half precision, here in double",
 )
 EDM = Protocol("edm", ("fid",))
-EDM2 = Protocol("edm2", ("fid", "fd_dinov2"))
+EDM2 = Protocol("edm2", ("fid",), ("dinov2",))
 SCORE_SDE = Protocol(
   "score_sde",
   ("fid", "inception_score", "kid"),

@@ -8,8 +8,9 @@
 | .npz | pool_3 [N, 2048] | score_sde |
 | .pkl | num_images, fid and fd_dinov2: {mu, sigma} | EDM2 |
 
-Pickles are read as data and never run. What is written here also says how it came about, in arrays that the
-tools pass over: `protocol`, `count`, and `extractor_KIND`, the sha256 of the weights.
+In an .npz further extractors are fd_KIND.mu and fd_KIND.sigma. Pickles are read as data and never run. What
+is written here also says how it came about, in arrays that the tools pass over: `protocol`, `count`, and
+`extractor_KIND`, the sha256 of the weights.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ import numpy as np
 
 from diffusion import weights
 from diffusion.config.errors import UserError
-from diffusion.metrics.conventional import GAUSSIANS, Reference
+from diffusion.metrics.conventional import Reference
 from diffusion.metrics.extractors.extractor import Extractor
 from diffusion.metrics.extractors.files import digest
 from diffusion.metrics.protocols import Protocol
@@ -77,8 +78,8 @@ def read(path: str) -> Found:
     for mean, covariance in names:
       if mean in arrays and covariance in arrays:
         gaussians[metric] = (arrays[mean], arrays[covariance])
-  for metric in GAUSSIANS:
-    if f"{metric}.mu" in arrays and f"{metric}.sigma" in arrays:
+  for metric in (name.removesuffix(".mu") for name in arrays if name.endswith(".mu")):
+    if f"{metric}.sigma" in arrays:
       gaussians[metric] = (arrays[f"{metric}.mu"], arrays[f"{metric}.sigma"])
   rows = next((np.asarray(arrays[name]) for name in ROWS if name in arrays), None)
   if not gaussians and rows is None and not images:
@@ -140,7 +141,7 @@ def _pickle(path):
   return contents.load() | notes, count
 
 
-def check_extractors(found: Found, extractors: Iterable[Extractor]) -> None:
+def check_extractors(found: Found, protocol: Protocol, extractors: Iterable[Extractor]) -> None:
   """UserError where a file says that it is of another extractor, or its numbers are of another length."""
   for one in extractors:
     said = found.notes.get(f"extractor_{one.kind}")
@@ -150,7 +151,7 @@ def check_extractors(found: Found, extractors: Iterable[Extractor]) -> None:
         "and "
         f"{one.path} is {one.sha256[:12]}...; give the file that it was made with, or make it anew"
       )
-    for metric, (kind, output) in GAUSSIANS.items():
+    for metric, (kind, output) in protocol.gaussians.items():
       have = found.reference.gaussians.get(metric)
       if kind == one.kind and have is not None and len(have[0]) != one.outputs.get(output):
         raise UserError(
@@ -191,7 +192,7 @@ def write(
   }
   gaussians = {
     metric: (features[kind].statistics[output].mean, features[kind].statistics[output].covariance)
-    for metric, (kind, output) in GAUSSIANS.items()
+    for metric, (kind, output) in protocol.gaussians.items()
     if kind in features and output in features[kind].statistics
   }
   count = next(iter(features.values())).count
@@ -204,9 +205,9 @@ def write(
   else:
     arrays: dict[str, np.ndarray] = {name: np.array(text) for name, text in notes.items()}
     arrays["count"] = np.array(count)
-    for metric, names in NAMES.items():
-      if metric in gaussians:
-        arrays |= dict(zip(names[0], gaussians[metric]))
+    for metric, pair in gaussians.items():
+      names = NAMES[metric][0] if metric in NAMES else (f"{metric}.mu", f"{metric}.sigma")
+      arrays |= dict(zip(names, pair))
     of = features.get("inception")
     if of is not None and len(of.rows) == of.count and protocol.name in KEEP_ROWS:
       arrays[KEEP_ROWS[protocol.name]] = of.rows

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -255,8 +256,7 @@ class _State:
   @classmethod
   def opened(cls, extractor, wanted, folder, key):
     state = cls(extractor, wanted)
-    path = None if folder is None else os.path.join(folder, "state.npz")
-    if path is None or not os.path.exists(path):
+    if folder is None or not os.path.exists(path := os.path.join(folder, "state.npz")):
       return state
     try:
       with np.load(path) as file:
@@ -271,7 +271,7 @@ class _State:
           with np.load(os.path.join(folder, f"rows-{number:06d}.npz")) as rows:
             state.pieces.append((rows["index"], rows["rows"]))
         state.written = len(state.pieces)
-    except (OSError, ValueError, KeyError, EOFError):  # not whole: from the beginning
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not whole: from the beginning
       return cls(extractor, wanted)
     return state
 
@@ -292,7 +292,7 @@ class _State:
     os.makedirs(folder, exist_ok=True)
     if len(self.pieces) > self.written:
       new = self.pieces[self.written :]
-      joined = tuple(np.concatenate([piece[part] for piece in new]) for part in (0, 1))
+      joined = (np.concatenate([piece[0] for piece in new]), np.concatenate([piece[1] for piece in new]))
       self.pieces[self.written :] = [joined]
       _write(os.path.join(folder, f"rows-{self.written:06d}.npz"), index=joined[0], rows=joined[1])
       self.written += 1

@@ -14,7 +14,7 @@ from typing import Any
 from diffusion.commands.evaluation import protocol as command, sources
 from diffusion.config.errors import UserError
 from diffusion.metrics import conventional, reference_files
-from diffusion.metrics.extractors import Extractor, load
+from diffusion.metrics.extractors import Extractor
 from diffusion.metrics.protocols import Protocol, named
 from diffusion.run import sharding
 
@@ -46,6 +46,7 @@ class Setting:
     samples: how many.
     extractors: (kind, file) of each.
     reference: paths of what they were compared with.
+    levels: grey levels that the images were stored with.
   """
 
   protocol: Protocol
@@ -53,6 +54,7 @@ class Setting:
   samples: int
   extractors: tuple[tuple[str, str], ...]
   reference: tuple[str, ...]
+  levels: int = 256
 
 
 def run(args: argparse.Namespace) -> str:
@@ -65,16 +67,17 @@ def run(args: argparse.Namespace) -> str:
     UserError: a file that is not there or holds no protocol, files without a number in common.
   """
   (name_a, a), (name_b, b) = (record_of(path) for path in args.explain)
-  shared = [metric for metric in command.NUMBERS if metric in a and metric in b]
+  own = [name for name in a if name.startswith("fd_") and name not in command.NUMBERS]
+  shared = [metric for metric in (*command.NUMBERS, *own) if metric in a and metric in b]
   if not shared:
     raise UserError(
       f"{args.explain[0]} and {args.explain[1]} have no number in common: compare those of one kind"
     )
-  differing = differences(name_a, a, name_b, b)
+  differing = differences(a, b)
   measured, why = _measured(name_a, a, name_b, b, differing, shared, args.samples)
   lines = []
   for metric in shared:
-    text = command.NUMBERS[metric]
+    text = command.NUMBERS.get(metric, f"{metric} {{:.4f}}")
     lines.append(
       f"{text.format(a[metric])} by {name_a}, {text.format(b[metric])} by {name_b}: "
       f"{b[metric] - a[metric]:+.4g}"
@@ -117,11 +120,8 @@ def record_of(given: str) -> tuple[str, dict[str, Any]]:
   return name, found[name]
 
 
-def differences(
-  name_a: str, a: Mapping[str, Any], name_b: str, b: Mapping[str, Any]
-) -> dict[str, tuple[str, str]]:
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
   """What differs between two records: step -> (A's, B's) in words, in the order of `STEPS`."""
-  del name_a, name_b
   both = [
     {
       "images": _source(one["source"]),
@@ -159,7 +159,8 @@ def _setting(name: str, record: Mapping[str, Any], images: str | None) -> Settin
   path = images or record["source"].get("images", "")
   reference = tuple(part.get("file") or part.get("images", "") for part in record["reference"])
   files = tuple((kind, part["file"]) for kind, part in sorted(record["extractors"].items()))
-  return Setting(named(name), path, record["samples"], files, tuple(dict.fromkeys(reference)))
+  levels = record["source"].get("levels", 256)
+  return Setting(named(name), path, record["samples"], files, tuple(dict.fromkeys(reference)), levels)
 
 
 def _measured(name_a, a, name_b, b, differing, shared, images):
@@ -174,13 +175,13 @@ def _measured(name_a, a, name_b, b, differing, shared, images):
   ):
     if not path:
       return {}, "samples of a run are not kept: give images by --samples, or evaluate its --shards"
-    if not os.path.exists(path):
+    if not os.path.exists(path) and not (what == "extractor" and command.DOTTED.fullmatch(path)):
       return {}, f"the {what} {path} is no longer there" + (
         ": give images by --samples" if what == "images" else ""
       )
   for record in (a, b):
     for part in record["extractors"].values():
-      if reference_files.digest(part["file"]) != part["sha256"]:
+      if os.path.exists(part["file"]) and reference_files.digest(part["file"]) != part["sha256"]:
         return {}, f"{part['file']} is not the file that it was"
   measuring = _Measuring(shared)
   numbers, found = measuring.numbers(now), {}
@@ -213,8 +214,8 @@ class _Measuring:
 
   def numbers(self, setting: Setting) -> dict[str, float]:
     """The shared numbers of a setting."""
-    protocol = dataclasses.replace(setting.protocol, metrics=self.shared)
-    images = sources.of_path(setting.images, protocol.rounding)
+    protocol = setting.protocol.beside(kind for kind, _ in setting.extractors).only(self.shared)
+    images = sources.of_path(setting.images, protocol.rounding, levels=setting.levels)
     if images.count < setting.samples:
       raise UserError(
         f"{setting.images} holds {images.count} images and {setting.samples} were measured: give --samples"
@@ -223,7 +224,9 @@ class _Measuring:
     used = {}
     for kind, file in setting.extractors:
       if kind in protocol.extractors:
-        used[kind] = self.extractors.setdefault(file, load(file))
+        if file not in self.extractors:
+          (self.extractors[file],) = command.extractors_of([file]).values()
+        used[kind] = self.extractors[file]
     found, real = command.statistics_of(setting.reference, protocol, None)
     taking = command.Taking(protocol, used, self.mesh, None, True)
     reference = command.reference_of(protocol, found, real, taking)

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from diffusion.commands.evaluation import sources
 from diffusion.commands.protocol_flags import SPLITS
 from diffusion.config.errors import UserError
-from diffusion.config.factories import plain
+from diffusion.config.factories import plain, resolve
 from diffusion.metrics import conventional, reference_files
 from diffusion.metrics.conventional import Reference
 from diffusion.metrics.extractors import Extractor, load
@@ -47,10 +48,11 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   opened = open_run(args.workdir, args.checkpoint, args.ema) if args.workdir else None
   if opened is not None and (args.samples is None or args.samples in SPLITS):
     sources.check_images(opened.parts.dataset)
-  extractors = _extractors(args.features, protocol)
+  extractors = extractors_of(args.features)
+  protocol = protocol.beside(extractors)
   found, real = statistics_of(args.statistics or (), protocol, opened)
   for one in found:
-    reference_files.check_extractors(one, extractors.values())
+    reference_files.check_extractors(one, protocol, extractors.values())
   images = _images(args, protocol, opened, sampler)
   if images.count < 2:
     raise UserError(f"a distance needs at least 2 images, and there is {images.count}: give more")
@@ -84,18 +86,15 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   return report(protocol, record) + f"\nwrote {out}" + (f" and {written}" if written else "")
 
 
-def _extractors(files: Iterable[str], protocol: Protocol) -> dict[str, Extractor]:
-  """The extractors of --features by kind."""
+def extractors_of(files: Iterable[str]) -> dict[str, Extractor]:
+  """The extractors of --features by kind: of files of weights, or what functions of one's own return."""
   found: dict[str, Extractor] = {}
   for file in files:
-    one = load(file)
-    if one.kind not in protocol.extractors:
-      raise UserError(
-        f"{file} is {one.name}, and --protocol={protocol.name} takes features with "
-        f"{' and '.join(protocol.extractors)}" + (": use --protocol=edm2" if one.kind == "dinov2" else "")
-      )
+    own = DOTTED.fullmatch(file) and not os.path.exists(file)
+    one = resolve(file, "--features")() if own else load(file)
+    one = dataclasses.replace(one, path=file)
     if one.kind in found:
-      raise UserError(f"--features names two files of the kind {one.kind}: give one")
+      raise UserError(f"--features names two extractors of the kind {one.kind}: give one")
     found[one.kind] = one
   return found
 
@@ -126,7 +125,8 @@ def _images(args, protocol, opened, sampler) -> Images:
   if args.samples in SPLITS:
     return sources.of_data(opened.parts.dataset, args.samples, protocol.rounding, args.num)
   if args.samples is not None:
-    return sources.of_path(args.samples, protocol.rounding, args.num)
+    levels = 256 if opened is None else opened.parts.dataset.scaling.levels or 256
+    return sources.of_path(args.samples, protocol.rounding, args.num, levels)
   section = dict(opened.config.get("evaluation", {}))
   checks.check_evaluation(section)
   denoiser, solver = make_sampler(opened, **sampler)
@@ -161,16 +161,14 @@ def reference_of(
     gaussians |= dict(one.reference.gaussians)
     if one.reference.rows is not None:
       index, rows, count = one.reference.index, one.reference.rows, one.reference.count
-  asked = [
-    metric for metric in protocol.metrics if conventional.GAUSSIANS.get(metric, ("",))[0] in taking.extractors
-  ]
+  asked = [metric for metric, (kind, _) in protocol.gaussians.items() if kind in taking.extractors]
   lacking = [metric for metric in asked if metric not in gaussians]
   compared = {"kid", "precision"} & set(protocol.metrics)
   if real and (lacking or (compared and rows is None)):
     (images,) = real
     features, _ = taking.features("real", images, images.count, False, "kid" in compared)
     for metric in lacking:
-      kind, output = conventional.GAUSSIANS[metric]
+      kind, output = protocol.gaussians[metric]
       one = features[kind].statistics[output]
       gaussians[metric] = (one.mean, one.covariance)
     if "inception" in features:
@@ -214,8 +212,8 @@ class Taking:
             images,
             one,
             wanted,
-            resize=self.protocol.resize if kind == "inception" else "torch_bicubic",
-            clip=self.protocol.clip and kind == "inception",
+            resize=one.resize or self.protocol.resize,
+            clip=self.protocol.clip and not one.resize,
             centre=self.protocol.centre,
             batch=-(-BATCH // devices) * devices,
             place=lambda array: jax.device_put(array, sharding.batch_sharding(self.mesh)),
@@ -268,6 +266,9 @@ def keep(path: str, name: str, record: Mapping[str, Any]) -> None:
   os.replace(path + ".tmp", path)
 
 
+DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+"""A function by its dotted path."""
+
 NUMBERS = {
   "fid": "FID {:.4f}",
   "sfid": "sFID {:.4f}",
@@ -282,7 +283,8 @@ NUMBERS = {
 
 def report(protocol: Protocol, record: Mapping[str, Any]) -> str:
   """The numbers of a protocol as a few lines for a person."""
-  numbers = [text.format(record[name]) for name, text in NUMBERS.items() if name in record]
+  named_numbers = NUMBERS | {name: f"{name} {{:.4f}}" for name in protocol.measured if name not in NUMBERS}
+  numbers = [text.format(record[name]) for name, text in named_numbers.items() if name in record]
   lines = [f"{protocol.name}: {', '.join(numbers) or 'nothing was measured'}"]
   own = protocol.samples
   few = f" (papers take {own:,}: fewer raise FID)" if record["samples"] < own else ""

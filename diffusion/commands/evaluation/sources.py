@@ -64,10 +64,17 @@ def grey(x: np.ndarray, rounding: Rounding) -> np.ndarray:
   return np.repeat(x, 3, axis=3) if x.shape[3] == 1 else x
 
 
-def of_path(path: str, rounding: Rounding, num: int | None = None) -> Source:
+def of_path(path: str, rounding: Rounding, num: int | None = None, levels: int = 256) -> Source:
   """The images of an .npz, an .npy, a folder or zip of pictures, or a folder of `--shards`.
 
-  Raises UserError for anything else, and for fewer than `num` images.
+  Args:
+    path: of the file or folder.
+    rounding: from model values to grey levels.
+    num: how many images; None for all.
+    levels: grey levels of the data of the run that wrote `stored` values.
+
+  Raises:
+    UserError: for anything else, and for fewer than `num` images.
   """
   path = os.path.expanduser(path)
   if not os.path.exists(path):
@@ -75,11 +82,11 @@ def of_path(path: str, rounding: Rounding, num: int | None = None) -> Source:
       f"there is no {path}: give an .npz, a folder or zip of PNG or JPEG files, or a folder of --shards"
     )
   if os.path.isdir(path) and os.path.exists(os.path.join(path, shards.MANIFEST)):
-    found = _of_shards(path, rounding)
+    found = _of_shards(path, rounding, levels)
   elif os.path.isdir(path) or path.lower().endswith(".zip"):
     found = _of_pictures(path, rounding)
   else:
-    found = _of_arrays(path, rounding)
+    found = _of_arrays(path, rounding, levels)
   if not found.count:
     raise UserError(f"{path} holds no images: name a folder that does")
   if num is None or num == found.count:
@@ -89,7 +96,7 @@ def of_path(path: str, rounding: Rounding, num: int | None = None) -> Source:
   return dataclasses.replace(found, count=num)
 
 
-def _of_arrays(path, rounding):
+def _of_arrays(path, rounding, levels):
   try:
     loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
@@ -105,9 +112,9 @@ def _of_arrays(path, rounding):
       f"{path} cannot be read as arrays ({' '.join(str(error).split())[:100]}): give an .npz"
     ) from None
   name = next(iter(arrays))
-  if name == "stored" and _belongs(arrays.get("x"), arrays["stored"]):
+  if name == "stored" and levels == 256 and _belongs(arrays.get("x"), arrays["stored"]):
     name = "x"  # before anything was rounded
-  x = arrays[name]
+  x = pixels(arrays[name], levels) if name == "stored" else arrays[name]
   if (
     x.ndim != 4
     or x.shape[3] not in (1, 3)
@@ -124,7 +131,7 @@ def _of_arrays(path, rounding):
       "and grey "
       "levels are uint8"
     )
-  said = {"images": path, "array": name, "sha256": digest(path)}
+  said = {"images": path, "array": name, "sha256": digest(path), "levels": levels}
   return Source(len(x), said, lambda first, count: x[first : first + count], rounding)
 
 
@@ -171,7 +178,7 @@ def _of_pictures(path, rounding):
   return Source(len(chosen), said, take, rounding)
 
 
-def _of_shards(path, rounding):
+def _of_shards(path, rounding, levels):
   """Shards that are all there, one after another, read one at a time."""
   names = sorted(
     filter(None, map(shards.NAME.fullmatch, os.listdir(path))), key=lambda match: int(match.group(1))
@@ -193,7 +200,7 @@ def _of_shards(path, rounding):
       kept.clear()
       try:
         with np.load(os.path.join(path, name)) as file:
-          kept[name] = file["stored"]
+          kept[name] = pixels(file["stored"], levels)
       except (OSError, ValueError, KeyError, EOFError) as error:
         raise UserError(
           f"{name} in {path} cannot be read ({error}): delete it and run --shards again"
@@ -216,7 +223,7 @@ def _of_shards(path, rounding):
   with open(os.path.join(path, shards.MANIFEST)) as file:
     manifest = re.sub(r"\s+", " ", file.read())
   load(0)
-  return Source(ends[-1] - base + 1, {"images": path, "manifest": manifest}, take, rounding)
+  return Source(ends[-1] - base + 1, {"images": path, "manifest": manifest, "levels": levels}, take, rounding)
 
 
 def check_images(dataset: Any) -> None:

@@ -1,9 +1,8 @@
 """DINOv2's vision transformers (arXiv:2304.07193), the extractor of FD-DINOv2 (arXiv:2306.04675).
 
 Files of facebookresearch/dinov2 and timm's of the same weights fit: both name the arrays alike. They differ
-in how positions learned on 37 x 37 patches become those of 16 x 16. The original, which EDM2 runs, takes sharp
-cubic interpolation at 1 / 0.4351 patches (its scale is 16.1 / 37); timm takes antialiased cubic
-interpolation.
+in how positions learned on 37 x 37 patches become those of 16 x 16. The original, which EDM2 runs, takes
+sharp cubic interpolation with a scale of 16.1 / 37; timm takes antialiased cubic interpolation.
 """
 
 import functools

@@ -22,6 +22,7 @@ class Extractor:
       with a range of its own ignores it.
     sha256: digest of the file of weights.
     path: of that file.
+    resize: how images come to its side, a name of `resizing.KINDS`; '' where the protocol says it.
 
   >>> mean = lambda params, x, centre: {"pool": x.mean(axis=(1, 2))}
   >>> Extractor("mean", "mean", 8, {"pool": 3}, {}, mean).outputs["pool"]
@@ -36,3 +37,4 @@ class Extractor:
   apply: Callable[[Any, jax.Array, float], dict[str, jax.Array]]
   sha256: str = ""
   path: str = ""
+  resize: str = ""

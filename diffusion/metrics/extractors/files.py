@@ -15,6 +15,9 @@ from diffusion.metrics.extractors.extractor import Extractor
 FIRST = "Conv2d_1a_3x3.conv.weight"
 """An array that every file of the Inception network has; of 32 channels but in tests."""
 
+RESIZE = "torch_bicubic"
+"""How images come to DINOv2's 224 pixels (EDM2)."""
+
 SIZES = {384: "vits14", 768: "vitb14", 1024: "vitl14"}
 """Published transformers by their channels; that with 1536 has another MLP and is not read."""
 
@@ -80,7 +83,7 @@ def of_dinov2(
 
   params = dinov2.parameters(arrays, options, positions)
   name = f"dinov2_{SIZES.get(options.width, options.width)}" + ("_reg" if options.registers else "")
-  return Extractor("dinov2", name, dinov2.SIDE, {"pool": options.width}, params, apply, sha256, path)
+  return Extractor("dinov2", name, dinov2.SIDE, {"pool": options.width}, params, apply, sha256, path, RESIZE)
 
 
 def digest(path: str) -> str:

@@ -24,7 +24,7 @@ CLASSES = 1008
 """Logits of the head."""
 
 SPATIAL = 7
-"""Channels of `Mixed_6d`'s first branch that sFID takes, at all 17 x 17 places; `mixed_6/conv` in the graph."""
+"""Channels of `Mixed_6d`'s first branch that sFID takes, at 17 x 17 places; `mixed_6/conv` in the graph."""
 
 EPSILON = 1e-3
 

@@ -8,6 +8,9 @@ from diffusion.metrics.protocols import PROTOCOLS
 OWN = ("features", "statistics", "samples", "write_statistics")
 """Flags that mean something only with --protocol."""
 
+DRAWING = ("solver", "steps", "grid", "tolerance", "option", "guidance", "interval", "seed", "batch")
+"""Flags that say how samples are drawn."""
+
 SPLITS = ("train", "held_out")
 """Words that stand for a run's own data."""
 
@@ -80,6 +83,9 @@ def check(args: argparse.Namespace) -> None:
       f"without a run there are no {words[0] + ' data' if words else 'samples'}: give --workdir, or images "
       "by --samples"
     )
+  drawing = [name for name in DRAWING if getattr(args, name) is not None]
+  if args.samples is not None and drawing:
+    raise UserError(f"--samples names images that are there, so --{drawing[0]} has no place beside it")
   extra = [name for name in ("label", "first") if getattr(args, name) is not None]
   if extra:
     raise UserError(

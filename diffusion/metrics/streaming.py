@@ -133,7 +133,8 @@ def features_of(
   """Features [B, ...] by name of grey levels [B, H, W, 3] uint8, resized first."""
   x = resizing.resize(images, resize, side)
   x = jnp.clip(x, 0, 255) if clip else x
-  found = apply(params, x, centre)
+  with jax.default_matmul_precision("highest"):  # float32 throughout, where a device would take less
+    found = apply(params, x, centre)
   return {name: found[name] for name in outputs}
 
 

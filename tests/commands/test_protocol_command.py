@@ -248,6 +248,10 @@ REFUSED = [
   (("--evaluate", "--protocol=edm"), "add --features=FILE"),
   (("--evaluate", "--features=a"), "--features only means something together with --protocol"),
   (("--evaluate", "--protocol=edm", "--features=a"), "give --workdir, or images by --samples"),
+  (
+    ("--evaluate", "--protocol=edm", "--features=a", "--samples=b", "--steps=3"),
+    "--samples names images that are there, so --steps has no place beside it",
+  ),
   (("--explain", "nowhere.json", "b.json"), "there is no nowhere.json"),
   (("--explain", "a", "b", "--evaluate"), "--explain compares two files that are there"),
 ]

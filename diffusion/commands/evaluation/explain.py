@@ -173,6 +173,8 @@ def _measured(name_a, a, name_b, b, differing, shared, images):
     *(("extractor", file) for one in (now, end) for _, file in one.extractors),
     *(("reference", file) for one in (now, end) for file in one.reference),
   ):
+    if not path and what == "reference":
+      return {}, "the data of a run are no file: evaluate both with --statistics=FILE"
     if not path:
       return {}, "samples of a run are not kept: give images by --samples, or evaluate its --shards"
     if not os.path.exists(path) and not (what == "extractor" and command.DOTTED.fullmatch(path)):

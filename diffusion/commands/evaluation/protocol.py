@@ -130,9 +130,9 @@ def _images(args, protocol, opened, sampler) -> Images:
   section = dict(opened.config.get("evaluation", {}))
   checks.check_evaluation(section)
   denoiser, solver = make_sampler(opened, **sampler)
-  num = args.num or section.get("num_samples", 1000)
-  batch = args.batch or section.get("batch", 250)
-  seed = args.seed if args.seed is not None else section.get("seed", 0)
+  given = lambda flag, key, usual: flag if flag is not None else section.get(key, usual)
+  num = given(args.num, "num_samples", 1000)
+  batch, seed = given(args.batch, "batch", 250), given(args.seed, "seed", 0)
   if num < 1 or batch < 1:
     raise UserError(f"--num={num} and --batch={batch} must be at least 1")
   used = {key: plain(value) for key, value in sampler_section(opened, sampler).items()}

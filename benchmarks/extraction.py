@@ -23,7 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import timing
 
 from diffusion.metrics.extractors import Extractor, inception
-from diffusion.metrics.streaming import ArrayImages, Wanted, extract
+from diffusion.metrics.streaming import ArrayImages, extract
+from diffusion.metrics.sums import Wanted
 
 BATCH = 64
 

@@ -7,6 +7,7 @@ protocols.py          the conventions, one record each
 extractors/           Inception and DINOv2, from files of weights
 resizing.py           resizes as the tools do them
 streaming.py          features of any number of images, on all devices
+sums.py               what is kept of them, and how far it came
 conventional.py       the numbers of a protocol from features
 reference_files.py    files of statistics of real data
 """

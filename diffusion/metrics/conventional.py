@@ -11,7 +11,7 @@ from diffusion.metrics.frechet import gaussian_frechet
 from diffusion.metrics.inception_score import inception_score
 from diffusion.metrics.precision_recall import precision_recall
 from diffusion.metrics.protocols import Protocol
-from diffusion.metrics.streaming import Features, Wanted
+from diffusion.metrics.sums import Features, Wanted
 
 MOST_NEIGHBOURS = 50_000
 """Precision and recall compare all pairs; with more images on a side they are left out."""

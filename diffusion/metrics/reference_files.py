@@ -28,7 +28,8 @@ from diffusion.metrics.conventional import Reference
 from diffusion.metrics.extractors.extractor import Extractor
 from diffusion.metrics.extractors.files import digest
 from diffusion.metrics.protocols import Protocol
-from diffusion.metrics.streaming import Features, Images
+from diffusion.metrics.streaming import Images
+from diffusion.metrics.sums import Features
 
 NAMES = {"fid": (("mu", "sigma"), ("ref_mu", "ref_sigma"), ("mean", "cov")), "sfid": (("mu_s", "sigma_s"),)}
 """Names of a mean and a covariance in an .npz, by metric."""

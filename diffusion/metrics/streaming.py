@@ -8,11 +8,7 @@ those images alone that a metric compares one by one.
 import dataclasses
 import functools
 import hashlib
-import json
-import os
-import shutil
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -22,8 +18,7 @@ import numpy as np
 
 from diffusion.metrics import resizing
 from diffusion.metrics.extractors.extractor import Extractor
-from diffusion.metrics.frechet import Statistics, merge, statistics
-from diffusion.metrics.inception_score import ClassSums
+from diffusion.metrics.sums import Features, Sums, Wanted
 
 CHUNK = 256
 """Images that are added up at once."""
@@ -77,45 +72,6 @@ class ArrayImages:
   def read(self, first: int, count: int) -> np.ndarray:
     """Images `first` to `first + count - 1`."""
     return self.array[first : first + count]
-
-
-@dataclasses.dataclass(frozen=True)
-class Wanted:
-  """What to keep of features besides the number of images.
-
-  Attributes:
-    sums: outputs whose mean and covariance are wanted.
-    rows: [N] bool, whose 'pool' is kept; None for nobody's.
-    groups: [N] int, the group of each image in the Inception score; None where it is not wanted.
-  """
-
-  sums: tuple[str, ...] = ("pool",)
-  rows: np.ndarray | None = None
-  groups: np.ndarray | None = None
-
-  @property
-  def outputs(self) -> tuple[str, ...]:
-    """All outputs that are needed."""
-    more = ("pool",) * (self.rows is not None) + ("logits",) * (self.groups is not None)
-    return tuple(dict.fromkeys((*self.sums, *more)))
-
-
-@dataclasses.dataclass(frozen=True)
-class Features:
-  """What was kept of the features of a set of images.
-
-  Attributes:
-    count: images.
-    statistics: `Statistics` by output.
-    index, rows: images whose 'pool' was kept, in order, and that, [n] and [n, D] float32.
-    classes: sums of the Inception score, or None.
-  """
-
-  count: int
-  statistics: Mapping[str, Statistics]
-  index: np.ndarray
-  rows: np.ndarray
-  classes: ClassSums | None = None
 
 
 @functools.partial(jax.jit, static_argnames=("apply", "side", "resize", "clip", "centre", "outputs"))
@@ -181,15 +137,15 @@ def extract(
     centre=centre,
     outputs=wanted.outputs,
   )
-  key = {"images": dict(images.said), "count": count, "sha256": extractor.sha256, "wanted": _digest(wanted)}
-  key |= {"resize": resize, "clip": clip, "centre": centre, "batch": batch, "extractor": extractor.name}
-  state = _State.opened(extractor, wanted, folder, key)
+  key = {"images": dict(images.said), "count": count, "sha256": extractor.sha256, "batch": batch}
+  key |= {"resize": resize, "clip": clip, "centre": centre, "extractor": extractor.name}
+  state = Sums.opened(extractor, wanted, folder, key)
   if progress is not None and state.done:
     progress(state.done)
   saved = time.monotonic()
   for first, found in _chunks(images, state.done, run, batch, place or jnp.asarray, extractor.outputs):
     number = len(found[wanted.outputs[0]])
-    state.add(first, found, wanted)
+    state.add(first, found)
     if progress is not None:
       progress(number)
     if folder is not None and time.monotonic() - saved > SAVED_EVERY and state.done < count:
@@ -232,88 +188,3 @@ def _chunks(images, start, run, batch, place, lengths) -> Iterator[tuple[int, di
     before = now
   if before is not None:
     yield got(*before)
-
-
-def _digest(wanted):
-  """A digest of what is wanted."""
-  text = json.dumps(wanted.sums).encode()
-  for array in (wanted.rows, wanted.groups):
-    text += b"-" if array is None else np.ascontiguousarray(array).tobytes()
-  return hashlib.sha256(text).hexdigest()
-
-
-class _State:
-  """Sums so far, and how they are kept in a folder."""
-
-  def __init__(self, extractor, wanted):
-    self.done = 0
-    self.sums: dict[str, Statistics] = {}
-    groups = 0 if wanted.groups is None else int(wanted.groups.max()) + 1
-    self.classes = ClassSums.zero(groups, extractor.outputs["logits"]) if groups else None
-    self.length = extractor.outputs["pool"]
-    self.pieces: list[tuple[np.ndarray, np.ndarray]] = []
-    self.written = 0
-
-  @classmethod
-  def opened(cls, extractor, wanted, folder, key):
-    state = cls(extractor, wanted)
-    if folder is None or not os.path.exists(path := os.path.join(folder, "state.npz")):
-      return state
-    try:
-      with np.load(path) as file:
-        if json.loads(str(file["key"])) != json.loads(json.dumps(key)):
-          return state
-        state.done = int(file["done"])
-        for name in wanted.sums:
-          state.sums[name] = Statistics(state.done, file[f"{name}/mean"], file[f"{name}/scatter"])
-        if state.classes is not None:
-          state.classes = ClassSums(*(file[f"classes/{part}"] for part in ("count", "p", "entropy")))
-        for number in range(int(file["written"])):
-          with np.load(os.path.join(folder, f"rows-{number:06d}.npz")) as rows:
-            state.pieces.append((rows["index"], rows["rows"]))
-        state.written = len(state.pieces)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not whole: from the beginning
-      return cls(extractor, wanted)
-    return state
-
-  def add(self, first, found, wanted):
-    number = len(next(iter(found.values())))
-    for name in wanted.sums:
-      new = statistics(found[name])
-      self.sums[name] = merge(self.sums[name], new) if name in self.sums else new
-    if self.classes is not None:
-      self.classes.add(found["logits"], wanted.groups[first : first + number])
-    if wanted.rows is not None:
-      chosen = np.flatnonzero(wanted.rows[first : first + number])
-      if len(chosen):
-        self.pieces.append((first + chosen, found["pool"][chosen]))
-    self.done = first + number
-
-  def save(self, folder, key):
-    os.makedirs(folder, exist_ok=True)
-    if len(self.pieces) > self.written:
-      new = self.pieces[self.written :]
-      joined = (np.concatenate([piece[0] for piece in new]), np.concatenate([piece[1] for piece in new]))
-      self.pieces[self.written :] = [joined]
-      _write(os.path.join(folder, f"rows-{self.written:06d}.npz"), index=joined[0], rows=joined[1])
-      self.written += 1
-    arrays: dict[str, Any] = {"key": np.array(json.dumps(key)), "done": self.done, "written": self.written}
-    for name, one in self.sums.items():
-      arrays |= {f"{name}/mean": one.mean, f"{name}/scatter": one.scatter}
-    if self.classes is not None:
-      arrays |= {f"classes/{part}": getattr(self.classes, part) for part in ("count", "p", "entropy")}
-    _write(os.path.join(folder, "state.npz"), **arrays)
-
-  def features(self, folder):
-    empty = (np.zeros(0, int), np.zeros((0, self.length), np.float32))
-    index, rows = (np.concatenate([empty[part], *(piece[part] for piece in self.pieces)]) for part in (0, 1))
-    if folder is not None and os.path.exists(os.path.join(folder, "state.npz")):
-      shutil.rmtree(folder)
-    return Features(self.done, self.sums, index, rows, self.classes)
-
-
-def _write(path, **arrays):
-  """An npz beside its place, then renamed."""
-  with open(path + ".tmp", "wb") as file:
-    np.savez(file, **arrays)
-  os.replace(path + ".tmp", path)

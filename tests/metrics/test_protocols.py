@@ -11,7 +11,7 @@ from diffusion.metrics.inception_score import ClassSums, inception_score
 from diffusion.metrics.kernel import Polynomial, mmd_squared
 from diffusion.metrics.precision_recall import precision_recall
 from diffusion.metrics.protocols import FLOOR, NEAREST, Splits, Subsets
-from diffusion.metrics.streaming import Features
+from diffusion.metrics.sums import Features
 from tests.metrics.recorded_evaluation import records
 
 RECORDS = {name.partition("/")[2]: float(array[0]) for name, array in records().items() if array.size == 1}

@@ -9,7 +9,8 @@ from diffusion.config.errors import UserError
 from diffusion.metrics import protocols, reference_files
 from diffusion.metrics.extractors import Extractor
 from diffusion.metrics.frechet import statistics
-from diffusion.metrics.streaming import ArrayImages, Features
+from diffusion.metrics.streaming import ArrayImages
+from diffusion.metrics.sums import Features
 
 RNG = np.random.RandomState(0)
 IMAGES = RNG.randint(0, 256, (300, 8, 8, 3)).astype(np.uint8)

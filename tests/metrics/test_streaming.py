@@ -9,7 +9,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from diffusion.metrics import streaming
 from diffusion.metrics.extractors import Extractor
 from diffusion.metrics.frechet import statistics
-from diffusion.metrics.streaming import ArrayImages, Wanted, extract
+from diffusion.metrics.streaming import ArrayImages, extract
+from diffusion.metrics.sums import Wanted
 
 DIMENSION = 5
 

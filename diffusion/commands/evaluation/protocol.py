@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion.commands.evaluation import sources
+from diffusion.commands.evaluation import run_images, sources
 from diffusion.commands.protocol_flags import SPLITS
 from diffusion.config.errors import UserError
 from diffusion.config.factories import plain, resolve
@@ -25,7 +25,8 @@ from diffusion.metrics import conventional, reference_files
 from diffusion.metrics.conventional import Reference
 from diffusion.metrics.extractors import Extractor, load
 from diffusion.metrics.protocols import Protocol, named
-from diffusion.metrics.streaming import Features, Images, extract
+from diffusion.metrics.streaming import Images, extract
+from diffusion.metrics.sums import Features
 from diffusion.run import sharding
 from diffusion.run.opening import make_sampler, open_run, sampler_section
 from diffusion.run.parts import checks
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   protocol = named(args.protocol)
   opened = open_run(args.workdir, args.checkpoint, args.ema) if args.workdir else None
   if opened is not None and (args.samples is None or args.samples in SPLITS):
-    sources.check_images(opened.parts.dataset)
+    run_images.check_images(opened.parts.dataset)
   extractors = extractors_of(args.features)
   protocol = protocol.beside(extractors)
   found, real = statistics_of(args.statistics or (), protocol, opened)
@@ -106,8 +107,8 @@ def statistics_of(
   found, real = [], []
   for path in given:
     if path in SPLITS:
-      sources.check_images(opened.parts.dataset)
-      real.append(sources.of_data(opened.parts.dataset, path, protocol.rounding))
+      run_images.check_images(opened.parts.dataset)
+      real.append(run_images.of_data(opened.parts.dataset, path, protocol.rounding))
     elif os.path.isdir(path) or path.lower().endswith((".zip", ".npy")):
       real.append(sources.of_path(path, protocol.rounding))
     else:
@@ -123,7 +124,7 @@ def statistics_of(
 def _images(args, protocol, opened, sampler) -> Images:
   """The images that are measured."""
   if args.samples in SPLITS:
-    return sources.of_data(opened.parts.dataset, args.samples, protocol.rounding, args.num)
+    return run_images.of_data(opened.parts.dataset, args.samples, protocol.rounding, args.num)
   if args.samples is not None:
     levels = 256 if opened is None else opened.parts.dataset.scaling.levels or 256
     return sources.of_path(args.samples, protocol.rounding, args.num, levels)
@@ -136,7 +137,7 @@ def _images(args, protocol, opened, sampler) -> Images:
   if num < 1 or batch < 1:
     raise UserError(f"--num={num} and --batch={batch} must be at least 1")
   used = {key: plain(value) for key, value in sampler_section(opened, sampler).items()}
-  return sources.of_run(opened, denoiser, solver, num, batch, seed, protocol.rounding, used)
+  return run_images.of_run(opened, denoiser, solver, num, batch, seed, protocol.rounding, used)
 
 
 def _destination(args) -> str:

@@ -1,4 +1,4 @@
-"""Where the images of an evaluation come from: files, shards, a run's samples, a run's data.
+"""Where the images of an evaluation come from: files and shards; those of a run are in `run_images`.
 
 Each is a `metrics.streaming.Images`: grey levels [n, H, W, 3] in uint8 by index. Model values become grey
 levels by the rounding of the protocol; grey pictures get three equal channels.
@@ -14,16 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from diffusion import sampling
 from diffusion.config.errors import UserError
-from diffusion.data import classes_in_turn, conditions_of_records, shards
+from diffusion.data import shards
 from diffusion.data.archives import open_archive
 from diffusion.data.image_files import ENDINGS
 from diffusion.data.image_size import fit
 from diffusion.metrics.extractors.files import digest
 from diffusion.metrics.protocols import Rounding
 from diffusion.metrics.streaming import Images
-from diffusion.run.parts import sampler_config
 
 GREY = ("arr_0", "images", "stored", "x")
 """Names that an .npz may have for images, in the order in which they are taken."""
@@ -226,18 +224,6 @@ def _of_shards(path, rounding, levels):
   return Source(ends[-1] - base + 1, {"images": path, "manifest": manifest, "levels": levels}, take, rounding)
 
 
-def check_images(dataset: Any) -> None:
-  """UserError unless a run's data are images with pixels."""
-  shape, levels = tuple(dataset.shape), dataset.scaling.levels
-  if len(shape) != 3 or shape[2] not in (1, 3) or levels is None:
-    what = f"data of shape {list(shape)}" + ("" if levels else " that are no whole-numbered pixels")
-    raise UserError(
-      f"a protocol measures pictures, and this run has {what}: evaluate it without --protocol, or give "
-      "pictures by "
-      "--samples"
-    )
-
-
 def pixels(stored: np.ndarray, levels: int) -> np.ndarray:
   """Stored pixels 0 .. levels-1 as grey levels 0 .. 255.
 
@@ -246,60 +232,6 @@ def pixels(stored: np.ndarray, levels: int) -> np.ndarray:
   """
   stored = np.asarray(stored)
   return stored if levels == 256 else np.floor(stored * (255 / (levels - 1)) + 0.5).astype(np.uint8)
-
-
-def of_run(
-  run: Any,
-  denoiser: Any,
-  solver: Any,
-  num: int,
-  batch: int,
-  seed: int,
-  rounding: Rounding,
-  sampler: Mapping[str, Any],
-) -> Source:
-  """Samples of a run as --evaluate draws them, and drawn only when they are read.
-
-  With 256 grey levels model values are rounded by the protocol; with fewer they first become one of the
-  data's own levels.
-  """
-  dataset, scaling = run.parts.dataset, run.parts.dataset.scaling
-  told, devices = conditions_of_records(dataset), run.mesh.shape["data"]
-
-  def take(first, count):
-    samples = sampling.generate(
-      denoiser,
-      solver,
-      run.parts.shape,
-      count,
-      seed=seed,
-      first=first,
-      labels=None if told else classes_in_turn(dataset),
-      cond=told,
-      starts=sampler_config.starts(run.parts),
-      batch=-(-batch // devices) * devices,
-      place=run.place,
-    )
-    x = run.decode(samples.x)
-    if scaling.levels != 256 or scaling.dtype != np.float32:
-      return pixels(scaling.to_data(x), scaling.levels)
-    low, high = scaling.model_range(x)
-    return np.asarray(x, np.float32) if low == -1 else (2 * np.asarray(x, np.float32) / high - 1)
-
-  said = {"samples_of": run.checkpoint, "step": run.step, "ema": run.average, "seed": seed, "batch": batch}
-  return Source(num, said | {"sampler": dict(sampler)}, take, rounding)
-
-
-def of_data(dataset: Any, split: str, rounding: Rounding, num: int | None = None) -> Source:
-  """Images of a run's training or held-out data, as they are stored."""
-  source = {"train": dataset.train, "held_out": dataset.held_out}[split]
-  if not len(source):
-    raise UserError(f"--statistics={split}, and this run has no such records: take the other split")
-
-  def take(first, count):
-    return pixels(np.stack([source[i]["x"] for i in range(first, first + count)]), dataset.scaling.levels)
-
-  return Source(min(num or len(source), len(source)), {"data": dataset.name, "split": split}, take, rounding)
 
 
 class Remembered:

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from diffusion.commands import opened, train as command
+from diffusion.commands import opened, protocol_flags, train as command
 from diffusion.commands.tasks import flags as task_flags
 from diffusion.config.errors import UserError
 from diffusion.run import compile_cache, distributed
@@ -18,6 +18,8 @@ restores, edits, translates and classifies images with it.
   python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
   python sample.py --workdir=runs/digits --num=1000000 --shards=runs/million --processes=4 --process=0
   python sample.py --workdir=runs/digits --evaluate
+  python sample.py --workdir=runs/cifar10 --evaluate --protocol=edm --features=FILE --statistics=FILE
+  python sample.py --explain runs/a/metrics.json runs/b/metrics.json
   python sample.py --workdir=runs/digits --task=inpaint --mask=half --draws=32 --out=halves
   python sample.py --workdir=runs/digits --task=edit --input strokes.png --strength 0.3 0.6 1.2
   python sample.py --workdir=runs/digits --fit --steps=8
@@ -153,6 +155,7 @@ def parser():
   )
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   opened.add(p)
+  protocol_flags.add(p)
   task_flags.add(p)
   return p
 
@@ -164,9 +167,15 @@ def main(argv):
 
     print(solvers.listing())
     return
-  if not args.workdir and not args.weights:
-    parser().error("one of the following arguments is required: --workdir, --weights")
   opened.check(args)
+  protocol_flags.check(args)
+  if args.explain:
+    from diffusion.commands.evaluation import explain
+
+    print(explain.run(args))
+    return
+  if not args.workdir and not protocol_flags.without_run(args):
+    parser().error("one of the following arguments is required: --workdir, --weights")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   compile_cache.keep()
   sampler = {
@@ -225,6 +234,10 @@ def main(argv):
     from diffusion.commands import fit as fit_command
 
     print(fit_command.run(args, sampler))
+  elif args.protocol:
+    from diffusion.commands.evaluation import protocol
+
+    print(protocol.run(args, sampler))
   elif args.evaluate:
     said = ("first",) if args.weights else DEFAULTS
     given = [name for name in ("out", "label", *said) if getattr(args, name) is not None]

@@ -42,3 +42,11 @@ def test_the_gpu_benchmark_measures_a_toy():
   for name, value in (trained | sampled).items():
     assert np.isfinite(value) and value > 0, name
   assert trained["train_step_ratio"] > 0.5 and sampled["sampler_ratio"] > 0.5
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_extraction_says_what_it_lacks():
+  import extraction
+
+  with pytest.raises(SystemExit, match="does not run torch-fidelity"):
+    extraction.main(["--quick", f"--torch={sys.executable}"])

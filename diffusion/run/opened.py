@@ -44,6 +44,11 @@ class Opened:
     raise NotImplementedError
 
   @property
+  def source(self) -> str:
+    """The folder or the file of its parameters."""
+    raise NotImplementedError
+
+  @property
   def mark(self) -> str:
     """What tells its files from those of others: 'step300'; '' where their folder does."""
     raise NotImplementedError

@@ -45,6 +45,11 @@ class SavedRun(Opened):
     return f"step {self.step}"
 
   @property
+  def source(self) -> str:
+    """The folder of its checkpoint."""
+    return self.checkpoint
+
+  @property
   def mark(self) -> str:
     """Its step."""
     return f"step{self.step}"

@@ -43,6 +43,11 @@ class PublishedModel(Opened):
     return self.model.path
 
   @property
+  def source(self) -> str:
+    """Its file."""
+    return self.model.path
+
+  @property
   def mark(self) -> str:
     """None: its folder is its own."""
     return ""

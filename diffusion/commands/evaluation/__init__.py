@@ -6,6 +6,9 @@ samples.py    samples of a run, and what they are worth beside data
 held_out.py   loss and likelihood of held-out data
 figures.py    pictures
 words.py      the metrics for a person: `report`
+protocol.py   the numbers that a published tool would give, by its conventions
+sources.py    images of files and shards; run_images.py: of a run
+explain.py    which conventions make two numbers differ
 
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion.commands.evaluation import figures, held_out, samples as samples_of
+from diffusion.commands.evaluation import figures, held_out, protocol, samples as samples_of
 from diffusion.commands.evaluation.record import Record
 from diffusion.config import factories
 from diffusion.config.errors import UserError
@@ -73,6 +73,8 @@ def evaluate(run: Opened, workdir: str, *, quiet: bool = False, **sampler: Any) 
   record.found.update(
     **run.record, num_parameters=states.count_parameters(run.params), **_training_costs(workdir)
   )
+  by_protocol = protocol.kept(record.path)
+  record.found.update({"protocols": by_protocol} if by_protocol else {})
   train, held, counts = samples_of.real_data(run.parts.dataset, seed)
   record.found["subsets"] = counts
   drawn = _sample(record, run, workdir, denoiser, solver, section, quiet) if sampled else None

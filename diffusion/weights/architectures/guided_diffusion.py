@@ -123,7 +123,7 @@ def build(options: UNetModel, **changes: Any) -> ADM:
 
   Raises UserError as `check`.
   """
-  given = trunk_options(options) | {"num_classes": options.num_classes or 0} | changes
+  given: dict[str, Any] = trunk_options(options) | {"num_classes": options.num_classes or 0} | changes
   return ADM(**given, out_channels=options.in_channels)
 
 
@@ -269,7 +269,7 @@ def process(options: UNetModel) -> processes.GaussianProcess:
   return processes.vp_ladder(ladders[options.noise_schedule](options.diffusion_steps))
 
 
-def told(options: Any) -> dict[str, float]:
+def told(options: Any) -> dict[str, Any]:
   """The factor of t and what is added to it in what the network, or the classifier, is told."""
   scale = 1000 if options.rescale_timesteps else options.diffusion_steps
   return {"time_scale": float(scale), "time_shift": -scale / options.diffusion_steps}

@@ -109,7 +109,8 @@ def config_of(arrays: Mapping[str, Any], told: Mapping[str, Any] | None = None) 
 def build(config: Mapping[str, Any], **changes: Any) -> MeanFlow:
   """The network; changes are attributes of `MeanFlow`."""
   shape = shape_of(_of_sit(config))
-  return MeanFlow(shape, **dict(kept=shape.channels, until=config["until"]) | changes)
+  given: dict[str, Any] = {"kept": shape.channels, "until": config["until"]} | changes
+  return MeanFlow(shape, **given)
 
 
 def convert(arrays: Mapping[str, Any], config: Mapping[str, Any]) -> Any:

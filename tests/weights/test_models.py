@@ -1,5 +1,6 @@
 """Published models by their files: what is loaded is what its parts are, and is sampled as its authors do."""
 
+import importlib.util
 import json
 import pathlib
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import recorded_pairs
 
-from diffusion import processes, solvers, weights
+from diffusion import guidance, processes, sampling, solvers, weights
 from diffusion.config.errors import UserError
 from diffusion.weights.architectures import dit_files, edm, scheduler, unet2d
 
@@ -176,6 +177,32 @@ def test_the_codec_of_a_pipeline(tmp_path):
     wanted = pairs[f"{VAE}/output"]
     assert np.linalg.norm(found - wanted) < 1e-5 * np.linalg.norm(wanted)
     assert found.shape[1:] == tuple(2 * n for n in z.shape[1:3]) + (3,)
+
+
+@pytest.mark.standard_promotion
+def test_pictures_of_a_pipeline_on_the_command_line(tmp_path, monkeypatch):
+  """Latents by the scheduler's own steps, guided, decoded to pictures twice as high, as levels in [-1, 1]."""
+  folder = pipeline(
+    tmp_path / "dit", "transformer", case.DIT_DIFFUSERS["dit_diffusers"], arrays_of("dit_diffusers")
+  )
+  autoencoder(folder / "vae")
+  monkeypatch.chdir(tmp_path)
+  spec = importlib.util.spec_from_file_location("sample", HERE.parents[1] / "sample.py")
+  script = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(script)
+  script.main(
+    [f"--weights={folder}", "--num=2", "--batch=8", "--steps=2", "--guidance=1", "--quiet", "--out=two"]
+  )
+  found, model = np.load("two.npz"), weights.load(folder)
+  _, sampler = solvers.from_diffusers(DDIM, 2)
+  start, keys = sampling.draw_noise(model.denoiser.process, 0, jnp.arange(2), model.shape)
+  guided = guidance.classifier_free(1.0)(model.denoiser)
+  z = solvers.sample(guided, sampler, start, keys=keys, cond={"label": jnp.arange(2)})
+  np.testing.assert_allclose(found["x"], z, rtol=1e-4, atol=1e-5)
+  x = np.asarray(model.codec.decode(model.codec_params, z))
+  levels = np.clip(np.round((x.astype(np.float64) + 1) * 127.5), 0, 255)
+  assert found["stored"].shape == x.shape and np.abs(found["stored"] - levels).max() <= 1
+  assert (tmp_path / "two.png").stat().st_size
 
 
 def test_the_codec_of_edm2s_latents(tmp_path):

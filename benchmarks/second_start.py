@@ -43,7 +43,7 @@ def main():
   parser = timing.arguments(__doc__)
   parser.add_argument("--base", metavar="FOLDER", default=str(ROOT), help="a checkout to compare with")
   args = parser.parse_args()
-  rounds = 2 if args.quick else 9
+  rounds = 2 if args.quick else 5
   numbers = {}
   with tempfile.TemporaryDirectory() as folder:
     # As on a user's machine: bytecode is kept, and there is a folder for compiled programs.

@@ -5,6 +5,7 @@ FILE.npz     the inputs that give the samples of `sample.py`: start from them an
 FILE.json    what the inputs and outputs mean
 """
 
+import importlib.util
 import json
 import os
 import tempfile
@@ -39,7 +40,8 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
 
   Raises:
     UserError: as for sampling; data whose values no program without double precision can give; a place that
-      cannot be written, or a sampler that JAX does not put into a file. Nothing is written then.
+      cannot be written, a sampler that JAX does not put into a file, or a package that is missing. Nothing is
+      written then.
   """
   check_numbers(args)
   opened = open_model(args)
@@ -104,6 +106,8 @@ def write(
   Raises:
     UserError: as `run`.
   """
+  if importlib.util.find_spec("flatbuffers") is None:
+    raise UserError("--export needs the package in which JAX stores programs: pip install flatbuffers")
   out = _destination(path)
   lowered = lambda rows: export.exported(
     denoiser, solver, shape, inputs, guided=guided, decode=decode, batch=rows
@@ -115,10 +119,7 @@ def write(
       program, rows = lowered(batch), batch
   except ValueError as error:
     raise UserError(f"--export: {error}") from error
-  try:
-    blob = program.serialize()
-  except ImportError as error:
-    raise UserError(f"--export needs the package flatbuffers ({error}): pip install flatbuffers") from error
+  blob = program.serialize()
   size = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(jax.device_get(denoiser)))
   if rows != OPEN:
     at = np.arange(rows) % len(inputs["index"])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from diffusion import weights
-from diffusion.commands import train as command
+from diffusion.commands import protocol_flags, train as command
 from diffusion.config import loading
 from diffusion.metrics import protocols
 from diffusion.metrics.extractors import files
@@ -259,6 +259,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("given, why", REFUSED, ids=[why[:30] for _, why in REFUSED])
 def test_flags_that_do_not_go_together(given, why):
+  assert tuple(protocols.PROTOCOLS) == protocol_flags.PROTOCOLS
   status, out, err = sample(*given)
   assert status == 2 and out == "" and why in err and err.count("\n") == 1
 

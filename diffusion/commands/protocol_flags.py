@@ -3,7 +3,9 @@
 import argparse
 
 from diffusion.config.errors import UserError
-from diffusion.metrics.protocols import PROTOCOLS
+
+PROTOCOLS = ("adm", "edm", "edm2", "score_sde", "clean", "torch_fidelity")
+"""What --protocol may be, the names of `metrics.protocols`; --help need not import those."""
 
 OWN = ("features", "statistics", "samples", "write_statistics")
 """Flags that mean something only with --protocol."""

@@ -11,8 +11,10 @@ import pytest
 from PIL import Image
 
 from diffusion import weights
-from diffusion.commands import train as command
+from diffusion.commands import protocol_flags, train as command
+from diffusion.commands.evaluation import sources
 from diffusion.config import loading
+from diffusion.config.errors import UserError
 from diffusion.metrics import protocols
 from diffusion.metrics.extractors import files
 from diffusion.run import loop
@@ -185,6 +187,23 @@ def test_explain_adds_up(place, tmp_path):
   )
 
 
+def test_arrays_stay_in_their_file(tmp_path):
+  """What is not compressed is mapped, so that a set of any size is read piece by piece."""
+  images = protocols.NEAREST(patches(20, 3))
+  np.savez(tmp_path / "a.npz", labels=np.arange(20), arr_0=images)
+  np.savez_compressed(tmp_path / "b.npz", labels=np.arange(20), arr_0=images)
+  np.save(tmp_path / "c.npy", images)
+  for name in ("a.npz", "b.npz", "c.npy"):
+    found = sources.of_path(str(tmp_path / name), protocols.NEAREST)
+    assert (found.read(3, 9) == images[3:12]).all() and found.count == 20
+  mapped = sources._arrays(str(tmp_path / "a.npz"))["arr_0"]
+  assert isinstance(mapped, np.memmap) and (mapped == images).all()
+  whole = (tmp_path / "a.npz").read_bytes()
+  (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+  with pytest.raises(UserError, match="cut.npz cannot be read as arrays"):
+    sources.of_path(str(tmp_path / "cut.npz"), protocols.NEAREST)
+
+
 def test_explain_without_the_images(place, tmp_path):
   a, b = tmp_path / "a.json", tmp_path / "b.json"
   for name, out in (("score_sde", a), ("edm", b)):
@@ -225,6 +244,11 @@ def test_samples_of_a_run(place, workdir, tmp_path):
   found = record(workdir / "metrics.json", "edm")
   assert found["samples"] == 30 and found["step"] == 2 and found["fid"] > 0
   assert json.loads((workdir / "metrics.json").read_text())["held_out_loss"] == 0.5  # the rest stays
+  # By two extractors at once they are drawn once, and nothing is left of them.
+  more = ("--features", f"{SMALL}.inception", f"{SMALL}.mine", f"--out={tmp_path / 'm.json'}")
+  assert sample(*common[:-1], *more)[0] == 0
+  assert record(tmp_path / "m.json", "edm")["fid"] == pytest.approx(found["fid"], rel=1e-6)
+  assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
   # The same samples as files: sample i depends on (seed, i) alone.
   out = tmp_path / "drawn"
   assert sample(f"--workdir={workdir}", "--num=30", "--batch=16", f"--out={out}")[0] == 0
@@ -259,6 +283,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("given, why", REFUSED, ids=[why[:30] for _, why in REFUSED])
 def test_flags_that_do_not_go_together(given, why):
+  assert tuple(protocols.PROTOCOLS) == protocol_flags.PROTOCOLS
   status, out, err = sample(*given)
   assert status == 2 and out == "" and why in err and err.count("\n") == 1
 

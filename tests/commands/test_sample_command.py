@@ -182,9 +182,12 @@ def test_shards_know_of_what_their_average_is_made(workdir, tmp_path):
 
 
 def test_evaluate_writes_all_metrics(workdir):
+  by_protocol = {"edm": {"fid": 2.0}}
+  (workdir / "metrics.json").write_text(json.dumps({"protocols": by_protocol}))
   status, said, err = sample(f"--workdir={workdir}", "--evaluate")
   assert (status, err) == (0, "")
   found = json.loads((workdir / "metrics.json").read_text())
+  assert found.pop("protocols") == by_protocol  # what --protocol measured stays
   names = (
     "class_accuracy",
     "frechet_distance",

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from diffusion.commands.evaluation import run_images, sources
+from diffusion.commands.evaluation.sources import Source
 from diffusion.commands.opened import open_model
 from diffusion.commands.protocol_flags import SPLITS
 from diffusion.config.errors import UserError
@@ -66,10 +67,10 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
   taking = Taking(protocol, extractors, mesh, f"{out}.{protocol.name}", args.quiet)
   reference = reference_of(protocol, found, real, taking)
   count = None if reference is None or reference.rows is None else reference.count
-  features, images = taking.features("samples", images, count, True, bool(written))
+  features, looked_at = taking.features("samples", images, count, True, bool(written))
   metrics, left_out = conventional.measure(protocol, features, reference)
   if written:
-    reference_files.write(written, protocol, features, extractors.values(), images)
+    reference_files.write(written, protocol, features, extractors.values(), looked_at)
   taking.clear()
   record = {
     **metrics,
@@ -103,7 +104,7 @@ def extractors_of(files: Iterable[str]) -> dict[str, Extractor]:
 
 def statistics_of(
   given: Iterable[str], protocol: Protocol, opened: Any
-) -> tuple[list[reference_files.Found], list[Images]]:
+) -> tuple[list[reference_files.Found], list[Source]]:
   """(files of statistics, sets of real images) of --statistics."""
   found, real = [], []
   for path in given:
@@ -122,7 +123,7 @@ def statistics_of(
   return found, real
 
 
-def _images(args, protocol, opened, sampler) -> Images:
+def _images(args, protocol, opened, sampler) -> Source:
   """The images that are measured."""
   if args.samples in SPLITS:
     return run_images.of_data(opened.parts.dataset, args.samples, protocol.rounding, args.num)
@@ -154,7 +155,7 @@ def _destination(args) -> str:
 
 
 def reference_of(
-  protocol: Protocol, found: Iterable[reference_files.Found], real: Sequence[Images], taking: "Taking"
+  protocol: Protocol, found: Iterable[reference_files.Found], real: Sequence[Source], taking: "Taking"
 ) -> Reference | None:
   """What all of --statistics comes to; images are looked at where files do not say it all."""
   gaussians: dict[str, tuple[np.ndarray, np.ndarray]] = {}
@@ -191,16 +192,15 @@ class Taking:
     self.remembered: list[sources.Remembered] = []
 
   def features(
-    self, name: str, images: Images, real: int | None, sample: bool, everything: bool
+    self, name: str, images: Source, real: int | None, sample: bool, everything: bool
   ) -> tuple[dict[str, Features], Images]:
     """(features by kind, the images, which may now lie on the disk)."""
-    if (
-      len(self.extractors) > 1 and self.base is not None
-    ):  # both look at the same images, which are drawn once
+    looked_at: Images = images
+    if len(self.extractors) > 1 and self.base is not None and images.drawn:  # drawn once, for both
       said = json.dumps([dict(images.said), images.count, str(self.protocol.rounding)], sort_keys=True)
       folder = f"{self.base}.{name}-{hashlib.sha256(said.encode()).hexdigest()[:12]}.part"
-      images = sources.Remembered(images, folder)
-      self.remembered.append(images)
+      looked_at = sources.Remembered(images, folder)
+      self.remembered.append(looked_at)
     devices = self.mesh.shape["data"]
     found = {}
     for kind, one in self.extractors.items():
@@ -211,7 +211,7 @@ class Taking:
       with self._bar(images.count, f"{kind} of {name}") as shown:
         try:
           found[kind] = extract(
-            images,
+            looked_at,
             one,
             wanted,
             resize=one.resize or self.protocol.resize,
@@ -225,7 +225,7 @@ class Taking:
           )
         except ValueError as error:
           raise UserError(str(error)) from error
-    return found, images
+    return found, looked_at
 
   def clear(self) -> None:
     """Removes what was kept on the disk."""

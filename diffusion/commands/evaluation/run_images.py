@@ -64,7 +64,7 @@ def of_run(
     return np.asarray(x, np.float32) if low == -1 else (2 * np.asarray(x, np.float32) / high - 1)
 
   said = {"samples_of": run.source, **run.identity, "seed": seed, "batch": batch}
-  return Source(num, said | {"sampler": dict(sampler)}, take, rounding)
+  return Source(num, said | {"sampler": dict(sampler)}, take, rounding, drawn=True)
 
 
 def of_data(dataset: Any, split: str, rounding: Rounding, num: int | None = None) -> Source:

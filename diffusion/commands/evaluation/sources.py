@@ -8,6 +8,7 @@ import dataclasses
 import io
 import os
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -39,12 +40,14 @@ class Source:
     said: what and where.
     take: (first, number) -> [n, H, W, C], uint8, or model values in float32.
     rounding: from model values to grey levels.
+    drawn: whether they are made anew at every reading, at a cost.
   """
 
   count: int
   said: Mapping[str, Any]
   take: Callable[[int, int], np.ndarray]
   rounding: Rounding
+  drawn: bool = False
 
   def read(self, first: int, count: int) -> np.ndarray:
     """Grey levels [count, H, W, 3] of images `first` to `first + count - 1`."""
@@ -96,16 +99,8 @@ def of_path(path: str, rounding: Rounding, num: int | None = None, levels: int =
 
 def _of_arrays(path, rounding, levels):
   try:
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-      arrays = {"arr_0": loaded}
-    else:
-      with loaded as file:
-        arrays = {name: file[name] for name in GREY if name in file.files}
-        other = ", ".join(file.files[:4])
-      if not arrays:
-        raise UserError(f"{path} has {other}, and no images under {', '.join(GREY)}: rename the array")
-  except (OSError, ValueError, EOFError, KeyError) as error:
+    arrays = _arrays(path)
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
     raise UserError(
       f"{path} cannot be read as arrays ({' '.join(str(error).split())[:100]}): give an .npz"
     ) from None
@@ -126,11 +121,44 @@ def _of_arrays(path, rounding, levels):
   if x.dtype.kind == "f" and len(x) and not np.abs(x[:1000]).max() <= WIDE:
     raise UserError(
       f"{name} in {path} has values up to {np.abs(x[:1000]).max():.3g}: model values lie within -1 and 1, "
-      "and grey "
-      "levels are uint8"
+      "and grey levels are uint8"
     )
   said = {"images": path, "array": name, "sha256": digest(path), "levels": levels}
-  return Source(len(x), said, lambda first, count: x[first : first + count], rounding)
+  return Source(len(x), said, lambda first, count: np.asarray(x[first : first + count]), rounding)
+
+
+def _arrays(path):
+  """Arrays by name that may be images; those that are not compressed stay in the file."""
+  with open(path, "rb") as file:
+    if file.read(4) != b"PK\x03\x04":
+      return {"arr_0": np.load(path, mmap_mode="r", allow_pickle=False)}
+  with zipfile.ZipFile(path) as archive:
+    members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+    found = {}
+    for name in GREY:
+      if name not in members:
+        continue
+      if members[name].compress_type != zipfile.ZIP_STORED:
+        with np.load(path, allow_pickle=False) as file:
+          found[name] = file[name]
+        continue
+      with archive.open(members[name]) as part:  # the local header says where the bytes begin
+        version = np.lib.format.read_magic(part)
+        head = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = head[version](part)
+        if dtype.hasobject:
+          raise ValueError(f"{name} holds objects")
+        size = members[name].file_size - part.tell()
+      with open(path, "rb") as file:
+        file.seek(members[name].header_offset + 26)
+        lengths = int.from_bytes(file.read(2), "little") + int.from_bytes(file.read(2), "little")
+      begin = members[name].header_offset + 30 + lengths + members[name].file_size - size
+      order = "F" if fortran else "C"
+      found[name] = np.memmap(path, dtype, "r", begin, shape, order)
+  if not found:
+    other = ", ".join(list(members)[:4])
+    raise UserError(f"{path} has {other}, and no images under {', '.join(GREY)}: rename the array")
+  return found
 
 
 def _belongs(x, stored):

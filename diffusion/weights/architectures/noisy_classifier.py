@@ -54,8 +54,14 @@ class EncoderUNetModel:
   noise_schedule: str = "linear"
   rescale_timesteps: bool = False
 
-  levels = guided_diffusion.UNetModel.levels
-  heads = guided_diffusion.UNetModel.heads
+  @property
+  def levels(self) -> tuple[bool, ...]:
+    """Whether a level has attention."""
+    return guided_diffusion.levels(self)
+
+  def heads(self, channels: int) -> int:
+    """Attention heads of a block of so many channels."""
+    return guided_diffusion.heads(self, channels)
 
   @property
   def pooled_side(self) -> int:

@@ -236,6 +236,13 @@ def test_what_does_not_fit_is_one_sentence_before_anything_is_compiled(folder, r
   assert (status, said) == (2, "") and "take --method=dps or daps, or replacement" in err
 
 
+def test_what_diffusers_does_not_have_is_not_written_for_it(run):
+  for flags, word in (([], "is MLP, which diffusers does not have"), (["--num=3"], "so --num has no place")):
+    status, said, err = sample(run, f"--to-diffusers={run / 'made'}", *flags)
+    assert (status, said) == (2, "") and word in err and err.count("\n") == 1
+  assert not (run / "made").exists()
+
+
 def test_latents_that_are_not_those_of_the_saved_file_are_refused(folder):
   made = codec.resolve(latent(folder), "", say=lambda text: None)
   with made.unlocked():

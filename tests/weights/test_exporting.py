@@ -4,8 +4,6 @@ import functools
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import diffusers_networks as case
 import jax
@@ -14,7 +12,9 @@ import numpy as np
 import pytest
 
 from diffusion import denoisers, processes, solvers, weights
+from diffusion.commands import to_diffusers
 from diffusion.config.errors import UserError
+from diffusion.run import loop, sharding
 from diffusion.weights import exporting
 from diffusion.weights.architectures import autoencoder_kl, dit_files, scheduler, unet2d
 
@@ -23,7 +23,6 @@ RECORDED = json.loads(np.load(case.FILE)["names"].tobytes())
 TABLE = {"_class_name": "DDIMScheduler", "clip_sample": False}
 CASES = {
   "ddpm": (unet2d, case.UNETS, "unet"),
-  "ncsnpp": (unet2d, case.UNETS, "unet"),
   "kl_shifted": (autoencoder_kl, case.AUTOENCODERS, "vae"),
   "dit_diffusers": (dit_files, case.DIT_DIFFUSERS, "transformer"),
 }
@@ -143,21 +142,21 @@ def test_an_encoder_of_one_deviation(name):
 
 
 @pytest.mark.slow
-def test_diffusers_computes_the_same_of_a_network_trained_here(tmp_path):
-  """A class-conditional UNet2DModel of the digits, trained a few steps and written by the command."""
+@pytest.mark.standard_promotion
+def test_diffusers_computes_the_same_of_a_network_trained_here(tmp_path, monkeypatch):
+  """A class-conditional UNet2DModel of the digits, trained a few steps and written as the command does."""
   torch, diffusers = pytest.importorskip("torch"), pytest.importorskip("diffusers")
-  run = functools.partial(subprocess.run, cwd=ROOT, check=True, capture_output=True, env=os.environ | ENV)
-  flags = [
-    "training.steps=20",
-    "training.checkpoint_every=20",
-    "evaluation.num_samples=50",
-    "evaluation.batch=50",
-  ]
-  flags = [f"--config.{flag}" for flag in flags]
-  run(
-    [sys.executable, "train.py", "--config=configs/digits_diffusers.py", f"--workdir={tmp_path}/run", *flags]
+  one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(sharding, "make_mesh", one)
+  monkeypatch.syspath_prepend(ROOT)
+  from configs import digits_diffusers
+
+  config = digits_diffusers.get_config()
+  config.training.update(dict(steps=4, checkpoint_every=4, batch_size=16))
+  loop.train(config, str(tmp_path / "run"), quiet=True)
+  assert "a pipeline of unet and DDIMScheduler" in to_diffusers.run(
+    str(tmp_path / "run"), str(tmp_path / "made")
   )
-  run([sys.executable, "sample.py", f"--workdir={tmp_path}/run", f"--to-diffusers={tmp_path}/made"])
   x, label = case.numbers(5, 4, 8, 8, 1), np.array([0, 3, 7, 9], np.int32)
   t = np.array([0, 250, 700, 999])
   net = diffusers.UNet2DModel.from_pretrained(f"{tmp_path}/made", subfolder="unet")
@@ -171,9 +170,6 @@ def test_diffusers_computes_the_same_of_a_network_trained_here(tmp_path):
   steps = diffusers.DDIMScheduler.from_pretrained(f"{tmp_path}/made", subfolder="scheduler")
   abar = np.asarray(model.denoiser.process.marginal(times).alpha) ** 2
   np.testing.assert_allclose(abar, steps.alphas_cumprod.numpy()[t], rtol=1e-4)
-
-
-ENV = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
 
 @pytest.mark.slow

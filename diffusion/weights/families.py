@@ -103,7 +103,7 @@ def family_of(description: Description) -> Family:
 def network(of: Description, **changes: Any) -> Any:
   """The network of a description, as a factory of a config's section `network`.
 
-  >>> network({"model": "SiT", "config": {"depth": 2, "hidden_size": 12, "num_heads": 2}}).options.depth
+  >>> network({"model": "SiT", "config": {"depth": 2, "hidden_size": 12, "num_heads": 2}}).shape.depth
   2
   """
   return parts(of, **changes).network

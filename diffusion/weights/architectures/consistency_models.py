@@ -65,6 +65,7 @@ class ConsistencyFunction(nn.Module):
   def __call__(
     self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
+    """f at x and sigma = t, in at least float32; errors as of the network."""
     above, total = t - self.sigma_min, jnp.square(t) + self.data_std**2
     output = self.network(expand(total**-0.5, x) * x, TOLD * jnp.log(t), cond, train)
     c_skip = self.data_std**2 / (jnp.square(above) + self.data_std**2)

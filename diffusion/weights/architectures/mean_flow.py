@@ -74,6 +74,7 @@ class MeanFlow(DiT):
   def __call__(
     self, x: jax.Array, t: jax.Array, cond: Mapping[str, jax.Array] | None = None, train: bool = False
   ) -> jax.Array:
+    """What `until` says [B, H, W, C] in at least float32; errors as of `DiT`."""
     velocity = super().__call__(x, t, cond, train)
     if self.until == "now":
       return velocity

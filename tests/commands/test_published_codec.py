@@ -14,6 +14,7 @@ import pytest
 from test_kinds_of_data import config as of_data, sample
 
 from diffusion import weights
+from diffusion.commands import to_diffusers
 from diffusion.commands.tasks.restoring import latent_std
 from diffusion.config.errors import UserError
 from diffusion.run import loop, sharding, step as steps
@@ -237,9 +238,10 @@ def test_what_does_not_fit_is_one_sentence_before_anything_is_compiled(folder, r
 
 
 def test_what_diffusers_does_not_have_is_not_written_for_it(run):
-  for flags, word in (([], "is MLP, which diffusers does not have"), (["--num=3"], "so --num has no place")):
-    status, said, err = sample(run, f"--to-diffusers={run / 'made'}", *flags)
-    assert (status, said) == (2, "") and word in err and err.count("\n") == 1
+  with pytest.raises(UserError, match="is MLP, which diffusers does not have"):
+    to_diffusers.run(str(run), str(run / "made"))
+  status, said, err = sample(run, f"--to-diffusers={run / 'made'}")  # of a fixed batch
+  assert (status, said) == (2, "") and "so --batch has no place" in err and err.count("\n") == 1
   assert not (run / "made").exists()
 
 

@@ -251,10 +251,15 @@ def data_std(dataset: Dataset, most: int = 2000) -> float:
 
 
 def latent_std(opened: Opened) -> float:
-  """Standard deviation of what a run's model sees of its data, about one scalar mean."""
+  """Standard deviation of what a run's model sees of its data, about one scalar mean.
+
+  Without records that which the model was made for: latents are scaled to it.
+  """
   dataset = opened.parts.dataset
   if opened.parts.codec is None:
     return data_std(dataset)
+  if not len(dataset.train):
+    return float(opened.parts.parameterization.data_std)
   return float(np.std(opened.encode(dataset.scaling.to_model(load(dataset.train, ENCODED)["x"]))))
 
 

@@ -37,8 +37,8 @@ jax.config.update("jax_num_cpu_devices", 8)
 gc.set_threshold(50_000, 20, 20)
 
 # JAX keeps the module of every program that it lowered beside the compiled one: a megabyte each, and each new
-# module is slower to write the more of them there are. Nothing that was compiled is lost with these caches. A
-# version that has others keeps what it keeps.
+# module is slower to write the more of them there are. Of what was compiled, only programs that call back to
+# Python go with these caches. A version that has others keeps what it keeps.
 try:
   from jax._src.interpreters.pxla import _cached_lowering_to_hlo
   from jax._src.pjit import _pjit_lower
@@ -48,9 +48,9 @@ else:
   LOWERED = (_pjit_lower, _cached_lowering_to_hlo)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def no_modules_are_kept():
-  """What a test lowered is dropped after it."""
+  """What a file of tests lowered is dropped after it; its own tests share what calls back to Python."""
   yield
   for cache in LOWERED:
     cache.cache_clear()

@@ -1,6 +1,7 @@
 """Every test runs on eight simulated devices, with strict dtype promotion and no silent rank promotion."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -31,6 +32,28 @@ import jax
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
+
+# Tracing makes many objects that live long: the collector looks at them less often.
+gc.set_threshold(50_000, 20, 20)
+
+# JAX keeps the module of every program that it lowered beside the compiled one: a megabyte each, and each new
+# module is slower to write the more of them there are. Of what was compiled, only programs that call back to
+# Python go with these caches. A version that has others keeps what it keeps.
+try:
+  from jax._src.interpreters.pxla import _cached_lowering_to_hlo
+  from jax._src.pjit import _pjit_lower
+except ImportError:
+  LOWERED = ()
+else:
+  LOWERED = (_pjit_lower, _cached_lowering_to_hlo)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_modules_are_kept():
+  """What a file of tests lowered is dropped after it; its own tests share what calls back to Python."""
+  yield
+  for cache in LOWERED:
+    cache.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -168,8 +168,12 @@ KINDS = {
 }
 
 
-ALIKE = ("vectors of 1", "none held out", "copies", "labels from one", "labels with gaps", "one class")
-"""Kinds that take the way of others up to one choice, which is made in `data` or in an evaluation."""
+ALIKE = (
+  *("four channels", "latents", "volumes", "vectors of 1", "vectors of 5"),
+  *("none held out", "copies", "labels from one", "labels with gaps", "one class"),
+)
+"""Kinds that take the way of others up to a shape, or to one choice, which is made in `data` or in an
+evaluation."""
 
 
 @pytest.mark.parametrize(

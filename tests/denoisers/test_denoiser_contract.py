@@ -221,6 +221,9 @@ KINDS = (
   "dps",
 )
 """A network, several, an oracle, guidance of two calls and of one, a composition, and an outside gradient."""
+QUICK = pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in DENOISERS]
+)
 
 
 def inputs(name, denoiser):
@@ -333,7 +336,7 @@ def test_rows_do_not_meet(name):
   check_equal(first(changed), first(expected), rtol=2e-5, atol=1e-6)
 
 
-@ALL
+@QUICK
 def test_a_view_is_the_same_whatever_else_is_asked_for(name):
   denoiser, views, (x, t, cond) = made(name)
   expected = ask(denoiser, x, t, cond, views)
@@ -368,9 +371,7 @@ def test_it_says_which_conditions_it_needs_and_takes(name):
   assert denoiser.own_conditions == (("guidance",) if name == "by_condition" else ())
 
 
-@pytest.mark.parametrize(
-  "name", [pytest.param(name, marks=() if name in KINDS else pytest.mark.slow) for name in DENOISERS]
-)
+@QUICK
 def test_it_is_a_role_of_a_loss(name):
   """As the teacher of a distillation where it answers x0, with nothing around it; else as a bound role."""
   denoiser, views, (x, t, cond) = made(name)

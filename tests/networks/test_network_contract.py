@@ -113,7 +113,7 @@ def test_output_has_its_shape_and_depends_on_everything_it_is_told(name):
   for other in moved[1:] if not NETWORKS[name].told else ():
     np.testing.assert_array_equal(other, y)
   for other in moved if NETWORKS[name].told else moved[:1]:
-    assert (np.abs(other - y).max(axis=tuple(range(1, y.ndim))) > 1e-4 * np.abs(y).max()).all()
+    assert (np.abs(np.asarray(other) - y).max(axis=tuple(range(1, y.ndim))) > 1e-4 * np.abs(y).max()).all()
 
 
 @ALL
@@ -134,7 +134,9 @@ def test_no_condition_is_the_null_condition_and_one_row_is_a_batch(name):
   want = forward(name)(variables(name), x, t, null)
   one = lambda x, t: NETWORKS[name].build().apply(variables(name), x[None], t[None])[0]
   close(jit(jax.vmap(one))(x, t), want)
-  assert (np.abs(want - expected(name)).reshape(BATCH, -1).max(axis=1) > 1e-4 * np.abs(want).max()).all()
+  assert (
+    np.abs(np.asarray(want) - expected(name)).reshape(BATCH, -1).max(axis=1) > 1e-4 * np.abs(want).max()
+  ).all()
 
 
 @EVERY
@@ -150,7 +152,7 @@ def test_bfloat16_computes_near_float32(name):
   y = jit(NETWORKS[name].build(dtype="bfloat16").apply)(variables(name), *inputs(name))
   assert y.dtype == jnp.float32
   # 8 bits of mantissa and a few dozen layers: of the order of a per cent in mean square
-  error = np.sqrt(np.mean((y - expected(name)) ** 2) / np.mean(expected(name) ** 2))
+  error = np.sqrt(np.mean((np.asarray(y) - expected(name)) ** 2) / np.mean(expected(name) ** 2))
   assert 1e-4 < error < 0.04
 
 
@@ -169,7 +171,7 @@ def test_bfloat16_keeps_softmax_and_exponentials_in_float32(name):
 @ALL
 def test_float64_is_float64_to_the_end(name, x64):
   net = NETWORKS[name].build(dtype="float64", param_dtype="float64")
-  cast = lambda a: a.astype(jnp.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
+  cast = lambda a: np.asarray(a, np.float64) if jnp.issubdtype(a.dtype, jnp.floating) else a
   program = jax.make_jaxpr(net.apply)(*jax.tree.map(cast, (variables(name), *inputs(name))))
   assert program.out_avals[0].dtype == jnp.float64 and "f32[" not in str(program)
 

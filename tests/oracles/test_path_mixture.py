@@ -88,14 +88,19 @@ def test_the_velocity_carries_the_density(name, x64):
   x = jnp.asarray(np.random.default_rng(2).normal(size=(6, 2)))
   t = jnp.linspace(0.1, 0.9, 6)
   one = lambda x, t: oracle.velocity(x[None], t[None])[0]
-  divergence = jax.vmap(lambda x, t: jnp.trace(jax.jacfwd(one)(x, t)))
-  found = oracle(x, t, views=("velocity", "score", "time_score", *path.parts))
-  carried = -divergence(x, t) - jnp.sum(found.velocity * found.score, axis=1)
-  np.testing.assert_allclose(found.time_score, carried, rtol=1e-9, atol=1e-11)
-  blend = path.blend(t)
-  root = jnp.sqrt(blend.variance)
-  slope = 0.5 * blend.d_variance / jnp.where(root > 0, root, 1.0)
+  views = ("velocity", "score", "time_score", *path.parts)
+
+  @jax.jit
+  def answers(x, t):
+    slopes = jax.vmap(jax.jacfwd(one))(x, t)
+    return oracle(x, t, views=views).views, jnp.trace(slopes, axis1=1, axis2=2), path.blend(t)
+
+  found, divergence, blend = jax.tree.map(np.asarray, answers(x, t))
+  carried = -divergence - np.sum(found["velocity"] * found["score"], axis=1)
+  np.testing.assert_allclose(found["time_score"], carried, rtol=1e-9, atol=1e-11)
+  root = np.sqrt(blend.variance)
+  slope = 0.5 * blend.d_variance / np.where(root > 0, root, 1.0)
   numbers = {"x0": (blend.first, blend.d_first), "x1": (blend.second, blend.d_second), "eps": (root, slope)}
-  for which, whole in ((0, x), (1, found.velocity)):
+  for which, whole in ((0, x), (1, found["velocity"])):
     parts = sum(numbers[part][which][:, None] * found[part] for part in path.parts)
     np.testing.assert_allclose(parts, whole, rtol=1e-9, atol=1e-10)

@@ -72,16 +72,15 @@ def data(case: Case, n: int, seed: int = 0) -> tuple[Any, Any]:
 
 
 def placed(case: Case, n: int, t: float, seed: int = 0) -> tuple[Any, dict]:
-  """n draws of x_t, and their targets."""
+  """n draws of x_t, and their targets: one program a process, whatever the time and the seed."""
   x0, x1 = data(case, n, seed)
+  return _placed(case.process, x0, x1, jax.random.key(seed), np.full(n, t, np.float32))
 
-  @jax.jit
-  def both(process, x0, x1, key):
-    noise = process.noise(jax.random.split(key, n), x1 if x0 is None else x0)
-    at = jnp.full(n, t, jnp.float32)
-    return process.corrupt(x0, noise, at, x1), process.targets(x0, noise, at, x1)
 
-  return both(case.process, x0, x1, jax.random.key(seed))
+@jax.jit
+def _placed(process, x0, x1, key, t):
+  noise = process.noise(jax.random.split(key, t.shape[0]), x1 if x0 is None else x0)
+  return process.corrupt(x0, noise, t, x1), process.targets(x0, noise, t, x1)
 
 
 def moments(case: Case, t: float) -> tuple[np.ndarray, np.ndarray]:
@@ -124,10 +123,15 @@ def kernels(case: Case, t: float) -> list[np.ndarray]:
       continue
     clean, value = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
     rows = [jnp.asarray(a.reshape(1, -1), jnp.int32) for a in (clean, np.zeros_like(clean), value)]
-    weight = case.process.ratio(*rows, np.full(size * size, size), jnp.full(1, t, jnp.result_type(float)))
+    weight = _ratio(case.process, *rows, np.full(size * size, size), jnp.full(1, t, jnp.result_type(float)))
     weight = np.asarray(weight, np.float64).reshape(size, size)
     found.append(weight / weight.sum(1, keepdims=True))
   return found
+
+
+@jax.jit
+def _ratio(process, *arguments):
+  return process.ratio(*arguments)
 
 
 def table_at(case: Case, t: float) -> np.ndarray:

@@ -121,7 +121,9 @@ def test_a_resumed_run_is_the_same_bit_for_bit(name, tmp_path, monkeypatch):
   same_bits(arrays(tmp_path / "resumed"), arrays(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name == "matching" else pytest.mark.slow) for name in SETS]
+)
 def test_eight_devices_and_parts_of_a_batch_give_what_one_gives(name):
   one, _ = stepped(SETS[name](), 1, 4)
   eight, _ = stepped(SETS[name](), 8, 4)

@@ -73,21 +73,11 @@ class UNetModel:
   @property
   def levels(self) -> tuple[bool, ...]:
     """Whether a level has attention."""
-    return levels(self)
+    return tuple(2**level in self.attention_resolutions for level in range(len(self.channel_mult)))
 
   def heads(self, channels: int) -> int:
     """Heads of an attention of so many channels."""
-    return heads(self, channels)
-
-
-def levels(options: Any) -> tuple[bool, ...]:
-  """Whether a level of a UNetModel or of its classifier has attention."""
-  return tuple(2**level in options.attention_resolutions for level in range(len(options.channel_mult)))
-
-
-def heads(options: Any, channels: int) -> int:
-  """Heads of an attention of so many channels."""
-  return options.num_heads if options.num_head_channels == -1 else channels // options.num_head_channels
+    return self.num_heads if self.num_head_channels == -1 else channels // self.num_head_channels
 
 
 @dataclasses.dataclass(frozen=True)

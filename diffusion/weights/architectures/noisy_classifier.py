@@ -30,38 +30,15 @@ from diffusion.weights.architectures.entries import Entries
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderUNetModel:
-  """The options of a classifier, named as its authors name them; see `guided_diffusion.UNetModel`.
+class EncoderUNetModel(guided_diffusion.UNetModel):
+  """The options of a classifier, named as its authors name them.
 
-  Attributes:
+  Attributes: those of `guided_diffusion.UNetModel`, of which those of the output say nothing here, and
     out_channels: the classes.
   """
 
-  image_size: int
-  model_channels: int
-  channel_mult: tuple[float, ...]
-  num_res_blocks: int
-  attention_resolutions: tuple[int, ...]
-  in_channels: int = 3
   out_channels: int = 1000
-  num_heads: int = 1
   num_head_channels: int = 64
-  use_scale_shift_norm: bool = True
-  resblock_updown: bool = True
-  use_new_attention_order: bool = False
-  dropout: float = 0.0
-  diffusion_steps: int = 1000
-  noise_schedule: str = "linear"
-  rescale_timesteps: bool = False
-
-  @property
-  def levels(self) -> tuple[bool, ...]:
-    """Whether a level has attention."""
-    return guided_diffusion.levels(self)
-
-  def heads(self, channels: int) -> int:
-    """Attention heads of a block of so many channels."""
-    return guided_diffusion.heads(self, channels)
 
   @property
   def pooled_side(self) -> int:

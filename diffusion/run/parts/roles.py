@@ -102,6 +102,8 @@ def kind_of(name: str, section: Any) -> str:
   if not isinstance(plain(section), Mapping):
     raise UserError(f"{where} is a section such as dict(run=FOLDER); it is {section!r}")
   kinds = [kind for kind in (*KINDS, "factory") if kind in section]
+  if "factory" in kinds and "weights" in kinds:  # an argument of the factory: those of a mixture
+    kinds.remove("weights")
   if len(kinds) != 1:
     raise UserError(
       f"{where} has {', '.join(kinds) or 'none'} of {', '.join(KINDS)} and factory: give "

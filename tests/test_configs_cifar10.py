@@ -114,7 +114,9 @@ def shapes(network):
   return jax.eval_shape(network.init_with_output, jax.random.key(0), x, t)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (i % 4 > 0)) for i, name in enumerate(FILES)]
+)
 def test_network_has_the_published_parameters(name):
   y, variables = shapes(part(name, "network"))
   assert y.shape == (2, 32, 32, 3) and set(variables) == {"params"}
@@ -172,8 +174,7 @@ def test_the_network_is_handed_the_published_clock(name):
 @pytest.mark.standard_promotion  # optax
 @pytest.mark.parametrize(
   "name",
-  ["vp_ddpmpp_continuous"]
-  + [pytest.param(name, marks=pytest.mark.slow) for name in FILES if name != "vp_ddpmpp_continuous"],
+  [pytest.param(name, marks=pytest.mark.slow) for name in FILES],
 )
 def test_step_is_lowered(name):
   """The whole training step: the config's loss, clipping, Adam and averages around its network, over the

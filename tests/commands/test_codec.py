@@ -128,6 +128,7 @@ def stepped(config, devices, accumulate=1):
   return jax.device_get(state), history
 
 
+@pytest.mark.slow
 def test_the_step_is_that_of_encoded_data_on_any_number_of_devices_and_in_parts(folder):
   """By hand: a run whose data are the latents; eight devices; two parts of a batch."""
   made = latent(folder, ema_half_life_images=())

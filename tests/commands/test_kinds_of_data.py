@@ -171,6 +171,7 @@ KINDS = {
 ALIKE = (
   *("four channels", "latents", "volumes", "vectors of 1", "vectors of 5"),
   *("none held out", "copies", "labels from one", "labels with gaps", "one class"),
+  *("booleans", "float images", "30 images", "blank"),
 )
 """Kinds that take the way of others up to a shape, or to one choice, which is made in `data` or in an
 evaluation."""
@@ -203,6 +204,7 @@ def test_every_kind_is_trained_evaluated_and_sampled(kind, tmp_path):
     assert kept["stored"].shape == (12, *shape)
 
 
+@pytest.mark.slow
 def test_a_far_offset_costs_no_digits(tmp_path):
   """A network of zeros in EDM's form is the exact denoiser of N(0, 1): loss and likelihood are known."""
   offset, scale = 1e8, 3.0

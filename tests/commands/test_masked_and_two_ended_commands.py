@@ -110,6 +110,7 @@ def drawn(workdir, out, *flags):
     return said, dict(arrays)
 
 
+@pytest.mark.slow
 def test_a_masked_model_is_worth_what_theory_says(runs):
   """Given its class an image has no entropy left; the bound and the loss come near that."""
   workdir, found = runs["masked"]
@@ -230,7 +231,7 @@ def test_a_solver_of_a_view_that_the_model_lacks_is_named():
     sampler_config.check_asked(solvers.build("heun_velocity", process, 4), mean)
 
 
-@pytest.mark.parametrize("kind", ["masked", "pairs"])
+@pytest.mark.parametrize("kind", [pytest.param("masked", marks=pytest.mark.slow), "pairs"])
 def test_a_resumed_run_has_the_same_bits(files, kind, tmp_path):
   for name, stops in (("whole", (40,)), ("parts", (20, 40))):
     for steps in stops:

@@ -210,8 +210,8 @@ def training(**more):
   )
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_run_goes_on_from_it_and_learns_from_it(folder, whole):
+@pytest.mark.slow
+def test_a_run_goes_on_from_it_and_learns_from_it(folder):
   """The student starts at the file's weights, its teacher is the file's model, and neither needs it later."""
   shutil.copy(EDM, "teacher.pkl")
   config = training(warm_start=dict(weights="teacher.pkl"))
@@ -222,8 +222,6 @@ def test_a_run_goes_on_from_it_and_learns_from_it(folder, whole):
   found = checkpoints.read_arrays(checkpoints.choose("run/checkpoints"))
   for tree in (found["params"]["model"], found["emas"]["100"], found["loss_state"]["fixed"]["teacher"]):
     jax.tree.map(np.testing.assert_array_equal, tree, jax.tree.map(np.asarray, model.denoiser.params))
-  if not whole:
-    return
   run = open_run("run")  # the student is its teacher, but for dropout in training
   assert held_out.held_out_loss(run, data.load(run.parts.dataset.held_out)) < 1e-10
   pathlib.Path("teacher.pkl").unlink()

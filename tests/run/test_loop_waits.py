@@ -14,7 +14,7 @@ from diffusion.config import loading
 from diffusion.run import interruption, logging, loop
 
 HERE = pathlib.Path(__file__).parent
-pytestmark = pytest.mark.standard_promotion
+pytestmark = [pytest.mark.standard_promotion, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

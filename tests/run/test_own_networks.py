@@ -31,7 +31,7 @@ def config_of(name, **training):
   return config
 
 
-@pytest.mark.parametrize("name", sorted(SECTIONS))
+@pytest.mark.parametrize("name", [pytest.param("nnx", marks=pytest.mark.slow), "pair"])
 def test_it_trains_resumes_bit_for_bit_and_samples(name, tmp_path, monkeypatch):
   whole = loop.train(config_of(name), str(tmp_path / "whole"), quiet=True)
   asked = interruption.Watch.ask

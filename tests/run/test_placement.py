@@ -141,6 +141,7 @@ def run(name, layout, accumulate=1, model=1):
   return jax.device_get(state.params["model"]), float(metrics["loss"])
 
 
+@pytest.mark.slow
 def test_layouts_and_parts_of_a_batch_give_one_loss_and_one_step():
   params, loss = run("mlp", "replicated")
   for options in (dict(layout="fsdp"), dict(layout="fsdp", accumulate=2)):

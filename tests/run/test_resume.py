@@ -111,6 +111,7 @@ def assert_same_run(workdir, reference):
   ]
 
 
+@pytest.mark.slow
 def test_killed_stopped_and_resumed_bit_for_bit(start, reference, tmp_path):
   chance = random.Random(0)
   process = start(tmp_path)
@@ -151,6 +152,7 @@ def test_killed_at_many_moments(start, reference, tmp_path):
   assert_same_run(tmp_path, reference)
 
 
+@pytest.mark.slow
 def test_averages_and_parameters_are_different_things(reference):
   """The comparison above would be empty if nothing had been trained."""
   state = arrays(reference)

@@ -116,7 +116,7 @@ def difference(a, b):
   return jax.tree.map(lambda x, y: np.asarray(x, np.float64) - np.asarray(y, np.float64), a, b)
 
 
-@pytest.mark.parametrize("variant", ["plain", "everything"])
+@pytest.mark.parametrize("variant", [pytest.param("plain", marks=pytest.mark.slow), "everything"])
 def test_one_and_eight_devices_agree(variant):
   """Losses and one step's gradient to 1e-5 relative, and parameters after ten steps of SGD; also with batch
   statistics."""

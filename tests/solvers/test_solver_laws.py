@@ -354,7 +354,9 @@ FROM_A_GIVEN_X = {
 }
 
 
-@pytest.mark.parametrize("name", FROM_A_GIVEN_X)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "adaptive_sde")) for name in FROM_A_GIVEN_X]
+)
 @pytest.mark.parametrize("start", ["prior", "given"])
 def test_marginals_from_the_prior_and_from_a_given_x(name, start):
   """4,000 numbers of N(0.5, 0.3): mean and variance within 4.5 standard errors, and 3% for the steps' own

@@ -11,6 +11,12 @@ from diffusion.config.errors import UserError
 from tests.weights.recorded_pairs import FOLDER, FORMATS
 
 FILES = [name for name in FORMATS if name != "sharded"]
+ALIKE = ("edm2.pkl", "module.pt", "numpy2.pkl", "numpy4.pkl")
+"""Files of a format that another of them has too."""
+
+EVERY = pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in FILES]
+)
 TRIES = {"edm.pkl": 40, "edm2.pkl": 60}
 """For each kind of damage; files that take longer to read have fewer than 150."""
 
@@ -46,7 +52,7 @@ def tracing():
   tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", FILES)
+@EVERY
 def test_a_file_that_is_cut_short_is_refused(name, tmp_path):
   data = (FOLDER / name).read_bytes()
   path = tmp_path / name
@@ -55,7 +61,7 @@ def test_a_file_that_is_cut_short_is_refused(name, tmp_path):
     assert watched(path) == "refused", length
 
 
-@pytest.mark.parametrize("name", FILES)
+@EVERY
 def test_a_file_with_a_wrong_byte_is_refused_or_read(name, tmp_path):
   data = (FOLDER / name).read_bytes()
   path = tmp_path / name

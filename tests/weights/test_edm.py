@@ -20,7 +20,15 @@ from diffusion.weights.architectures import dhariwal_unet, edm, edm2, song_unet
 TOLERANCE = 1e-5
 
 # By default, what published models have; the slow ones are further options, or the same ones at other sizes.
-SLOW = ("ddpmpp-edm-uncond", "residual-mean-edm", "skip-edm", "edm2-uncond")
+SLOW = (
+  "ddpmpp-edm-uncond",
+  "residual-mean-edm",
+  "skip-edm",
+  "edm2-uncond",
+  "ddpmpp-vp",
+  "ncsnpp-edm",
+  "adm-edm",
+)
 marked = lambda names, slow: [pytest.param(one, marks=[pytest.mark.slow] * (one in slow)) for one in names]
 
 

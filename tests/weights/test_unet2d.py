@@ -16,7 +16,10 @@ from diffusion.weights.architectures.layers import ResnetBlock, Style, snapped
 
 RECORDED = np.load(case.FILE)
 NAMES = json.loads(RECORDED["names"].tobytes())
-EVERY = pytest.mark.parametrize("name", case.UNETS)
+EVERY = pytest.mark.parametrize(
+  "name",
+  [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("ddpm", "ncsnpp"))) for name in case.UNETS],
+)
 
 
 def arrays_of(name):

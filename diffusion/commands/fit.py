@@ -46,6 +46,11 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any]) -> str:
       f"--fit is for Gaussian processes, and this run's, '{opened.parts.process.name}', is "
       f"{opened.parts.process.kind}: take more --steps"
     )
+  if not opened.objective.denoises:
+    raise UserError(
+      f"--fit follows the probability flow of a denoiser, and {opened.title} is a student of few steps: "
+      "sample it as it is, or fit the model that it learned from"
+    )
   dataset, devices = opened.parts.dataset, opened.mesh.shape["data"]
   batch = min(batch, (num - num // 4) // devices * devices)
   if batch % devices or not batch:

@@ -1,7 +1,6 @@
 """`sample.py --export`: a program that JAX alone runs, equal to `sample.py`; sentences for what has none."""
 
 import functools
-import importlib.util
 import json
 import os
 import pathlib
@@ -20,6 +19,7 @@ from diffusion.commands import train
 from diffusion.config import loading
 from diffusion.run import loop, sharding
 from diffusion.run.opening import make_sampler, open_run
+from tests import scripts
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
@@ -49,10 +49,7 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def script():
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return scripts.module("sample")
 
 
 @pytest.fixture(scope="module")

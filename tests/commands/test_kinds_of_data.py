@@ -3,10 +3,7 @@
 What can be measured is, with the value that theory gives where it gives one; what cannot is left out with a
 sentence."""
 
-import contextlib
 import functools
-import importlib.util
-import io
 import json
 import pathlib
 from typing import Any
@@ -19,12 +16,13 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from diffusion import losses
-from diffusion.commands import evaluation, train as command
+from diffusion.commands import evaluation
 from diffusion.commands.evaluation import held_out
 from diffusion.config.errors import UserError
 from diffusion.data import load, npz, stream
 from diffusion.run import loop, sharding
 from diffusion.run.opening import open_run
+from tests import scripts
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
@@ -114,13 +112,7 @@ def saved(folder, name, **arrays):
 
 def sample(workdir, *flags):
   """(exit status, stdout, stderr) of sample.py."""
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(module.main, [f"--workdir={workdir}", "--batch=12", "--quiet", *map(str, flags)])
-  return status, out.getvalue(), err.getvalue()
+  return scripts.sample(f"--workdir={workdir}", "--batch=12", *flags)
 
 
 def through_all(made, workdir):

@@ -4,10 +4,7 @@ The data are such that what a trained model must say is known: four equal pixels
 one, and pairs that differ by a constant, whose flow is a shift.
 """
 
-import contextlib
 import functools
-import importlib.util
-import io
 import json
 import pathlib
 
@@ -17,12 +14,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffusion import data, denoisers, processes, solvers
-from diffusion.commands import evaluation, train as command
+from diffusion.commands import evaluation
 from diffusion.config.errors import UserError
 from diffusion.run import loop, sharding
 from diffusion.run.opening import open_run
 from diffusion.run.parts import sampler_config
 from diffusion.run.saved import checkpoints
+from tests import scripts
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
@@ -93,13 +91,7 @@ def runs(files, tmp_path_factory):
 
 def sample(workdir, *flags):
   """(exit status, stdout, stderr) of sample.py."""
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(module.main, [f"--workdir={workdir}", "--quiet", *map(str, flags)])
-  return status, out.getvalue(), err.getvalue()
+  return scripts.sample(f"--workdir={workdir}", *flags)
 
 
 def drawn(workdir, out, *flags):

@@ -1,8 +1,5 @@
 """`sample.py --evaluate --protocol` and `--explain`, on images in files and on a run."""
 
-import contextlib
-import importlib.util
-import io
 import json
 import pathlib
 
@@ -11,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffusion import weights
-from diffusion.commands import protocol_flags, train as command
+from diffusion.commands import protocol_flags
 from diffusion.commands.evaluation import sources
 from diffusion.config import loading
 from diffusion.config.errors import UserError
@@ -20,20 +17,10 @@ from diffusion.metrics.extractors import files
 from diffusion.run import loop
 from tests.commands import small_extractors
 from tests.metrics.test_extractors import dinov2_arrays, inception_arrays
+from tests.scripts import sample
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
-
-
-def sample(*flags):
-  """(exit status, stdout, stderr) of sample.py."""
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(module.main, [*map(str, flags), "--quiet"])
-  return status, out.getvalue(), err.getvalue()
 
 
 def record(path, name):

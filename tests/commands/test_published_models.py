@@ -1,9 +1,6 @@
 """A file of weights in place of a run: what the commands make of it is what its denoiser says."""
 
-import contextlib
 import functools
-import importlib.util
-import io
 import json
 import pathlib
 import shutil
@@ -15,13 +12,13 @@ import numpy as np
 import pytest
 
 from diffusion import data, likelihood, sampling, solvers, weights
-from diffusion.commands import train as command
 from diffusion.commands.evaluation import held_out
 from diffusion.config.errors import UserError
 from diffusion.run import loop, sharding
 from diffusion.run.opening import open_run
 from diffusion.run.published import open_weights
 from diffusion.run.saved import checkpoints
+from tests.scripts import sample
 
 ROOT = pathlib.Path(__file__).parents[2]
 EDM = ROOT / "tests" / "weights" / "recorded" / "edm.pkl"  # 4x4, three channels, four classes
@@ -37,17 +34,6 @@ def compile_quickly():
     patch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, devices=jax.devices()[:1]))
     yield
   jax.config.update("jax_disable_most_optimizations", False)
-
-
-def sample(*flags):
-  """(exit status, stdout, stderr) of sample.py."""
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(module.main, [*map(str, flags), "--quiet"])
-  return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture
@@ -233,8 +219,8 @@ def test_a_run_goes_on_from_it_and_learns_from_it(folder):
 @pytest.mark.parametrize(
   "changes, words",
   [
-    (dict(warm_start=dict(weights="missing.pkl")), ["missing.pkl"]),
-    (dict(warm_start=dict(weight="edm.pkl")), ["config.training.warm_start", "weights"]),
+    pytest.param(dict(warm_start=dict(weights="missing.pkl")), ["missing.pkl"], marks=pytest.mark.slow),
+    pytest.param(dict(warm_start=dict(weight="a.pkl")), ["warm_start", "weights"], marks=pytest.mark.slow),
     (dict(warm_start=dict(weights=str(EDM2))), ["config.training.warm_start.weights", "networks differ"]),
   ],
 )

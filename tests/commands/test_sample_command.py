@@ -3,10 +3,7 @@
 Files, equal rows, costs, metrics, and one sentence for each mistake.
 """
 
-import contextlib
 import dataclasses
-import importlib.util
-import io
 import json
 import os
 import pathlib
@@ -20,23 +17,17 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from diffusion import processes, sampling, solvers
-from diffusion.commands import evaluation, train as command
+from diffusion.commands import evaluation
 from diffusion.config import loading
 from diffusion.data import load, shards
 from diffusion.run import loop, posthoc
 from diffusion.run.opening import make_sampler, open_run
 from diffusion.run.parts import assembly
 from diffusion.run.saved import checkpoints
+from tests.scripts import sample
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
-
-
-def script(name):
-  spec = importlib.util.spec_from_file_location(name, ROOT / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +53,6 @@ def workdir(tmp_path_factory):
     config.training.ema_snapshot_every = 4
   loop.train(config, str(folder), quiet=True)
   return folder
-
-
-def sample(*flags):
-  """(exit status, stdout, stderr) of sample.py."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(script("sample").main, [*map(str, flags), "--quiet"])
-  return status, out.getvalue(), err.getvalue()
 
 
 def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):

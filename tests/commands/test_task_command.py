@@ -3,11 +3,8 @@
 Every task, files in and out, exact costs, equal rows at any batch size, one sentence a mistake.
 """
 
-import contextlib
 import dataclasses
 import functools
-import importlib.util
-import io
 import json
 import pathlib
 import shutil
@@ -20,7 +17,7 @@ import pytest
 from PIL import Image
 
 from diffusion import denoisers, pictures, solvers, tasks
-from diffusion.commands import opened as opened_model, train as command
+from diffusion.commands import opened as opened_model
 from diffusion.commands.tasks import classifying, flags as task_flags, inputs, rows, translating
 from diffusion.commands.tasks.restoring import data_std, energy_score
 from diffusion.config import loading
@@ -28,25 +25,11 @@ from diffusion.data import load
 from diffusion.run.opening import open_run
 from diffusion.run.parts import assembly
 from diffusion.run.saved import checkpoints, workdir as workdirs
+from tests import scripts
+from tests.scripts import sample
 
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
-
-
-def load_script():
-  """sample.py as a module."""
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
-  return script
-
-
-def sample(*flags):
-  """(exit status, stdout, stderr) of sample.py."""
-  out, err = io.StringIO(), io.StringIO()
-  with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-    status = command.run(load_script().main, [*map(str, flags), "--quiet"])
-  return status, out.getvalue(), err.getvalue()
 
 
 def untrained(folder, config):
@@ -348,7 +331,7 @@ def test_an_edit_starts_where_help_says(grey, tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(opened_model, "open_run", opened)
   _, found = ran(grey, tmp_path / "a", "--task=edit", "--num=1", "--draws=1")
   with pytest.raises(SystemExit):
-    load_script().parser().parse_args(["--help"])
+    scripts.module("sample").parser().parse_args(["--help"])
   assert f"(default: {found['strength'].item():g}, what" in " ".join(capsys.readouterr().out.split())
 
 

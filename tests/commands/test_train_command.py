@@ -1,6 +1,5 @@
 """What the person at the keyboard sees: help, one sentence for each mistake, and nothing saved is lost."""
 
-import importlib.util
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from diffusion.config.errors import UserError
 from diffusion.run import logging, opening
 from diffusion.run.parts import assembly, warm_start
 from diffusion.run.saved import checkpoints, weights
+from tests import scripts
 
 ROOT = pathlib.Path(__file__).parents[2]
 TINY = ROOT / "tests" / "run"
@@ -34,10 +34,7 @@ def compile_quickly():
 
 @pytest.fixture(scope="module")
 def train():
-  spec = importlib.util.spec_from_file_location("train", ROOT / "train.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.main
+  return scripts.module("train").main
 
 
 @pytest.fixture(autouse=True)
@@ -319,6 +316,7 @@ def test_every_toy_set_has_a_variant():
     assert loading.load(f"{ROOT / 'configs' / 'toy2d.py'}:{name}").data.name == name
 
 
+@pytest.mark.slow
 def test_a_network_without_a_posterior_mean_is_trained_saved_and_measured(train, tmp_path, capsys):
   workdir = tmp_path / "run"
   assert (

@@ -50,10 +50,14 @@ ROTATION = [case(OBJECTIVES[i % len(OBJECTIVES)], name) for i, name in enumerate
 ROTATION += [
   case(name, "vp_cosine", i % 2 == 0) for i, name in enumerate(OBJECTIVES[len(processes.PROCESSES) :])
 ]
-# The views of a denoiser meet each process in their own way; whatever only takes its sigma runs on one, and
-# on all when slow.
+# The views of a denoiser meet each process in their own way: half of the pairs by default, every view and
+# every process among them. Whatever only takes its sigma runs on one, and on all when slow.
 PRODUCT = [
-  case(objective, name, objective.startswith("denoising") or (i + j) % len(processes.PROCESSES) == 0)
+  case(
+    objective,
+    name,
+    (objective.startswith("denoising") and (i + j) % 2 == 0) or (i + j) % len(processes.PROCESSES) == 0,
+  )
   for i, objective in enumerate(OBJECTIVES)
   for j, name in enumerate(processes.PROCESSES)
 ]

@@ -69,6 +69,7 @@ def _stop(watch):
   return watch.signal
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another(tmp_path):
   """Lists and NNX states among them."""
   for name in SECTIONS:

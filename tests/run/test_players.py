@@ -124,6 +124,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(name, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "name", [pytest.param(name, marks=() if name == "matching" else pytest.mark.slow) for name in SETS]
 )
+@pytest.mark.slow
 def test_eight_devices_and_parts_of_a_batch_give_what_one_gives(name):
   one, _ = stepped(SETS[name](), 1, 4)
   eight, _ = stepped(SETS[name](), 8, 4)

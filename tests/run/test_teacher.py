@@ -124,6 +124,7 @@ def runs(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_the_teacher_is_kept_as_it_was_and_the_student_learns(runs):
   before, first, last = arrays(runs / "teacher"), arrays(runs / "one", 3), arrays(runs / "one", 6)
   for state in (first, last):

@@ -214,7 +214,10 @@ def test_a_state_may_be_a_pytree():
   assert noisy["b"].shape == (BATCH,) and bool(jnp.isfinite(noisy["a"]).all())
 
 
-@pytest.mark.parametrize("name", ["dpmpp_2m", "ancestral", "predictor_corrector"])
+@pytest.mark.parametrize(
+  "name",
+  ["dpmpp_2m", *(pytest.param(one, marks=pytest.mark.slow) for one in ("ancestral", "predictor_corrector"))],
+)
 def test_a_rematerialised_scan_has_the_same_values_and_gradients(name):
   """With 7 evaluations, which chunks of 3 do not divide, and with 9 or more, with the trajectory or not."""
   own = denoisers.from_function(silent, PROCESS, denoisers.eps(), jnp.float32(1.0))

@@ -1,6 +1,5 @@
 """Published models by their files: what is loaded is what its parts are, and is sampled as its authors do."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -14,6 +13,7 @@ import recorded_pairs
 from diffusion import guidance, processes, sampling, solvers, weights
 from diffusion.config.errors import UserError
 from diffusion.weights.architectures import dit_files, edm, scheduler, unet2d
+from tests import scripts
 
 HERE = pathlib.Path(__file__).parent
 RECORDED = json.loads(np.load(case.FILE)["names"].tobytes())
@@ -179,6 +179,7 @@ def test_the_codec_of_a_pipeline(tmp_path):
     assert found.shape[1:] == tuple(2 * n for n in z.shape[1:3]) + (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion
 def test_pictures_of_a_pipeline_on_the_command_line(tmp_path, monkeypatch):
   """Latents by the scheduler's own steps, guided, decoded to pictures twice as high, as levels in [-1, 1]."""
@@ -187,9 +188,7 @@ def test_pictures_of_a_pipeline_on_the_command_line(tmp_path, monkeypatch):
   )
   autoencoder(folder / "vae")
   monkeypatch.chdir(tmp_path)
-  spec = importlib.util.spec_from_file_location("sample", HERE.parents[1] / "sample.py")
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
+  script = scripts.module("sample")
   script.main(
     [f"--weights={folder}", "--num=2", "--batch=8", "--steps=2", "--guidance=1", "--quiet", "--out=two"]
   )

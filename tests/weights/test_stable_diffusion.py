@@ -1,6 +1,5 @@
 """Folders of Stable Diffusion: prompts to latents as diffusers' own pipeline makes them."""
 
-import importlib.util
 import json
 import pathlib
 import re
@@ -13,6 +12,7 @@ import stable_diffusion_cases as case
 
 from diffusion import guidance, sampling, solvers, weights
 from diffusion.config.errors import UserError
+from tests import scripts
 
 HERE, ROOT = pathlib.Path(__file__).parent, pathlib.Path(__file__).parents[2]
 RECORDED = np.load(case.FILE)
@@ -113,14 +113,13 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, clip, change, message):
   assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.standard_promotion
 def test_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
   """They take turns, and samples are those of the guided denoiser told their embeddings."""
   folder = pipeline(tmp_path / "sd", "sd2")
   monkeypatch.chdir(tmp_path)
-  spec = importlib.util.spec_from_file_location("sample", ROOT / "sample.py")
-  script = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(script)
+  script = scripts.module("sample")
   flags = [f"--weights={folder}", "--num=3", "--batch=8", "--steps=2", "--guidance=2", "--quiet"]
   script.main([*flags, "--prompt", *PROMPTS])
   assert "4 network evaluations each with guidance counted" in capsys.readouterr().out

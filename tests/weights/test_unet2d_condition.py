@@ -39,7 +39,7 @@ def outputs_of(tree, path=()):
 
 
 @pytest.mark.parametrize(
-  "name", ["sd1", "sd2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("options", "no_middle"))]
+  "name", ["sd2", *(pytest.param(one, marks=pytest.mark.slow) for one in ("sd1", "options", "no_middle"))]
 )
 def test_it_is_equal_to_the_original(name):
   x, t, cond = case.unet_inputs(name)

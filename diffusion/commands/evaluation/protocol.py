@@ -149,6 +149,8 @@ def _destination(args) -> str:
   )
   path = path if path.endswith(".json") else path + ".json"
   folder = os.path.dirname(os.path.abspath(path))
+  if args.weights is not None and not args.out:
+    os.makedirs(folder, exist_ok=True)  # the folder of a run is there; that of a file is made
   if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
     raise UserError(f"{path} cannot be written: name a file in a folder of your own by --out")
   return path

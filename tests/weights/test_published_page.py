@@ -12,7 +12,7 @@ from tests.scripts import sample
 
 pytestmark = [pytest.mark.standard_promotion, pytest.mark.slow]
 FITTED = ("EDMPrecond", "DiTTransformer2DModel")
-"""Of which a sampler is fitted, which takes half a minute: a fit asks nothing that differs between families."""
+"""Of which a sampler is fitted too, which takes longest: a fit asks nothing that differs between families."""
 
 FEATURES = "tests.commands.small_extractors.inception"
 

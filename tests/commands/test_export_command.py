@@ -127,7 +127,8 @@ MORE = {
 }
 
 
-@pytest.mark.parametrize("cases", [CASES, pytest.param(MORE, marks=pytest.mark.slow)], ids=["usual", "more"])
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [CASES, MORE], ids=["usual", "more"])
 def test_jax_alone_gives_what_sample_py_gives(script, run_of, tmp_path, cases):
   wanted = [exported(script, run_of(run), tmp_path / name, *flags) for name, (run, flags) in cases.items()]
   found = run_alone(*(tmp_path / name for name in cases))

@@ -222,6 +222,7 @@ def workdir(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_samples_of_a_run(place, workdir, tmp_path):
   (workdir / "metrics.json").write_text(json.dumps({"held_out_loss": 0.5}))
   common = ("--evaluate", "--protocol=edm", f"--workdir={workdir}", "--statistics=held_out")

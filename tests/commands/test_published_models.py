@@ -71,6 +71,7 @@ def test_samples_are_those_of_its_denoiser_and_its_authors_sampler(folder):
   assert status != 0 and "million" in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_it_is_measured_on_data_that_are_given(folder):
   """The likelihood in metrics.json is that of the denoiser; what a file does not say is left out by name."""
   status, _, err = sample(

@@ -116,6 +116,7 @@ def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
   assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_length_that_is_chosen_afterwards(workdir):
   """The samples are those of the weighed sum of what is stored."""
   common = (f"--workdir={workdir}", "--num=8", "--batch=8", "--ema=0.150", "--seed=7")

@@ -107,7 +107,7 @@ def stepped(config, devices, number, accumulate=1):
   return jax.device_get(state), history
 
 
-QUICK = [pytest.param(name, marks=pytest.mark.slow if name == "one" else ()) for name in SETS]
+QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("one", "consistent"))) for name in SETS]
 """A single player is what tests/run/test_resume.py and test_step.py run as well."""
 
 

@@ -44,7 +44,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   check_no_class(opened, args.label)
   labels, cond = choose_labels(args.label, dataset), conditions_of_records(dataset)
   starts = sampler_config.starts(opened.parts)
-  out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler)))
+  out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler, solver)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
     samples = sampling.generate(
@@ -185,7 +185,7 @@ def _fitted_elsewhere(opened, sampler):
   )
 
 
-def _name(args, opened, sampler):
+def _name(args, opened, sampler, built):
   """A file name that tells calls apart.
 
   It has the solver, the steps, guidance, class, average, seed, first index and checkpoint.
@@ -193,7 +193,9 @@ def _name(args, opened, sampler):
   section = sampler_section(opened, sampler)
   solver = section["solver"]
   saved = solver.endswith(".npz")
-  if solver in solvers.ADAPTIVE:
+  if sampler["solver"] is None and opened.own_sampler(None) is not None:
+    solver, long = built.name, str(built.cost)
+  elif solver in solvers.ADAPTIVE:
     long = f"{args.tolerance:g}" if args.tolerance is not None else ""
   else:
     long = str(section.get("steps", 20))

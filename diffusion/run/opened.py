@@ -1,5 +1,6 @@
 """What every opened model is, of a run or of a published file: what the commands ask of it."""
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -11,7 +12,7 @@ from diffusion.run.parts import codec
 
 
 @dataclasses.dataclass(frozen=True)
-class Opened:
+class Opened(abc.ABC):
   """A model with its parameters and all that a command asks of it: a run's, or a published one's.
 
   Attributes:
@@ -34,29 +35,34 @@ class Opened:
     return self.parts.config
 
   @property
+  @abc.abstractmethod
   def objective(self) -> Any:
     """What trained the model, with what it states (`losses.Objective`)."""
-    raise NotImplementedError
+    ...
 
   @property
+  @abc.abstractmethod
   def title(self) -> str:
     """What samples are of, in a sentence: 'step 300'."""
-    raise NotImplementedError
+    ...
 
   @property
+  @abc.abstractmethod
   def source(self) -> str:
     """The folder or the file of its parameters."""
-    raise NotImplementedError
+    ...
 
   @property
+  @abc.abstractmethod
   def mark(self) -> str:
     """What tells its files from those of others: 'step300'; '' where their folder does."""
-    raise NotImplementedError
+    ...
 
   @property
+  @abc.abstractmethod
   def record(self) -> dict[str, Any]:
     """What metrics.json says of where it is from."""
-    raise NotImplementedError
+    ...
 
   @property
   def why_no_loss(self) -> str:
@@ -79,9 +85,10 @@ class Opened:
     return ""
 
   @property
+  @abc.abstractmethod
   def identity(self) -> dict[str, Any]:
     """All that decides its parameters, as JSON."""
-    raise NotImplementedError
+    ...
 
   def own_sampler(self, steps: int | None) -> Any:
     """The solver that goes with the model where none is named, in `steps` or its own number; None without."""

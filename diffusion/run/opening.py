@@ -160,9 +160,13 @@ def make_sampler(run: Opened, **changes: Any) -> tuple[Any, Any]:
   section = sampler_section(run, changes)
   name = section["solver"]
   process, denoiser = run.denoiser.process, run.denoiser
-  solver = None
-  if all(changes.get(key) in (None, True) for key in ("solver", "grid", "tolerance", "options", "denoise")):
-    solver = run.own_sampler(changes.get("steps"))
+  solver = None if changes.get("solver") is not None else run.own_sampler(changes.get("steps"))
+  given = [key for key in ("grid", "tolerance", "options") if changes.get(key) is not None]
+  if solver is not None and given:
+    raise UserError(
+      f"{given[0]} is of a solver that is named, and {run.title} is sampled as its authors do: add "
+      "--solver=NAME"
+    )
   if solver is None and str(name).endswith(".npz"):
     solver = _saved_solver(name, process, changes)
   elif solver is None:

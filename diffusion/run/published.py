@@ -1,7 +1,9 @@
 """A published model opened as a run is: for sampling, tasks, fits and evaluation, with no config of a run."""
 
 import dataclasses
+import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from diffusion import data, losses, weights
 from diffusion.config.errors import UserError
+from diffusion.config.factories import plain
 from diffusion.data.scaling import Scaling, Standardize
 from diffusion.run import sharding
 from diffusion.run.opened import Opened
@@ -63,10 +66,10 @@ class PublishedModel(Opened):
     """A file does not say how its model was trained."""
     return "how a published model was trained is not said in its file"
 
-  @property
+  @functools.cached_property
   def identity(self) -> dict[str, Any]:
-    """The digest of its parameters: a file may move, and a model may lie in many."""
-    digest = hashlib.sha256()
+    """The digest of what it is and of its parameters: a file may move, and a model may lie in many."""
+    digest = hashlib.sha256(json.dumps(plain(self.model.description), sort_keys=True).encode())
     leaves = (self.params, self.denoiser.collections, self.codec_params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(leaves):
       digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
@@ -120,7 +123,7 @@ def open_weights(
     dataset = _with_texts(dataset, found.text.encode(list(texts)))
   elif prompts:
     raise UserError(f"--prompt: {path} is no model that is told texts; leave it out")
-  config = {"sampler": _section(found), "evaluation": dict(evaluation or {}), "training": {}}
+  config = {"evaluation": dict(evaluation or {}), "training": {}}
   return PublishedModel(
     Parts(
       ml_collections.ConfigDict(config),
@@ -158,12 +161,6 @@ def _on(mesh: Any) -> Callable[[Any], Any]:
     return jax.tree.map(put, params, sharding.state_sharding(mesh, like))
 
   return place
-
-
-def _section(model):
-  """What a config would say of the authors' sampler, for names and notes."""
-  own = model.sampler
-  return {} if own is None else {"solver": own.name, "steps": own.cost}
 
 
 def _dataset(model, path):

@@ -149,7 +149,8 @@ def test_a_schedulers_steps_are_its_own(tmp_path):
     (["--guidance=1"], ["without its condition"]),
     (["--task=inpaint", "--label=1"], ["--input"]),
     (["--workdir=run"], ["run of train.py", "another folder"]),
-    (["--option=eta=1"], ["eta"]),
+    (["--option=eta=1"], ["options", "--solver"]),
+    (["--grid=karras"], ["grid", "--solver"]),
   ],
 )
 def test_what_does_not_fit_is_one_sentence(folder, flags, words):

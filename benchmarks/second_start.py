@@ -2,8 +2,10 @@
 
 A run is trained for a few steps. Then, interleaved and each in a process of its own: `sample.py` of another
 checkout of this library (`--base=FOLDER`, or this one) that keeps no compiled programs, and `sample.py` of
-this one, whose programs were compiled by an earlier call. The figures are the medians of the seconds and of
-the CPU seconds (user and system), and of the ratios in each round; aim at most 0.5.
+this one, whose programs were compiled by an earlier call. The last case opens a file of weights (`--weights`)
+the second time, and has the run that the file was written from, in this checkout, to compare with. The
+figures are the medians of the seconds and of the CPU seconds (user and system), and of the ratios in each
+round; aim at most 0.5.
 """
 
 import os
@@ -23,6 +25,7 @@ import timing
 CASES = {
   "digits": ("configs/digits.py", 64),
   "digits_unet": ("configs/digits_unet.py", 16),
+  "weights": ("configs/digits_diffusers.py", 16),
 }
 """Config, and number of pictures."""
 
@@ -58,13 +61,18 @@ def main():
       )
       train = ("train.py", f"--config={config}", f"--workdir={folder}/{name}", *steps)
       run(ROOT, common | off, *train)
-      call = ("sample.py", f"--workdir={folder}/{name}", f"--num={num}", f"--batch={num}", "--quiet")
-      call = (*call, f"--out={folder}/samples")
-      ways = {"base": (args.base, common | off), "second": (str(ROOT), common | on)}
+      opened = f"--workdir={folder}/{name}"
+      rest = (f"--num={num}", f"--batch={num}", "--quiet", f"--out={folder}/samples")
+      ways = {"base": (args.base, common | off, opened), "second": (str(ROOT), common | on, opened)}
+      if name == "weights":
+        run(ROOT, common | on, "sample.py", opened, f"--to-diffusers={folder}/published", "--quiet")
+        published = (f"--weights={folder}/published", "--solver=dpmpp_2m", "--steps=25")
+        ways = {"base": (str(ROOT), common | off, opened), "second": (str(ROOT), common | on, *published)}
       found = {way: [] for way in ways}
       for number in range(rounds + 1):
         for way in list(ways)[:: 1 if number % 2 else -1]:
-          measured = run(*ways[way], *call)
+          where, env, *what = ways[way]
+          measured = run(where, env, "sample.py", *what, *rest)
           found[way] += [measured] if number else []  # the first round fills both caches
       found = {way: np.asarray(times) for way, times in found.items()}
       for place, what in enumerate(("seconds", "cpu_seconds")):

@@ -43,7 +43,7 @@ EXACT = {
     for rule in ("highest", "margin", "entropy", "random")
   },
 }
-QUICK = (("first_hitting", "joint_5x3"), ("first_hitting", "hidden_markov_8"), ("entropy_bound", "joint_5x3"))
+QUICK = (("first_hitting", "joint_5x3"), ("entropy_bound", "hidden_markov_8"))
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,7 @@ WITH_ERROR = {
 @pytest.mark.parametrize(
   "name",
   [
-    name
-    if name in ("first_hitting, two a call", "remasking", "path_planning")
-    else pytest.param(name, marks=pytest.mark.slow)
+    name if name in ("first_hitting, two a call", "remasking") else pytest.param(name, marks=pytest.mark.slow)
     for name in WITH_ERROR
   ],
 )
@@ -133,6 +131,7 @@ def order(errors, steps):
   return -np.polyfit(np.log(steps), np.log(errors), 1)[0]
 
 
+@pytest.mark.slow
 def test_the_order_of_ancestral_steps_and_of_remasking():
   """By listing the states: 1 without remasking and with a sigma as small as a step; 1/2 where sigma is a
   fixed part of its largest."""

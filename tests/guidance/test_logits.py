@@ -56,7 +56,12 @@ def call(denoiser, x, t, cond, views=("logits", "probabilities")):
   return denoiser(x, t, cond, views=views)
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
+QUICK = ("classifier_free", "classifier", "temperature", "nucleus")
+
+
+@pytest.mark.parametrize(
+  "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in TRANSFORMS]
+)
 def test_what_every_transform_of_logits_keeps(name):
   """Normalised log-probabilities, of which all views follow; what is not masked stays; rows do not meet; at
   its neutral setting it changes nothing; another number does not trace it again."""
@@ -83,7 +88,7 @@ def test_what_every_transform_of_logits_keeps(name):
   assert np.abs(other.probabilities - found.probabilities).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["classifier_free", "autoguidance"])
+@pytest.mark.parametrize("name", ["classifier_free", pytest.param("autoguidance", marks=pytest.mark.slow)])
 def test_extrapolated_logits_are_normalised_powers(name):
   """p^(1 + w) q^-w of each coordinate, each row with its own w; ratios and rates follow from them."""
   oracle, (x, t, cond) = labelled(), points()
@@ -101,6 +106,7 @@ def test_extrapolated_logits_are_normalised_powers(name):
   np.testing.assert_allclose(found.rates, follows["rates"], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_the_other_model_excludes_is_finite_and_preferred():
   """q = 0 where p is not: the value takes all, and nothing is NaN; p = 0 stays 0 whatever q says."""
   oracle = lambda row: oracles.masked_categorical(processes.masked(3, (1,)), [row], dtype=np.float32)
@@ -111,7 +117,7 @@ def test_what_the_other_model_excludes_is_finite_and_preferred():
   )
 
 
-@pytest.mark.parametrize("label", [0, 1])
+@pytest.mark.parametrize("label", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_a_classifier_on_masks_is_bayes_rule_at_every_coordinate(label):
   """With the exact log p(class | x_t) and scale 1, the unconditional model becomes the conditional one; with
   another scale p(x_0 = k | x_t) p(class | x_t with k)^scale, normalised."""
@@ -135,6 +141,7 @@ def test_a_classifier_on_masks_is_bayes_rule_at_every_coordinate(label):
     np.testing.assert_allclose(found[:, place], exact, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_classifier_without_masks_is_bayes_rule_for_ratios():
   """On uniform resampling p_t(y | class) / p_t(x | class) is the ratio times p(class | y) / p(class | x): the
   conditional oracle's own, and its rates with it."""

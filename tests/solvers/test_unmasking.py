@@ -15,7 +15,12 @@ STEPS, BATCH = 4, 8
 OF_MASKS = [name for name, case in EVERY.items() if case.start is every_solver.masks]
 
 
-@pytest.mark.parametrize("name", OF_MASKS)
+QUICK = ("first_hitting", "remasking", "path_planning", "block_by_block")
+
+
+@pytest.mark.parametrize(
+  "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in OF_MASKS]
+)
 def test_what_is_given_is_never_changed_and_nothing_stays_masked(name):
   """Of states masked in every pattern there is, at every node where the solver has them; one that is given
   in full comes back as it is."""
@@ -37,15 +42,14 @@ def test_what_is_given_is_never_changed_and_nothing_stays_masked(name):
 
 
 def test_calls_are_as_many_as_masks():
-  """First-hitting with k tokens a call takes the masks over k, rounded up, sample by sample."""
+  """First-hitting with two tokens a call takes half the masks, rounded up, sample by sample."""
   case = joint_5x3()
   masks = np.array([0, 1, 2, 3, 4, 5])
   x = jnp.where(jnp.arange(5)[None] < jnp.asarray(masks)[:, None], 3, 1).astype(jnp.int32)
   keys = jax.random.split(jax.random.key(0), 6)
-  for k in (1, 2):
-    solver = solvers.first_hitting(case.process, tokens_per_call=k)
-    _, calls = solvers.sample(case.denoiser, solver, x, keys=keys, evaluations=True)
-    np.testing.assert_array_equal(calls, -(-masks // k))
+  solver = solvers.first_hitting(case.process, tokens_per_call=2)
+  _, calls = solvers.sample(case.denoiser, solver, x, keys=keys, evaluations=True)
+  np.testing.assert_array_equal(calls, -(-masks // 2))
 
 
 def test_hitting_times_are_order_statistics():
@@ -75,6 +79,7 @@ def test_a_cache_has_the_same_samples_for_as_many_calls_as_changes():
     np.testing.assert_array_equal(calls, changed.sum(axis=0) + ~changed[-1])
 
 
+@pytest.mark.slow
 def test_blocks_go_from_left_to_right():
   """On a grid of one step with blocks of two: after i steps the first 2 i tokens are there and no other."""
   case = joint_5x3()
@@ -117,9 +122,8 @@ def test_remasking_keeps_the_marginal_of_every_node_whatever_sigma_is():
         before * (1 - solver.unmask) + (1 - before) * solver.remask, after, rtol=0, atol=1e-6
       )
       assert np.all(solver.remask * (1 - before) <= np.minimum(1 - before, after) + 1e-6)
-      assert np.all(solver.remask <= how.get("cap", 1.0)) and np.all(
-        (solver.unmask >= 0) & (solver.unmask <= 1)
-      )
+      assert np.all(solver.remask <= how.get("cap", 1.0))
+      assert np.all((solver.unmask >= 0) & (solver.unmask <= 1))
       if "hold" in how:
         assert solver.cost == 18 and np.count_nonzero(solver.remask) == np.count_nonzero(before == after) == 6
       if "window" in how:
@@ -127,6 +131,7 @@ def test_remasking_keeps_the_marginal_of_every_node_whatever_sigma_is():
         np.testing.assert_array_equal(solver.remask > 0, inside)
 
 
+@pytest.mark.slow
 def test_samples_of_remasking_keep_the_marginal_of_every_node():
   """One coordinate, 20,000 samples: at every node the masked share is the level, and values have the data's
   law; chi-square below 21.1, the 0.9999 quantile with three degrees of freedom."""

@@ -72,6 +72,7 @@ from diffusion.solvers.saving import load, read_notes, save
 from diffusion.solvers.scheduled import scheduled
 from diffusion.solvers.search_schedule import search_schedule
 from diffusion.solvers.search_times import search_times
+from diffusion.solvers.svdd import posterior_mean, svdd
 from diffusion.solvers.table import State, Table
 from diffusion.solvers.teleportation import GaussianFit, fit_gaussian, teleport
 from diffusion.solvers.time_shift import time_shift

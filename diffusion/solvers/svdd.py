@@ -1,4 +1,4 @@
-"""Sampling towards a reward without gradients: of several candidates for each step one is kept by its value."""
+"""Sampling towards a reward without gradients: of several candidates for a step one is kept by its value."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -158,9 +158,10 @@ class SVDD(Described):
 
   def _like(self, view, x):
     """(shape, dtype) of a view of x [B, ...]."""
-    if self.process.kind == "discrete":
-      return (*x.shape, self.process.num_values), jnp.float32
-    return x.shape, x.dtype
+    if self.process.kind != "discrete":
+      return x.shape, x.dtype
+    values = view in ("logits", "probabilities")
+    return (*x.shape, self.process.num_values if values else self.process.num_states), jnp.float32
 
 
 @struct.dataclass
@@ -169,7 +170,7 @@ class PosteriorMean:
 
   reward: Any
   discrete: bool = struct.field(pytree_node=False)
-  mask: Any = None
+  mask: int | None = struct.field(pytree_node=False)
 
   def __call__(self, x: Any, t: jax.Array, prediction: Any) -> jax.Array:
     """The reward of what x is expected to become: [B]."""
@@ -193,9 +194,7 @@ def posterior_mean(process: Any, reward: Callable[..., Any]) -> PosteriorMean:
   [0.5]
   """
   discrete = process.kind == "discrete"
-  # A process without masks has no such attribute, or None.
-  mask = jnp.int32(process.mask) if discrete and process.ends[1] == "mask" else None
-  return PosteriorMean(_data(reward), discrete, mask)
+  return PosteriorMean(_data(reward), discrete, process.mask if discrete else None)
 
 
 def svdd(
@@ -213,7 +212,8 @@ def svdd(
   From the state of each step M candidates are drawn by a random solver; one is kept with probability in
   proportion to exp(v / alpha), v its soft value (algorithm 1). With alpha = 0 the best is kept. Samples do
   not look at one another. With the exact soft value the law of the samples is the tilted one as M grows; with
-  M = 1 it is that of the solver, bit for bit. Candidates of the last step are told apart by the reward.
+  M = 1 it is that of the solver, whose draws it then makes. Candidates of the last step are told apart by the
+  reward itself.
 
   Each candidate is evaluated once, which serves its value and, if it is kept, the next step.
 
@@ -248,13 +248,13 @@ def svdd(
   """
   if not solver.stochastic:
     raise ValueError(
-      f"svdd chooses among candidates that a solver draws, and {solver.name} draws none: take one with noise, "
-      "such as ancestral or masked_ancestral"
+      f"svdd chooses among candidates that a solver draws, and {solver.name} draws none: take one with "
+      "noise, such as ancestral or masked_ancestral"
     )
   if solver.loop != "scan" or solver.cost != solver.num_steps or not _one_a_step(solver):
     raise ValueError(
-      f"svdd makes candidates at each evaluation, and {solver.name} takes several a step or chooses its steps "
-      "as it goes: take one with one evaluation a step, such as ancestral or masked_ancestral"
+      f"svdd makes candidates at each evaluation, and {solver.name} takes several a step or chooses its "
+      "steps as it goes: take one with one evaluation a step, such as ancestral or masked_ancestral"
     )
   if int(candidates) != candidates or candidates < 1:
     raise ValueError(f"candidates is a whole number of at least 1, got {candidates}")

@@ -95,6 +95,11 @@ def grid(n):
   return solvers.grids.quadratic(PROCESS, n)
 
 
+def first(x):
+  """A reward: the first number of each row of x: [B]."""
+  return x[:, 0].astype(jnp.float32)
+
+
 SEEN = tasks.inpainting([1, 0, 0], noise=0.3)
 # One y for all samples, since rows may be taken in any order.
 MEASURED = jnp.broadcast_to(jnp.array([0.5, 0.0, 0.0]), (8, EVENT))
@@ -119,6 +124,16 @@ EVERY = {
   "daps": Case(lambda n: tasks.daps(PROCESS, grid(n), SEEN, MEASURED)),
   "daps, not linear": Case(lambda n: tasks.daps(PROCESS, grid(n), CURVED, MEASURED[:, :1], moves=3)),
   "ddrm": Case(lambda n: tasks.ddrm(PROCESS, grid(n), SEEN, MEASURED)),
+  "svdd": Case(
+    lambda n: solvers.svdd(PROCESS, solvers.ancestral(PROCESS, grid(n)), first, candidates=2, alpha=0.5)
+  ),
+  "svdd, masked": Case(
+    lambda n: solvers.svdd(
+      MASKED, solvers.masked_ancestral(MASKED, MASKED.default_grid(n)), first, candidates=2, alpha=0.5
+    ),
+    masked,
+    masks,
+  ),
   "watched": Case(lambda n: tasks.watched(solvers.build("dpmpp_2m", PROCESS, n), 3)),
   **{
     name: Case(lambda n, name=name: solvers.build(name, MASKED, n), masked, masks)

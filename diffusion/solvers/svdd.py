@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.math.precision import at_least_single
 from diffusion.processes.base import expand
@@ -258,7 +259,7 @@ def svdd(
     )
   if int(candidates) != candidates or candidates < 1:
     raise ValueError(f"candidates is a whole number of at least 1, got {candidates}")
-  if not isinstance(alpha, jax.core.Tracer) and not np.all(np.asarray(alpha) >= 0):
+  if not isinstance(alpha, Tracer) and not np.all(np.asarray(alpha) >= 0):
     raise ValueError(f"alpha is at least 0, got {alpha}: give 0 to keep the best")
   views = (("logits",) if process.kind == "discrete" else ("x0",)) if views is None else tuple(views)
   value = posterior_mean(process, reward) if value is None else _data(value)
@@ -266,7 +267,7 @@ def svdd(
     solver,
     _data(reward),
     value,
-    alpha if isinstance(alpha, jax.core.Tracer) else np.float32(alpha),
+    alpha if isinstance(alpha, Tracer) else np.float32(alpha),
     process,
     int(candidates),
     both(solver.views, views),
@@ -277,9 +278,10 @@ def svdd(
 def _one_a_step(solver):
   """Whether every evaluation finishes a step, as far as its times say: they decrease."""
   times = solver.times
-  if times is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(times)):
+  if times is None or any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(times)):
     return times is not None
-  return bool(np.all(np.diff(np.asarray(times), axis=-1) < 0))
+  times = np.asarray(times)
+  return bool(np.all(times[..., 1:] < times[..., :-1]))
 
 
 def _data(function: Any) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from flax import struct
 
 from diffusion import oracles, processes, solvers, tasks
-from diffusion.denoisers.contract import WithoutParameters, Wrapper
+from diffusion.denoisers.contract import Prediction, WithoutParameters, Wrapper
 
 PROCESS = processes.vp_linear()
 EVENT, CATEGORIES, MASK = 3, 3, 3
@@ -31,12 +31,6 @@ class Counted(Wrapper):
     return self.inner(x, t, cond, views=views)
 
 
-class Logits(NamedTuple):
-  """A prediction of categories."""
-
-  logits: Any
-
-
 @struct.dataclass
 class MaskedOracle(WithoutParameters):
   """The posterior of each coordinate given those that are not masked, of a joint law [K] * D of whole
@@ -54,7 +48,7 @@ class MaskedOracle(WithoutParameters):
     weight = jnp.where(fits, self.log_prob.reshape(-1)[None], -jnp.inf)
     of_value = states.T[:, :, None] == jnp.arange(size)[None, None]  # [D, S, K]
     terms = jnp.where(of_value[None], weight[:, None, :, None], -jnp.inf)
-    return Logits(jax.nn.logsumexp(terms, axis=2))
+    return Prediction(logits=jax.nn.logsumexp(terms, axis=2))
 
 
 def gaussian(scale=1.0):

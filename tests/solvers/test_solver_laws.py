@@ -23,7 +23,7 @@ from solver_cases import (
 )
 
 from diffusion import oracles, processes, solvers
-from diffusion.denoisers.contract import WithoutParameters
+from diffusion.denoisers.contract import Prediction, WithoutParameters
 from diffusion.processes.keeping import Keep
 
 ODE = [name for name, entry in solvers.SOLVERS.items() if entry.order and not entry.stochastic]
@@ -294,7 +294,7 @@ def test_jumps_over_categories_that_hold_the_mask_never_draw_it():
     process = None
 
     def __call__(self, x, t, cond=None, *, views, key=None, train=False):
-      return every_solver.Logits(jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 50.0]), (*x.shape, 4)))
+      return Prediction(logits=jnp.broadcast_to(jnp.array([0.0, 0.0, 0.0, 50.0]), (*x.shape, 4)))
 
   solver = solvers.masked_ancestral(processes.masked(3, (4,)), [1.0, 0.0])
   x, keys = jnp.full((500, 4), 3, jnp.int32), jax.random.split(jax.random.key(0), 500)

@@ -6,7 +6,6 @@ total variation of its samples from the law, the mean and the standard deviation
 floor, which as many exact draws have on average; and the calls of the network, of a sample on average and of
 a batch of 64, which waits for its slowest. `--plot` draws them, `--redraw` from the file of `--out`."""
 
-import functools
 import json
 import pathlib
 import sys
@@ -14,45 +13,20 @@ import sys
 import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "solvers")]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import discrete_cases
 import jax
-import jax.numpy as jnp
 import timing
-from flax import struct
 
 from diffusion import solvers
-from diffusion.denoisers.contract import Prediction, WithoutParameters
+from experiments.discrete import listed_laws
 
 BATCH = 64
 
 
-@struct.dataclass
-class Listed(WithoutParameters):
-  """A posterior looked up: table [S, D, K] over the S = (K + 1)^D states of D tokens of K letters."""
-
-  table: jax.Array
-  process: object
-
-  views = ("logits",)
-
-  def __call__(self, x, t, cond=None, *, views=("logits",), key=None, train=False):
-    base = (self.process.num_values + 1) ** np.arange(x.shape[1])[::-1]
-    return Prediction(logits=self.table[jnp.sum(x * jnp.asarray(base, x.dtype)[None], axis=1)])
-
-
-def listed(case):
-  """The denoiser of a case as a table."""
-  values, size = case.process.num_values + 1, case.size
-  states = np.stack(np.unravel_index(np.arange(values**size), (values,) * size), axis=1).astype(np.int32)
-  found = jax.jit(lambda x: case.denoiser(x, jnp.full(len(x), 0.5), views=("logits",)).logits)(states)
-  return Listed(found, case.process)
-
-
-def samplers(case):
+def samplers(p):
   """(name, setting) -> solver."""
-  p, d = case.process, case.size
+  (d,) = p.shape
   grid, steps, few = p.default_grid, (2, d, 2 * d, 4 * d, 8 * d, 16 * d, 32 * d), (2, d)
   ancestral = lambda n: solvers.masked_ancestral(p, grid(n))
   of_steps = lambda name, counts, make: {(name, f"{n} steps"): make(n) for n in counts}
@@ -104,26 +78,19 @@ def samplers(case):
   }
 
 
-@functools.partial(jax.jit, static_argnames="count")
-def draws(denoiser, solver, key, count):
-  keys = jax.random.split(key, count)
-  x = jnp.full((count, *denoiser.process.shape), denoiser.process.mask, jnp.int32)
-  return solvers.sample(denoiser, solver, x, keys=keys, evaluations=True)
-
-
 def measure(args):
   count, seeds = (2000, 1) if args.quick else (50_000, 3)
   rows = []
-  for name, make in discrete_cases.CASES.items():
-    case = make()
-    denoiser, floor = listed(case), discrete_cases.floor(case.law, count)
-    for (sampler, setting), solver in samplers(case).items():
-      if args.quick and (solver.cost or 0) > case.size:
+  for name, make in listed_laws.LAWS.items():
+    law = make()
+    denoiser, floor = listed_laws.posterior(law), listed_laws.floor(law, count)
+    for (sampler, setting), solver in samplers(denoiser.process).items():
+      if args.quick and (solver.cost or 0) > law.ndim:
         continue
       found, calls, of_batch = [], [], []
       for seed in range(seeds):
-        x, evaluations = map(np.asarray, draws(denoiser, solver, jax.random.key(seed), count))
-        found.append(discrete_cases.total_variation(x, case.law))
+        x, evaluations = map(np.asarray, listed_laws.draws(denoiser, solver, jax.random.key(seed), count))
+        found.append(listed_laws.total_variation(x, law))
         calls.append(evaluations.mean())
         of_batch.append(evaluations[: count // BATCH * BATCH].reshape(-1, BATCH).max(axis=1).mean())
       rows.append(

@@ -4,6 +4,7 @@ An objective is a draw and an evaluate. A transform maps objectives to objective
 sampled closes an objective into a loss.
 """
 
+from diffusion.losses.any_order import any_order_autoregression
 from diffusion.losses.autoregressive import (
   autoregressive_denoising_score_matching,
   autoregressive_score_matching,
@@ -54,6 +55,7 @@ from diffusion.losses.finite_difference import (
 )
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.learned_masking import generalised_masked_cross_entropy, value_exponents
 from diffusion.losses.masked_cross_entropy import masked_cross_entropy
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.reconstruction import reconstruction
@@ -151,7 +153,10 @@ DISCRETE_OBJECTIVES = {
   "denoising_concrete_score_matching": denoising_concrete_score_matching,
 }
 # Every objective of whole numbers under masks, of a masked process.
-MASKED_OBJECTIVES = {"masked_cross_entropy": masked_cross_entropy}
+MASKED_OBJECTIVES = {
+  "masked_cross_entropy": masked_cross_entropy,
+  "any_order_autoregression": any_order_autoregression,
+}
 TRANSFORMS = {
   "identity": identity,
   "scale": lambda: scale(0.3),

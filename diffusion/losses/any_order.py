@@ -20,8 +20,8 @@ def any_order_autoregression(process: Any) -> Objective:
   model that fills in one coordinate at a time; at the exact posterior it is the entropy of the data.
 
   For a model that takes no account of the time this is `masked_cross_entropy` over all times: the same
-  expectation and gradient, with n spread evenly in place of binomially around each time's mean. A model that is
-  told the time is told one at which so many coordinates would be masked.
+  expectation and gradient, with n spread evenly in place of binomially around each time's mean. A model that
+  is told the time is told one at which so many coordinates would be masked.
 
   The position follows from the time of the draw, uniform where that is uniform over the process's own times:
   n = 1 + floor(D (t - t_min) / (t_max - t_min)), so that stratified times spread n evenly over a batch.

@@ -14,8 +14,8 @@ from diffusion.processes.values import check_values
 def drawn_values(process: Any, who: str) -> Callable[..., Draw]:
   """draw(key, batch, t, state) of data and of the noise of a discrete process.
 
-  The batch is a dict with 'x' [B, ...] int below K and, if conditional, 'cond'. Raises ValueError for another,
-  and for values that the process has not where the batch is no traced array.
+  The batch is a dict with 'x' [B, ...] int below K and, if conditional, 'cond'. Raises ValueError for
+  another, and for values that the process has not where the batch is no traced array.
   """
 
   def draw(key, batch, t, state):

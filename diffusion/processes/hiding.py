@@ -32,5 +32,5 @@ def hide(process: Any, x0: jax.Array, noise: jax.Array, count: jax.Array) -> tup
   rank = jnp.argsort(jnp.argsort(flat, axis=-1), axis=-1)
   level = jnp.take_along_axis(jnp.sort(flat, axis=-1), count[:, None] - 1, axis=-1)[:, 0]
   t = jnp.clip(process.t_of_level(level), process.t_min, process.t_max).astype(level.dtype)
-  hidden = (rank < count[:, None]).reshape(x0.shape)
+  hidden = (rank < count[:, None].astype(rank.dtype)).reshape(x0.shape)
   return jnp.where(hidden, jnp.asarray(process.mask, x0.dtype), x0), t

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -12,7 +13,8 @@ def check_values(process: Any, x: Any, who: str) -> None:
 
   Args:
     process: a discrete process, with `num_values` K and `shape`.
-    x: [B, ...] on the host or the device. Of a traced array only dtype and shape are looked at.
+    x: [B, ...] on the host or the device. Of a traced array, or one that other
+      hosts hold too, only dtype and shape are looked at.
     who: asks, for the message.
 
   >>> from diffusion import processes
@@ -24,9 +26,10 @@ def check_values(process: Any, x: Any, who: str) -> None:
   wanted = ", ".join(map(str, process.shape))
   if x.shape[1:] != tuple(process.shape) or not jnp.issubdtype(x.dtype, jnp.integer):
     raise ValueError(f"{who} takes whole numbers of shape [B, {wanted}], got {x.dtype} of shape {x.shape}")
-  if isinstance(x, Tracer) or not x.size:
+  if isinstance(x, Tracer) or not x.size or (isinstance(x, jax.Array) and not x.is_fully_addressable):
     return
-  low, high = int(np.min(x)), int(np.max(x))
+  host = np.asarray(x)
+  low, high = int(host.min()), int(host.max())
   if low >= 0 and high < process.num_values:
     return
   given = low if low < 0 else high

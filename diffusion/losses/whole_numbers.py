@@ -57,3 +57,21 @@ def log_p_of(logits: jax.Array, x0: jax.Array) -> jax.Array:
 def of_model(collections: Any) -> Any:
   """The updated collections of the role 'model' as `terms` takes them."""
   return None if collections is None else {"model": collections}
+
+
+def check_chain(process: Any, who: str) -> None:
+  """Raises ValueError unless it is a discrete process that is a Markov chain in t."""
+  if process is None or process.kind != "discrete" or not process.markov:
+    raise ValueError(
+      f"{who} needs a discrete process that is a Markov chain in t, with jump rates, such as "
+      f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"
+    )
+
+
+def check_mixture(process: Any, who: str) -> None:
+  """Raises ValueError unless each coordinate keeps its value with a probability, or is drawn anew."""
+  if process is None or process.kind != "discrete" or "alpha" not in process.rates(0.5):
+    raise ValueError(
+      f"{who} needs a process under which a coordinate keeps its value or is drawn anew, such as "
+      f"processes.masked(16, (64,)) or processes.uniform_resample(16, (64,)), got {type(process).__name__}"
+    )

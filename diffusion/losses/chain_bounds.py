@@ -1,11 +1,12 @@
 """Bounds of the negative log-likelihood in continuous time, for any noise that is a Markov chain."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Objective, terms
+from diffusion.losses.base import Objective, Placed, noised_by, terms
 from diffusion.losses.whole_numbers import check_chain, drawn_values, of_model
 from diffusion.math.divergence import generalised_kl
 from diffusion.math.precision import at_least_single, sum_rows
@@ -55,6 +56,7 @@ def continuous_time_bound(process: Any) -> Objective:
   return Objective(
     name=name,
     draw=drawn_values(process, name),
+    place=before_the_end(process),
     evaluate=evaluate,
     process=process,
     needs={"model": {"rates": name}},
@@ -65,9 +67,9 @@ def score_entropy(process: Any, *, weight: str = "generator") -> Objective:
   """Denoising score entropy: the divergence of ratios of probabilities from those of the noise given x_0.
 
   With r_k = q(x_t with the coordinate set to k | x_0) / q(x_t | x_0) and the model's ratio s_k, each
-  coordinate costs sum over k of w_k (s_k - r_k log s_k + r_k (log r_k - 1)) (arXiv:2310.16834, eq. 5 and 7), over the
-  states k that noise turns into x_t. The mean of r_k given x_t is the ratio of p_t, where the loss is least
-  whatever the weights. Ratios stay positive where the network answers log-ratios, and exp is taken of them.
+  coordinate costs sum over k of w_k (s_k - r_k log s_k + r_k (log r_k - 1)) (arXiv:2310.16834, eq. 5 and 7),
+  over the states k that noise turns into x_t. The mean of r_k given x_t is the ratio of p_t, where the loss
+  is least whatever the weights. Ratios have to be positive: let a network answer their logarithms.
 
   Args:
     process: a discrete process that is a Markov chain in t.
@@ -94,7 +96,6 @@ def score_entropy(process: Any, *, weight: str = "generator") -> Objective:
     ratios = prediction.ratios
     truth = process.posterior_ratios(certain(process, placed.x0, ratios.dtype), placed.x_t, placed.t)
     inflow = process.inflow(placed.x_t, placed.t).astype(ratios.dtype)
-    inflow = jnp.where(jnp.isfinite(inflow), inflow, 0.0)
     w = inflow if weight == "generator" else (inflow > 0).astype(ratios.dtype)
     return terms(
       sum_rows(generalised_kl(w * truth.astype(ratios.dtype), w * ratios)),
@@ -104,10 +105,26 @@ def score_entropy(process: Any, *, weight: str = "generator") -> Objective:
   return Objective(
     name=name,
     draw=drawn_values(process, name),
+    place=before_the_end(process),
     evaluate=evaluate,
     process=process,
     needs={"model": {"ratios": name}},
   )
+
+
+def before_the_end(process: Any) -> Callable[..., Placed]:
+  """The place of a bound: x_t of the process, with times kept one digit below its last.
+
+  There rates may be infinite, where nothing is left of the data. Nothing is lost with it: the divergence of
+  the rates falls to zero before.
+  """
+  inner = noised_by(process)
+
+  def place(roles, draw):
+    last = process.t_max * (1.0 - float(jnp.finfo(draw.t.dtype).eps))
+    return inner(roles, draw.replace(t=jnp.minimum(draw.t, jnp.asarray(last, draw.t.dtype))))
+
+  return place
 
 
 def certain(process: Any, x0: jax.Array, dtype: Any) -> jax.Array:

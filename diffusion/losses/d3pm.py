@@ -19,9 +19,9 @@ def d3pm_bound(process: Any, steps: int | ArrayLike, *, auxiliary: float = 0.0) 
 
   The bound is the sum over steps s < t of KL(q(x_s | x_t, x_0) || p(x_s | x_t)) (arXiv:2107.03006, eq. 1),
   of which one is drawn and taken T times. The model's step is the mean of q(x_s | x_t, x_0) over its
-  p(x_0 | x_t) (there, eq. 4). The last step leads to the data, and its divergence is -log p(x_0 | x_1), the paper's L_0.
-  L_T, the divergence of the end of the noise from where sampling starts, knows no model and is left out;
-  `likelihood.categorical_elbo` has it.
+  p(x_0 | x_t) (there, eq. 4). The last step leads to the data, and its divergence is -log p(x_0 | x_1), the
+  paper's L_0. L_T, the divergence of the end of the noise from where sampling starts, knows no model and is
+  left out; `likelihood.categorical_elbo` has it.
 
   Coordinates of one step are drawn apart from each other. So the bound of the exact posterior is the entropy
   of the data plus, for each step, how much the coordinates of x_s tell of each other given x_t; of

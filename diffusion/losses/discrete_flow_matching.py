@@ -23,8 +23,8 @@ def discrete_flow_matching(process: Any, *, weight: str = "one") -> Objective:
       unknown; or 'generalised_kl', the divergence of the model's velocity from that given x_0, whose integral
       is an upper bound of -log p(x_0) (arXiv:2412.03487, section 5): with c = -alpha' / (1 - alpha) each
       coordinate costs c times -log p(x_0 | x_t) where x_t is not x_0, less p(x_t | x_t), plus one where x_t
-      is x_0. Under masks that is `masked_cross_entropy`. Under other noise the bound is above the entropy even at the exact
-      posterior, for paths given x_0 jump once, and their mixture remembers whether it has.
+      is x_0. Under masks that is `masked_cross_entropy`. Under other noise the bound is above the entropy
+      even at the exact posterior, for paths given x_0 jump once, and their mixture remembers whether it has.
 
   batch: a dict with 'x' [B, ...] int below K and, if conditional, 'cond'. The model is asked for 'logits'
   [B, ..., K].

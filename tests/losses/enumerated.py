@@ -29,7 +29,7 @@ def integral(nodes, low=0.0, high=1.0):
   return low + 0.5 * (high - low) * (u + 1.0), 0.5 * (high - low) * w
 
 
-def smooth_integral(nodes, reach=3.4):
+def smooth_integral(nodes, reach=3.0):
   """Nodes and weights on (0, 1) of the double exponential rule: for logarithms at the ends."""
   h = 2.0 * reach / (nodes - 1)
   s = np.linspace(-reach, reach, nodes)
@@ -97,3 +97,29 @@ def placed(t, x0, x_t, **targets):
 def masking(noised, values):
   """The transition [K, K + 1] of a mask of some probability."""
   return np.concatenate([(1 - noised) * np.eye(values), np.full((values, 1), noised)], axis=1)
+
+
+def kernel(process, t):
+  """q(x_t | x_0) of one coordinate, [K, S] in float64."""
+  return np.asarray(process.transition(None, np.float64(t)))[: process.num_values]
+
+
+def log_posterior(process, p, t):
+  """The exact logits at t of data p: [S^D, D, K]."""
+  return np.log(np.maximum(posterior(p, kernel(process, t)), 1e-300))
+
+
+def bound(program, process, p, logits, rule):
+  """The integral over t of an expected value, and of its gradient in the logits.
+
+  Args:
+    program: of `expected`.
+    logits: t -> [S^D, D, K].
+    rule: nodes and weights.
+  """
+  total, slope = 0.0, 0.0
+  for t, weight in zip(*rule):
+    x0, x_t, q = pairs(p, kernel(process, t))
+    found = program(jnp.asarray(logits(t)), placed(t, x0, x_t), jnp.asarray(weight * q))
+    total, slope = total + float(found[0]), slope + np.asarray(found[1])
+  return total, slope

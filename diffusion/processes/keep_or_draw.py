@@ -6,7 +6,7 @@ alpha falls by jumps at the rate -alpha'/alpha to draws of pi. This is the mixtu
 matching too, kappa = alpha (arXiv:2407.15595, eq. 9).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ class KeepOrDraw(CoordinateNoise):
   """
 
   schedule: KeepSchedule
-  follows = dict.fromkeys(MARKOV_VIEWS, MARKOV_VIEWS)
+  follows: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(MARKOV_VIEWS, MARKOV_VIEWS)
 
   def drawn(self, size: int | None = None) -> np.ndarray:
     """pi, the law of what a coordinate of `size` values (K for None) is drawn from: [S] in float64."""

@@ -17,7 +17,7 @@ class OwnSizes(CoordinateNoise):
   sizes: tuple[int, ...]
 
   @property
-  def num_values(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] (read only here)
+  def num_values(self) -> int:
     """K, the largest number of values of a coordinate."""
     return max(self.sizes)
 

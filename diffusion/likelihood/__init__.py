@@ -1,6 +1,7 @@
 """Log-likelihoods of data under a trained model: by the probability flow, or bounded from below."""
 
 from diffusion.likelihood.annealed_importance import LogNormalizer, annealed_importance
+from diffusion.likelihood.categorical import categorical_elbo, end_kl
 from diffusion.likelihood.decoders import gaussian_decoder, level_decoder
 from diffusion.likelihood.dequantization import (
   bits_per_dim,

@@ -159,6 +159,7 @@ DISCRETE_OBJECTIVES = {
 MASKED_OBJECTIVES = {
   "masked_cross_entropy": masked_cross_entropy,
   "any_order_autoregression": any_order_autoregression,
+  "generalised_masked_cross_entropy": generalised_masked_cross_entropy,
 }
 # Every objective of whole numbers of which a model of logits is enough, of a process that is a Markov chain.
 CHAIN_OBJECTIVES = {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.losses.base import Objective, Placed, noised_by, terms
-from diffusion.losses.whole_numbers import check_chain, drawn_values, of_model
+from diffusion.losses.whole_numbers import check_jumps, drawn_values, of_model
 from diffusion.math.divergence import generalised_kl
 from diffusion.math.precision import at_least_single, sum_rows
 
@@ -42,16 +42,12 @@ def continuous_time_bound(process: Any) -> Objective:
   [1.386...]
   """
   name = "continuous_time_bound"
-  check_chain(process, name)
+  check_jumps(process, name)
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=("rates",), key=placed.key)
-    rates = prediction.rates
-    truth = process.posterior_rates(certain(process, placed.x0, rates.dtype), placed.x_t, placed.t)
-    return terms(
-      sum_rows(generalised_kl(truth.astype(rates.dtype), rates)),
-      collections=of_model(prediction.collections),
-    )
+    nats = rate_divergence(process, placed.x0, placed.x_t, placed.t, prediction.rates)
+    return terms(nats, collections=of_model(prediction.collections))
 
   return Objective(
     name=name,
@@ -87,7 +83,7 @@ def score_entropy(process: Any, *, weight: str = "generator") -> Objective:
   ['ratios']
   """
   name = "score_entropy"
-  check_chain(process, name)
+  check_jumps(process, name)
   if weight not in ("generator", "one"):
     raise ValueError(f"{name} takes weight='generator' or 'one', got {weight!r}")
 
@@ -112,19 +108,36 @@ def score_entropy(process: Any, *, weight: str = "generator") -> Objective:
   )
 
 
-def before_the_end(process: Any) -> Callable[..., Placed]:
-  """The place of a bound: x_t of the process, with times kept one digit below its last.
+def rate_divergence(process: Any, x0: jax.Array, x_t: jax.Array, t: jax.Array, rates: jax.Array) -> jax.Array:
+  """The divergence of reverse jump rates from those given x_0, in nats per unit of t: [B].
 
-  There rates may be infinite, where nothing is left of the data. Nothing is lost with it: the divergence of
-  the rates falls to zero before.
+  Args:
+    process: a discrete process with jump rates.
+    x0, x_t: [B, ...] int.
+    t: [B], below the process's last.
+    rates: the model's: [B, ..., S].
   """
+  truth = process.posterior_rates(certain(process, x0, rates.dtype), x_t, t)
+  return sum_rows(generalised_kl(truth.astype(rates.dtype), rates))
+
+
+def before_the_end(process: Any) -> Callable[..., Placed]:
+  """The place of a bound: x_t of the process, with times kept below its last; see `before_last`."""
   inner = noised_by(process)
 
   def place(roles, draw):
-    last = process.t_max * (1.0 - float(jnp.finfo(draw.t.dtype).eps))
-    return inner(roles, draw.replace(t=jnp.minimum(draw.t, jnp.asarray(last, draw.t.dtype))))
+    return inner(roles, draw.replace(t=jnp.minimum(draw.t, before_last(process, draw.t.dtype))))
 
   return place
+
+
+def before_last(process: Any, dtype: Any) -> jax.Array:
+  """The last time at which rates are finite, one digit below t_max: [].
+
+  At t_max they may be infinite, where nothing is left of the data. Nothing is lost: the divergence of rates
+  falls to zero there.
+  """
+  return jnp.asarray(process.t_max, dtype) * (1.0 - float(jnp.finfo(dtype).eps))
 
 
 def certain(process: Any, x0: jax.Array, dtype: Any) -> jax.Array:

@@ -32,7 +32,7 @@ def value_exponents(exponents: float | Sequence[float] | np.ndarray, num_values:
   w = np.asarray(exponents, np.float64)
   if w.shape not in ((), (num_values,)) or not np.all(w > 0):
     raise ValueError(f"exponents are positive, one number or {num_values}, got {w.tolist()}")
-  start = jnp.asarray(np.log(np.broadcast_to(w, (num_values,))), jnp.result_type(float))
+  start = np.log(np.broadcast_to(w, (num_values,))).astype(jnp.result_type(float))
   return denoisers.from_functions({"log_exponents": start}, exponents=_exponents)
 
 

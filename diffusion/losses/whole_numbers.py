@@ -63,7 +63,16 @@ def check_chain(process: Any, who: str) -> None:
   """Raises ValueError unless it is a discrete process that is a Markov chain in t."""
   if process is None or process.kind != "discrete" or not process.markov:
     raise ValueError(
-      f"{who} needs a discrete process that is a Markov chain in t, with jump rates, such as "
+      f"{who} needs a discrete process that is a Markov chain in t, such as "
+      f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"
+    )
+
+
+def check_jumps(process: Any, who: str) -> None:
+  """Raises ValueError unless it is a discrete process with jump rates in continuous time."""
+  if process is None or process.kind != "discrete" or "rates" not in process.views:
+    raise ValueError(
+      f"{who} needs a discrete process with jump rates in continuous time, such as "
       f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"
     )
 

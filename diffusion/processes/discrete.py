@@ -101,6 +101,10 @@ class CoordinateNoise:
     own = jax.nn.one_hot(x, self.num_states, dtype=bool)
     return jnp.where(own, 0.0, _columns(self.generator(t), x))
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    raise TypeError(f"{type(self).__name__} does not say what `prior` draws: write `prior_law`")
+
   def sources(self, x: jax.Array) -> jax.Array:
     """Which states the noise can turn into x in some time, x itself among them: bool, [B, ..., S]."""
     return jnp.ones((*x.shape, self.num_states), bool)

@@ -154,6 +154,10 @@ class KeepOrDraw(CoordinateNoise):
     jumped = jnp.where(drawing > 0, rates / jnp.where(drawing > 0, drawing, 1.0), 0.0)
     return self.from_ratios(jnp.where(own, rate, jumped), x_t, t)
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """pi, the law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    return self._law(dtype)
+
   def _law(self, dtype):
     """pi of each coordinate, to multiply [B, ..., S]."""
     return jnp.asarray(self.drawn().reshape((1,) * (len(self.shape) + 1) + (-1,)), dtype)

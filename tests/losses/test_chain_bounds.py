@@ -276,9 +276,9 @@ def test_a_bound_keeps_its_digits_near_the_end_where_nothing_is_left_of_the_data
 def test_misfits_raise_a_sentence():
   edm, gaussian, of = processes.edm(), processes.discretised_gaussian(3), process("masked", 2)
   for call, words in (
-    (lambda: losses.continuous_time_bound(edm), "Markov chain in t"),
-    (lambda: losses.continuous_time_bound(gaussian), "Markov chain in t"),
-    (lambda: losses.score_entropy(None), "Markov chain in t"),
+    (lambda: losses.continuous_time_bound(edm), "jump rates in continuous time"),
+    (lambda: losses.continuous_time_bound(gaussian), "jump rates in continuous time"),
+    (lambda: losses.score_entropy(None), "jump rates in continuous time"),
     (lambda: losses.score_entropy(of, weight="two"), "weight='generator' or 'one'"),
     (lambda: losses.d3pm_bound(gaussian, 4), "Markov chain in t"),
     (lambda: losses.d3pm_bound(of, 0), "at least 1"),

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from diffusion.losses.base import Objective, terms
-from diffusion.losses.whole_numbers import check_mixture, drawn_values, log_p_of, of_model
+from diffusion.losses.whole_numbers import check_path, drawn_values, log_p_of, of_model
 from diffusion.math.precision import sum_rows
 
 
@@ -17,8 +17,8 @@ def discrete_flow_matching(process: Any, *, weight: str = "one") -> Objective:
   kappa' / (1 - kappa) (p - delta_x) of sampling.
 
   Args:
-    process: one under which a coordinate keeps its value with probability alpha or is drawn anew, such as
-      `processes.masked` and `processes.uniform_resample`, by any schedule.
+    process: a discrete process; for 'generalised_kl' a mixture path, under which a coordinate keeps its value
+      with probability alpha or is drawn anew, such as `processes.masked` and `processes.uniform_resample`.
     weight: 'one', the cross-entropy as it is, of which the value is the mean over t of what x_t leaves
       unknown; or 'generalised_kl', the divergence of the model's velocity from that given x_0, whose integral
       is an upper bound of -log p(x_0) (arXiv:2412.03487, section 5): with c = -alpha' / (1 - alpha) each
@@ -41,9 +41,9 @@ def discrete_flow_matching(process: Any, *, weight: str = "one") -> Objective:
   [1.386...]
   """
   name = "discrete_flow_matching"
-  check_mixture(process, name)
   if weight not in ("one", "generalised_kl"):
     raise ValueError(f"{name} takes weight='one' or 'generalised_kl', got {weight!r}")
+  check_path(process, name, mixes=weight == "generalised_kl")
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=("logits",), key=placed.key)

@@ -77,10 +77,11 @@ def check_jumps(process: Any, who: str) -> None:
     )
 
 
-def check_mixture(process: Any, who: str) -> None:
-  """Raises ValueError unless each coordinate keeps its value with a probability, or is drawn anew."""
-  if process is None or process.kind != "discrete" or "alpha" not in process.rates(0.5):
+def check_path(process: Any, who: str, mixes: bool = False) -> None:
+  """Raises ValueError unless it is a discrete process; with `mixes`, unless it is a mixture path too."""
+  if process is None or process.kind != "discrete" or (mixes and not process.mixes):
+    path = " under which a coordinate keeps its value or is drawn anew" if mixes else ""
     raise ValueError(
-      f"{who} needs a process under which a coordinate keeps its value or is drawn anew, such as "
-      f"processes.masked(16, (64,)) or processes.uniform_resample(16, (64,)), got {type(process).__name__}"
+      f"{who} needs a discrete process{path}, such as processes.masked(16, (64,)) or "
+      f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"
     )

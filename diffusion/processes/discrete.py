@@ -42,6 +42,7 @@ class CoordinateNoise:
     num_states: S, K or, with a mask, K + 1.
     mask: the state of a masked coordinate, K, or None.
     markov: whether x_t is a Markov chain in t, so that `transition(s, t)`, `generator` and `posterior` exist.
+    mixes: whether x_t is x_0 with probability alpha(t), else a draw apart from it: a mixture path.
     follows: kind of output -> the views that follow from it.
   """
 
@@ -56,6 +57,7 @@ class CoordinateNoise:
   kind: ClassVar[str] = "discrete"
   ends: ClassVar[tuple[str, str]] = ("data", "uniform")
   markov: ClassVar[bool] = True
+  mixes: ClassVar[bool] = False
   follows: ClassVar[dict[str, tuple[str, ...]]] = {
     "logits": MARKOV_VIEWS,
     "probabilities": MARKOV_VIEWS,

@@ -25,6 +25,7 @@ class KeepOrDraw(CoordinateNoise):
   """
 
   schedule: KeepSchedule
+  mixes: ClassVar[bool] = True
   follows: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(MARKOV_VIEWS, MARKOV_VIEWS)
 
   def drawn(self, size: int | None = None) -> np.ndarray:

@@ -29,7 +29,10 @@ def estimate(denoiser, repeats, **options):
   return found.mean(1), found.std(axis=1, ddof=1) / np.sqrt(repeats), bound
 
 
-@pytest.mark.parametrize("name", ["masked", "uniform_resample"])
+EACH = pytest.mark.parametrize("name", [pytest.param("masked", marks=pytest.mark.slow), "uniform_resample"])
+
+
+@EACH
 def test_at_the_exact_denoiser_in_continuous_time_it_is_the_log_probability(name):
   """9 states, 512 estimates each: within 4.5 standard errors (6e-5 for all) and what t_min leaves."""
   oracle = oracles.discrete(process(name), TABLE)
@@ -41,7 +44,7 @@ def test_at_the_exact_denoiser_in_continuous_time_it_is_the_log_probability(name
   np.testing.assert_array_equal(bound.prior, 0.0)
 
 
-@pytest.mark.parametrize("name", ["masked", "uniform_resample"])
+@EACH
 def test_with_steps_it_is_exact_for_one_coordinate_and_below_for_more(name):
   """Within 4.5 standard errors; the mean over the data is below by what coordinates tell of each other."""
   law = TABLE.sum(1)
@@ -64,6 +67,7 @@ def test_with_steps_it_is_exact_for_one_coordinate_and_below_for_more(name):
   assert 4.5 * spread < gaps[1] < gaps[0]
 
 
+@pytest.mark.slow
 def test_under_masks_it_agrees_with_the_bound_of_smaller_variance():
   """Of a wrong model: the same mean within 4.5 standard errors of both, 9 states."""
   of = process("masked")
@@ -78,6 +82,7 @@ def test_under_masks_it_agrees_with_the_bound_of_smaller_variance():
   assert np.mean(other.std(axis=1)) < np.mean(error) * 16.0
 
 
+@pytest.mark.slow
 def test_rows_do_not_meet_and_draws_have_an_error():
   oracle = oracles.discrete(process("uniform_resample"), TABLE)
   x, keys = jnp.asarray(STATES), jax.random.split(jax.random.key(4), len(STATES))
@@ -89,6 +94,7 @@ def test_rows_do_not_meet_and_draws_have_an_error():
     assert np.all(np.asarray(whole.error) > 0)
 
 
+@pytest.mark.slow
 def test_where_the_noise_ends_counts():
   """KL of the last law from the prior, by its definition; infinite where not all is masked."""
   x = jnp.asarray(STATES)

@@ -33,10 +33,10 @@ def program(objective, name, size):
   "objective,name,size,nodes",
   [
     ("continuous_time_bound", "masked", 5, 0),
-    ("continuous_time_bound", "masked_cosine", 3, 36),
     ("continuous_time_bound", "uniform_resample", 3, 36),
-    ("score_entropy", "uniform_resample", 3, 36),
-    ("score_entropy", "masked", 3, 0),
+    pytest.param("continuous_time_bound", "masked_cosine", 3, 36, marks=pytest.mark.slow),
+    pytest.param("score_entropy", "uniform_resample", 3, 36, marks=pytest.mark.slow),
+    pytest.param("score_entropy", "masked", 3, 0, marks=pytest.mark.slow),
     pytest.param("continuous_time_bound", "uniform_resample", 5, 36, marks=pytest.mark.slow),
     pytest.param("score_entropy", "uniform_resample", 5, 36, marks=pytest.mark.slow),
     pytest.param("score_entropy", "masked_cosine", 5, 36, marks=pytest.mark.slow),
@@ -72,7 +72,7 @@ def interior(objective, placed, model):
   return jax.jit(lambda: objective.evaluate({"model": model}, placed, {}, {}, losses.START).interior)()
 
 
-@pytest.mark.parametrize("name", ["masked", "masked_cosine"])
+@pytest.mark.parametrize("name", ["masked", pytest.param("masked_cosine", marks=pytest.mark.slow)])
 def test_under_masks_every_bound_is_the_masked_cross_entropy_row_by_row(name, x64):
   of = process(name, 2)
   placed, model = rows(of, 0.3, 2)
@@ -104,6 +104,7 @@ def test_under_uniform_noise_the_bound_is_that_of_udlm(x64):
     np.testing.assert_allclose(interior(objective, placed, model), wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_score_entropy_of_a_model_of_ratios_is_least_at_the_ratios_whatever_the_weights(x64):
   """The mean at one time, over all states: its gradient in the ratios is zero at those of p_t."""
   of, t = process("uniform_resample", 2), 0.4
@@ -163,7 +164,9 @@ def told(of, p, grid):
   return total
 
 
-@pytest.mark.parametrize("name", PROCESSES)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name == "masked" else pytest.mark.slow) for name in PROCESSES]
+)
 @pytest.mark.parametrize("grid", [[0.0, 1.0], [0.0, 0.1, 0.45, 0.7, 1.0]], ids=["one_step", "four_steps"])
 def test_d3pm_of_one_coordinate_is_the_entropy_for_any_steps(name, grid, x64):
   """To 1e-10 nats; at another law's posterior it is that law's cross-entropy."""
@@ -177,7 +180,7 @@ def test_d3pm_of_one_coordinate_is_the_entropy_for_any_steps(name, grid, x64):
   assert slope > 1e-3
 
 
-@pytest.mark.parametrize("name", ["masked", "uniform_resample"])
+@pytest.mark.parametrize("name", ["uniform_resample", pytest.param("masked", marks=pytest.mark.slow)])
 def test_d3pm_of_more_coordinates_is_above_by_what_they_tell_of_each_other(name, x64):
   """To 1e-10 nats, for 1, 4 and 16 steps; the excess falls as 1 / T."""
   of, p = process(name, 2), enumerated.joint(2, K)
@@ -193,6 +196,7 @@ def test_d3pm_of_more_coordinates_is_above_by_what_they_tell_of_each_other(name,
   assert excess[0] > excess[1] > excess[2] > 0 and 0.8 < order < 1.2
 
 
+@pytest.mark.slow
 def test_the_auxiliary_term_is_the_cross_entropy_of_the_same_step(x64):
   of = process("uniform_resample", 2)
   placed, model = rows(of, 0.5, 2)
@@ -253,6 +257,7 @@ def one_jump(of, p, rule):
   return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_bound_keeps_its_digits_near_the_end_where_nothing_is_left_of_the_data(objective):
   """In float32 at alpha = 1e-2, 1e-4 and 0, at rates of 1e7: it falls with alpha, and slopes are finite."""
@@ -285,7 +290,8 @@ def test_misfits_raise_a_sentence():
     (lambda: losses.d3pm_bound(of, [0.1, 1.0]), "increase from 0"),
     (lambda: losses.d3pm_bound(of, [0.0, 2.0]), "up to 1 at most"),
     (lambda: losses.d3pm_bound(of, 4, auxiliary=-1.0), "auxiliary >= 0"),
-    (lambda: losses.discrete_flow_matching(gaussian), "drawn anew"),
+    (lambda: losses.discrete_flow_matching(edm), "needs a discrete process"),
+    (lambda: losses.discrete_flow_matching(gaussian, weight="generalised_kl"), "drawn anew"),
     (lambda: losses.discrete_flow_matching(of, weight="kl"), "weight='one' or"),
   ):
     with pytest.raises(ValueError, match=words):

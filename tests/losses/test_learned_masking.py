@@ -93,6 +93,7 @@ def test_the_gradient_of_the_exponents_has_no_bias(x64):
   assert np.abs(alone - estimated[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_rows_and_draws_follow_the_exponents():
   """Each value is masked as often as its exponent says: within 4.5 standard errors."""
   objective, n = OBJECTIVE, 4000
@@ -105,6 +106,7 @@ def test_rows_and_draws_follow_the_exponents():
   assert np.any(placed.x_t != placed.targets["second"])
 
 
+@pytest.mark.slow
 def test_a_schedule_is_learned_with_the_model():
   """Both roles train in one call of the loss: the gradient of each is there, and finite at both ends."""
   network = enumerated.tabular(PROCESS, jnp.zeros(((K + 1) ** D, D, K)), K + 1)

@@ -64,7 +64,7 @@ class MaskedByValue(CoordinateNoise):
   def masked(self, t: Any) -> Any:
     """(1 - alpha(t))^w_k, the probability that a coordinate of each value is masked: [..., K] for t [...]."""
     noised = self.clock(t).noised
-    return noised[..., None] ** array_namespace(noised).asarray(self.exponents, noised.dtype)
+    return noised[..., None] ** self._exponents(noised)
 
   def transition(self, s: Any, t: Any, size: int | None = None) -> Any:
     """q(x_t = j | x_s = i) of one coordinate: [..., K + 1, K + 1], rows i sum to one.
@@ -87,8 +87,7 @@ class MaskedByValue(CoordinateNoise):
     Unbounded where all is masked.
     """
     keep = self.clock(t)
-    xp = array_namespace(keep.noised)
-    w = xp.asarray(self.exponents, keep.noised.dtype)
+    xp, w = array_namespace(keep.noised), self._exponents(keep.noised)
     slope = w * keep.noised[..., None] ** (w - 1.0) * -keep.d_alpha[..., None]
     with np.errstate(divide="ignore"):
       return self._matrix(xp, slope / (1.0 - self.masked(t)), 0.0, size)
@@ -128,6 +127,11 @@ class MaskedByValue(CoordinateNoise):
     w = jnp.asarray(self.exponents, noise.dtype)[x0]
     hidden = noise < expand(self.clock(t).noised, x0).astype(noise.dtype) ** w
     return jnp.where(hidden, jnp.asarray(self.mask, x0.dtype), x0)
+
+  def _exponents(self, like):
+    """w, to fit [..., K] for a number a time [...]."""
+    w = array_namespace(like).asarray(self.exponents, like.dtype)
+    return w.reshape((1,) * np.ndim(like) + (-1,))
 
   def _matrix(self, xp, hidden, end, size):
     """The matrix with `hidden` [..., K] of each existing value in the column of the mask; end: 1 or 0."""

@@ -18,6 +18,7 @@ from diffusion.processes.ladders import (
   zero_snr_ladder,
 )
 from diffusion.processes.masked import masked
+from diffusion.processes.masked_by_value import masked_by_value
 from diffusion.processes.paths import (
   Blend,
   Path,

@@ -42,6 +42,7 @@ class CoordinateNoise:
     num_states: S, K or, with a mask, K + 1.
     mask: the state of a masked coordinate, K, or None.
     markov: whether x_t is a Markov chain in t, so that `transition(s, t)`, `generator` and `posterior` exist.
+    mixes: whether x_t is x_0 with probability alpha(t), else a draw apart from it: a mixture path.
     follows: kind of output -> the views that follow from it.
   """
 
@@ -56,6 +57,7 @@ class CoordinateNoise:
   kind: ClassVar[str] = "discrete"
   ends: ClassVar[tuple[str, str]] = ("data", "uniform")
   markov: ClassVar[bool] = True
+  mixes: ClassVar[bool] = False
   follows: ClassVar[dict[str, tuple[str, ...]]] = {
     "logits": MARKOV_VIEWS,
     "probabilities": MARKOV_VIEWS,
@@ -100,6 +102,10 @@ class CoordinateNoise:
     """The rates Q_t[k, x] of jumps from every other state k to x, 0 at x itself: [B, ..., S]; t [B]."""
     own = jax.nn.one_hot(x, self.num_states, dtype=bool)
     return jnp.where(own, 0.0, _columns(self.generator(t), x))
+
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    raise TypeError(f"{type(self).__name__} does not say what `prior` draws: write `prior_law`")
 
   def sources(self, x: jax.Array) -> jax.Array:
     """Which states the noise can turn into x in some time, x itself among them: bool, [B, ..., S]."""

@@ -25,6 +25,7 @@ class KeepOrDraw(CoordinateNoise):
   """
 
   schedule: KeepSchedule
+  mixes: ClassVar[bool] = True
   follows: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(MARKOV_VIEWS, MARKOV_VIEWS)
 
   def drawn(self, size: int | None = None) -> np.ndarray:
@@ -153,6 +154,10 @@ class KeepOrDraw(CoordinateNoise):
     rate = coordinates(-keep.d_alpha / keep.alpha, x_t).astype(rates.dtype)
     jumped = jnp.where(drawing > 0, rates / jnp.where(drawing > 0, drawing, 1.0), 0.0)
     return self.from_ratios(jnp.where(own, rate, jumped), x_t, t)
+
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """pi, the law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    return self._law(dtype)
 
   def _law(self, dtype):
     """pi of each coordinate, to multiply [B, ..., S]."""

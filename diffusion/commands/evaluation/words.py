@@ -49,6 +49,11 @@ def report(found: Mapping[str, Any]) -> str:
     "bits_per_dim_bound",
     "bits_per_dim_bound_error",
   )
+  line(
+    "bits per dimension    {:.3f} ± {:.3f} filled in from first to last",
+    "bits_per_dim_in_order",
+    "bits_per_dim_in_order_error",
+  )
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
   lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")

@@ -18,6 +18,8 @@ MOST_HELD_OUT = 512
 LOSS_PASSES = 16
 # Evaluations of each record that the bound of a masked process is averaged over.
 BOUND_DRAWS = 64
+# Records of one evaluation of a model that says each value given those before it.
+IN_ORDER_ROWS = 256
 
 
 def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0) -> dict[str, np.ndarray]:
@@ -71,7 +73,8 @@ def held_out_likelihood(
 
   For pixels it is bits_per_dim (uniform dequantisation) and for real-valued data nats_per_dim, both by the
   probability flow. For whole numbers on a process with masks it is bits_per_dim_bound, an upper bound by
-  `masked_elbo`.
+  `masked_elbo`; and of a model of each value given those before it bits_per_dim, exactly. Of text it is
+  bits_per_character or bits_per_token (and their _bound).
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
@@ -91,6 +94,8 @@ def held_out_likelihood(
   dataset, held = run.parts.dataset, chosen(held, most, seed)
   if len(held["x"]) < 2:
     raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
+  if _in_order(run):
+    return _next_token(run, held)
   if run.parts.process.ends[1] == "mask":
     return _masked_bound(run, held)
   scaling, size = dataset.scaling, int(np.prod(dataset.shape))
@@ -132,15 +137,41 @@ def _masked_bound(run, held):
   nats = likelihood.masked_elbo(
     run.denoiser, batch["x"], keys=keys, cond=batch.get("cond"), draws=BOUND_DRAWS
   )
+  return _in_bits(run, nats, name_of_likelihood(run))
+
+
+def _next_token(run, held):
+  """The exact likelihood of a model that says each value given those before it."""
+  batch, found = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held)), []
+  for first in range(0, len(batch["x"]), IN_ORDER_ROWS):
+    rows = jax.tree.map(lambda leaf, first=first: leaf[first : first + IN_ORDER_ROWS], batch)
+    found.append(likelihood.next_token_log_likelihood(run.denoiser, rows["x"], rows.get("cond")))
+  return _in_bits(run, jnp.concatenate(found), name_of_likelihood(run))
+
+
+def _in_bits(run, nats, name):
+  """Bits a value under a name, with the error over records."""
   found = np.asarray(likelihood.bits_per_dim(nats, run.parts.dataset.shape))
-  error = float(found.std(ddof=1) / np.sqrt(len(found)))
-  return {"bits_per_dim_bound": float(found.mean()), "bits_per_dim_bound_error": error}
+  return {name: float(found.mean()), f"{name}_error": float(found.std(ddof=1) / np.sqrt(len(found)))}
+
+
+def _in_order(run):
+  """Whether a run's model says each value given those before it."""
+  return "next_logits" in run.denoiser.views
+
+
+def has_likelihood(run: Any) -> bool:
+  """Whether a run may have a likelihood: one that learned a denoiser, or each value given those before it."""
+  return run.parts.parameterization is not None or _in_order(run)
 
 
 def name_of_likelihood(run: Any) -> str:
   """What metrics.json calls the likelihood of a run."""
+  unit = run.parts.dataset.scaling.unit
+  if _in_order(run):
+    return f"bits_per_{unit}"
   if run.parts.process.ends[1] == "mask":
-    return "bits_per_dim_bound"
+    return f"bits_per_{unit}_bound"
   return run.parts.dataset.scaling.likelihood or "likelihood"
 
 
@@ -151,7 +182,7 @@ def why_none(run: Any) -> str:
   of a process with masks asks for no more than the logits.
   """
   process = run.parts.process
-  if process.ends[1] == "mask":
+  if _in_order(run) or process.ends[1] == "mask":
     return ""
   if not run.parts.dataset.scaling.likelihood:
     return "a density says nothing of whole numbers that are categories"

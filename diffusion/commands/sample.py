@@ -205,7 +205,7 @@ def _name(args, opened, sampler, built):
   saved = solver.endswith(".npz")
   if sampler["solver"] is None and opened.own_sampler(None) is not None:
     solver, long = built.name, str(built.cost)
-  elif solver in solvers.ADAPTIVE:
+  elif solver in solvers.CHOOSE_STEPS:
     long = f"{args.tolerance:g}" if args.tolerance is not None else ""
   else:
     long = str(section.get("steps", 20))

@@ -3,7 +3,8 @@
 A Gaussian seen at the whole numbers, around a circle or between two ends.
 """
 
-from typing import Any
+import functools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,9 @@ from flax import struct
 
 from diffusion.processes.base import Number, array_namespace, as_times
 from diffusion.processes.contract import Rate
-from diffusion.processes.discrete import CoordinateNoise, coordinates, each_value
+from diffusion.processes.discrete import coordinates, each_value
 from diffusion.processes.neighbourhoods import as_sizes
+from diffusion.processes.own_sizes import OwnSizes
 from diffusion.processes.resample import check_interval
 
 
@@ -31,7 +33,7 @@ class Width:
 
 
 @struct.dataclass
-class DiscretisedGaussian(CoordinateNoise):
+class DiscretisedGaussian(OwnSizes):
   """Discretised Gaussian noise of whole numbers; see `discretised_gaussian`.
 
   log_low, log_range: of sigma, in steps. images: turns of the circle that are summed, 0 for none.
@@ -45,6 +47,41 @@ class DiscretisedGaussian(CoordinateNoise):
   sizes: tuple[int, ...] = struct.field(pytree_node=False)
   shape: tuple[int, ...] = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="discretised_gaussian")
+
+  markov: ClassVar[bool] = False
+  follows: ClassVar[dict[str, tuple[str, ...]]] = {
+    "logits": ("logits", "probabilities", "ratios"),
+    "probabilities": ("logits", "probabilities", "ratios"),
+    "ratios": ("ratios",),
+    "concrete_score": ("concrete_score",),
+  }
+
+  def transition(self, s: Any, t: Any, size: int | None = None) -> Any:
+    """q(x_t = j | x_0 = i) of one coordinate: [..., K, K], rows i sum to one.
+
+    Args:
+      s: None: from the data, for there is noise at t = 0 and x_t is no Markov chain in t.
+      t: [...] times.
+      size: number of values of the coordinate, K for None; values beyond it stay.
+
+    Raises ValueError for an s.
+    """
+    if s is not None:
+      self._check_markov("transition from an earlier x_s: transition(None, t) is from the data")
+    t, size = as_times(t), self.num_values if size is None else size
+    xp = array_namespace(t)
+    value = np.arange(self.num_values).reshape((1,) * np.ndim(t) + (-1,))
+    distance = xp.asarray(value[..., None, :] - value[..., :, None])
+    exists = xp.asarray((value[..., None, :] < size) & (value[..., :, None] < size))
+    weight = xp.where(exists, xp.exp(self._log_weight(distance, size, t[..., None, None])), 0.0)
+    total = xp.where(exists, xp.sum(weight, axis=-1, keepdims=True), 1.0)
+    stays = (distance == 0).astype(weight.dtype)
+    return xp.where(exists, weight / total, stays)
+
+  def generator(self, t: Any, size: int | None = None) -> Any:
+    """Raises ValueError: there are no jump rates."""
+    del t, size
+    return self._check_markov("jump rates")
 
   def clock(self, t: Any) -> Width:
     """The width of the noise in steps, geometric in t, and its time derivative, each shaped like t."""
@@ -117,9 +154,9 @@ class DiscretisedGaussian(CoordinateNoise):
   def _log_weight(self, distance, size, t):
     """log of the sum over turns of exp(-d^2 / 2 sigma^2), in the shape of `distance`."""
     precision = self.clock(t).sigma ** -2
-    place = lambda turn: -0.5 * precision * jnp.square((distance + turn * size).astype(precision.dtype))
+    place = lambda turn: -0.5 * precision * ((distance + turn * size).astype(precision.dtype)) ** 2
     turns = [place(turn) for turn in range(-self.images, self.images + 1)]
-    return turns[0] if len(turns) == 1 else jax.scipy.special.logsumexp(jnp.stack(turns), axis=0)
+    return turns[0] if len(turns) == 1 else functools.reduce(array_namespace(precision).logaddexp, turns)
 
 
 def discretised_gaussian(

@@ -10,22 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.math.precision import at_least_single
-from diffusion.processes.base import as_times, expand
-from diffusion.processes.contract import Rate, check_steps
-from diffusion.processes.discrete import check_outputs, check_state_shape, each_value
-from diffusion.processes.keeping import Keep, KeepSchedule, linear_keep
-from diffusion.processes.views import check_kind
-
-KINDS = ("logits", "probabilities")
+from diffusion.processes.base import expand
+from diffusion.processes.discrete import check_state_shape, each_value
+from diffusion.processes.keep_or_draw import KeepOrDraw
+from diffusion.processes.keeping import KeepSchedule, linear_keep
 
 
 @struct.dataclass
-class Masked:
-  """See `masked`. The views of x_t [B, ...] are over the K values, without the mask:
-
-  - logits [B, ..., K]: log p(x_0 = k | x_t) of each coordinate, normalised;
-  - probabilities [B, ..., K]: the same without the logarithm.
+class Masked(KeepOrDraw):
+  """See `masked`. Logits and probabilities are over the K values, ratios and rates over these and the mask.
 
   Attributes:
     t_min, t_max: where training and sampling stop.
@@ -41,36 +34,17 @@ class Masked:
   shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="masked")
 
-  kind: ClassVar[str] = "discrete"
   ends: ClassVar[tuple[str, str]] = ("data", "mask")
-  views: ClassVar[tuple[str, ...]] = KINDS
 
   @property
   def mask(self) -> int:
     """The value that stands for a masked coordinate: K."""
     return self.num_values
 
-  def clock(self, t: Any) -> Keep:
-    """alpha, 1 - alpha (the probability of the mask) and the time derivative of alpha, each shaped like t."""
-    return self.schedule(as_times(t))
-
-  def rates(self, t: Any) -> dict[str, Rate]:
-    """alpha and 1 - alpha with their time derivatives."""
-    keep = self.clock(t)
-    return {"alpha": Rate(keep.alpha, keep.d_alpha), "noised": Rate(keep.noised, -keep.d_alpha)}
-
-  def level(self, t: Any) -> Any:
-    """The probability 1 - alpha that a coordinate is masked, increasing in t."""
-    return self.clock(t).noised
-
-  def t_of_level(self, level: Any) -> Any:
-    """The time at which 1 - alpha has this value."""
-    return self.schedule.t_of_noised(as_times(level))
-
-  def default_grid(self, n: int) -> np.ndarray:
-    """n + 1 times in equal steps from t_max to the data at t = 0. Raises ValueError for n below 1."""
-    check_steps(n)
-    return np.linspace(float(self.t_max), 0.0, n + 1)
+  def drawn(self, size: int | None = None) -> np.ndarray:
+    """The mask: [K + 1] in float64."""
+    del size
+    return np.eye(self.num_states)[self.mask]
 
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """States that are all masks [B, *shape] int32. Raises ValueError for a shape of another state."""
@@ -91,57 +65,32 @@ class Masked:
     return jnp.where(hidden, jnp.asarray(self.mask, x0.dtype), x0)
 
   def targets(self, x0: jax.Array, noise: Any, t: jax.Array, x1: None = None) -> dict[str, jax.Array]:
-    """'probabilities', the indicator of x_0 [B, ..., K], whose mean given x_t is the exact view."""
-    del noise, x1
-    return {"probabilities": jax.nn.one_hot(x0, self.num_values, dtype=at_least_single(t.dtype))}
+    """'probabilities', the indicator of x_0 [B, ..., K], and 'rates' given x_0 [B, ..., K + 1].
 
-  def views_of(self, kind: str) -> tuple[str, ...]:
-    """Logits and probabilities follow from each other. Raises ValueError for another kind."""
-    check_kind(self, kind, KINDS)
-    return KINDS
+    Their means given x_t are the exact views. Ratios have no such target: of a coordinate that is seen, they
+    say nothing.
+    """
+    found = KeepOrDraw.targets(self, x0, noise, t, x1)
+    return {"probabilities": found["probabilities"], "rates": found["rates"]}
 
-  def convert(
-    self,
-    kind: str,
-    output: jax.Array,
-    x_t: jax.Array,
-    t: jax.Array,
-    views: tuple[str, ...],
-    data_std: Any = 1.0,
-  ) -> dict[str, jax.Array]:
-    """Views of x_t from the raw output of a network, with what is known put in, always.
+  def sources(self, x: jax.Array) -> jax.Array:
+    """Everything where x is the mask, else x itself: bool, [B, ..., K + 1]."""
+    return (x == self.mask)[..., None] | jax.nn.one_hot(x, self.num_states, dtype=bool)
 
-    Source: arXiv:2406.07524, section 3.2.
+  def _known(self, log_p, x_t):
+    """What is known put in, always (arXiv:2406.07524, section 3.2).
 
     The mask is no value of the data, so that its probability is zero; and a coordinate that is not masked
-    keeps its
-    value: its logits are 0 there and -inf elsewhere, whatever the network says.
-
-    Args:
-      kind: 'logits' or 'probabilities', not necessarily normalised.
-      output: [B, ..., K].
-      x_t: [B, ...] int, K where masked.
-      t: [B]; takes no part.
-      views: which to give.
-      data_std: takes no part.
-
-    Returns:
-      {view: [B, ..., K]}, in at least float32. Raises ValueError for an output over another number of values.
+    keeps its value: its logits are 0 there and -inf elsewhere, whatever the network says.
 
     >>> process = masked(2, (2,))
-    >>> x_t = jnp.array([[2, 0]])
-    >>> found = process.convert("logits", jnp.zeros((1, 2, 2)), x_t, jnp.ones(1), process.views)
-    >>> found["probabilities"].tolist()
+    >>> found = process.convert("logits", jnp.zeros((1, 2, 2)), jnp.array([[2, 0]]), jnp.ones(1), ("logits",))
+    >>> jnp.exp(found["logits"]).tolist()
     [[[0.5, 0.5], [1.0, 0.0]]]
     """
-    del t, data_std
-    check_outputs(self, output, x_t)
-    output = output.astype(at_least_single(output.dtype))
-    log_p = jax.nn.log_softmax(output if kind == "logits" else jnp.log(output), axis=-1)
+    log_p = jax.nn.log_softmax(log_p, axis=-1)
     known = jnp.where(each_value(self, x_t) == x_t[..., None], 0.0, -jnp.inf).astype(log_p.dtype)
-    log_p = jnp.where((x_t == self.mask)[..., None], log_p, known)
-    found = {"logits": log_p, "probabilities": jnp.exp(log_p)}
-    return {view: found[view] for view in views}
+    return jnp.where((x_t == self.mask)[..., None], log_p, known)
 
 
 def masked(

@@ -4,22 +4,22 @@ Each coordinate, on its own, is drawn anew among its values with some probabilit
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion.processes.base import as_times, expand
-from diffusion.processes.contract import Rate
-from diffusion.processes.discrete import CoordinateNoise, coordinates, each_value
-from diffusion.processes.keeping import Keep, KeepSchedule, linear_keep
+from diffusion.processes.base import expand
+from diffusion.processes.keep_or_draw import KeepOrDraw
+from diffusion.processes.keeping import KeepSchedule, linear_keep
 from diffusion.processes.neighbourhoods import as_sizes
+from diffusion.processes.own_sizes import OwnSizes
 
 
 @struct.dataclass
-class UniformResample(CoordinateNoise):
+class UniformResample(OwnSizes, KeepOrDraw):
   """See `uniform_resample`. A discrete process whose probability to draw a coordinate anew is b = 1 - alpha.
 
   Attributes:
@@ -35,22 +35,12 @@ class UniformResample(CoordinateNoise):
   shape: tuple = struct.field(pytree_node=False)
   name: str = struct.field(pytree_node=False, default="uniform_resample")
 
-  def clock(self, t: Any) -> Keep:
-    """alpha = 1 - b, b and the time derivative of alpha, each shaped like t."""
-    return self.schedule(as_times(t))
+  follows: ClassVar[dict[str, tuple[str, ...]]] = KeepOrDraw.follows | {"concrete_score": ("concrete_score",)}
 
-  def rates(self, t: Any) -> dict[str, Rate]:
-    """alpha and b = 1 - alpha with their time derivatives."""
-    keep = self.clock(t)
-    return {"alpha": Rate(keep.alpha, keep.d_alpha), "noised": Rate(keep.noised, -keep.d_alpha)}
-
-  def level(self, t: Any) -> Any:
-    """The probability b = 1 - alpha that a coordinate was drawn anew, increasing in t."""
-    return self.clock(t).noised
-
-  def t_of_level(self, level: Any) -> Any:
-    """The time at which b has this value."""
-    return self.schedule.t_of_noised(as_times(level))
+  def drawn(self, size: int | None = None) -> np.ndarray:
+    """The uniform law of a coordinate of `size` values, K for None: [K] in float64."""
+    size = self.num_values if size is None else size
+    return (np.arange(self.num_values) < size) / size
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> dict[str, jax.Array]:
     """The noise that decides x_t, row i from keys[i] alone.
@@ -104,19 +94,13 @@ class UniformResample(CoordinateNoise):
     square = stay**2 / jump + jump**2 / stay + (size - 2) * jump - 1.0
     return 1.0 / jnp.maximum(square, 0.01)
 
-  def posterior_ratios(self, probabilities: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
-    """p_t(x_t with the coordinate set to k) / p_t(x_t) [B, ..., K] from p(x_0 = j | x_t) [B, ..., K]; t [B].
+  def _law(self, dtype):
+    """The uniform law of each coordinate's own values: [1, ..., K]."""
+    sizes = np.reshape(self.sizes, (1, *self.shape, 1))
+    return jnp.asarray((np.arange(self.num_values) < sizes) / sizes, dtype)
 
-    The mean over x_0 of q(k | x_0) / q(x_t | x_0), with s = 1 - b + b/K to stay and m = b/K to become any
-    other value.
-    """
-    b = coordinates(self.clock(t).noised.astype(probabilities.dtype), x_t)
-    jump = b / jnp.asarray(np.reshape(self.sizes, self.shape), b.dtype)[None, ..., None]
-    stay = 1.0 - b + jump
-    here = each_value(self, x_t) == x_t[..., None]
-    weighted = probabilities / jnp.where(here, stay, jump)
-    total = jnp.sum(weighted, axis=-1, keepdims=True)
-    return jnp.where(self.exists, jump * total + (stay - jump) * weighted, 0.0)
+  def _exists(self):
+    return self.exists
 
 
 def uniform_resample(

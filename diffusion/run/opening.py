@@ -195,7 +195,7 @@ def sampler_section(run: Opened, changes: Mapping[str, Any]) -> dict[str, Any]:
   own = {"solver": solvers.DEFAULT[run.parts.process.kind], **run.config.get("sampler", {})}
   name = changes.get("solver") or own["solver"]
   if name != own["solver"]:
-    adaptive = name in solvers.ADAPTIVE
+    adaptive = name in solvers.CHOOSE_STEPS
     own = {
       key: value
       for key, value in own.items()

@@ -8,7 +8,20 @@ from diffusion.solvers.about import About
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
-from diffusion.solvers.catalogue import ADAPTIVE, BEYOND_GAUSSIAN, DEFAULT, SOLVERS, build, listing, times
+from diffusion.solvers.block_by_block import block_by_block
+from diffusion.solvers.cached import cached
+from diffusion.solvers.catalogue import (
+  ADAPTIVE,
+  BEYOND_GAUSSIAN,
+  CHOOSE_STEPS,
+  DEFAULT,
+  SOLVERS,
+  UNMASKING,
+  build,
+  listing,
+  times,
+)
+from diffusion.solvers.confidence_unmasking import confidence_unmasking
 from diffusion.solvers.contract import (
   Around,
   Described,
@@ -29,11 +42,13 @@ from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
+from diffusion.solvers.entropy_bound import confidence_threshold, entropy_bound
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.evolution import SearchResult, error_to
 from diffusion.solvers.executor import sample
 from diffusion.solvers.exponential_rk import exponential_rk3
+from diffusion.solvers.first_hitting import first_hitting
 from diffusion.solvers.fit import Fitted, fit
 from diffusion.solvers.fit_starts import fit_starts
 from diffusion.solvers.grids import GRIDS
@@ -43,10 +58,12 @@ from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
 from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.momentum import ghvb, hb
+from diffusion.solvers.path_planning import leave_one_out, path_planning
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import PredictorCorrector, annealed, langevin, predictor_corrector
 from diffusion.solvers.recovery_langevin import recovery_langevin
 from diffusion.solvers.reference import Reference, reference
+from diffusion.solvers.remasking import remasking
 from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion

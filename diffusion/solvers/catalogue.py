@@ -13,6 +13,8 @@ from diffusion.solvers import grids
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
+from diffusion.solvers.block_by_block import block_by_block
+from diffusion.solvers.confidence_unmasking import confidence_unmasking
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
@@ -20,14 +22,18 @@ from diffusion.solvers.double_step import double_step
 from diffusion.solvers.dpm_solver import dpm_solver, dpm_solver_fast, dpmpp_2s
 from diffusion.solvers.dpm_solver_adaptive import dpm_solver_adaptive
 from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_sde
+from diffusion.solvers.entropy_bound import confidence_threshold, entropy_bound
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.exponential_rk import exponential_rk3
+from diffusion.solvers.first_hitting import first_hitting
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.momentum import ghvb, hb
+from diffusion.solvers.path_planning import path_planning
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
+from diffusion.solvers.remasking import remasking
 from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
@@ -165,6 +171,9 @@ BEYOND_GAUSSIAN = {
   "euler_velocity": Entry(euler_velocity, 1, False, grid=own_grid, kinds=("gaussian", "two_ended")),
   "heun_velocity": Entry(heun_velocity, 2, False, grid=own_grid, kinds=("gaussian", "two_ended")),
   "masked_ancestral": Entry(masked_ancestral, 1, True, grid=own_grid, kinds=("discrete",)),
+  "remasking": Entry(remasking, None, True, grid=own_grid, kinds=("discrete",)),
+  "confidence_unmasking": Entry(confidence_unmasking, None, True, grid=own_grid, kinds=("discrete",)),
+  "path_planning": Entry(path_planning, None, True, grid=own_grid, kinds=("discrete",)),
 }
 
 DEFAULT = {"gaussian": "dpmpp_2m", "two_ended": "heun_velocity", "discrete": "masked_ancestral"}
@@ -197,7 +206,35 @@ ADAPTIVE = {
   "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
 }
 
-EVERY: dict[str, Entry | AdaptiveEntry] = SOLVERS | BEYOND_GAUSSIAN | ADAPTIVE
+
+@dataclasses.dataclass(frozen=True)
+class UnmaskingEntry:
+  """A built-in solver that takes out masks until there are none, each sample's by itself.
+
+  Attributes:
+    builder: (process, **options) -> solver.
+    tolerance: the option that a tolerance is, or None where no error is made or bounded.
+    stochastic: whether it draws noise.
+    kinds: of processes that it takes.
+  """
+
+  builder: Callable
+  tolerance: str | None
+  stochastic: bool = True
+  kinds: tuple[str, ...] = ("discrete",)
+
+
+UNMASKING = {
+  "first_hitting": UnmaskingEntry(first_hitting, None),
+  "entropy_bound": UnmaskingEntry(entropy_bound, "bound"),
+  "confidence_threshold": UnmaskingEntry(confidence_threshold, "threshold"),
+  "block_by_block": UnmaskingEntry(block_by_block, None),
+}
+
+CHOOSE_STEPS: dict[str, AdaptiveEntry | UnmaskingEntry] = ADAPTIVE | UNMASKING
+"""Those that take neither a number of steps nor a grid."""
+
+EVERY: dict[str, Any] = SOLVERS | BEYOND_GAUSSIAN | CHOOSE_STEPS
 
 
 def build(
@@ -214,13 +251,14 @@ def build(
   It takes n steps on a good grid for the process, or steps as long as a tolerance lets them be.
 
   Args:
-    name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN` or of `ADAPTIVE`.
+    name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN`, of `ADAPTIVE` or of `UNMASKING`.
     process: the process of the denoiser.
     n: number of steps (of levels, for annealed Langevin); `solver.cost` says how many evaluations they take.
-      None for an adaptive solver.
+      None for an adaptive solver and for one that goes on until there are no masks.
     grid: None for the solver's default, a key of `GRIDS` (on a Gaussian process), or an array of times. None
       for an adaptive solver.
-    tolerance: of an adaptive solver, both rtol and atol; None for its own.
+    tolerance: of an adaptive solver, both rtol and atol; of entropy_bound its bound in nats, of
+      confidence_threshold its threshold; None for its own.
     **options: of the builder, for example eta=0.5.
 
   Raises:
@@ -246,23 +284,33 @@ def build(
       f"{name} is for processes of the kind {' or '.join(entry.kinds)}, and '{process.name}' is "
       f"{process.kind}: choose one of {', '.join(fit)}"
     )
-  if isinstance(entry, AdaptiveEntry):
+  if name in CHOOSE_STEPS:
     if n is not None or grid is not None:
       raise ValueError(
         f"{name} chooses its own steps, got {f'{n} of them' if n is not None else f'the grid {grid!r}'}: "
         "leave that out and give a tolerance"
       )
-    return entry.builder(
-      process, **({} if tolerance is None else dict(rtol=tolerance, atol=tolerance)) | options
-    )
+    return entry.builder(process, **_of_tolerance(name, tolerance) | options)
   if tolerance is not None:
     raise ValueError(
       f"{name} takes the steps it is given, and a tolerance of {tolerance} says nothing to it: "
       f"{', '.join(ADAPTIVE)} have one"
     )
   if n is None:
-    raise ValueError(f"{name} needs a number of steps: only {', '.join(ADAPTIVE)} choose their own")
+    raise ValueError(f"{name} needs a number of steps: only {', '.join(CHOOSE_STEPS)} choose their own")
   return entry.builder(process, times(name, process, n, grid), **options)
+
+
+def _of_tolerance(name, tolerance):
+  """The options that a tolerance stands for."""
+  if tolerance is None:
+    return {}
+  if name in ADAPTIVE:
+    return dict(rtol=tolerance, atol=tolerance)
+  option = UNMASKING[name].tolerance
+  if option is None:
+    raise ValueError(f"{name} has no tolerance, got {tolerance}: leave it out, or use entropy_bound")
+  return {option: tolerance}
 
 
 def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
@@ -298,7 +346,7 @@ def listing() -> str:
   lines = [f"{'solver':21}{'order':>6}  {'solves':7}{'evaluations a step':20}what it is"]
 
   def line(name, entry, cost):
-    order = "-" if entry.order is None else str(entry.order)
+    order = "-" if name in UNMASKING or entry.order is None else str(entry.order)
     about = (inspect.getdoc(entry.builder) or "").splitlines()[0]
     solves = "jumps" if entry.kinds == ("discrete",) else "SDE" if entry.stochastic else "ODE"
     lines.append(f"{name:21}{order:>6}  {solves:7}{cost:20}{about}")
@@ -313,6 +361,8 @@ def listing() -> str:
     )
   for name, entry in ADAPTIVE.items():
     line(name, entry, f"{entry.evaluations}, steps by error")
+  for name, entry in UNMASKING.items():
+    line(name, entry, "1, until no masks")
   return "\n".join(lines)
 
 

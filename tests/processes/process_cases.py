@@ -140,16 +140,39 @@ def table_at(case: Case, t: float) -> np.ndarray:
   return np.einsum("ij,ik,jl->kl", case.table, first, second).reshape(-1)
 
 
+def chains(case: Case, t: float) -> list[np.ndarray]:
+  """q(x_t | x_0) of each coordinate for every state, [S, S] in float64: a mask stays."""
+  more = int("mask" in case.process.ends)
+  return [np.vstack([q, np.eye(q.shape[1])[q.shape[1] - more :]]) for q in kernels(case, t)]
+
+
+def jump_rates(case: Case, t: float, h: float = 1e-5) -> list[np.ndarray]:
+  """Q_t of each coordinate, T^-1 dT/dt by central differences: [S, S] in float64."""
+  now, before, after = (chains(case, time) for time in (t, t - h, t + h))
+  return [np.linalg.solve(m, (b - a) / (2 * h)) for m, a, b in zip(now, before, after)]
+
+
 def exact_views(case: Case, t: float) -> dict[str, np.ndarray]:
-  """Views of every state by enumeration: {view: [S, D, K]} in float64."""
-  x, qs, size = states(case), kernels(case, t), max(case.table.shape)
+  """Views of every state by enumeration: {view: [S, D, K or S]} in float64.
+
+  Ratios to states that noise never turns into the coordinate's own are 0; rates are there for Markov chains.
+  """
+  x, qs, more = states(case), kernels(case, t), int("mask" in case.process.ends)
+  size = max(case.table.shape)
   p = dict(zip(map(tuple, x), table_at(case, t)))
-  probabilities, ratios = np.zeros((len(x), 2, size)), np.zeros((len(x), 2, size))
+  full, probabilities = chains(case, t), np.zeros((len(x), 2, size))
+  markov = case.process.markov
+  flow = jump_rates(case, t) if markov else full
+  ratios, rates = np.zeros((2, len(x), 2, size + more))
   for row, (a, b) in enumerate(x):
     joint = case.table * qs[0][:, a][:, None] * qs[1][:, b][None, :]
     for d, own in enumerate((joint.sum(1), joint.sum(0))):
       probabilities[row, d, : len(own)] = own / own.sum()
-      for k in range(len(own)):
-        ratios[row, d, k] = p[(k, b) if d == 0 else (a, k)] / p[(a, b)]
+      for k in range(len(full[d])):
+        here = x[row, d]
+        if full[d][k, here] > 0:
+          ratios[row, d, k] = p[(k, b) if d == 0 else (a, k)] / p[(a, b)]
+          rates[row, d, k] = (k != here) * flow[d][k, here] * ratios[row, d, k]
   with np.errstate(divide="ignore"):
-    return {"probabilities": probabilities, "logits": np.log(probabilities), "ratios": ratios}
+    found = {"probabilities": probabilities, "logits": np.log(probabilities), "ratios": ratios}
+  return found | ({"rates": rates} if markov else {})

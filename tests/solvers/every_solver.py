@@ -120,5 +120,21 @@ EVERY = {
   "daps, not linear": Case(lambda n: tasks.daps(PROCESS, grid(n), CURVED, MEASURED[:, :1], moves=3)),
   "ddrm": Case(lambda n: tasks.ddrm(PROCESS, grid(n), SEEN, MEASURED)),
   "watched": Case(lambda n: tasks.watched(solvers.build("dpmpp_2m", PROCESS, n), 3)),
-  "masked_ancestral": Case(lambda n: solvers.masked_ancestral(MASKED, MASKED.default_grid(n)), masked, masks),
+  **{
+    name: Case(lambda n, name=name: solvers.build(name, MASKED, n), masked, masks)
+    for name in ("masked_ancestral", "remasking", "confidence_unmasking", "path_planning")
+  },
+  **{
+    name: Case(lambda n, name=name: solvers.build(name, MASKED), masked, masks) for name in solvers.UNMASKING
+  },
+  "cached": Case(
+    lambda n: solvers.cached(solvers.masked_ancestral(MASKED, MASKED.default_grid(n))), masked, masks
+  ),
+  "block_by_block, on a grid": Case(
+    lambda n: solvers.block_by_block(
+      MASKED, solvers.confidence_unmasking(MASKED, MASKED.default_grid(n)), block=2
+    ),
+    masked,
+    masks,
+  ),
 }

@@ -24,7 +24,8 @@ def solver(section: Mapping[str, Any], process: Any) -> Any:
       process's kind if left out), `steps`, `grid` (a name, a section with a factory such as
       solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
       by default): on a Gaussian process with noise at t = 0, whether one more evaluation removes it. A name
-      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
+      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid; so has one of `solvers.UNMASKING`,
+      where it has a tolerance at all.
     process: the process of the model.
 
   Raises UserError for a key, a name or an option that does not exist, a solver of another kind of process,
@@ -33,12 +34,13 @@ def solver(section: Mapping[str, Any], process: Any) -> Any:
   loading.check_keys(section, SAMPLER_KEYS, "config.sampler")
   name = section.get("solver", solvers.DEFAULT[process.kind])
   grid = plain(section.get("grid")) or None
-  adaptive = name in solvers.ADAPTIVE
+  adaptive = name in solvers.CHOOSE_STEPS
   steps = section.get("steps", None if adaptive else 20)
   options = dict(plain(section.get("options")) or {})
   try:
     if adaptive:
-      options.setdefault("denoise", bool(section.get("denoise", True)))
+      if name in solvers.ADAPTIVE:
+        options.setdefault("denoise", bool(section.get("denoise", True)))
       return solvers.build(name, process, steps, grid=grid, tolerance=section.get("tolerance"), **options)
     if isinstance(grid, Mapping):
       grid = factories.build(grid, process, steps, where="config.sampler.grid")

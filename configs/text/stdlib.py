@@ -39,6 +39,8 @@ def get_config(form="masked"):
       held_out=0.05,
       sha256="",
     ),
+    process=dict(factory="processes.masked", num_values=VALUES, shape=(LENGTH,)),
+    denoiser=dict(factory="denoisers.logits"),
     network=dict(
       factory="networks.SequenceTransformer",
       num_values=VALUES,
@@ -73,12 +75,9 @@ def get_config(form="masked"):
       warm_start=None,
       layout="replicated",
     ),
+    sampler=dict(solver="first_hitting", options=dict())
+    if masked
+    else dict(solver="block_by_block", options=dict(block=1)),
     evaluation=dict(num_samples=64, batch=64, seed=0, held_out=512),
   )
-  if masked:
-    config |= dict(
-      process=dict(factory="processes.masked", num_values=VALUES, shape=(LENGTH,)),
-      denoiser=dict(factory="denoisers.logits"),
-      sampler=dict(solver="masked_ancestral", steps=LENGTH, grid="", options=dict(), denoise=True),
-    )
   return ConfigDict(config)

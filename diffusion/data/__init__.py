@@ -8,6 +8,7 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
   data.npz(path), data.idx(path)      arrays in a file
+  data.black_and_white(images)        grey images of these with two values
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
   data.text_files(patterns)           text by characters: Python's own library, or files of one's own;
                                       data.text8(path), data.lm1b(path)
@@ -45,6 +46,7 @@ from diffusion.data.asked import (
   stored_starts,
 )
 from diffusion.data.binary_digits import binary_digits
+from diffusion.data.black_and_white import black_and_white
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
 from diffusion.data.named import ArraySpec, NamedArray

@@ -35,6 +35,9 @@ class SequenceTransformer(nn.Module):
       `width`.
     time: whether the network is told t.
     causal: whether the logits of a place see what comes before it alone.
+    neighbours: how many places to each side (to the left, where it is causal) each block mixes in before its
+      attention and its MLP, feature by feature, with weights that start at zero: spelling is then learned
+      at once, which attention finds late. 0 for none.
     tied: whether the vectors of the values are the rows of the last layer too.
     rope_base: the slowest rotary frequency is about 1 / rope_base; it and `rope_scale` may be changed after
       training, for longer sequences (arXiv:2506.14429).
@@ -64,6 +67,7 @@ class SequenceTransformer(nn.Module):
   mlp_ratio: float = 4.0
   time: bool = True
   causal: bool = False
+  neighbours: int = 0
   tied: bool = True
   rope_base: float = 10000.0
   rope_scale: float = 1.0
@@ -121,6 +125,7 @@ class SequenceTransformer(nn.Module):
         self.num_heads,
         self.mlp_ratio,
         self.causal,
+        self.neighbours,
         1.0 / (2 * self.depth),
         self.dropout,
         not train,
@@ -176,6 +181,7 @@ class Block(nn.Module):
   num_heads: int
   mlp_ratio: float
   causal: bool
+  neighbours: int
   added: float
   dropout: float
   deterministic: bool
@@ -192,15 +198,21 @@ class Block(nn.Module):
       init = nn.initializers.variance_scaling(scale, "fan_avg", "uniform")
       return nn.Dense(features, kernel_init=init, use_bias=False, name=name, **precision)
 
+    def mixed(h, name):
+      if not self.neighbours:
+        return h
+      return _Neighbours(self.neighbours, self.causal, name=name, **precision)(h)
+
     norm, gate = normalised(h, embedding, 0, "attention", precision)
-    inner = dense(3 * width, "query_key_value")(norm(h))
+    inner = dense(3 * width, "query_key_value")(mixed(norm(h), "attention_neighbours"))
     inner = inner.reshape(*h.shape[:2], 3, self.num_heads, width // self.num_heads)
     query, key = rotate(inner[:, :, 0], angles), rotate(inner[:, :, 1], angles)
     inner = dot_product(query, key, inner[:, :, 2], causal=self.causal).reshape(h.shape)
     h = placed(h + gate(drop(dense(width, "out", scale)(inner))))
 
     norm, gate = normalised(h, embedding, 0, "mlp", precision)
-    inner = drop(nn.gelu(dense(round(self.mlp_ratio * width), "dense_0")(norm(h))))
+    inner = dense(round(self.mlp_ratio * width), "dense_0")(mixed(norm(h), "mlp_neighbours"))
+    inner = drop(nn.gelu(inner))
     return placed(h + gate(dense(width, "dense_1", scale)(inner)))
 
 
@@ -235,3 +247,27 @@ class _Scale(nn.Module):
   def __call__(self, width: int) -> jax.Array:
     scale = self.param("scale", nn.initializers.ones, (width,), self.param_dtype)
     return scale.astype(self.dtype)[None, None, :]
+
+
+class _Neighbours(nn.Module):
+  """h [B, L, width] plus a sum of its neighbours, each feature with weights of its own that start at zero.
+
+  What lies outside of the sequence counts as zero.
+  """
+
+  reach: int
+  causal: bool
+  dtype: Any
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, h: jax.Array) -> jax.Array:
+    after = 0 if self.causal else self.reach
+    offsets = [offset for offset in range(-self.reach, after + 1) if offset]
+    weights = self.param("weights", nn.initializers.zeros, (len(offsets), h.shape[-1]), self.param_dtype)
+    padded = jnp.pad(h, ((0, 0), (self.reach, after), (0, 0)))
+    total = h
+    for offset, weight in zip(offsets, weights.astype(self.dtype)):
+      moved = jax.lax.dynamic_slice_in_dim(padded, self.reach + offset, h.shape[1], axis=1)
+      total = total + weight[None, None, :] * moved
+    return total

@@ -11,7 +11,7 @@ updates of the same optimiser, and differ in what a place sees and in the loss: 
 
 from ml_collections import ConfigDict
 
-LENGTH = 128
+LENGTH = 64
 VALUES = 97  # the new line, printable ASCII, and one for all others
 
 
@@ -44,9 +44,10 @@ def get_config(form="masked"):
     network=dict(
       factory="networks.SequenceTransformer",
       num_values=VALUES,
-      width=192,
+      width=128,
       depth=4,
-      num_heads=6,
+      num_heads=4,
+      neighbours=4,
       time=False,
       causal=not masked,
     ),
@@ -54,7 +55,7 @@ def get_config(form="masked"):
     if masked
     else dict(factory="losses.next_token"),
     optimizer=dict(
-      learning_rate=2e-3,
+      learning_rate=3e-3,
       schedule="cosine",
       warmup_steps=100,
       b1=0.9,
@@ -64,9 +65,9 @@ def get_config(form="masked"):
       weight_decay=0.0,
     ),
     training=dict(
-      batch_size=32,
-      steps=1000,
-      ema_half_life_images=(1000,),
+      batch_size=16,
+      steps=2000,
+      ema_half_life_images=(2000,),
       ema_ramp=0.05,
       accumulate=1,
       log_every=50,

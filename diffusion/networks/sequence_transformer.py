@@ -201,7 +201,7 @@ class Block(nn.Module):
     def mixed(h, name):
       if not self.neighbours:
         return h
-      return _Neighbours(self.neighbours, self.causal, name=name, **precision)(h)
+      return Neighbours(self.neighbours, self.causal, name=name, **precision)(h)
 
     norm, gate = normalised(h, embedding, 0, "attention", precision)
     inner = dense(3 * width, "query_key_value")(mixed(norm(h), "attention_neighbours"))
@@ -249,7 +249,7 @@ class _Scale(nn.Module):
     return scale.astype(self.dtype)[None, None, :]
 
 
-class _Neighbours(nn.Module):
+class Neighbours(nn.Module):
   """h [B, L, width] plus a sum of its neighbours, each feature with weights of its own that start at zero.
 
   What lies outside of the sequence counts as zero.

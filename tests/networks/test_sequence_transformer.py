@@ -11,6 +11,7 @@ from diffusion import networks
 from diffusion.networks.attention import attend, dot_product
 from diffusion.networks.layers import placing
 from diffusion.networks.rotary import rotary_angles, rotate
+from diffusion.networks.sequence_transformer import Neighbours
 
 SIZES = dict(num_values=5, width=16, depth=2, num_heads=2)
 T = jnp.array([0.2, 0.7])
@@ -70,9 +71,9 @@ def test_a_longer_context_is_a_change_of_numbers():
   assert longer.shape == (2, 9, 5)
 
 
-@pytest.mark.parametrize("time", [True, False])
-def test_causal_logits_have_no_information_from_the_right(time):
-  net, params = made(causal=True, time=time)
+@pytest.mark.parametrize("time, neighbours", [(True, 0), (False, 2)])
+def test_causal_logits_have_no_information_from_the_right(time, neighbours):
+  net, params = made(causal=True, time=time, neighbours=neighbours)
   x, apply = tokens(6, values=5), quick(net.apply)
   logits = np.asarray(apply(params, x, T))
   for place in range(6):
@@ -122,6 +123,27 @@ def test_without_time_and_conditions_nothing_but_tokens_matters():
   first, other = (quick(told.apply)(own, tokens(5), T, label(number)) for number in (0, 2))
   assert np.abs(first - other).max() > 1e-3
   np.testing.assert_array_equal(quick(told.apply)(own, tokens(5), T + 0.4, label(0)), first)
+
+
+def test_neighbours_enter_feature_by_feature_from_zero():
+  net, plain = made(neighbours=2, time=False)[0], made(time=False)[0]
+  start = quick(net.init)(jax.random.key(0), tokens(5), T)
+  without = {
+    "params": {name: dict(part) if "block" in name else part for name, part in start["params"].items()}
+  }
+  for block in ("block_0", "block_1"):
+    for name in ("attention_neighbours", "mlp_neighbours"):
+      assert not np.asarray(without["params"][block].pop(name)["weights"]).any()
+  np.testing.assert_array_equal(
+    quick(net.apply)(start, tokens(5), T), quick(plain.apply)(without, tokens(5), T)
+  )
+  weights = jnp.array([[1.0, 0.0], [0.0, 0.1]])  # of the place before, and of the one after
+  h = jnp.array([[[1.0, 10.0], [2.0, 20.0], [3.0, 30.0]]])
+  both, before = (Neighbours(1, causal, jnp.float32, jnp.float32) for causal in (False, True))
+  found = both.apply({"params": {"weights": weights}}, h)
+  np.testing.assert_allclose(found[0], [[1.0, 12.0], [3.0, 23.0], [5.0, 30.0]], rtol=1e-6)
+  found = before.apply({"params": {"weights": weights[:1]}}, h)
+  np.testing.assert_allclose(found[0], [[1.0, 10.0], [3.0, 20.0], [5.0, 30.0]], rtol=1e-6)
 
 
 def test_activations_are_handed_to_the_rule_in_force():

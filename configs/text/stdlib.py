@@ -66,7 +66,7 @@ def get_config(form="masked"):
     ),
     training=dict(
       batch_size=16,
-      steps=2000,
+      steps=4000,
       ema_half_life_images=(2000,),
       ema_ramp=0.05,
       accumulate=1,

@@ -91,7 +91,8 @@ def lm1b(
   parts = [_pieces(files, pieces, os.path.expanduser(cache)) for files in (train, rest)]
   return of_values(
     "lm1b",
-    *parts,
+    parts[0],
+    parts[1],
     pieces,
     length=length,
     stride=stride,

@@ -166,7 +166,7 @@ def digest_of(texts: Mapping[str, np.ndarray]) -> str:
   for name, values in texts.items():
     found.update(f"{name} {len(values)} {values.dtype.itemsize}\n".encode())
     for start in range(0, len(values), 2**24):  # a file mapped into memory is not read as a whole
-      found.update(np.ascontiguousarray(values[start : start + 2**24]))
+      found.update(values[start : start + 2**24].tobytes())
   return found.hexdigest()
 
 

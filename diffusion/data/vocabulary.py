@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -61,14 +61,17 @@ class Characters:
   symbols: str
   other: bool = True
 
-  unit: ClassVar[str] = "character"
-
   def __post_init__(self) -> None:
     if len(set(self.symbols)) != len(self.symbols) or not self.symbols or OTHER in self.symbols:
       raise UserError(
         f"the characters {self.symbols!r} are no vocabulary: name each once, and not U+FFFD, which stands "
         "for all others"
       )
+
+  @property
+  def unit(self) -> str:
+    """'character'."""
+    return "character"
 
   @property
   def size(self) -> int:
@@ -122,8 +125,6 @@ class WordPieces:
 
   path: str
 
-  unit: ClassVar[str] = "token"
-
   def __post_init__(self) -> None:
     missing = {"[UNK]", "[SEP]"} - set(self._tokenizer.get_vocab())
     if missing:
@@ -141,6 +142,11 @@ class WordPieces:
       raise UserError(
         f"{self.path} cannot be read as a vocabulary of BERT ({error}): check the path"
       ) from None
+
+  @property
+  def unit(self) -> str:
+    """'token'."""
+    return "token"
 
   @property
   def size(self) -> int:

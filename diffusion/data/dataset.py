@@ -88,8 +88,8 @@ class Dataset:
 
   @property
   def said(self) -> str:
-    """What is held out, and the notes."""
-    return "; ".join([self.split, *self.notes])
+    """What is held out, the digest, and the notes."""
+    return "; ".join([self.split, *([f"SHA-256 {self.digest}"] if self.digest else []), *self.notes])
 
   def encode(
     self, records: Mapping[str, np.ndarray], noise: np.ndarray | None = None

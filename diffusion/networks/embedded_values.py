@@ -1,7 +1,6 @@
 """A network of pictures made one of whole numbers: a vector of each value in, logits over the values out."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,14 +57,10 @@ class EmbeddedValues(nn.Module):
     check_inputs(x, t, (3, 4), "EmbeddedValues")
     if not jnp.issubdtype(x.dtype, jnp.integer):
       raise ValueError(f"EmbeddedValues takes whole numbers x [B, ..., C], got {x.dtype}")
-    dtype, param_dtype = (
-      jnp.dtype(getattr(self.network, name, jnp.float32)) for name in ("dtype", "param_dtype")
-    )
-    precision: dict[str, Any] = dict(dtype=dtype, param_dtype=param_dtype)
     channels, inputs = x.shape[-1], self.num_inputs or self.num_values + 1
-    table = self.param("values", nn.initializers.normal(1.0), (channels, inputs, self.features), param_dtype)
+    table = self.param("values", nn.initializers.normal(1.0), (channels, inputs, self.features))
     place = jnp.arange(channels, dtype=x.dtype).reshape((1,) * (x.ndim - 1) + (channels,))
-    h = table.astype(at_least_single(dtype))[place, x].reshape(*x.shape[:-1], channels * self.features)
-    h = self.network(h, t, cond, train).astype(dtype)
-    h = nn.Dense(channels * self.num_values, name="last", **precision)(h)
-    return h.reshape(*x.shape, self.num_values).astype(at_least_single(dtype))
+    h = table[place, x].reshape(*x.shape[:-1], channels * self.features)
+    h = self.network(h, t, cond, train)
+    h = nn.Dense(channels * self.num_values, dtype=h.dtype, name="last")(h)
+    return h.reshape(*x.shape, self.num_values).astype(at_least_single(h.dtype))

@@ -24,6 +24,7 @@ from tests import scripts
 ROOT = pathlib.Path(__file__).parents[2]
 pytestmark = pytest.mark.standard_promotion
 LENGTH, FORMS = 9, {"masked": "", "autoregressive": ":autoregressive"}
+BOTH = pytest.mark.parametrize("form", ["masked", pytest.param("autoregressive", marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -62,13 +63,15 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs(folder, tmp_path_factory):
-  """{form: (workdir, metrics)} of trained and evaluated runs."""
-  found = {}
-  for form in FORMS:
+  """A function from a form to (workdir, metrics) of a trained and evaluated run, made once."""
+
+  @functools.cache
+  def made(form):
     workdir = tmp_path_factory.mktemp(form)
     loop.train(config(folder, form), str(workdir), quiet=True)
-    found[form] = workdir, evaluation.evaluate_run(str(workdir), quiet=True)
-  return found
+    return workdir, evaluation.evaluate_run(str(workdir), quiet=True)
+
+  return made
 
 
 def sample(workdir, *flags):
@@ -90,9 +93,9 @@ def drawn(workdir, out, *flags):
 TRUE = {("abc" * 4)[start : start + LENGTH] for start in range(3)}
 
 
-@pytest.mark.parametrize("form", FORMS)
+@BOTH
 def test_bits_per_character_are_those_of_the_text(runs, form):
-  workdir, found = runs[form]
+  workdir, found = runs(form)
   name = "bits_per_character" + ("_bound" if form == "masked" else "")
   # The text has few other windows, those over the end of a file: a model that knows the law is not below it.
   assert np.log2(3) / LENGTH - 0.01 < found[name] < np.log2(3) / LENGTH + 0.12
@@ -105,10 +108,10 @@ def test_bits_per_character_are_those_of_the_text(runs, form):
   assert not (workdir / "samples.png").exists() and (workdir / "loss.png").stat().st_size > 500
 
 
-@pytest.mark.parametrize("form", FORMS)
+@BOTH
 def test_what_is_given_stays_and_what_follows_from_it_is_written(runs, tmp_path, form):
   """One character says all others, whatever order they are filled in."""
-  workdir, _ = runs[form]
+  workdir, _ = runs(form)
   _, free = drawn(workdir, tmp_path / "free", "--num=16", "--batch=16")
   assert np.mean([text in TRUE for text in free["text"]]) > 0.7 and len(set(free["text"])) >= 2
   _, arrays = drawn(
@@ -121,8 +124,9 @@ def test_what_is_given_stays_and_what_follows_from_it_is_written(runs, tmp_path,
   assert (arrays["given"][:, 2:] == 4).all() and (arrays["x"] < 4).all()
 
 
+@pytest.mark.slow
 def test_holes_are_filled_and_any_solver_of_masks_does_it(runs, tmp_path):
-  workdir, _ = runs["masked"]
+  workdir, _ = runs("masked")
   flags = ("--num=8", "--batch=8", "--infill", "__??a?", "--hole", "?", "--prompt", "b")
   status, _, err = sample(workdir, *flags, f"--out={tmp_path / 'no'}")
   assert status == 2 and "--infill holds '_'" in err and not list(tmp_path.iterdir())
@@ -136,8 +140,9 @@ def test_holes_are_filled_and_any_solver_of_masks_does_it(runs, tmp_path):
   np.testing.assert_array_equal(same["text"], filled["text"])
 
 
+@pytest.mark.slow
 def test_shards_hold_text_and_know_what_was_given(runs, tmp_path):
-  workdir, _ = runs["masked"]
+  workdir, _ = runs("masked")
   flags = ("--num=5", "--batch=8", f"--shards={tmp_path / 'shards'}", "--shard-size=4", "--prompt", "ab")
   status, said, err = sample(workdir, *flags)
   assert (status, err) == (0, "") and "2 shards written" in said
@@ -159,7 +164,7 @@ def test_shards_hold_text_and_know_what_was_given(runs, tmp_path):
   ],
 )
 def test_what_cannot_be_given_is_refused_before_anything_is_written(runs, tmp_path, flags, message):
-  workdir, _ = runs["masked"]
+  workdir, _ = runs("masked")
   out = () if "--evaluate" in flags else (f"--out={tmp_path / 'out'}",)
   status, said, err = sample(workdir, *flags, *out)
   assert status == 2 and message in err and said == "" and not list(tmp_path.iterdir())

@@ -17,6 +17,7 @@ restores, edits, translates and classifies images with it.
   python sample.py --workdir=runs/digits --solver=dpmpp_2m --steps=12 --grid=karras
   python sample.py --workdir=runs/digits --solver=dpm_solver_adaptive --tolerance=0.01
   python sample.py --workdir=runs/digits --num=1000000 --shards=runs/million --processes=4 --process=0
+  python sample.py --workdir=runs/text --prompt "def " --infill "a___b" --num=4
   python sample.py --workdir=runs/digits --evaluate
   python sample.py --workdir=runs/cifar10 --evaluate --protocol=edm --features=FILE --statistics=FILE
   python sample.py --explain runs/a/metrics.json runs/b/metrics.json
@@ -153,6 +154,13 @@ def parser():
     "without this library on cpu, cuda and tpu, with its inputs for these samples as FILE.npz, explained in "
     "FILE.json; needs the package flatbuffers",
   )
+  p.add_argument(
+    "--infill",
+    metavar="TEXT",
+    help="of a run of text: what samples hold, after --prompt if there is one; each _ is a hole that is "
+    "filled by one character, and what comes after the text is written freely",
+  )
+  p.add_argument("--hole", metavar="CHAR", help="the character that marks a hole in --infill, in place of _")
   p.add_argument("--quiet", action="store_true", help="no progress bar")
   opened.add(p)
   protocol_flags.add(p)

@@ -9,8 +9,11 @@ from diffusion.config.errors import UserError
 from diffusion.run.opened import Opened
 from diffusion.run.opening import open_run
 
-OF_WEIGHTS = ("codec", "data", "told", "prompt")
-"""Flags that say more of --weights."""
+OF_WEIGHTS = ("codec", "data", "told")
+"""Flags that say more of --weights. A prompt does too, and of a run of text."""
+
+TEXT = ("prompt", "infill", "hole")
+"""Flags of text that samples of a run keep."""
 
 OF_RUN = ("checkpoint", "ema")
 """Flags that say more of a run in --workdir."""
@@ -62,7 +65,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     "--prompt",
     nargs="+",
     metavar="TEXT",
-    help="what a model of Stable Diffusion is told; several take turns (default: the empty one)",
+    help="what a model of Stable Diffusion is told, or what samples of a run of text begin with; several "
+    "take turns (default: the empty one)",
   )
   group.add_argument(
     "--data",
@@ -76,6 +80,7 @@ def check(args: argparse.Namespace) -> None:
   """Raises UserError for flags of a run and of a file together, and names the folder of a file's results."""
   given = lambda names: [name for name in names if getattr(args, name) is not None]
   if args.weights is None:
+    _check_text(args, given(TEXT))
     for name in given(OF_WEIGHTS):
       raise UserError(f"--{name} says more of --weights=PATH: add it, or leave out --{name}")
     return
@@ -88,6 +93,16 @@ def check(args: argparse.Namespace) -> None:
     raise UserError(
       f"--workdir={args.workdir} is a run of train.py, and what is made of --weights={args.weights} would "
       "lie among its files: name another folder"
+    )
+
+
+def _check_text(args, given):
+  """UserError for text given to a command that draws no samples of a run."""
+  others = ("task", "evaluate", "fit", "export", "protocol", "to_diffusers")
+  other = next((name for name in others if getattr(args, name)), None)
+  if given and other:
+    raise UserError(
+      f"--{given[0]} gives text that samples keep, so it has no place beside --{other.replace('_', '-')}"
     )
 
 

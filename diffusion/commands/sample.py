@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion import pictures, sampling, solvers
+from diffusion.commands import texts
 from diffusion.commands.opened import open_model
 from diffusion.config.errors import UserError
 from diffusion.data import (
@@ -30,7 +31,8 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
 
   The NPZ holds x (model values, or latents), stored (the data's own), index, label where there are classes,
   start where samples start from records (as stored), and whatever else the model was told, by name. A picture
-  that cannot be drawn is said in the sentence.
+  that cannot be drawn is said in the sentence. Samples of text go to a .txt in place of a picture, the first
+  of them before the sentence, and the NPZ holds them as text too, and as given what they were to keep.
 
   Args:
     args: the parsed command line of sample.py.
@@ -43,7 +45,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   denoiser, solver = make_sampler(opened, **sampler)
   check_no_class(opened, args.label)
   labels, cond = choose_labels(args.label, dataset), conditions_of_records(dataset)
-  starts = sampler_config.starts(opened.parts)
+  starts, given = sampler_config.starts(opened.parts), texts.given(args, opened)
   out = destination(args.out or os.path.join(args.workdir, _name(args, opened, sampler, solver)))
   begun = time.perf_counter()
   with bar(args.num, args.quiet) as shown:
@@ -56,7 +58,7 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
       first=args.first,
       labels=labels,
       cond=cond,
-      starts=starts,
+      starts=given or starts,
       batch=args.batch,
       place=opened.place,
       progress=shown.update,
@@ -71,8 +73,16 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
   arrays |= opened.noted(index)
   if starts is not None:
     arrays["start"] = stored_starts(dataset, index)
+  if given is not None:
+    arrays["given"] = given(index)
+  said, drawn = "", out + ".txt"
+  if dataset.scaling.vocabulary is not None:
+    arrays["text"] = np.array(texts.of(dataset, stored))
+    texts.write(drawn, arrays["text"], args.first)
+    said = texts.listed(arrays["text"][: texts.SHOWN], args.first)
+  else:
+    drawn = _draw(out + ".png", stored, dataset, arrays.get("start"))
   np.savez(out + ".npz", **arrays)
-  drawn = _draw(out + ".png", stored, dataset, arrays.get("start"))
   some = samples.evaluations
   calls = (
     f"{samples.nfe}"
@@ -80,8 +90,8 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     else f"{samples.nfe:.4g} ({some.min()} to {some.max()})"
   )
   return (
-    f"{args.num} samples from {opened.title} in {seconds:.1f} s (compilation included): {calls} denoiser "
-    f"calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
+    f"{said}{args.num} samples from {opened.title} in {seconds:.1f} s (compilation included): {calls} "
+    f"denoiser calls a sample, {samples.forward_passes:.4g} network evaluations each with guidance counted, "
     f"{round(args.num * samples.forward_passes):,} in all;"
     f" wrote {drawn} and {out}.npz"
     + _fitted_elsewhere(opened, sampler)
@@ -120,7 +130,7 @@ def check_batch(batch: int, opened: Any) -> None:
 
 
 def destination(path: str, given: Sequence[str] = ()) -> str:
-  """The path without an ending, of which PATH.png and PATH.npz can be written.
+  """The path without an ending, of which PATH.png, PATH.txt and PATH.npz can be written.
 
   That they can is tried before anything is sampled.
 
@@ -131,7 +141,7 @@ def destination(path: str, given: Sequence[str] = ()) -> str:
   Raises:
     UserError: a folder in place of a file, a place that cannot be written, or one of the files given.
   """
-  out = path.removesuffix(".png").removesuffix(".npz")
+  out = path.removesuffix(".png").removesuffix(".txt").removesuffix(".npz")
   if not os.path.basename(out).strip("."):
     raise UserError(
       f"--out={path} is a folder and no file in it: add a name, such as "
@@ -139,7 +149,7 @@ def destination(path: str, given: Sequence[str] = ()) -> str:
     )
   try:
     os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-    for file in (out + ".png", out + ".npz"):
+    for file in (out + ".png", out + ".txt", out + ".npz"):
       there = os.path.exists(file)
       if there and any(os.path.exists(other) and os.path.samefile(file, other) for other in given):
         raise UserError(f"--out={path} would write over {file}, which is read: choose another name")
@@ -204,6 +214,7 @@ def _name(args, opened, sampler, built):
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
   pieces += [f"label{args.label}"] if args.label is not None else []
   pieces += [f"ema{opened.average}"] if args.ema is not None else []
+  pieces += texts.mark(args)
   return "_".join([*pieces, f"seed{args.seed}", f"from{args.first}", *([opened.mark] if opened.mark else [])])
 
 

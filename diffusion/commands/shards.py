@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from diffusion import sampling
+from diffusion.commands import texts
 from diffusion.commands.opened import open_model
 from diffusion.commands.sample import bar, check_batch, check_numbers, choose_labels
 from diffusion.config.errors import UserError
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
   check_no_class(opened, args.label)
   labels, dataset = choose_labels(args.label, opened.parts.dataset), opened.parts.dataset
   cond, starts = conditions_of_records(dataset), sampler_config.starts(opened.parts)
+  given = texts.given(args, opened)
   digest = shards.claim(args.shards, command_of(args, sampler, opened), args.num)
   mine = shards.plan(args.first, args.num, args.shard_size, process, processes)
   path = lambda shard: os.path.join(args.shards, shards.name(*shard))
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
         first=first,
         labels=labels,
         cond=cond,
-        starts=starts,
+        starts=given or starts,
         batch=args.batch,
         place=opened.place,
         progress=progress,
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace, sampler: Mapping[str, Any], process: int = 0, 
       arrays |= opened.noted(index)
       if starts is not None:
         arrays["start"] = stored_starts(dataset, index)
+      if dataset.scaling.vocabulary is not None:
+        arrays["text"] = np.array(texts.of(dataset, arrays["stored"]))
       shards.write(path((first, count)), digest, **arrays)
       made, passes = made + 1, passes + count * samples.forward_passes
   seconds = time.perf_counter() - begun
@@ -125,4 +129,5 @@ def command_of(args: argparse.Namespace, sampler: Mapping[str, Any], opened: Ope
     "seed": args.seed,
     "first": args.first,
     "size": args.shard_size,
+    **({"given": texts.asked_for(args), "hole": args.hole} if texts.asked_for(args) else {}),
   }

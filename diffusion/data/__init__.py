@@ -8,7 +8,10 @@ A config names one of the factories by its dotted path and gives its arguments; 
   data.tfds("cifar10", ...)           any TFDS data set, read without TensorFlow
   data.images(path, ...)              a folder or a zip of JPEG or PNG files
   data.npz(path), data.idx(path)      arrays in a file
+  data.black_and_white(images)        grey images of these with two values
   data.toy2d("checkerboard", ...)     two-dimensional toy sets
+  data.text_files(patterns)           text by characters: Python's own library, or files of one's own;
+                                      data.text8(path), data.lm1b(path)
   data.two_sets(first, second)        two of these as pairs, for a process from one to the other
 
 Data of one's own: any sequence of dict(x=array, label=int) is a source, Grain's among them; `describe` makes
@@ -43,17 +46,21 @@ from diffusion.data.asked import (
   stored_starts,
 )
 from diffusion.data.binary_digits import binary_digits
+from diffusion.data.black_and_white import black_and_white
 from diffusion.data.dataset import Dataset, describe
 from diffusion.data.image_files import images
 from diffusion.data.named import ArraySpec, NamedArray
 from diffusion.data.painted_digits import color_digits
 from diffusion.data.pipeline import Stream, stream
-from diffusion.data.scaling import Categories, Scaling, Standardize, WholeNumbers
+from diffusion.data.scaling import Categories, Scaling, Standardize, Text, WholeNumbers
 from diffusion.data.sources import Arrays, load
+from diffusion.data.text_corpora import lm1b, text8
+from diffusion.data.text_files import text_files
 from diffusion.data.tfds_sets import tfds
 from diffusion.data.toy_sets import TOY2D, toy2d
 from diffusion.data.two_sets import two_sets
 from diffusion.data.uci_digits import digits
+from diffusion.data.vocabulary import Characters, WordPieces
 
 
 def __getattr__(name: str) -> ModuleType:

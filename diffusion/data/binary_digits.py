@@ -1,29 +1,8 @@
 """The 8x8 handwritten digits in black and white, for models of bits."""
 
-import numpy as np
-
-from diffusion.data import sources, uci_digits
+from diffusion.data import uci_digits
+from diffusion.data.black_and_white import Cut
 from diffusion.data.dataset import Dataset, describe
-from diffusion.data.sources import Record, Source
-
-
-class Binary:
-  """A source whose images are 1 where the other's are `threshold` or more, else 0."""
-
-  def __init__(self, source: Source, threshold: float) -> None:
-    self.source, self.threshold = source, threshold
-
-  def __len__(self) -> int:
-    return len(self.source)
-
-  def __getitem__(self, index: int) -> Record:
-    record = self.source[index]
-    return {**record, "x": (np.asarray(record["x"]) >= self.threshold).astype(np.uint8)}
-
-  def gather(self, indices: np.ndarray) -> Record:
-    """Records as stacked arrays."""
-    found = sources.gather(self.source, indices)
-    return {**found, "x": (found["x"] >= self.threshold).astype(np.uint8)}
 
 
 def binary_digits(data_dir: str = "", *, threshold: float = 8, num_classes: int | None = None) -> Dataset:
@@ -43,8 +22,8 @@ def binary_digits(data_dir: str = "", *, threshold: float = 8, num_classes: int 
   grey = uci_digits.digits(data_dir)
   return describe(
     "binary_digits",
-    Binary(grey.train, threshold),
-    Binary(grey.held_out, threshold),
+    Cut(grey.train, threshold),
+    Cut(grey.held_out, threshold),
     split=grey.split,
     class_names=grey.class_names,
     levels=2,

@@ -36,7 +36,7 @@ class Dataset:
     shape: shape of one x, channels last: (D,), (L, C), (H, W, C) or (D, H, W, C).
     num_classes: number of classes, 0 for a data set without labels.
     class_names: their names, () if there are none.
-    scaling: `Scaling`, `Categories` or `Standardize`, between stored and model values.
+    scaling: `Scaling`, `Categories`, `Text` or `Standardize`, between stored and model values.
     split: one sentence saying what is held out.
     random_flip: whether training images are mirrored left to right with probability 1/2, all arrays [H, W, C]
       of a record alike.
@@ -46,6 +46,8 @@ class Dataset:
     present: the classes that training records have, () for all of them: labels may begin at one or leave
       numbers out.
     notes: sentences on what was found in the data and may not be what was meant.
+    digest: SHA-256 of all that models are trained and measured on, where it is known: results of equal
+      digests are comparable.
   """
 
   name: str
@@ -62,6 +64,7 @@ class Dataset:
   pair: NamedArray | None = None
   present: tuple[int, ...] = ()
   notes: tuple[str, ...] = ()
+  digest: str = ""
 
   @property
   def batch_shapes(self) -> dict[str, typing.Any]:
@@ -85,8 +88,8 @@ class Dataset:
 
   @property
   def said(self) -> str:
-    """What is held out, and the notes."""
-    return "; ".join([self.split, *self.notes])
+    """What is held out, the digest, and the notes."""
+    return "; ".join([self.split, *([f"SHA-256 {self.digest}"] if self.digest else []), *self.notes])
 
   def encode(
     self, records: Mapping[str, np.ndarray], noise: np.ndarray | None = None

@@ -7,7 +7,7 @@ begins, how many processes share it and where a run was resumed cannot be seen i
 
 import numpy as np
 
-PURPOSES = {"flip": 1, "dequantization": 2, "augment": 3, "hue": 4}
+PURPOSES = {"flip": 1, "dequantization": 2, "augment": 3, "hue": 4, "binary": 5}
 _PER_BLOCK = 8  # one step of the Philox counter makes four 64-bit words, that is eight float32
 
 

@@ -14,7 +14,8 @@ Levels (pixels with values v = 0 .. L-1):
 What each scaling states besides `to_model` and `to_data`: `dtype` (of model values), `uses_noise`, `levels`
 (how many stored values there are, None for numbers of any range), `likelihood` (what a density is measured
 in: 'bits_per_dim', 'nats_per_dim', or '' where it says nothing), `shown_range` and `model_range` (the stored
-and the model values that a picture draws black and white).
+and the model values that a picture draws black and white), `vocabulary` (what the numbers are in text, None
+where they are none) and `unit` (what one number is of, 'dim', 'character' or 'token').
 
 For a density model, bits/dim of the stored pixels is -log2 p(x) / D + bits_offset with bits_offset = -log2
 |dx/dv| (Theis et al., arXiv:1511.01844, section 3.1): 8 bits in [0, 1] and 7 in [-1, 1] for 256 levels,
@@ -26,6 +27,8 @@ import math
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
+
+from diffusion.data.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Scaling:
 
   dtype: ClassVar[np.dtype] = np.dtype(np.float32)
   likelihood: ClassVar[str] = "bits_per_dim"
+  vocabulary: ClassVar[None] = None
+  unit: ClassVar[str] = "dim"
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -153,6 +158,8 @@ class Categories:
   dtype: ClassVar[np.dtype] = np.dtype(np.int32)
   uses_noise: ClassVar[bool] = False
   likelihood: ClassVar[str] = ""
+  vocabulary: ClassVar[None] = None
+  unit: ClassVar[str] = "dim"
 
   def __post_init__(self) -> None:
     if not 2 <= self.levels <= 65536:
@@ -177,6 +184,57 @@ class Categories:
 
 
 @dataclasses.dataclass(frozen=True)
+class Text:
+  """Values that stand for pieces of text, 0 .. vocabulary.size - 1, and stay whole numbers, int32.
+
+  Attributes:
+    vocabulary: between the numbers and text (`data.vocabulary.Vocabulary`).
+
+  >>> from diffusion.data.vocabulary import Characters
+  >>> scaling = Text(Characters("abc"))
+  >>> scaling.levels, scaling.unit, scaling.vocabulary.decode(scaling.to_data(np.array([2, 0, 1])))
+  (4, 'character', 'cab')
+  """
+
+  vocabulary: Vocabulary
+
+  dtype: ClassVar[np.dtype] = np.dtype(np.int32)
+  uses_noise: ClassVar[bool] = False
+  likelihood: ClassVar[str] = ""
+
+  def __post_init__(self) -> None:
+    if not 2 <= self.vocabulary.size <= 65536:
+      raise ValueError(f"a vocabulary of {self.vocabulary.size}, but there are from 2 to 65536 values")
+
+  @property
+  def levels(self) -> int:
+    """How many values there are."""
+    return self.vocabulary.size
+
+  @property
+  def unit(self) -> str:
+    """'character' or 'token'."""
+    return self.vocabulary.unit
+
+  def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
+    """Stored values [...] as int32; `noise` is not used."""
+    return np.asarray(x).astype(np.int32)
+
+  def to_data(self, x: Any, xp: Any = np) -> np.ndarray:
+    """int [...] as the smallest unsigned type that holds them; xp: numpy, or jax.numpy within a program."""
+    return xp.asarray(x).astype(np.uint8 if self.levels <= 256 else np.uint16)
+
+  def shown_range(self, data: np.ndarray) -> tuple[float, float]:
+    """(black, white) in stored values: the first and the last value."""
+    del data
+    return 0.0, self.levels - 1.0
+
+  def model_range(self, data: np.ndarray) -> tuple[float, float]:
+    """The same: the model sees them as stored."""
+    return self.shown_range(data)
+
+
+@dataclasses.dataclass(frozen=True)
 class WholeNumbers:
   """Whole numbers of any range that go to the model as they are: tokens, classes, counts; int32.
 
@@ -188,6 +246,8 @@ class WholeNumbers:
   uses_noise: ClassVar[bool] = False
   levels: ClassVar[None] = None
   likelihood: ClassVar[str] = ""
+  vocabulary: ClassVar[None] = None
+  unit: ClassVar[str] = "dim"
 
   def to_model(self, x: np.ndarray, noise: np.ndarray | None = None) -> np.ndarray:
     """Stored numbers [...] as int32; `noise` is not used."""
@@ -233,6 +293,8 @@ class Standardize:
   uses_noise: ClassVar[bool] = False
   levels: ClassVar[None] = None
   likelihood: ClassVar[str] = "nats_per_dim"
+  vocabulary: ClassVar[None] = None
+  unit: ClassVar[str] = "dim"
 
   def to_model(self, x: Any, noise: Any = None) -> np.ndarray:
     """Data [...] to float32 model values (x - mean) / std; `noise` is not used."""
@@ -281,5 +343,5 @@ def _ends(data):
   return (low, high) if high > low else (low - 0.5 * max(abs(low), 1.0), high + 0.5 * max(abs(low), 1.0))
 
 
-AnyScaling: TypeAlias = Scaling | Categories | Standardize
+AnyScaling: TypeAlias = Scaling | Categories | Text | Standardize
 """How stored values become what a model sees."""

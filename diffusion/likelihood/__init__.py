@@ -14,6 +14,7 @@ from diffusion.likelihood.error_bars import over_batch, over_draws
 from diffusion.likelihood.flow_map import decode, encode
 from diffusion.likelihood.in_order import log_prob_in_order
 from diffusion.likelihood.masked import masked_elbo
+from diffusion.likelihood.next_token import next_token_log_likelihood
 from diffusion.likelihood.prior import prior_gap, prior_kl
 from diffusion.likelihood.probability_flow import decode_with_log_likelihood, log_likelihood
 from diffusion.likelihood.state_probabilities import annealed_log_prob, log_prob_of_states

@@ -60,6 +60,7 @@ from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
 from diffusion.losses.learned_masking import generalised_masked_cross_entropy, value_exponents
 from diffusion.losses.masked_cross_entropy import masked_cross_entropy
+from diffusion.losses.next_token import next_token
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
 from diffusion.losses.reconstruction import reconstruction
 from diffusion.losses.recovery_likelihood import recovery_likelihood

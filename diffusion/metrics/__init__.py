@@ -25,6 +25,7 @@ from diffusion.metrics.kernel import RBF, Estimate, Polynomial, median_bandwidth
 from diffusion.metrics.neighbours import Neighbours, near_zero, nearest_neighbours, neighbour_ratio
 from diffusion.metrics.precision_recall import PrecisionRecall, precision_recall
 from diffusion.metrics.sliced import sliced_wasserstein, total_variation, total_variation_floor
+from diffusion.metrics.text import evaluate_text
 
 
 def __getattr__(name: str) -> ModuleType:
@@ -46,6 +47,7 @@ __all__ = [
   "detection_rate",
   "evaluate_points",
   "evaluate_samples",
+  "evaluate_text",
   "feature_distances",
   "fit_classifier",
   "fit_features",

@@ -7,6 +7,7 @@ from diffusion.networks.adapters import NNX, Linen, Network, Pair, as_network, f
 from diffusion.networks.auto_encoder import AutoEncoder
 from diffusion.networks.concrete_score import ConcreteFlips, ConcreteMLP
 from diffusion.networks.dit import DiT
+from diffusion.networks.embedded_values import EmbeddedValues
 from diffusion.networks.energy import Energy
 from diffusion.networks.examples import NETWORKS, Example
 from diffusion.networks.made import MADE
@@ -14,6 +15,7 @@ from diffusion.networks.mlp import MLP
 from diffusion.networks.pixel_cnn import PixelCNN
 from diffusion.networks.potential import Potential
 from diffusion.networks.second_order import SecondOrder
+from diffusion.networks.sequence_transformer import SequenceTransformer
 from diffusion.networks.time_score import TimeScore
 from diffusion.networks.token_mlp import TokenMLP
 from diffusion.networks.unet import UNet
@@ -27,6 +29,7 @@ __all__ = [
   "ConcreteFlips",
   "ConcreteMLP",
   "DiT",
+  "EmbeddedValues",
   "Energy",
   "Example",
   "Linen",
@@ -35,6 +38,7 @@ __all__ = [
   "PixelCNN",
   "Potential",
   "SecondOrder",
+  "SequenceTransformer",
   "TimeScore",
   "TokenMLP",
   "UNet",

@@ -8,7 +8,9 @@ from flax import linen as nn
 
 from diffusion.networks.auto_encoder import AutoEncoder
 from diffusion.networks.dit import DiT
+from diffusion.networks.embedded_values import EmbeddedValues
 from diffusion.networks.mlp import MLP
+from diffusion.networks.sequence_transformer import SequenceTransformer
 from diffusion.networks.token_mlp import TokenMLP
 from diffusion.networks.unet import UNet
 
@@ -95,6 +97,24 @@ NETWORKS: dict[str, Example] = {
     DiT, (9, 2), patch=3, width=12, depth=1, num_heads=3, embedding="fourier", fourier_scale=0.2
   ),
   "token_mlp": _small(TokenMLP, (3, 2), num_values=4, embedding_size=4, width=16, depth=1),
+  "sequence_transformer": _small(SequenceTransformer, (6,), num_values=4, width=16, depth=2, num_heads=2),
+  "sequence_transformer_untied": _small(
+    SequenceTransformer, (6,), num_values=4, width=16, depth=1, num_heads=2, tied=False
+  ),
+  "embedded_values": Example(
+    lambda **changes: EmbeddedValues(
+      DiT(
+        **{
+          **dict(patch=2, width=16, depth=1, num_heads=2, num_classes=10, vector_size=3, guidance_size=4),
+          **changes,
+        }
+      ),
+      num_values=4,
+      features=3,
+    ),
+    (4, 2, 2),
+    num_values=4,
+  ),
   "auto_encoder": Example(
     lambda **changes: AutoEncoder(
       **{"shape": (4, 2, 1), "latent_shape": (3,), "width": 16, "depth": 1, **changes}

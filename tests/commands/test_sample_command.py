@@ -55,6 +55,13 @@ def workdir(tmp_path_factory):
   return folder
 
 
+def test_text_is_given_to_runs_of_text_alone(workdir, tmp_path):
+  for flag in ("--prompt", "--infill"):
+    status, said, err = sample(f"--workdir={workdir}", flag, "def", f"--out={tmp_path / 'out'}")
+    assert status == 2 and f"{flag} gives a part of a text" in err and "is no text" in err
+    assert said == "" and not list(tmp_path.iterdir())
+
+
 def test_writes_pictures_and_arrays_and_says_the_cost(workdir, tmp_path):
   out = tmp_path / "deep" / "threes"
   status, said, err = sample(

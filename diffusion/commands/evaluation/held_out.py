@@ -19,6 +19,8 @@ LOSS_PASSES = 16
 # Evaluations of each record that the bound of a discrete process is averaged over; a masked model of no more
 # values than that is read in order too, for its exact likelihood.
 BOUND_DRAWS = 64
+# Records of one evaluation of a model that says each value given those before it.
+IN_ORDER_ROWS = 256
 
 
 def chosen(held: Mapping[str, np.ndarray], most: int = MOST_HELD_OUT, seed: int = 0) -> dict[str, np.ndarray]:
@@ -72,8 +74,9 @@ def held_out_likelihood(
 
   For pixels it is bits_per_dim (uniform dequantisation) and for real-valued data nats_per_dim, both by the
   probability flow. For whole numbers on a discrete process it is bits_per_dim_bound, an upper bound by
-  `masked_elbo` or `categorical_elbo`; and of a masked model of few values bits_per_dim_in_order too, exactly
-  that of filling them in from first to last.
+  `masked_elbo` or `categorical_elbo`, and of a masked model of few values bits_per_dim_in_order too, exactly
+  that of filling them in from first to last; of a model of each value given those before it bits_per_dim,
+  exactly. Of text they are bits_per_character or bits_per_token.
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
@@ -93,6 +96,8 @@ def held_out_likelihood(
   dataset, held = run.parts.dataset, chosen(held, most, seed)
   if len(held["x"]) < 2:
     raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
+  if _in_order(run):
+    return _next_token(run, held)
   if run.parts.process.kind == "discrete":
     return _discrete_bound(run, held)
   scaling, size = dataset.scaling, int(np.prod(dataset.shape))
@@ -129,30 +134,52 @@ def held_out_likelihood(
 
 def _discrete_bound(run, held):
   """The bound of a discrete process, with its error over records; of few masked values, in order too."""
-  batch, shape = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held)), run.parts.dataset.shape
+  batch, unit = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held)), run.parts.dataset.scaling.unit
   x, cond = batch["x"], batch.get("cond")
   keys = jax.random.split(jax.random.key(2), len(x))
-  found = {}
-  if run.parts.process.ends[1] == "mask":
-    nats = likelihood.masked_elbo(run.denoiser, x, keys=keys, cond=cond, draws=BOUND_DRAWS)
-    if np.prod(shape) <= BOUND_DRAWS:
-      found["bits_per_dim_in_order"] = likelihood.log_prob_in_order(run.denoiser, x, cond=cond)
-  else:
+  if run.parts.process.ends[1] != "mask":
     bound = likelihood.categorical_elbo(run.denoiser, x, keys=keys, cond=cond, num_times=BOUND_DRAWS)
-    nats = bound.total
-  told = {
-    name: likelihood.measured(nats, shape, "bits/dim")
-    for name, nats in {"bits_per_dim_bound": nats, **found}.items()
-  }
-  return {name: one.value for name, one in told.items()} | {
-    f"{n}_error": one.error for n, one in told.items()
-  }
+    return _in_bits(run, bound.total, name_of_likelihood(run))
+  nats = likelihood.masked_elbo(run.denoiser, x, keys=keys, cond=cond, draws=BOUND_DRAWS)
+  found = _in_bits(run, nats, name_of_likelihood(run))
+  if np.prod(run.parts.dataset.shape) <= BOUND_DRAWS:
+    exact = likelihood.log_prob_in_order(run.denoiser, x, cond=cond)
+    found |= _in_bits(run, exact, f"bits_per_{unit}_in_order")
+  return found
+
+
+def _next_token(run, held):
+  """The exact likelihood of a model that says each value given those before it."""
+  batch, found = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held)), []
+  for first in range(0, len(batch["x"]), IN_ORDER_ROWS):
+    rows = jax.tree.map(lambda leaf, first=first: leaf[first : first + IN_ORDER_ROWS], batch)
+    found.append(likelihood.next_token_log_likelihood(run.denoiser, rows["x"], rows.get("cond")))
+  return _in_bits(run, jnp.concatenate(found), name_of_likelihood(run))
+
+
+def _in_bits(run, nats, name):
+  """Bits a value under a name, with the error over records."""
+  found = likelihood.measured(nats, run.parts.dataset.shape, "bits/dim")
+  return {name: found.value, f"{name}_error": found.error}
+
+
+def _in_order(run):
+  """Whether a run's model says each value given those before it."""
+  return "next_logits" in run.denoiser.views
+
+
+def has_likelihood(run: Any) -> bool:
+  """Whether a run may have a likelihood: one that learned a denoiser, or each value given those before it."""
+  return run.parts.parameterization is not None or _in_order(run)
 
 
 def name_of_likelihood(run: Any) -> str:
   """What metrics.json calls the likelihood of a run."""
+  unit = run.parts.dataset.scaling.unit
+  if _in_order(run):
+    return f"bits_per_{unit}"
   if run.parts.process.kind == "discrete":
-    return "bits_per_dim_bound"
+    return f"bits_per_{unit}_bound"
   return run.parts.dataset.scaling.likelihood or "likelihood"
 
 
@@ -164,7 +191,7 @@ def why_none(run: Any) -> str:
   rates, which follow from logits.
   """
   process = run.parts.process
-  if process.ends[1] == "mask":
+  if _in_order(run) or process.ends[1] == "mask":
     return ""
   if process.kind == "discrete":
     if "rates" in run.denoiser.views:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from diffusion.commands import texts
 from diffusion.commands.evaluation import figures, held_out, protocol, samples as samples_of
 from diffusion.commands.evaluation.record import Record
 from diffusion.config import factories
@@ -17,6 +18,8 @@ from diffusion.run.parts import checks
 
 OF_SAMPLES = ("samples", "sample_metrics", "samples.png", "trajectory.png")
 OF_ALL = ("held_out_loss", "loss.png")
+MOST_TEXTS = 64
+"""Samples of text that samples.txt shows."""
 
 
 def evaluate_run(
@@ -46,8 +49,8 @@ def evaluate(run: Opened, workdir: str, *, quiet: bool = False, **sampler: Any) 
 
   Args:
     run: the opened model.
-    workdir: folder that gets metrics.json, samples.npz, samples.png, loss.png and, for images, signals
-      and volumes, trajectory.png.
+    workdir: folder that gets metrics.json, samples.npz, samples.png (samples.txt of text), loss.png and, for
+      images, signals and volumes, trajectory.png.
     quiet: no progress bar.
     **sampler: changes to the config's sampler, see `make_sampler`.
 
@@ -75,6 +78,7 @@ def evaluate(run: Opened, workdir: str, *, quiet: bool = False, **sampler: Any) 
   )
   by_protocol = protocol.kept(record.path)
   record.found.update({"protocols": by_protocol} if by_protocol else {})
+  record.found.update({"data_sha256": run.parts.dataset.digest} if run.parts.dataset.digest else {})
   train, held, counts = samples_of.real_data(run.parts.dataset, seed)
   record.found["subsets"] = counts
   drawn = _sample(record, run, workdir, denoiser, solver, section, quiet) if sampled else None
@@ -136,10 +140,11 @@ def _held_out(record, run, held, section, seed, sampled):
   count, most = len(held["x"]), section.get("held_out", held_out.MOST_HELD_OUT)
   why = "" if count else "there are no held-out records"
   why = why or ("" if most else "config.evaluation.held_out is 0")
-  unit = held_out.name_of_likelihood(run) if sampled else ""  # a run of clean data has no process
+  valued = held_out.has_likelihood(run)
+  unit = held_out.name_of_likelihood(run) if valued else ""  # a run of clean data has no process
   if why:
     record.leave_out("held_out_loss", why)
-    if sampled:
+    if valued:
       record.leave_out(unit, why, instead_of="likelihood")
     return
   record.found["subsets"]["held_out_loss"] = samples_of.subset_of(min(count, most), count, seed)
@@ -147,7 +152,7 @@ def _held_out(record, run, held, section, seed, sampled):
     record.leave_out("held_out_loss", run.why_no_loss)
   else:
     record.measure("held_out_loss", lambda: {"held_out_loss": held_out.held_out_loss(run, held, most, seed)})
-  if sampled:
+  if valued:
     record.left_out.pop("likelihood", None)
     record.measure(unit, lambda: held_out.held_out_likelihood(run, held, most, seed))
 
@@ -157,6 +162,11 @@ def _pictures(record, run, workdir, denoiser, solver, drawn, train, held):
   stored, labels = drawn
   path = lambda name: os.path.join(workdir, name)
   dataset = run.parts.dataset
+  if dataset.scaling.vocabulary is not None:
+    for picture in ("samples.png", "trajectory.png"):
+      record.left_out.pop(picture, None)
+    texts.write(path("samples.txt"), texts.of(dataset, stored[:MOST_TEXTS]), 0)
+    return
   record.draw(
     "samples.png",
     lambda: figures.draw_samples(path("samples.png"), run.parts, stored, labels, train, held),

@@ -98,7 +98,7 @@ def measure(
   seed: int = 0,
   starts: np.ndarray | None = None,
 ) -> dict[str, Any]:
-  """What samples are worth: the metrics of points for vectors, of `metrics.evaluate_samples` for all else.
+  """What samples are worth, by the metrics of points for vectors, of text, and of images for all else.
 
   Args:
     dataset: of the run.
@@ -111,6 +111,8 @@ def measure(
   Returns:
     A dict of JSON types; `left_out` in it says what could not be measured.
   """
+  if dataset.scaling.vocabulary is not None:
+    return metrics.evaluate_text(stored, train["x"], held["x"], dataset.scaling.levels)
   if len(dataset.shape) == 1:
     found = metrics.evaluate_points(stored, train["x"], held["x"], seed=seed)
     if starts is not None and "sliced_wasserstein" in found:

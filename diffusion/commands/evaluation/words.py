@@ -43,17 +43,16 @@ def report(found: Mapping[str, Any]) -> str:
     "total_variation_floor",
   )
   line("held-out loss         {:.4f}  (training: {:.4f})", "held_out_loss", "train_loss")
-  line("bits per dimension    {:.3f} ± {:.3f}", "bits_per_dim", "bits_per_dim_error")
   line(
-    "bits per dimension    {:.3f} ± {:.3f} at the most (a bound)",
-    "bits_per_dim_bound",
-    "bits_per_dim_bound_error",
+    "pairs of neighbours   {:.4f} total variation to held-out text (training text: {:.4f})",
+    "pair_total_variation",
+    "pair_total_variation_floor",
   )
-  line(
-    "bits per dimension    {:.3f} ± {:.3f} filled in from first to last",
-    "bits_per_dim_in_order",
-    "bits_per_dim_in_order_error",
-  )
+  for unit, word in (("dim", "dimension"), ("character", "character"), ("token", "token")):
+    name = f"bits_per_{unit}"
+    line(f"{f'bits per {word}':<21} {{:.3f}} ± {{:.3f}}", name, f"{name}_error")
+    for rest, said in (("bound", "at the most (a bound)"), ("in_order", "filled in from first to last")):
+      line(f"{f'bits per {word}':<21} {{:.3f}} ± {{:.3f}} {said}", f"{name}_{rest}", f"{name}_{rest}_error")
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
   lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")
@@ -63,5 +62,6 @@ def report(found: Mapping[str, Any]) -> str:
     "images_per_second",
     "num_parameters",
   )
+  line("data                  SHA-256 {}", "data_sha256")
   lines += [f"left out              {name}: {why}" for name, why in sorted(found.get("left_out", {}).items())]
   return "\n".join(lines)

@@ -90,6 +90,8 @@ def assemble(config: Any, dataset: Any = None) -> Parts:
   parameterization = make("denoiser") if config.get("denoiser") else None
   if parameterization is not None:
     _check_parameterization(parameterization, process)
+  if process is not None and process.kind == "discrete":
+    _check_values(process, dataset)
   own = own_views(network)
   if parameterization is None and not own:
     raise UserError(
@@ -123,6 +125,16 @@ def _check_parameterization(parameterization, process):
     raise UserError(
       f"config.denoiser.time_input='{parameterization.time_input}' is a clock of Gaussian processes, and "
       f"'{process.name}' is {process.kind}: set time_input='t'"
+    )
+
+
+def _check_values(process, dataset):
+  """UserError where data have values that the process has not, its mask among them."""
+  levels, dtype = dataset.scaling.levels, dataset.scaling.dtype
+  if levels is not None and jnp.issubdtype(dtype, jnp.integer) and levels > process.num_values:
+    raise UserError(
+      f"the data set {dataset.name} has {levels} values and the process '{process.name}' has "
+      f"{process.num_values}: set --config.process.num_values={levels}"
     )
 
 

@@ -1,0 +1,63 @@
+"""MNIST in black and white, a masked model by the U-Net: bits of a pixel, each of two values.
+
+    python train.py --config=configs/binary_mnist.py --config.data.images.path=FOLDER --workdir=runs/binary
+
+FOLDER holds MNIST's own files (`configs/mnist_idx.py`). A pixel is one with its grey as the probability, as
+in the published numbers (at the most .1433 bits/dim, arXiv:2308.07037), where training draws it anew each
+epoch.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  return ConfigDict(
+    dict(
+      seed=0,
+      data=dict(
+        factory="data.black_and_white",
+        images=dict(factory="data.idx", path="", held_out=0.1, num_classes=0),
+      ),
+      process=dict(factory="processes.masked", num_values=2, shape=(28, 28, 1)),
+      network=dict(
+        factory="networks.EmbeddedValues",
+        num_values=2,
+        features=8,
+        network=dict(
+          factory="networks.UNet",
+          width=32,
+          channel_multipliers=(1, 2),
+          num_res_blocks=1,
+          attention_resolutions=(),
+          dropout=0.1,
+          num_classes=0,
+        ),
+      ),
+      denoiser=dict(factory="denoisers.logits", time_scale=999.0),
+      loss=dict(factory="losses.masked_cross_entropy", times=dict(factory="losses.low_discrepancy")),
+      optimizer=dict(
+        learning_rate=1e-3,
+        schedule="cosine",
+        warmup_steps=100,
+        b1=0.9,
+        b2=0.99,
+        eps=1e-8,
+        clip=0.0,
+        weight_decay=0.0,
+      ),
+      training=dict(
+        batch_size=64,
+        steps=1500,
+        ema_half_life_images=(5_000,),
+        ema_ramp=0.05,
+        accumulate=1,
+        log_every=50,
+        checkpoint_every=500,
+        keep=2,
+        warm_start=None,
+        layout="replicated",
+      ),
+      sampler=dict(solver="masked_ancestral", steps=64, grid="", options=dict(), denoise=True),
+      evaluation=dict(num_samples=256, batch=64, seed=0, held_out=128),
+    )
+  )

@@ -11,6 +11,7 @@ from diffusion.processes.contract import Process, Rate
 from diffusion.processes.d3pm import d3pm, d3pm_absorbing, d3pm_gaussian, d3pm_uniform
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
+from diffusion.processes.hiding import hide
 from diffusion.processes.keeping import (
   Keep,
   KeepSchedule,

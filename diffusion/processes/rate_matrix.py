@@ -84,6 +84,10 @@ class RateMatrix(Clocked):
     del size
     return np.asarray(self.matrix.rates, np.float64)
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The stationary law of each coordinate: [1, ..., S], to fit [B, ..., S]."""
+    return jnp.asarray(self.stationary, dtype).reshape((1,) * (1 + len(self.shape)) + (-1,))
+
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws of the stationary law [B, *shape] int32, row i from keys[i] alone.
 

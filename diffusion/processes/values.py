@@ -21,26 +21,25 @@ def check_values(process: Any, x: Any, who: str) -> None:
   >>> check_values(processes.masked(3, (2,)), np.array([[0, 3]]), "masked_elbo")
   Traceback (most recent call last):
   ...
-  ValueError: masked_elbo takes the values 0 to 2 of 'masked', and x holds 3, which is its mask: ...
+  ValueError: masked_elbo takes the values 0 to 2 of 'masked', and row 0 of x holds 3, which is its mask: ...
   """
   wanted = ", ".join(map(str, process.shape))
   if x.shape[1:] != tuple(process.shape) or not jnp.issubdtype(x.dtype, jnp.integer):
     raise ValueError(f"{who} takes whole numbers of shape [B, {wanted}], got {x.dtype} of shape {x.shape}")
   if isinstance(x, Tracer) or not x.size or (isinstance(x, jax.Array) and not x.is_fully_addressable):
     return
-  host = np.asarray(x)
-  low, high = int(host.min()), int(host.max())
-  if low >= 0 and high < process.num_values:
+  host, sizes = np.asarray(x), np.reshape(process.value_counts(), (1, *process.shape))
+  wrong = (host < 0) | (host >= sizes)
+  if not wrong.any():
     return
-  given = low if low < 0 else high
-  of_mask = process.ends[1] == "mask" and given == process.num_values
-  hint = (
-    f", which is its mask: leave masks out of the data, or give the process {given + 1} values"
-    if of_mask
-    else f": give the process as many values as the data have, here {given + 1}"
-    if given > 0
-    else ": number the values from 0"
-  )
+  row, *place = (int(index) for index in np.argwhere(wrong)[0])
+  given, size = int(host[(row, *place)]), int(sizes[(0, *place)])
+  if given == process.mask:
+    hint = f", which is its mask: leave masks out of the data, or give the process {given + 1} values"
+  elif given > 0:
+    hint = f": give the process as many values as the data have, here {given + 1}"
+  else:
+    hint = ": number the values from 0"
   raise ValueError(
-    f"{who} takes the values 0 to {process.num_values - 1} of '{process.name}', and x holds {given}{hint}"
+    f"{who} takes the values 0 to {size - 1} of '{process.name}', and row {row} of x holds {given}{hint}"
   )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import process_cases as cases
 import pytest
+import scipy.stats
 
 from diffusion import processes
 
@@ -115,6 +116,20 @@ def test_rates_are_bounded_where_masks_end_and_jumps_of_the_reverse_chain_lead_t
   probabilities = jnp.asarray([[[0.5, 0.25, 0.25]]])
   found = process.posterior_rates(probabilities, jnp.asarray([[3]]), jnp.ones(1))
   np.testing.assert_allclose(found, [[[0.5, 0.25, 0.25, 0.0]]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*processes.DISCRETE, *processes.MASKED, *processes.CHAINS])
+def test_what_sampling_starts_from_has_the_law_that_is_stated(name):
+  """Chi-square of 5,000 draws over the states that the law has, at 1 in 10,000; none elsewhere."""
+  process = ({**processes.DISCRETE, **processes.MASKED, **processes.CHAINS})[name](3, (1,))
+  law = np.asarray(process.prior_law(jnp.float32), np.float64).reshape(-1)
+  np.testing.assert_allclose(law.sum(), 1.0, rtol=1e-6)
+  x = np.asarray(process.prior(jax.random.split(jax.random.key(0), 5000), (1,)))[:, 0]
+  counts = np.bincount(x, minlength=process.num_states)
+  assert not counts[law == 0].any()
+  some = law > 0
+  square = np.sum((counts - 5000 * law)[some] ** 2 / (5000 * law[some]))
+  assert square <= scipy.stats.chi2.ppf(1 - 1e-4, max(some.sum() - 1, 1))
 
 
 @pytest.mark.parametrize("name", cases.params(JUMPS))

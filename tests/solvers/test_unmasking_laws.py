@@ -111,10 +111,7 @@ WITH_ERROR = {
 
 @pytest.mark.parametrize(
   "name",
-  [
-    name if name in ("first_hitting, two a call", "remasking") else pytest.param(name, marks=pytest.mark.slow)
-    for name in WITH_ERROR
-  ],
+  [name if name == "remasking" else pytest.param(name, marks=pytest.mark.slow) for name in WITH_ERROR],
 )
 def test_samples_have_the_law_that_listing_the_states_gives(name):
   """And that law is far from the data's: the same draws against it are beyond floor and margin."""

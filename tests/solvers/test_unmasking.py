@@ -17,7 +17,7 @@ STEPS, BATCH = 4, 8
 OF_MASKS = [name for name, case in EVERY.items() if case.start is every_solver.masks]
 
 
-QUICK = ("first_hitting", "remasking", "path_planning", "block_by_block")
+QUICK = ("first_hitting", "remasking")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,7 @@ def test_what_is_given_is_never_changed_and_nothing_stays_masked(name):
   assert np.all((np.asarray(out) >= 0) & (np.asarray(out) < MASK))
 
 
+@pytest.mark.slow
 def test_calls_are_as_many_as_masks():
   """First-hitting with two tokens a call takes half the masks, rounded up, sample by sample."""
   case = joint_5x3()
@@ -54,6 +55,7 @@ def test_calls_are_as_many_as_masks():
   np.testing.assert_array_equal(calls, -(-masks // 2))
 
 
+@pytest.mark.slow
 def test_hitting_times_are_order_statistics():
   """The level at the first call is the largest of n uniform numbers, of which u^(1/n) is one: 20,000 of them
   for n = 5 have the mean n / (n + 1) and the mean of their n-th powers 1/2, within 4.5 standard errors."""
@@ -66,19 +68,19 @@ def test_hitting_times_are_order_statistics():
   np.testing.assert_allclose(process.level(np.asarray(solver.ask(state, 0)[1], np.float64)), level, atol=1e-6)
 
 
-def test_a_cache_has_the_same_samples_for_as_many_calls_as_changes():
-  """Bit for bit, of ancestral steps and of remasking; 40 steps take at most one call more than changes."""
+@pytest.mark.parametrize("name", ["masked_ancestral", pytest.param("remasking", marks=pytest.mark.slow)])
+def test_a_cache_has_the_same_samples_for_as_many_calls_as_changes(name):
+  """Bit for bit; 40 steps take at most one call more than changes."""
   case, count = joint_5x3(), 64
   keys = jax.random.split(jax.random.key(1), count)
-  grid = case.process.default_grid(40)
-  for solver in (solvers.masked_ancestral(case.process, grid), solvers.remasking(case.process, grid)):
-    plain, nodes = solvers.sample(case.denoiser, solver, case.masks(count), keys=keys, trajectory=True)
-    out, calls = solvers.sample(
-      case.denoiser, solvers.cached(solver), case.masks(count), keys=keys, evaluations=True
-    )
-    np.testing.assert_array_equal(out, plain)
-    changed = np.any(np.diff(np.asarray(nodes), axis=0) != 0, axis=2)  # [steps, count]
-    np.testing.assert_array_equal(calls, changed.sum(axis=0) + ~changed[-1])
+  solver = solvers.build(name, case.process, 40)
+  plain, nodes = solvers.sample(case.denoiser, solver, case.masks(count), keys=keys, trajectory=True)
+  out, calls = solvers.sample(
+    case.denoiser, solvers.cached(solver), case.masks(count), keys=keys, evaluations=True
+  )
+  np.testing.assert_array_equal(out, plain)
+  changed = np.any(np.diff(np.asarray(nodes), axis=0) != 0, axis=2)  # [steps, count]
+  np.testing.assert_array_equal(calls, changed.sum(axis=0) + ~changed[-1])
 
 
 @pytest.mark.slow
@@ -94,6 +96,7 @@ def test_blocks_go_from_left_to_right():
     np.testing.assert_array_equal(node == 3, np.broadcast_to(np.arange(5) >= 2 * i, node.shape))
 
 
+@pytest.mark.slow
 def test_temperature_zero_takes_the_most_probable_and_scores_choose_the_largest():
   log_p = jnp.log(jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (6, 3)), jnp.float32))
   keys = jax.random.split(jax.random.key(0), 6)

@@ -79,8 +79,8 @@ def categorical_elbo(
       raise ValueError(f"{name} must be at least 1, got {value}")
   if steps is None:
     shift = SHIFT * float(process.t_max)
-    ends = np.array([process.t_min, process.t_max], np.float64) + shift
-    grid = np.geomspace(*ends, num_times + 1) - shift
+    low, high = float(process.t_min) + shift, float(process.t_max) + shift
+    grid = np.geomspace(low, high, num_times + 1) - shift
   else:
     grid = step_grid(process, steps, who)
   rows = np.arange(draws * (len(grid) - 1))

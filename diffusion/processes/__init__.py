@@ -7,6 +7,7 @@ from diffusion.processes.comparison import difference
 from diffusion.processes.contract import Process, Rate
 from diffusion.processes.discretised_gaussian import discretised_gaussian
 from diffusion.processes.flow import rectified_flow
+from diffusion.processes.hiding import hide
 from diffusion.processes.keeping import Keep, KeepSchedule, cosine_keep, linear_keep
 from diffusion.processes.ladders import (
   cosine_betas,
@@ -34,6 +35,7 @@ from diffusion.processes.paths import (
 from diffusion.processes.recovery import T6_TIMES, RecoveryLevels, published_step, recovery_levels
 from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp
+from diffusion.processes.values import check_values
 from diffusion.processes.ve import edm, ve
 from diffusion.processes.vp import vp_cosine, vp_linear
 

@@ -76,10 +76,10 @@ def measure(config: Any, seed: int) -> dict[str, float]:
 
   def answer(params, x, t, cond):
     del cond
-    out = network.apply({"params": params}, x, 0.0 * t if of.timeless else t)
+    out: Any = network.apply({"params": params}, x, 0.0 * t if of.timeless else t)
     return out if of.kind == "logits" else jnp.exp(out) * scale(of.process, x, t, states)
 
-  denoiser = denoisers.from_function(answer, of.process, parameterization)
+  denoiser: Any = denoisers.from_function(answer, of.process, parameterization)
   roles = losses.roles(model=denoiser)
   loss = losses.chain(of.objective, losses.at_times(losses.low_discrepancy(), roles=roles))
   start = network.init(jax.random.key(seed), jnp.zeros((1, config.tokens), jnp.int32), jnp.zeros(1))

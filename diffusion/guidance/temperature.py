@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper, check_views
 from diffusion.guidance.categorical import follow
@@ -98,7 +99,7 @@ def temperature(value: Any) -> Callable[[Denoiser], Tempered]:
   >>> colder(x, t, views=("probabilities",)).probabilities.round(4).tolist()
   [[[0.058..., 0.941...]]]
   """
-  if not isinstance(value, jax.core.Tracer) and not np.all(np.asarray(value) > 0):
+  if not isinstance(value, Tracer) and not np.all(np.asarray(value) > 0):
     raise ValueError(f"a temperature of guidance is above 0, got {value}: a solver's own may be 0")
 
   def apply(denoiser):
@@ -128,9 +129,7 @@ def nucleus(top_p: Any = 1.0, top_k: int | None = None) -> Callable[[Denoiser], 
   >>> cut(x, t, views=("probabilities",)).probabilities.round(4).tolist()
   [[[0.625, 0.375, 0.0]]]
   """
-  if not isinstance(top_p, jax.core.Tracer) and not np.all(
-    (np.asarray(top_p) > 0) & (np.asarray(top_p) <= 1)
-  ):
+  if not isinstance(top_p, Tracer) and not np.all((np.asarray(top_p) > 0) & (np.asarray(top_p) <= 1)):
     raise ValueError(f"top_p is a probability above 0 and at most 1, got {top_p}")
   if top_k is not None and (int(top_k) != top_k or top_k < 1):
     raise ValueError(f"top_k is a whole number of at least 1, or None for all values, got {top_k}")

@@ -73,7 +73,7 @@ def categorical_elbo(
   """
   process, who = denoiser.process, "categorical_elbo"
   (check_jumps if steps is None else check_chain)(process, who)
-  check_values(process, x, who)
+  check_values(process, x)
   for name, value in (("num_times", num_times), ("draws", draws)):
     if value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")

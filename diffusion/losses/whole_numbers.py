@@ -26,7 +26,7 @@ def drawn_values(process: Any, who: str) -> Callable[..., Draw]:
         f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
       )
     x0 = batch["x"]
-    check_values(process, x0, who)
+    check_values(process, x0)
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
     noise = process.noise(noise_keys, x0)

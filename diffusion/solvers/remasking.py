@@ -69,7 +69,8 @@ class Remasking(OnGrid):
     jumps = (uniform(randomness.fold(keys, i + 1, JUMP)) < probability) & ~state.given
     other = jnp.where(masked, value, jnp.asarray(self.mask, x.dtype))
     new = jnp.where(jumps, other, x.reshape(masked.shape)).reshape(x.shape)
-    return state.replace(x=finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction))
+    new = finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction)
+    return Remasked(new, state.given)
 
   def end(self, state: Remasked) -> jax.Array:
     """The newest x: [B, ...]."""

@@ -210,7 +210,7 @@ def test_bad_batches_and_roles_raise_a_sentence():
     ({"y": jnp.zeros((4, D), int)}, "a dict with 'x'"),
     ({"x": jnp.zeros((4, D))}, "whole numbers of shape"),
     ({"x": jnp.zeros((4, 3), int)}, "whole numbers of shape"),
-    ({"x": jnp.full((4, D), K)}, "give the process as many values as the data have, here 4"),
+    ({"x": jnp.full((4, D), K)}, "as many values as the vocabulary has"),
   ):
     with pytest.raises(ValueError, match=words):
       objective.draw(jax.random.key(0), bad, times(4), {})

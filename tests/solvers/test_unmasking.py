@@ -9,6 +9,8 @@ from discrete_cases import joint_5x3
 from every_solver import EVERY, MASK, MASKED
 
 from diffusion import processes, solvers
+from diffusion.config.errors import UserError
+from diffusion.run.parts import sampler_config
 from diffusion.solvers.unmasking import draw, first
 
 STEPS, BATCH = 4, 8
@@ -148,6 +150,18 @@ def test_samples_of_remasking_keep_the_marginal_of_every_node():
     counts, known = np.bincount(node, minlength=4), wanted > 1e-3
     assert (counts[~known] == 0).all()
     assert np.sum((counts - wanted)[known] ** 2 / wanted[known]) < 21.1, (t, counts, wanted)
+
+
+@pytest.mark.parametrize("name", solvers.UNMASKING)
+def test_a_config_names_them_without_steps(name):
+  """`config.sampler` with the solver's name alone, options of it, and the error for steps."""
+  built = sampler_config.solver(dict(solver=name), MASKED)
+  assert built.name.startswith(name) and built.loop == "until_done"
+  if name == "first_hitting":
+    section = dict(solver=name, options=dict(tokens_per_call=3))
+    assert sampler_config.solver(section, MASKED).num_steps == 1
+    with pytest.raises(UserError, match="chooses its own steps, got 20"):
+      sampler_config.solver(dict(solver=name, steps=20), MASKED)
 
 
 def test_mistakes_are_named():

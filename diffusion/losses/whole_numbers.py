@@ -70,7 +70,7 @@ def check_chain(process: Any, who: str) -> None:
 
 def check_jumps(process: Any, who: str) -> None:
   """Raises ValueError unless it is a discrete process with jump rates in continuous time."""
-  if process is None or process.kind != "discrete" or "rates" not in process.views:
+  if process is None or process.kind != "discrete" or not process.jumps:
     raise ValueError(
       f"{who} needs a discrete process with jump rates in continuous time, such as "
       f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"

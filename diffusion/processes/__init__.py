@@ -51,8 +51,8 @@ from diffusion.processes.rate_matrix import rate_matrix, walk_rates
 from diffusion.processes.recovery import T6_TIMES, RecoveryLevels, published_step, recovery_levels
 from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp
-from diffusion.processes.values import check_values
 from diffusion.processes.tokens import check_tokens
+from diffusion.processes.values import check_values
 from diffusion.processes.ve import edm, ve
 from diffusion.processes.vp import vp_cosine, vp_linear
 

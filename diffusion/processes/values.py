@@ -14,8 +14,8 @@ def check_values(process: Any, x: Any) -> None:
 
   Args:
     process: a discrete one.
-    x: [B, *shape] whole numbers. Of a traced array, or one that other hosts hold too, only dtype and shape are
-      looked at.
+    x: [B, *shape] whole numbers. Of a traced array, or one that other hosts hold too, only dtype and shape
+      are looked at.
 
   >>> from diffusion import processes
   >>> check_values(processes.masked(3, (2,)), jnp.array([[0, 3]]))

@@ -77,7 +77,13 @@ def measure(config: Any, seed: int) -> dict[str, float]:
   def answer(params, x, t, cond):
     del cond
     out: Any = network.apply({"params": params}, x, 0.0 * t if of.timeless else t)
-    return out if of.kind == "logits" else jnp.exp(out) * scale(of.process, x, t, states)
+    if of.kind == "ratios":
+      return jnp.exp(out) * scale(of.process, x, t, states)
+    if of.process.mask is not None:
+      return out
+    # The network tells x_0 from the other tokens, and what a token tells of itself is known
+    # (arXiv:2412.10193, whose x_theta is that law).
+    return out + jnp.log(of.process.likelihood(x, None, t)[..., : config.letters])
 
   denoiser: Any = denoisers.from_function(answer, of.process, parameterization)
   roles = losses.roles(model=denoiser)

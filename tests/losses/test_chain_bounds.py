@@ -75,7 +75,7 @@ LADDERS = [name for name in processes.CHAINS if name not in JUMPS]
   "name", [pytest.param(name, marks=() if name == "path_with_masks" else pytest.mark.slow) for name in JUMPS]
 )
 def test_of_every_chain_the_bound_is_the_entropy_less_what_the_end_still_tells(name, x64):
-  """To 1e-5 nats at the exact posterior, where the gradient is zero: H(x_0) - I(x_0; x_T), all of two tokens."""
+  """To 1e-5 nats at the exact posterior, where the gradient is zero: H(x_0) - I(x_0; x_T), of two tokens."""
   of, p = processes.CHAINS[name](K, (2,)), enumerated.joint(2, K)
   run = enumerated.expected(losses.continuous_time_bound(of), of, of.num_states)
   logits = functools.partial(enumerated.log_posterior, of, p)

@@ -105,7 +105,8 @@ class StepLadder(CoordinateNoise):
     first, last = xp.broadcast_arrays(self.step_of(s), last)
     eye = xp.asarray(np.eye(self.steps.shape[-1]), t.dtype)
     start = xp.broadcast_to(eye.reshape((1,) * first.ndim + eye.shape), (*first.shape, *eye.shape))
-    return self._walk(xp, start, first, last, lambda matrix, step: _product(xp, matrix, step))
+    steps = xp.asarray(self.steps, t.dtype)
+    return _walk(xp, steps, start, first, last, lambda matrix, step: _product(xp, matrix, step))
 
   def generator(self, t: Any, size: int | None = None) -> Any:
     """Raises ValueError: steps have no jump rates."""
@@ -122,10 +123,10 @@ class StepLadder(CoordinateNoise):
     dtype = t.dtype
     start = jax.nn.one_hot(x, self.num_states, dtype=dtype)
     first, last = self.step_of(s), self.step_of(t)
-    flip = self.replace(steps=jnp.swapaxes(jnp.asarray(self.steps, dtype), 1, 2)[::-1])
+    back = jnp.swapaxes(jnp.asarray(self.steps, dtype), 1, 2)[::-1]
     total = jnp.asarray(self.num_steps, jnp.int32)
     carry = lambda rows, step: jnp.einsum("b...j,bjk->b...k", rows, step, precision=EXACT)
-    return flip._walk(jnp, start, total - last, total - first, carry)
+    return _walk(jnp, back, start, total - last, total - first, carry)
 
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws of the last step's law from a uniform x_0: [B, *shape] int32, row i from keys[i] alone.
@@ -155,23 +156,6 @@ class StepLadder(CoordinateNoise):
     """The states that all steps together turn into x, and x itself: bool, [B, ..., S]."""
     own = jax.nn.one_hot(x, self.num_states, dtype=bool)
     return own | (jnp.asarray(self.products)[-1].T[x] > 0)
-
-  def _walk(self, xp, start, first, last, carry):
-    """`carry` over the one-step matrices first + 1..last of each row, which may have its own."""
-    steps = xp.asarray(self.steps, start.dtype)
-    most = xp.max(last - first)
-
-    def one(i, state):
-      at = first + xp.asarray(i, first.dtype)
-      moved = carry(state, steps[xp.clip(at, 0, self.steps.shape[0] - 1)])
-      inside = (at < last).reshape(at.shape + (1,) * (state.ndim - at.ndim))
-      return xp.where(inside, moved, state)
-
-    if xp is jnp:
-      return jax.lax.fori_loop(0, most, one, start)
-    for i in range(int(most)):
-      start = one(i, start)
-    return start
 
 
 def d3pm(steps: Any, shape: tuple[int, ...], *, mask: bool = False) -> StepLadder:
@@ -251,8 +235,26 @@ def d3pm_gaussian(num_values: int, shape: tuple[int, ...], betas: Any) -> StepLa
   steps = weight[:, value[None, :] - value[:, None] + num_values - 1]
   steps[:, value, value] = 0.0
   steps[:, value, value] = 1.0 - steps.sum(axis=-1)
-  return d3pm(steps, shape).replace(name="d3pm_gaussian")
+  ladder = d3pm(steps, shape)
+  return StepLadder(ladder.steps, ladder.products, ladder.shape, name="d3pm_gaussian")
 
 
 def _product(xp, first, second):
   return first @ second if xp is np else jnp.matmul(first, second, precision=EXACT)
+
+
+def _walk(xp, steps, start, first, last, carry):
+  """`carry` over the one-step matrices first + 1..last of each row, which may have its own."""
+
+  def one(i, state):
+    at = first + xp.asarray(i, first.dtype)
+    moved = carry(state, steps[xp.clip(at, 0, steps.shape[0] - 1)])
+    inside = (at < last).reshape(at.shape + (1,) * (state.ndim - at.ndim))
+    return xp.where(inside, moved, state)
+
+  most = xp.max(last - first)
+  if xp is jnp:
+    return jax.lax.fori_loop(0, most, one, start)
+  for i in range(int(most)):
+    start = one(i, start)
+  return start

@@ -137,7 +137,10 @@ def _check_connected(off, who):
     reached, front = {0}, [0]
     while front:
       front = [
-        k for i in front for k in np.flatnonzero(jumps[i] > 0) if k not in reached and not reached.add(k)
+        k
+        for i in front
+        for k in np.flatnonzero(jumps[i] > 0).tolist()
+        if k not in reached and not reached.add(k)
       ]
     if len(reached) < len(off):
       alone = next(k for k in range(len(off)) if k not in reached)

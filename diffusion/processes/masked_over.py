@@ -33,7 +33,7 @@ class MaskedOver(Clocked):
   ends: ClassVar[tuple[str, str]] = ("data", "all masked")
 
   @property
-  def follows(self) -> dict[str, tuple[str, ...]]:  # pyright: ignore[reportIncompatibleVariableOverride]
+  def follows(self) -> dict[str, tuple[str, ...]]:
     """Kind of output -> the views that follow; from rates what follows from those of `inner`."""
     return CoordinateNoise.follows | {"rates": self.inner.follows["rates"]}
 

@@ -31,11 +31,11 @@ def mixture(components: Sequence[Any], weights: Sequence[float]) -> Any:
   >>> mixture(parts, [0.5, 0.5]).transition(0.0, 0.75).tolist()
   [[0.375, 0.125, 0.5], [0.125, 0.375, 0.5], [0.0, 0.0, 1.0]]
   """
-  weights = np.asarray(weights, np.float64)
-  if not components or weights.shape != (len(components),) or not np.all(weights > 0):
+  shares = np.asarray(weights, np.float64)
+  if not components or shares.shape != (len(components),) or not np.all(shares > 0):
     raise ValueError(
       f"a mixture takes one weight above 0 for each of its processes, got {len(components)} processes and "
-      f"weights {weights.tolist()}"
+      f"weights {shares.tolist()}"
     )
   first = components[0]
   for other in components[1:]:
@@ -52,8 +52,8 @@ def mixture(components: Sequence[Any], weights: Sequence[float]) -> Any:
       "a mixture adds jump rates, and "
       f"'{next(one.name for one in components if not one.jumps)}' has none: leave it out"
     )
-  hiding = [pair for pair in zip(components, weights) if pair[0].mask is not None]
-  moving = [pair for pair in zip(components, weights) if pair[0].mask is None]
+  hiding = [pair for pair in zip(components, shares.tolist()) if pair[0].mask is not None]
+  moving = [pair for pair in zip(components, shares.tolist()) if pair[0].mask is None]
   if not all(one.ends[1] == "mask" for one, _ in hiding):
     raise ValueError(
       "a mixture has masks from processes.masked alone, which keeps them: give the others without masks"

@@ -49,7 +49,7 @@ class FlowCorrector(CoordinateStep):
   ) -> Given:
     """Every coordinate is drawn from its chances, independently."""
     x = self.drawn(state, i, prediction, keys)
-    return state.replace(x=finished(post_step, x, self.time(i + 1, x), keys, i + 1, prediction))
+    return Given(finished(post_step, x, self.time(i + 1, x), keys, i + 1, prediction), state.given)
 
   def end(self, state: Given) -> jax.Array:
     """The newest x: [B, ...]."""

@@ -77,7 +77,7 @@ def tokens(process):
 
   def build(scale=1.0):
     raw = np.random.default_rng(0).normal(size=(CATEGORIES,) * EVENT)
-    return Counted(oracles.discrete(process, np.exp(scale * raw), dtype=np.float32))
+    return Counted(oracles.discrete(process, np.exp(3.0 * scale * raw), dtype=np.float32))
 
   return build
 

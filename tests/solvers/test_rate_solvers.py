@@ -195,6 +195,22 @@ def test_the_gibbs_corrector_draws_this_law():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+  "build,n,options",
+  [(solvers.d3pm_ancestral, 128, {}), (solvers.gibbs_corrector, 32, {"moves": 3})],
+)
+def test_a_hidden_markov_chain_is_reached_to_the_sampling_floor(build, n, options):
+  """Eight tokens, 128 evaluations, 8,000 samples: within a margin of once in 1e4 of exact draws."""
+  case, count = discrete_cases.hidden_markov_8(), 8000
+  keys = jax.random.split(jax.random.key(4), count)
+  solver = build(case.process, case.process.default_grid(n), **options)
+  found = discrete_cases.total_variation(
+    solvers.sample(case.denoiser, solver, case.masks(count), keys=keys), case.law
+  )
+  assert found < discrete_cases.floor(case.law, count) + discrete_cases.margin(count)
+
+
+@pytest.mark.slow
 def test_informed_moves_take_most_of_the_error_of_long_steps_away():
   """Two steps and four moves: well below the law of two steps alone, by 8,000 samples."""
   case, count = discrete_cases.joint_5x3(), 8000

@@ -137,7 +137,7 @@ def continuous(of: Model, p: np.ndarray, tabulate: Callable[..., jax.Array], nod
   value, s = expected(of, bound), np.linspace(-2.2, 2.2, nodes)  # to 1e-6 of both ends, as float32 can tell
   times = 0.5 * (1.0 + np.tanh(0.5 * np.pi * np.sinh(s)))
   weights = (s[1] - s[0]) * 0.25 * np.pi * np.cosh(s) / np.cosh(0.5 * np.pi * np.sinh(s)) ** 2
-  return sum(w * value(tabulate(t), *pairs(of.process, p, t), t, 0.0) for t, w in zip(times, weights))
+  return sum(float(w) * value(tabulate(t), *pairs(of.process, p, t), t, 0.0) for t, w in zip(times, weights))
 
 
 def stepwise(of: Model, p: np.ndarray, tabulate: Callable[..., jax.Array], steps: int) -> float:

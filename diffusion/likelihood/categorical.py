@@ -48,7 +48,7 @@ def categorical_elbo(
   coordinates of one step are drawn apart. Under masks `masked_elbo` has a smaller variance.
 
   Args:
-    denoiser: answers 'probabilities', and in continuous time 'rates', on a discrete process.
+    denoiser: answers 'probabilities', or in continuous time 'logits' and 'rates', on a discrete process.
     x: [B, ...] whole numbers below K.
     keys: [B] typed keys; row i depends on keys[i] alone.
     cond: None, or a dict of arrays with leading axis B.

@@ -48,7 +48,7 @@ def categorical_elbo(
   coordinates of one step are drawn apart. Under masks `masked_elbo` has a smaller variance.
 
   Args:
-    denoiser: answers 'probabilities', and in continuous time 'rates', on a discrete process.
+    denoiser: answers 'probabilities', or in continuous time 'logits' and 'rates', on a discrete process.
     x: [B, ...] whole numbers below K.
     keys: [B] typed keys; row i depends on keys[i] alone.
     cond: None, or a dict of arrays with leading axis B.
@@ -73,14 +73,14 @@ def categorical_elbo(
   """
   process, who = denoiser.process, "categorical_elbo"
   (check_jumps if steps is None else check_chain)(process, who)
-  check_values(process, x, who)
+  check_values(process, x)
   for name, value in (("num_times", num_times), ("draws", draws)):
     if value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}")
   if steps is None:
     shift = SHIFT * float(process.t_max)
-    ends = np.array([process.t_min, process.t_max], np.float64) + shift
-    grid = np.geomspace(*ends, num_times + 1) - shift
+    low, high = float(process.t_min) + shift, float(process.t_max) + shift
+    grid = np.geomspace(low, high, num_times + 1) - shift
   else:
     grid = step_grid(process, steps, who)
   rows = np.arange(draws * (len(grid) - 1))

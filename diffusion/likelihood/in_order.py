@@ -45,7 +45,7 @@ def log_prob_in_order(
       f"log_prob_in_order reads a model that fills in masks, and '{process.name}' ends in "
       f"'{process.ends[1]}': it needs a process such as processes.masked(16, (64,))"
     )
-  check_values(process, x, "log_prob_in_order")
+  check_values(process, x)
   size = math.prod(x.shape[1:])
   order = np.arange(size) if order is None else np.asarray(order)
   if order.shape != (size,) or not np.array_equal(np.sort(order), np.arange(size)):

@@ -51,7 +51,7 @@ def masked_elbo(
       f"masked_elbo bounds the likelihood of a model that fills in masks, and '{process.name}' ends in "
       f"'{process.ends[1]}': it needs a process such as processes.masked(16, (64,))"
     )
-  check_values(process, x, "masked_elbo")
+  check_values(process, x)
   if draws < 1:
     raise ValueError(f"draws must be at least 1, got {draws}")
   return _bound(denoiser, x, keys, cond, draws)

@@ -120,7 +120,7 @@ def step_grid(process: Any, steps: int | ArrayLike, who: str) -> np.ndarray:
   [0.0, 0.25, 0.5, 0.75, 1.0]
   """
   given = np.asarray(steps)
-  grid = process.default_grid(int(steps))[::-1] if given.ndim == 0 else given.astype(np.float64)
+  grid = process.default_grid(given.item())[::-1] if given.ndim == 0 else given.astype(np.float64)
   last = float(process.t_max)
   if grid.ndim != 1 or len(grid) < 2 or grid[0] != 0.0 or np.any(np.diff(grid) <= 0) or grid[-1] > last:
     raise ValueError(

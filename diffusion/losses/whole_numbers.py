@@ -26,7 +26,7 @@ def drawn_values(process: Any, who: str) -> Callable[..., Draw]:
         f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
       )
     x0 = batch["x"]
-    check_values(process, x0, who)
+    check_values(process, x0)
     network_key, key = jax.random.split(key)
     noise_keys, keys = split_keys(example_keys(key, batch), 2)
     noise = process.noise(noise_keys, x0)
@@ -70,7 +70,7 @@ def check_chain(process: Any, who: str) -> None:
 
 def check_jumps(process: Any, who: str) -> None:
   """Raises ValueError unless it is a discrete process with jump rates in continuous time."""
-  if process is None or process.kind != "discrete" or "rates" not in process.views:
+  if process is None or process.kind != "discrete" or not process.jumps:
     raise ValueError(
       f"{who} needs a discrete process with jump rates in continuous time, such as "
       f"processes.uniform_resample(16, (64,)), got {type(process).__name__}"

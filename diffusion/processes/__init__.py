@@ -51,6 +51,7 @@ from diffusion.processes.rate_matrix import rate_matrix, walk_rates
 from diffusion.processes.recovery import T6_TIMES, RecoveryLevels, published_step, recovery_levels
 from diffusion.processes.resample import uniform_resample
 from diffusion.processes.subvp import subvp
+from diffusion.processes.tokens import check_tokens
 from diffusion.processes.values import check_values
 from diffusion.processes.ve import edm, ve
 from diffusion.processes.vp import vp_cosine, vp_linear
@@ -84,6 +85,7 @@ MASKED = {
 DISCRETE = {"uniform_resample": uniform_resample, "discretised_gaussian": discretised_gaussian}
 # Discrete processes whose coordinates all have the same values, (num_values, shape) -> process, likewise.
 CHAINS = {
+  "masked_by_value": lambda num_values, shape: masked_by_value(np.linspace(0.6, 2.0, num_values), shape),
   "mixture_path": lambda num_values, shape: mixture_path(
     num_values, shape, np.arange(1, num_values + 1), schedule=polynomial_keep(2.0)
   ),

@@ -128,20 +128,20 @@ class StepLadder(CoordinateNoise):
     carry = lambda rows, step: jnp.einsum("b...j,bjk->b...k", rows, step, precision=EXACT)
     return _walk(jnp, back, start, total - last, total - first, carry)
 
-  def prior_law(self, dtype: Any) -> jax.Array:
-    """The last step's law from a uniform x_0: [1, ..., S], to fit [B, ..., S]."""
-    law = jnp.asarray(self.products, dtype)[-1, : self.num_values].mean(axis=0)
-    return law.reshape((1,) * (1 + len(self.shape)) + (-1,))
-
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws of the last step's law from a uniform x_0: [B, *shape] int32, row i from keys[i] alone.
 
     Raises ValueError for a shape of another state.
     """
     check_state_shape(self, shape)
-    logits = jnp.log(self.prior_law(jnp.float32).reshape(-1))
-    draw = lambda key: jax.random.categorical(key, logits, shape=self.shape, mode="high")
+    law = jnp.asarray(self.products, jnp.float32)[-1, : self.num_values].mean(axis=0)
+    draw = lambda key: jax.random.categorical(key, jnp.log(law), shape=self.shape, mode="high")
     return jax.vmap(draw)(keys).astype(jnp.int32)
+
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The last step's law from a uniform x_0, of each coordinate: [1, ..., S], to fit [B, ..., S]."""
+    law = jnp.asarray(self.products, dtype)[-1, : self.num_values].mean(axis=0)
+    return law.reshape((1,) * (len(self.shape) + 1) + (-1,))
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
     """Uniform numbers in [0, 1) like x0: [B, ...], row i from keys[i] alone."""

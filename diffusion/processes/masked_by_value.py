@@ -35,7 +35,7 @@ class MaskedByValue(CoordinateNoise):
   ends: ClassVar[tuple[str, str]] = ("data", "all masked")
 
   @property
-  def num_values(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride] (read only here)
+  def num_values(self) -> int:
     """K."""
     return self.exponents.shape[0]
 

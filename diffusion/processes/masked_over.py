@@ -152,15 +152,15 @@ class MaskedOver(Clocked):
     """Weights w [B, ..., K + 1], up to a factor, that noise carries forward to these ratios; t [B]."""
     return _with_mask(self.inner.undone(ratios[..., :-1], t))
 
-  def prior_law(self, dtype: Any) -> jax.Array:
-    """All masks: [1, ..., S], to fit [B, ..., S]."""
-    law = jax.nn.one_hot(self.mask, self.num_states, dtype=dtype)
-    return law.reshape((1,) * (1 + len(self.shape)) + (-1,))
-
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """States that are all masks [B, *shape] int32. Raises ValueError for a shape of another state."""
     check_state_shape(self, shape)
     return jnp.full((keys.shape[0], *self.shape), self.mask, jnp.int32)
+
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The mask: [1, ..., K + 1], to fit [B, ..., K + 1]."""
+    law = jax.nn.one_hot(self.mask, self.num_states, dtype=dtype)
+    return law.reshape((1,) * (len(self.shape) + 1) + (-1,))
 
   def noise(self, keys: jax.Array, x0: jax.Array) -> dict[str, Any]:
     """{'hide': uniform numbers [B, ...], 'inner': the noise of `inner`}, row i from keys[i] alone."""

@@ -43,6 +43,10 @@ class RateMatrix(Clocked):
     """The law [K] that the jumps keep, from which sampling starts."""
     return self.matrix.stationary
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The stationary law of each coordinate: [1, ..., K], to fit [B, ..., K]."""
+    return jnp.asarray(self.stationary, dtype).reshape((1,) * (len(self.shape) + 1) + (-1,))
+
   def rates(self, t: Any) -> dict[str, Rate]:
     """alpha, 1 - alpha and the mean probability that a coordinate is at x_0, with their time derivatives."""
     keep, now = self.clock(t), self.transition(None, t)
@@ -83,10 +87,6 @@ class RateMatrix(Clocked):
     """R, the jump rates for a unit of -log alpha: [K, K] in float64 on the host."""
     del size
     return np.asarray(self.matrix.rates, np.float64)
-
-  def prior_law(self, dtype: Any) -> jax.Array:
-    """The stationary law of each coordinate: [1, ..., S], to fit [B, ..., S]."""
-    return jnp.asarray(self.stationary, dtype).reshape((1,) * (1 + len(self.shape)) + (-1,))
 
   def prior(self, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws of the stationary law [B, *shape] int32, row i from keys[i] alone.

@@ -76,10 +76,16 @@ def measure(config: Any, seed: int) -> dict[str, float]:
 
   def answer(params, x, t, cond):
     del cond
-    out = network.apply({"params": params}, x, 0.0 * t if of.timeless else t)
-    return out if of.kind == "logits" else jnp.exp(out) * scale(of.process, x, t, states)
+    out: Any = network.apply({"params": params}, x, 0.0 * t if of.timeless else t)
+    if of.kind == "ratios":
+      return jnp.exp(out) * scale(of.process, x, t, states)
+    if of.process.mask is not None:
+      return out
+    # The network tells x_0 from the other tokens, and what a token tells of itself is known
+    # (arXiv:2412.10193, whose x_theta is that law).
+    return out + jnp.log(of.process.likelihood(x, None, t)[..., : config.letters])
 
-  denoiser = denoisers.from_function(answer, of.process, parameterization)
+  denoiser: Any = denoisers.from_function(answer, of.process, parameterization)
   roles = losses.roles(model=denoiser)
   loss = losses.chain(of.objective, losses.at_times(losses.low_discrepancy(), roles=roles))
   start = network.init(jax.random.key(seed), jnp.zeros((1, config.tokens), jnp.int32), jnp.zeros(1))
@@ -131,7 +137,7 @@ def continuous(of: Model, p: np.ndarray, tabulate: Callable[..., jax.Array], nod
   value, s = expected(of, bound), np.linspace(-2.2, 2.2, nodes)  # to 1e-6 of both ends, as float32 can tell
   times = 0.5 * (1.0 + np.tanh(0.5 * np.pi * np.sinh(s)))
   weights = (s[1] - s[0]) * 0.25 * np.pi * np.cosh(s) / np.cosh(0.5 * np.pi * np.sinh(s)) ** 2
-  return sum(w * value(tabulate(t), *pairs(of.process, p, t), t, 0.0) for t, w in zip(times, weights))
+  return sum(float(w) * value(tabulate(t), *pairs(of.process, p, t), t, 0.0) for t, w in zip(times, weights))
 
 
 def stepwise(of: Model, p: np.ndarray, tabulate: Callable[..., jax.Array], steps: int) -> float:

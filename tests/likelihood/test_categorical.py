@@ -116,7 +116,7 @@ def test_mistakes_are_named():
     (gaussian, x, {}, "jump rates in continuous time"),
     (edm, x, {}, "jump rates in continuous time"),
     (gaussian, x, dict(steps=4), "Markov chain in t"),
-    (oracle, x + 1, {}, "which is its mask"),
+    (oracle, x + 1, {}, "which is the mask"),
     (oracle, x, dict(draws=0), "draws must be at least 1"),
     (oracle, x, dict(num_times=0), "num_times must be at least 1"),
     (oracle, x, dict(steps=[0.5, 1.0]), "increase from 0"),

@@ -59,6 +59,57 @@ def test_a_bound_is_the_cross_entropy_of_the_law_whose_posterior_the_model_has(
   assert np.abs(slope).max() > 1e-3
 
 
+def informed(p, transition):
+  """What x_t tells of x_0 in nats, their mutual information, by enumeration; transition: [K, S]."""
+  x0, x_t, q = enumerated.pairs(p, transition)
+  flat = np.ravel_multi_index(x_t.T, (transition.shape[1],) * p.ndim)
+  total = np.bincount(flat, q, transition.shape[1] ** p.ndim)[flat]
+  return np.sum(q * np.log(q / (p[tuple(x0.T)] * total)))
+
+
+JUMPS = [name for name, build in processes.CHAINS.items() if build(K, (1,)).jumps]
+LADDERS = [name for name in processes.CHAINS if name not in JUMPS]
+
+
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=() if name == "path_with_masks" else pytest.mark.slow) for name in JUMPS]
+)
+def test_of_every_chain_the_bound_is_the_entropy_less_what_the_end_still_tells(name, x64):
+  """To 1e-5 nats at the exact posterior, where the gradient is zero: H(x_0) - I(x_0; x_T), of two tokens."""
+  of, p = processes.CHAINS[name](K, (2,)), enumerated.joint(2, K)
+  run = enumerated.expected(losses.continuous_time_bound(of), of, of.num_states)
+  logits = functools.partial(enumerated.log_posterior, of, p)
+  value, slope = enumerated.bound(run, of, p, logits, enumerated.smooth_integral(40))
+  left = informed(p, enumerated.kernel(of, 1.0))
+  assert abs(value - (enumerated.entropy(p) - left)) < 1e-5
+  assert np.abs(slope).max() < 1e-11 and (left > 1e-3) == (name == "path_with_masks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LADDERS)
+def test_of_every_ladder_d3pm_of_one_coordinate_is_the_same(name, x64):
+  of, p = processes.CHAINS[name](K, (1,)), enumerated.joint(1, K)
+  grid = np.linspace(0.0, 1.0, of.num_steps + 1)
+  logits = functools.partial(enumerated.log_posterior, of, p)
+  value, slope = steps_bound(losses.d3pm_bound(of, of.num_steps), of, p, logits, grid)
+  wanted = enumerated.entropy(p) - informed(p, enumerated.kernel(of, 1.0))
+  np.testing.assert_allclose(value, wanted, atol=1e-10)
+  assert slope < 1e-12
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["masked", "uniform_resample", *processes.CHAINS])
+def test_what_sampling_starts_from_has_the_law_that_is_stated(name):
+  """4,096 states of two tokens: each share within 4.5 standard errors (3e-5 for the eight of a case)."""
+  of = (processes.MASKED | processes.DISCRETE | processes.CHAINS)[name](K, (2,))
+  x = np.asarray(of.prior(jax.random.split(jax.random.key(0), 4096), (2,)))
+  law = np.broadcast_to(np.asarray(of.prior_law(jnp.float32)), (1, 2, of.num_states))[0, 0]
+  np.testing.assert_allclose(law.sum(), 1.0, rtol=1e-6)
+  for d in range(2):
+    share = np.bincount(x[:, d], minlength=of.num_states) / 4096
+    assert np.all(np.abs(share - law) <= 4.5 * np.sqrt(law * (1 - law) / 4096) + 1e-6)
+
+
 def rows(of, t, size, seed=0):
   """Some x_0, x_t and logits at a time, in float64."""
   generator = np.random.default_rng(seed)

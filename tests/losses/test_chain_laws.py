@@ -19,10 +19,14 @@ from losses import enumerated
 SIZE, K, D = 16, 3, 2
 JOINT = enumerated.joint(D, K, seed=2)
 MASKS, CHAINS = losses.MASKED_OBJECTIVES, losses.CHAIN_OBJECTIVES
-MARKOV = [name for name, build in processes.DISCRETE.items() if build(K, (D,)).markov]
+BUILD = processes.MASKED | processes.DISCRETE | processes.CHAINS
+JUMPS = [name for name, build in processes.CHAINS.items() if build(K, (D,)).jumps]
+# Every objective on masks and on uniform noise, and every other chain once in continuous time and with steps.
 PAIRS = [
   *((name, "masked") for name in MASKS),
-  *((name, of) for name in CHAINS for of in ("masked", *MARKOV)),
+  *((name, of) for name in CHAINS for of in ("masked", "uniform_resample")),
+  *(("continuous_time_bound", of) for of in JUMPS),
+  *(("d3pm_bound", of) for of in processes.CHAINS),
 ]
 
 
@@ -41,7 +45,7 @@ FEW = [
 
 @functools.cache
 def make(name, process):
-  of = (processes.MASKED.get(process) or processes.DISCRETE[process])(K, (D,))
+  of = BUILD[process](K, (D,))
   return (MASKS | CHAINS)[name](of), of
 
 
@@ -51,7 +55,7 @@ def params(dtype=jnp.float32, states=K + 1):
 
 @functools.cache
 def roles(process):
-  of = make("continuous_time_bound", process)[1]
+  of = BUILD[process](K, (D,))
   model = enumerated.tabular(of, params(states=of.num_states), of.num_states)
   return losses.roles(model=model, schedule=losses.value_exponents([0.7, 1.0, 1.6], K))
 
@@ -87,7 +91,7 @@ def times(n=SIZE, dtype=jnp.float32):
 
 
 def own_params(process, dtype=jnp.float32):
-  return params(dtype, make("continuous_time_bound", process)[1].num_states)
+  return params(dtype, BUILD[process](K, (D,)).num_states)
 
 
 def pick(draw, rows):
@@ -210,7 +214,7 @@ def test_bad_batches_and_roles_raise_a_sentence():
     ({"y": jnp.zeros((4, D), int)}, "a dict with 'x'"),
     ({"x": jnp.zeros((4, D))}, "whole numbers of shape"),
     ({"x": jnp.zeros((4, 3), int)}, "whole numbers of shape"),
-    ({"x": jnp.full((4, D), K)}, "give the process as many values as the data have, here 4"),
+    ({"x": jnp.full((4, D), K)}, "as many values as the vocabulary has"),
   ):
     with pytest.raises(ValueError, match=words):
       objective.draw(jax.random.key(0), bad, times(4), {})

@@ -241,6 +241,6 @@ def test_stratified_times_keep_the_mean_and_take_out_variance():
 
 def test_values_that_the_process_has_not_are_named():
   objective = losses.masked_cross_entropy(process())
-  for value, words in ((K, "which is its mask"), (K + 1, "here 5"), (-1, "from 0")):
+  for value, words in ((K, "which is the mask"), (K + 1, "hold the value 4"), (-1, "hold the value -1")):
     with pytest.raises(ValueError, match=words):
       objective.draw(jax.random.key(0), {"x": jnp.full((4, D), value)}, times(4), {})

@@ -37,6 +37,11 @@ def uniform_and_walk(t):
   return expm(-np.log(1 - t) * (0.5 * (UNIFORM - EYE) + AROUND))
 
 
+def masked_by_value(t):
+  hidden = t ** np.linspace(0.6, 2.0, 3)
+  return np.block([[np.diag(1 - hidden), hidden[:, None]], [np.zeros((1, 3)), np.ones((1, 1))]])
+
+
 def d3pm_absorbing(t):
   return kept_or_drawn(1 - t, np.eye(4)[3])
 

@@ -91,14 +91,15 @@ def test_a_concrete_score_is_some_of_the_ratios(x64):
 
 
 def test_data_that_do_not_fit_are_refused():
-  masked, sizes = processes.masked(3, (2,)), processes.uniform_resample([3, 2])
-  check = lambda process, x: processes.check_values(process, np.asarray(x), "the bound")
   for call, words in (
-    (lambda: check(masked, [[0, 3]]), "row 0 of x holds 3, which is its mask"),
-    (lambda: check(masked, [[0, -1]]), "row 0 of x holds -1: number the values from 0"),
-    (lambda: check(sizes, [[2, 1], [0, 2]]), "values 0 to 1 of 'uniform_resample', and row 1 of x holds 2"),
-    (lambda: check(masked, [[0.5, 1.0]]), "the bound takes whole numbers"),
-    (lambda: check(masked, [[0, 1, 2]]), "of shape"),
+    (lambda: processes.check_tokens(processes.masked(3, (2,)), [[0, 3]]), "3, which is the mask"),
+    (lambda: processes.check_tokens(processes.masked(3, (2,)), [[0, -1]]), "the value -1 in row 0"),
+    (
+      lambda: processes.check_tokens(processes.uniform_resample([3, 2]), [[2, 1], [0, 2]]),
+      "value 2 in row 1",
+    ),
+    (lambda: processes.check_tokens(processes.masked(3, (2,)), [[0.5, 1.0]]), "whole numbers"),
+    (lambda: processes.check_tokens(processes.masked(3, (2,)), [[0, 1, 2]]), "of shape"),
   ):
     with pytest.raises(ValueError, match=words):
       call()

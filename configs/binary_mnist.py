@@ -1,4 +1,4 @@
-"""MNIST in black and white, a masked model by the U-Net: bits of a pixel, each of two values.
+"""MNIST in black and white, a masked model by the U-Net, or with `:mlp` by a residual MLP in minutes.
 
     python train.py --config=configs/binary_mnist.py --config.data.images.path=FOLDER --workdir=runs/binary
 
@@ -10,7 +10,26 @@ epoch.
 from ml_collections import ConfigDict
 
 
-def get_config():
+def get_config(form="unet"):
+  networks = dict(
+    unet=dict(
+      factory="networks.EmbeddedValues",
+      num_values=2,
+      features=8,
+      network=dict(
+        factory="networks.UNet",
+        width=32,
+        channel_multipliers=(1, 2),
+        num_res_blocks=1,
+        attention_resolutions=(),
+        dropout=0.1,
+        num_classes=0,
+      ),
+    ),
+    mlp=dict(factory="networks.TokenMLP", num_values=2, embedding_size=4, width=384, depth=3, dropout=0.1),
+  )
+  if form not in networks:
+    raise ValueError(f"there is no network '{form}' for MNIST: there are {', '.join(networks)}")
   return ConfigDict(
     dict(
       seed=0,
@@ -19,21 +38,8 @@ def get_config():
         images=dict(factory="data.idx", path="", held_out=0.1, num_classes=0),
       ),
       process=dict(factory="processes.masked", num_values=2, shape=(28, 28, 1)),
-      network=dict(
-        factory="networks.EmbeddedValues",
-        num_values=2,
-        features=8,
-        network=dict(
-          factory="networks.UNet",
-          width=32,
-          channel_multipliers=(1, 2),
-          num_res_blocks=1,
-          attention_resolutions=(),
-          dropout=0.1,
-          num_classes=0,
-        ),
-      ),
-      denoiser=dict(factory="denoisers.logits", time_scale=999.0),
+      network=networks[form],
+      denoiser=dict(factory="denoisers.logits", time_scale=999.0 if form == "unet" else 1.0),
       loss=dict(factory="losses.masked_cross_entropy", times=dict(factory="losses.low_discrepancy")),
       optimizer=dict(
         learning_rate=1e-3,
@@ -47,8 +53,8 @@ def get_config():
       ),
       training=dict(
         batch_size=64,
-        steps=1500,
-        ema_half_life_images=(5_000,),
+        steps=3000,
+        ema_half_life_images=(10_000,),
         ema_ramp=0.05,
         accumulate=1,
         log_every=50,
@@ -58,6 +64,6 @@ def get_config():
         layout="replicated",
       ),
       sampler=dict(solver="masked_ancestral", steps=64, grid="", options=dict(), denoise=True),
-      evaluation=dict(num_samples=256, batch=64, seed=0, held_out=128),
+      evaluation=dict(num_samples=256, batch=64, seed=0, held_out=512),
     )
   )

@@ -29,5 +29,6 @@ from diffusion.denoisers.network import (
   score,
   v,
   velocity,
+  with_variance,
   x0,
 )

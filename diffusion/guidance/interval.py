@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.denoisers import Prediction
 from diffusion.processes.base import expand
+from diffusion.processes.views import VARIANCE_FRACTION
 
 
 def check_interval(interval: tuple[float, float] | None) -> tuple[float, float]:
@@ -31,7 +32,8 @@ def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Pr
 
   Every view of a Gaussian process is linear in x0 at fixed x_t with factors that add to one, so that the
   rule is the same for all. Of logits it multiplies the odds, and what is impossible in `towards`
-  stays so; probabilities are not linear in them, so ask a guided model for logits.
+  stays so; probabilities are not linear in them, so ask a guided model for logits. A learned variance is not
+  linear in x0 and is that of `towards`, as its authors' guidance has it.
   """
 
   def guide(towards, away):
@@ -40,4 +42,5 @@ def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Pr
     gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
     return towards + w * gap
 
-  return towards.replace(**jax.tree.map(guide, towards.views, away.views))
+  moved = lambda views: {name: view for name, view in views.items() if name != VARIANCE_FRACTION}
+  return towards.replace(**jax.tree.map(guide, moved(towards.views), moved(away.views)))

@@ -8,7 +8,17 @@ from diffusion.solvers.about import About
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
-from diffusion.solvers.catalogue import ADAPTIVE, BEYOND_GAUSSIAN, DEFAULT, SOLVERS, build, listing, times
+from diffusion.solvers.catalogue import (
+  ADAPTIVE,
+  BEYOND_GAUSSIAN,
+  DEFAULT,
+  FURTHER_VIEWS,
+  ON_GRIDS,
+  SOLVERS,
+  build,
+  listing,
+  times,
+)
 from diffusion.solvers.contract import (
   Around,
   Described,
@@ -41,6 +51,7 @@ from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
+from diffusion.solvers.learned_ancestral import learned_ancestral, learned_ancestral_grid
 from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm

@@ -25,6 +25,7 @@ from diffusion.solvers.euler_maruyama import euler_maruyama
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.jump import masked_ancestral
+from diffusion.solvers.learned_ancestral import learned_ancestral, learned_ancestral_grid
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.pndm import ipndm, pndm
 from diffusion.solvers.predictor_corrector import predictor_corrector
@@ -167,6 +168,11 @@ BEYOND_GAUSSIAN = {
   "masked_ancestral": Entry(masked_ancestral, 1, True, grid=own_grid, kinds=("discrete",)),
 }
 
+# Of networks that answer more than the views of a Gaussian process.
+FURTHER_VIEWS = {"learned_ancestral": Entry(learned_ancestral, 1, True, grid=learned_ancestral_grid)}
+
+ON_GRIDS: dict[str, Entry] = SOLVERS | BEYOND_GAUSSIAN | FURTHER_VIEWS
+
 DEFAULT = {"gaussian": "dpmpp_2m", "two_ended": "heun_velocity", "discrete": "masked_ancestral"}
 """{kind of process: the solver of a command that names none}."""
 
@@ -197,7 +203,7 @@ ADAPTIVE = {
   "diffrax_sde": AdaptiveEntry(diffrax_sde, 1, True, 2),
 }
 
-EVERY: dict[str, Entry | AdaptiveEntry] = SOLVERS | BEYOND_GAUSSIAN | ADAPTIVE
+EVERY: dict[str, Entry | AdaptiveEntry] = ON_GRIDS | ADAPTIVE
 
 
 def build(
@@ -214,7 +220,7 @@ def build(
   It takes n steps on a good grid for the process, or steps as long as a tolerance lets them be.
 
   Args:
-    name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN` or of `ADAPTIVE`.
+    name: a key of `SOLVERS`, `BEYOND_GAUSSIAN`, `FURTHER_VIEWS` or `ADAPTIVE`.
     process: the process of the denoiser.
     n: number of steps (of levels, for annealed Langevin); `solver.cost` says how many evaluations they take.
       None for an adaptive solver.
@@ -277,7 +283,7 @@ def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
   """
   grids.check_steps(n)
   if grid is None:
-    return _lookup(SOLVERS | BEYOND_GAUSSIAN, "solver", name).grid(process, n)
+    return _lookup(ON_GRIDS, "solver", name).grid(process, n)
   if isinstance(grid, str):
     if process.kind != "gaussian":
       raise ValueError(
@@ -303,7 +309,7 @@ def listing() -> str:
     solves = "jumps" if entry.kinds == ("discrete",) else "SDE" if entry.stochastic else "ODE"
     lines.append(f"{name:21}{order:>6}  {solves:7}{cost:20}{about}")
 
-  for name, entry in (SOLVERS | BEYOND_GAUSSIAN).items():
+  for name, entry in ON_GRIDS.items():
     process = examples[entry.kinds[0]]
     spacing = grids.uniform if process.kind == "gaussian" else own_grid
     few, many = (entry.builder(process, spacing(process, n)).cost for n in (8, 16))

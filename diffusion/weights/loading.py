@@ -258,6 +258,10 @@ def sampler(description: Mapping[str, Any], process: Any, steps: int | None = No
   if description["model"] in authors.KINDS:
     kind = authors.KINDS[description["model"]]
     return kind.file.sampler(kind.options(description["config"]), *([] if steps is None else [steps])), ""
+  if description["model"] == "DiT" and families.parts(description).parameterization.further:
+    # The authors' sample.py: 250 random steps with the variance that was learned, and nothing clipped.
+    grid = solvers.learned_ancestral_grid(process, steps or 250)
+    return solvers.learned_ancestral(process, grid), ""
   scheduler = description.get("scheduler")
   if scheduler is None:
     return None, "there is no scheduler_config.json beside the network: choose a solver of solvers.build"

@@ -117,6 +117,21 @@ def sample(name, original):
     return last(how(denoise, 80.0 * x, sigmas, k.get_generator("dummy")))
 
 
+def sample_at_random(name, original):
+  """What the authors' p_sample_loop makes, clipped, with noises that are given."""
+  net, _ = build(name, original)
+  given, noises = cases.inputs(name), iter(cases.noises(name))
+  x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
+  y = {"y": torch.from_numpy(given["label"])} if "label" in given else {}
+  diffusion = original.script_util.create_gaussian_diffusion(
+    learn_sigma=True, timestep_respacing=str(cases.STRIDED), **cases.CASES[name][2]
+  )
+  drawn, torch.randn_like = torch.randn_like, lambda _: torch.from_numpy(next(noises)).permute(0, 3, 1, 2)
+  made = diffusion.p_sample_loop(net, x.shape, noise=x, model_kwargs=y, device="cpu", progress=False)
+  torch.randn_like = drawn
+  return last(made)
+
+
 def published(originals):
   """{name: {array: shape}} of the published models; nothing is computed."""
   found = {}
@@ -157,6 +172,8 @@ def main(guided, consistency):
     shapes[name] = record(name, originals[kind], found)
     if name in cases.SAMPLED:
       found[f"{name}/sampled"] = sample(name, originals[kind])
+    if name in cases.RANDOM:
+      found[f"{name}/random"] = sample_at_random(name, originals[kind])
   about = {
     "shapes": shapes,
     "published": published(originals),

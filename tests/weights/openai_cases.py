@@ -55,6 +55,7 @@ CASES = {
 }  # fmt: skip
 BLOCKS = ("imagenet64", "classifier", "consistency")
 SAMPLED = ("imagenet64", "teacher", "consistency")
+RANDOM = ("imagenet64", "imagenet512")  # by random steps of the learned variance too, clipped
 
 
 HEADS = dict(num_head_channels=64, num_res_blocks=2, num_channels=256) | dict(
@@ -94,6 +95,13 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
   if any(one in name for one in ("in_layers.2.", "out_layers.3.", "proj_out.", "input_blocks.0.0.")):
     draw = 0.05 * draw  # what is normalised next is small, so that the epsilon of every norm is seen
   return np.asarray(draw, np.float32)
+
+
+def noises(name: str) -> np.ndarray:
+  """What each of the random steps is given to draw with: [STRIDED, B, H, W, 3]."""
+  x = inputs(name)["x"]
+  draw = np.random.RandomState(zlib.crc32(f"{name} noise".encode()) % 2**31)
+  return draw.standard_normal((STRIDED, *x.shape)).astype(np.float32)
 
 
 def inputs(name: str) -> dict[str, np.ndarray]:

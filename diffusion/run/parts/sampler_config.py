@@ -20,11 +20,11 @@ def solver(section: Mapping[str, Any], process: Any) -> Any:
   """The solver of a config's sampler section.
 
   Args:
-    section: `solver` (a name of `solvers.SOLVERS`, or of `solvers.BEYOND_GAUSSIAN`; `solvers.DEFAULT` of the
-      process's kind if left out), `steps`, `grid` (a name, a section with a factory such as
-      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
-      by default): on a Gaussian process with noise at t = 0, whether one more evaluation removes it. A name
-      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid.
+    section: `solver` (a name of `solvers.ON_GRIDS`; `solvers.DEFAULT` of the process's kind if left out),
+      `steps`, `grid` (a name, a section with a factory such as solvers.grids.uniform, or nothing for the
+      solver's own), `options` of its builder, and `denoise` (true by default): on a Gaussian process with
+      noise at t = 0, whether one more evaluation removes it. A name of `solvers.ADAPTIVE` has `tolerance` in
+      place of steps and grid.
     process: the process of the model.
 
   Raises UserError for a key, a name or an option that does not exist, a solver of another kind of process,

@@ -12,7 +12,7 @@
 | UNet2DModel | `architectures.unet2d` |
 | UNet2DConditionModel | `architectures.unet2d_condition` |
 | DiTTransformer2DModel, Transformer2DModel, DiT, SiT | `architectures.dit_files` |
-| UNetModel, KarrasDenoiser, MeanFlow, ncsnpp | `architectures.authors` |
+| UNetModel, KarrasDenoiser, MeanFlow, ddpm, ncsnpp | `architectures.authors` |
 """
 
 from collections.abc import Callable, Mapping

@@ -5,6 +5,7 @@
 | UNetModel | `guided_diffusion` | of sizes that are not published, what no array tells |
 | KarrasDenoiser | `consistency_models` | `distillation` |
 | MeanFlow | `mean_flow` | `until` where it is not 'data' |
+| ddpm | `score_sde_ddpm` | `sde` and `continuous`; more of other sizes |
 | ncsnpp | `score_sde` | `sde` of networks without Fourier features; more of other sizes |
 
 What is told has the authors' names for it, and may stand in a config.json beside the file.
@@ -23,6 +24,7 @@ from diffusion.weights.architectures import (
   guided_diffusion_options,
   mean_flow,
   score_sde,
+  score_sde_ddpm,
   score_sde_files,
 )
 from diffusion.weights.architectures.entries import options_of
@@ -114,9 +116,14 @@ def _without_prefix(arrays, _=None):
   return {name.removeprefix(AVERAGE): one for name, one in arrays.items()}
 
 
-def _averages(arrays, options):
-  own = score_sde_files.own(score_sde_files.averaged(arrays), options)
-  return {name: np.asarray(one) for name, one in own.items()}
+def _averages(file):
+  """`Kind.own` of a file that has `places`."""
+
+  def own(arrays, options):
+    found = score_sde_files.own(score_sde_files.averaged(arrays), file.places(options))
+    return {name: np.asarray(one) for name, one in found.items()}
+
+  return own
 
 
 KINDS: dict[str, Kind] = {
@@ -143,6 +150,15 @@ KINDS: dict[str, Kind] = {
     _of_average,
     _without_prefix,
   ),
+  "ddpm": Kind(  # before ncsnpp, whose files of PyTorch look alike by their names
+    lambda arrays: score_sde_ddpm.is_flax(arrays) or score_sde_ddpm.is_torch(arrays),
+    score_sde_ddpm,
+    lambda arrays, told: _plain(score_sde_ddpm.options_of(score_sde_files.averaged(arrays), told)),
+    lambda config: options_of(score_sde_ddpm.DDPM, config),
+    _of_score_sde,
+    score_sde_files.needed,
+    _averages(score_sde_ddpm),
+  ),
   "ncsnpp": Kind(
     lambda arrays: score_sde_files.is_flax(arrays) or score_sde_files.is_torch(arrays),
     score_sde,
@@ -150,7 +166,7 @@ KINDS: dict[str, Kind] = {
     lambda config: options_of(score_sde.NCSNpp, config),
     _of_score_sde,
     score_sde_files.needed,
-    _averages,
+    _averages(score_sde),
   ),
 }
 """Class of a model, as its authors name it, or the name of its kind -> how its files are read."""

@@ -171,6 +171,11 @@ def _dataset(model, path):
     values, shape = families.PIXELS, jax.eval_shape(model.codec.decode, model.codec_params, one).shape[1:]
   centered = values is not None and values[0] < 0
   scaling = Standardize() if values is None else Scaling(256, centered)
+  if parts.told and (path is None or not path.lower().endswith(".npz")):
+    raise UserError(
+      f"{model.path} is told {' and '.join(parts.told)} with each sample: give --data=FILE.npz with "
+      f"{', '.join(parts.told)}, and with x and label as any data"
+    )
   if path is None:
     return data.Dataset(
       name=model.path,
@@ -190,7 +195,8 @@ def _dataset(model, path):
   height, width, channels = shape
   more: Mapping[str, Any] = {} if parts.classes else {"num_classes": 0}
   if path.lower().endswith(".npz"):
-    found = data.npz(path, centered=centered, **more)
+    names = (*(["label"] if parts.classes else []), *parts.told)
+    found = data.npz(path, centered=centered, condition=names if parts.told else None, **more)
   else:
     found = data.images(path, image_size=(height, width), channels=channels, centered=centered, **more)
   if tuple(found.shape) != shape or found.scaling.dtype != scaling.dtype or found.scaling.levels != 256:

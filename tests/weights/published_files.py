@@ -85,6 +85,7 @@ FILES = {
   "DiT": lambda folder: of_dit(folder, "dit"),
   "SiT": lambda folder: of_dit(folder, "sit"),
   "UNetModel": lambda folder: of_openai(folder, "imagenet64"),
+  "SuperResModel": lambda folder: of_openai(folder, "upsampler"),
   "KarrasDenoiser": lambda folder: of_openai(folder, "consistency"),
   "ncsnpp": lambda folder: of_score_sde(folder, "ncsnpp-ve"),
   "ddpm": lambda folder: of_score_sde(folder, "ddpm-vp"),

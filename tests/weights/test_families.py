@@ -39,6 +39,7 @@ def test_a_run_of_its_sections_takes_its_weights(tmp_path, name):
 
   x, t = jax.ShapeDtypeStruct((1, *parts.shape), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
   cond = {"label": jax.ShapeDtypeStruct((1,), jnp.int32)} if parts.classes else {}
+  cond |= {name: jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float32) for name in parts.told}
   if description["model"] == "UNet2DConditionModel":
     width = description["config"]["cross_attention_dim"]
     cond = {"text": jax.ShapeDtypeStruct((1, 77, width), jnp.float32)}
@@ -55,6 +56,7 @@ def test_from_a_file_to_samples(tmp_path, name):
   model = weights.load(path, told=told)
   cond = {"label": jnp.zeros(2, jnp.int32)} if model.classes else {}
   cond |= {} if model.text is None else {"text": model.text.encode(["a cat"] * 2)}
+  cond |= {name: jnp.zeros((2, 2, 2, 3)) for name in model.parts.told}
   start = model.denoiser.process.prior(jax.random.split(jax.random.key(0), 2), model.shape)
   solver = solvers.build("ddim", model.denoiser.process, 2)
   x = np.asarray(solvers.sample(model.denoiser, solver, start, cond=cond or None))

@@ -3,6 +3,7 @@
 | model | file | what has to be told |
 |---|---|---|
 | UNetModel | `guided_diffusion` | of sizes that are not published, what no array tells |
+| SuperResModel | `super_resolution` | the same |
 | KarrasDenoiser | `consistency_models` | `distillation` |
 | MeanFlow | `mean_flow` | `until` where it is not 'data' |
 | ddpm | `score_sde_ddpm` | `sde` and `continuous`; more of other sizes |
@@ -26,6 +27,7 @@ from diffusion.weights.architectures import (
   score_sde,
   score_sde_ddpm,
   score_sde_files,
+  super_resolution,
 )
 from diffusion.weights.architectures.entries import options_of
 
@@ -63,6 +65,7 @@ class Size(NamedTuple):
   unconditional: bool = False
   denoises: bool = True
   values: tuple[float, float] | None = (-1.0, 1.0)
+  told: tuple[str, ...] = ()
 
 
 def kind_of(arrays: Mapping[str, Any]) -> str | None:
@@ -133,6 +136,13 @@ KINDS: dict[str, Kind] = {
     lambda arrays, told: _plain(consistency_models.options_of(arrays, told)),
     lambda config: options_of(consistency_models.KarrasUNetModel, config),
     lambda options: _of_images(options, not options.distillation),
+  ),
+  "SuperResModel": Kind(
+    guided_diffusion_options.is_super_resolution,
+    super_resolution,
+    lambda arrays, told: _plain(guided_diffusion_options.unet(arrays, super_resolution.SuperResModel, told)),
+    lambda config: options_of(super_resolution.SuperResModel, config),
+    lambda options: _of_images(options)._replace(told=(super_resolution.LOW_RES,)),
   ),
   "UNetModel": Kind(
     guided_diffusion_options.is_unet,

@@ -17,7 +17,7 @@ openai/consistency_models e32b69e are the same, but for two axes more of the att
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -70,6 +70,14 @@ class UNetModel:
   noise_schedule: str = "linear"
   rescale_timesteps: bool = False
   predict_xstart: bool = False
+
+  images: ClassVar[int] = 1
+  """Images that enter the network beside each other."""
+
+  @property
+  def entering(self) -> int:
+    """Channels that the network takes."""
+    return self.images * self.in_channels
 
   @property
   def levels(self) -> tuple[bool, ...]:
@@ -187,7 +195,7 @@ def trunk(entries: Entries, options: Any) -> dict[str, Any]:
   return {
     "dense_0": entries.dense("time_embed.0", width, 4 * width),
     "dense_1": entries.dense("time_embed.2", 4 * width, 4 * width),
-    "first": entries.conv("input_blocks.0.0", options.in_channels, first),
+    "first": entries.conv("input_blocks.0.0", options.entering, first),
     **{place.ours: block(entries, place, options) for place in way_down(options)},
   }
 

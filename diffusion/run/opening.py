@@ -57,12 +57,12 @@ class SavedRun(Opened):
   @property
   def record(self) -> dict[str, Any]:
     """Its step."""
-    return {"step": self.step}
+    return {"step": self.step} | self.guide_record
 
   @property
   def said(self) -> str:
-    """Of what its average is made."""
-    return f"; {self.made.said}" if self.made else ""
+    """Of what its average is made, and what guides it."""
+    return (f"; {self.made.said}" if self.made else "") + super().said
 
   @property
   def identity(self) -> dict[str, Any]:
@@ -182,7 +182,10 @@ def make_sampler(run: Opened, **changes: Any) -> tuple[Any, Any]:
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  if run.guide is None:
+    guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  else:
+    guided = run.guide.around(denoiser, *sampler_config.guide_by_another(objective, section))
   sampler_config.check_asked(solver, guided)
   return guided, solver
 

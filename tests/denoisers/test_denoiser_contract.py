@@ -157,6 +157,7 @@ DENOISERS = {
     lambda: denoisers.from_functions(plain().params, process=PROCESS, energy=energy), 0, ("energy", "score")
   ),
   "extend": Case(lambda: denoisers.extend(plain(), energy=energy), 1),
+  "untold": Case(lambda: denoisers.untold(plain()), 1),
   "together": Case(together, 2),
   "in training": Case(lambda: denoisers.InTraining(plain()), 1),
   "gaussian": Case(lambda: oracles.gaussian(PROCESS, [0.5, -1.0], [0.2, 1.5], dtype=jnp.float32), 0),

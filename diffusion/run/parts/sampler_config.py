@@ -113,6 +113,17 @@ def guide(objective: Any, dataset: Any, section: Mapping[str, Any]) -> Callable[
   return guidance.classifier_free(weight, interval)
 
 
+def guide_by_another(objective: Any, section: Mapping[str, Any]) -> tuple[float, tuple[float, float] | None]:
+  """(weight, interval) of guidance by a second network; arguments and errors as of `guide`."""
+  given = plain(section.get("guidance")) or 0.0
+  if isinstance(given, (list, tuple)) or "guidance" in objective.conditions or not _number(given):
+    raise UserError(
+      "--guide-weights guides by one weight: add --guidance=W, other than 0 (EDM2's guidance less 1), to a "
+      "model that has no list of guidance and that learned none"
+    )
+  return _number(given), _interval(section.get("interval"))
+
+
 def weight(objective: Any, section: Mapping[str, Any]) -> float | None:
   """The one weight of a sampler section's guidance, which the guided denoiser has as its `weight`.
 

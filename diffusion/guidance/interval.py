@@ -27,19 +27,25 @@ def active_weight(process: Any, t: jax.Array, weight: Any, low: Any, high: Any) 
   return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
 
 
-def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Prediction:
+def extrapolated(
+  towards: Prediction, away: Prediction, weight: jax.Array, channels: int | None = None
+) -> Prediction:
   """towards + weight (towards - away) of two predictions, for a weight [B].
 
   Every view of a Gaussian process is linear in x0 at fixed x_t with factors that add to one, so that the
   rule is the same for all. Of logits it multiplies the odds, and what is impossible in `towards`
   stays so; probabilities are not linear in them, so ask a guided model for logits. A learned variance is not
-  linear in x0 and is that of `towards`, as its authors' guidance has it.
+  linear in x0 and is that of `towards`, as its authors' guidance has it. So are all channels, along the last
+  axis, but the first `channels` of them.
   """
 
   def guide(towards, away):
     w = expand(weight, towards).astype(towards.dtype)
     never = jnp.isneginf(towards)
     gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
+    if channels is not None:
+      guided = jnp.arange(gap.shape[-1]) < channels
+      gap = jnp.where(guided.reshape((1,) * (gap.ndim - 1) + (-1,)), gap, jnp.zeros_like(gap))
     return towards + w * gap
 
   moved = lambda views: {name: view for name, view in views.items() if name != VARIANCE_FRACTION}

@@ -10,7 +10,7 @@ import pytest
 
 from diffusion import processes, solvers, weights
 from diffusion.config import factories
-from diffusion.weights import families, loading
+from diffusion.weights import contents, families, loading
 from diffusion.weights.architectures import edm
 
 ALIKE = {"VPPrecond", "VEPrecond", "iDDPMPrecond", "Transformer2DModel"}
@@ -46,6 +46,29 @@ def test_a_run_of_its_sections_takes_its_weights(tmp_path, name):
   wanted = jax.eval_shape(parts.network.init, jax.random.key(0), x, t, cond)["params"]
   shapes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
   assert shapes(found.params()) == shapes(wanted)
+
+
+NUMBERS = {"DiTTransformer2DModel": ".norm1.emb.", "ddpm": ".sigmas", "ncsnpp": ".sigmas"}
+"""Arrays whose numbers tell what a file is, by a part of their names; of all others shapes do."""
+
+
+@pytest.mark.parametrize("name", published_files.FILES)
+def test_no_array_is_read_to_know_what_a_file_is_and_none_is_read_twice(tmp_path, monkeypatch, name):
+  path, told = published_files.FILES[name](tmp_path)
+  names, load = [], contents.Contents.load
+
+  def counted(self, asked=None, place=None):
+    asked = list(self.arrays if asked is None else asked)
+    names.extend(asked)
+    return load(self, asked, place)
+
+  monkeypatch.setattr(contents.Contents, "load", counted)
+  found = loading.find(path, told)
+  assert all(NUMBERS.get(found.description["model"], "none") in one for one in names), names
+  found.params()
+  assert len(names) == len(set(names)) > 10
+  used = [one for one in found.contents.arrays if not one.startswith("optimizer.")]
+  assert set(names) <= set(used) and (len(names) == len(used) or name in ("EDMPrecond", "Precond"))
 
 
 @pytest.mark.slow

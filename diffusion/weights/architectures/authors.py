@@ -45,6 +45,7 @@ class Kind(NamedTuple):
     options: (config) -> the options.
     size: (options) -> what is known of its samples.
     needed: (names) -> those of the arrays that are read.
+    numbers: names of the arrays whose numbers the options follow from; of the others, shapes are looked at.
     own: (arrays, options) -> the arrays as the file's `convert` takes them.
   """
 
@@ -55,6 +56,7 @@ class Kind(NamedTuple):
   size: Callable[[Any], "Size"]
   needed: Callable[[Iterable[str]], list[str]] = list
   own: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] = lambda arrays, _: arrays
+  numbers: tuple[str, ...] = ()
 
 
 class Size(NamedTuple):
@@ -168,6 +170,7 @@ KINDS: dict[str, Kind] = {
     _of_score_sde,
     score_sde_files.needed,
     _averages(score_sde_ddpm),
+    (score_sde_files.TORCH + score_sde_files.LEVELS,),
   ),
   "ncsnpp": Kind(
     lambda arrays: score_sde_files.is_flax(arrays) or score_sde_files.is_torch(arrays),
@@ -177,6 +180,7 @@ KINDS: dict[str, Kind] = {
     _of_score_sde,
     score_sde_files.needed,
     _averages(score_sde),
+    (score_sde_files.TORCH + score_sde_files.LEVELS,),
   ),
 }
 """Class of a model, as its authors name it, or the name of its kind -> how its files are read."""

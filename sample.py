@@ -123,6 +123,13 @@ def parser():
     help="noise levels sigma/alpha between which to guide",
   )
   p.add_argument(
+    "--guided-channels",
+    type=int,
+    metavar="N",
+    help="how many channels --guidance acts on, the first ones (default: all; 3 for what the authors of DiT "
+    "and SiT do)",
+  )
+  p.add_argument(
     "--checkpoint", type=int, metavar="STEP", help="training step of the checkpoint (default: the newest)"
   )
   p.add_argument(
@@ -186,9 +193,8 @@ def main(argv):
     parser().error("one of the following arguments is required: --workdir, --weights")
   sys.path.append(os.getcwd())  # a config may name factories in modules of the reader's own
   compile_cache.keep()
-  sampler = {
-    name: getattr(args, name) for name in ("solver", "steps", "grid", "tolerance", "guidance", "interval")
-  }
+  of_sampler = ("solver", "steps", "grid", "tolerance", "guidance", "interval", "guided_channels")
+  sampler = {name: getattr(args, name) for name in of_sampler}
   sampler["options"] = dict(args.option) if args.option else None
   task_flags.check(args)
   if args.task:

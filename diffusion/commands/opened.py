@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import dataclasses
 import os
 from typing import Any
 
@@ -62,6 +63,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     "distillation=True; may be given several times",
   )
   group.add_argument(
+    "--guide-weights",
+    metavar="PATH",
+    help="a second network, worse or without classes, that guides the model, of --weights or of a run: "
+    "(1 + W) model - W PATH with W of --guidance (autoguidance; EDM2's guidance is 1 + W)",
+  )
+  group.add_argument(
     "--prompt",
     nargs="+",
     metavar="TEXT",
@@ -82,6 +89,8 @@ def check(args: argparse.Namespace) -> None:
   if args.weights is None:
     _check_text(args, given(TEXT))
     for name in given(OF_WEIGHTS):
+      if name == "told" and args.guide_weights is not None:
+        continue
       raise UserError(f"--{name} says more of --weights=PATH: add it, or leave out --{name}")
     return
   for name in given(OF_RUN):
@@ -114,8 +123,19 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
     mesh: devices; all of them by default.
 
   Raises:
-    UserError: as `open_run` and `published.open_weights`.
+    UserError: as `open_run`, `published.open_weights` and `guide.open_guide`.
   """
+  told = None if args.told is None else dict(args.told)
+  found = _open(args, told, mesh)
+  if args.guide_weights is None:
+    return found
+  from diffusion.run import guide, published
+
+  guide_of = guide.open_guide(args.guide_weights, found, told, published.on(found.mesh))
+  return dataclasses.replace(found, guide=guide_of)
+
+
+def _open(args, told, mesh):
   if args.weights is None:
     return open_run(args.workdir, args.checkpoint, args.ema, mesh=mesh)
   from diffusion.run.published import open_weights  # the published networks, which no run needs
@@ -126,7 +146,7 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
     codec=args.codec,
     data_path=args.data,
     prompts=args.prompt,
-    told=None if args.told is None else dict(args.told),
+    told=told,
     evaluation={name: value for name, value in named.items() if value is not None},
     mesh=mesh,
   )

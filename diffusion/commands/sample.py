@@ -212,6 +212,8 @@ def _name(args, opened, sampler, built):
   pieces = [f"samples_{os.path.basename(solver)[:-4] if saved else solver + long}"]
   pieces += [f"{name}{value}" for name, value in args.option or ()]
   pieces += [f"guidance{section['guidance']:g}"] if section.get("guidance") else []
+  pieces += [f"of{section['guided_channels']}"] if section.get("guided_channels") else []
+  pieces += [f"by_{os.path.splitext(os.path.basename(opened.guide.path))[0]}"] if opened.guide else []
   pieces += [f"label{args.label}"] if args.label is not None else []
   pieces += [f"ema{opened.average}"] if args.ema is not None else []
   pieces += texts.mark(args)

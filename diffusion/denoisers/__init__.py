@@ -4,7 +4,7 @@ A network is made one by `from_flax`, `from_network`, `from_function` or `from_f
 and compositions are others.
 """
 
-from diffusion.denoisers.combined import Extended, Together, extend, function_of, together
+from diffusion.denoisers.combined import Extended, Together, Untold, extend, function_of, together, untold
 from diffusion.denoisers.contract import (
   Denoiser,
   InTraining,
@@ -30,5 +30,6 @@ from diffusion.denoisers.network import (
   score,
   v,
   velocity,
+  with_variance,
   x0,
 )

@@ -61,6 +61,39 @@ def extend(denoiser: Denoiser, **functions: Callable[..., Any]) -> Extended:
 
 
 @struct.dataclass
+class Untold(Wrapper):
+  """A denoiser that hears no condition; see `untold`."""
+
+  inner: Any
+
+  def __call__(
+    self,
+    x: Any,
+    t: jax.Array,
+    cond: Any = None,
+    *,
+    views: tuple[str, ...] = ("x0", "eps"),
+    key: jax.Array | None = None,
+    train: bool = False,
+  ) -> Prediction:
+    """The prediction at x: [B, ...], t: [B], whatever the condition says."""
+    del cond
+    return self.inner(x, t, None, views=views, key=key, train=train)
+
+
+def untold(denoiser: Denoiser) -> Untold:
+  """A denoiser to which no condition is passed on: a network without any beside one that has some.
+
+  >>> from diffusion import denoisers, oracles, processes
+  >>> deaf = denoisers.untold(oracles.gaussian(processes.edm(), [0.0], [1.0]))
+  >>> x, t = jax.numpy.ones((1, 1)), jax.numpy.ones(1)
+  >>> float(deaf(x, t, {"label": jax.numpy.zeros(1, int)}).x0[0, 0])
+  0.5
+  """
+  return Untold(denoiser)
+
+
+@struct.dataclass
 class Together:
   """Several denoisers, each with its own parameters, that answer as one; see `together`."""
 

@@ -16,6 +16,7 @@ from flax import struct
 from diffusion.denoisers.contract import Prediction, check_times, check_views
 from diffusion.math.precision import at_least_single
 from diffusion.processes.base import expand
+from diffusion.processes.views import VARIANCE_FRACTION
 
 
 @struct.dataclass
@@ -35,6 +36,13 @@ class Parameterization:
   time_shift: Any
   kind: str = struct.field(pytree_node=False)
   time_input: str = struct.field(pytree_node=False)
+
+  further: ClassVar[tuple[str, ...]] = ()
+  """Views that the output holds beside what `kind` says."""
+
+  def apart(self, output: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(what `kind` says of the output, the views `further`)."""
+    return output, {}
 
   @property
   def needs_signal(self) -> bool:
@@ -57,6 +65,36 @@ class Parameterization:
       bound = 40.0 if self.time_input == "log_snr" else 20.0
       value = jnp.clip(log_snr if self.time_input == "log_snr" else -0.5 * log_snr, -bound, bound)
     return self.time_scale * value + self.time_shift
+
+
+@struct.dataclass
+class WithVariance(Parameterization):
+  """A network whose output has a learned variance in the second half of its channels; see `with_variance`."""
+
+  further: ClassVar[tuple[str, ...]] = (VARIANCE_FRACTION,)
+
+  def apart(self, output: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The first half of the channels, and the fraction of the second."""
+    first, second = jnp.split(output, 2, axis=-1)
+    return first, {VARIANCE_FRACTION: 0.5 * (second + 1.0)}
+
+
+def with_variance(of: Parameterization) -> WithVariance:
+  """What a network returns that learned the variance of its reverse steps too (arXiv:2102.09672, eq. 15).
+
+  Its output has twice the channels, [B, ..., 2 C]. The first half is what `of` says. The second, which lies
+  in [-1, 1] but is not held to it, gives the view 'variance_fraction' = (1 + output) / 2: the fraction of the
+  way from log beta~ to log beta that `solvers.learned_ancestral` takes. No loss of the library trains it.
+
+  >>> from diffusion import denoisers, processes
+  >>> double = lambda params, x, t, cond: jnp.concatenate([x, 0.5 + 0 * x], axis=-1)
+  >>> meaning = denoisers.with_variance(denoisers.x0())
+  >>> denoiser = denoisers.from_function(double, processes.ddpm_ladder(), meaning)
+  >>> found = denoiser(jnp.ones((1, 2)), jnp.ones(1), views=("x0", "variance_fraction"))
+  >>> found.x0.tolist(), found.variance_fraction.tolist()
+  ([[1.0, 1.0]], [[0.75, 0.75]])
+  """
+  return WithVariance(of.data_std, of.time_scale, of.time_shift, of.kind, of.time_input)
 
 
 def _parameterization(kind, time_input, time_scale, time_shift, data_std=1.0):
@@ -173,7 +211,8 @@ class NetworkDenoiser:
   def views(self) -> tuple[str, ...]:
     """What it can answer: the views of the process, and those that have a function of their own."""
     own = tuple(name for name, _ in self.functions)
-    of_output = () if self.parameterization is None else self.process.views_of(self.parameterization.kind)
+    p = self.parameterization
+    of_output = () if p is None else (*self.process.views_of(p.kind), *p.further)
     derived = ("score",) if "energy" in own else ()
     return tuple(dict.fromkeys((*own, *of_output, *derived)))
 
@@ -204,7 +243,10 @@ class NetworkDenoiser:
       output, updated = self.fn(self.params, self.collections, fed, clock, cond, key, train)
       floats = jnp.issubdtype(x.dtype, jnp.floating)
       output = output.astype(x.dtype if floats else at_least_single(output.dtype))
-      found = dict(self.process.convert(p.kind, output, x, t, asked, data_std=p.data_std))
+      output, further = p.apart(output)
+      of_kind = tuple(name for name in asked if name not in further)
+      found = dict(self.process.convert(p.kind, output, x, t, of_kind, data_std=p.data_std))
+      found |= {name: further[name] for name in asked if name in further}
       collections = updated if train else None
     for name in views:
       if name in functions:

@@ -21,6 +21,7 @@ class ClassifierFree(Wrapper):
     weight: w in (1 + w) conditional - w unconditional; a scalar or one a sample, [B].
     low, high: noise levels sigma/alpha between which w acts; elsewhere it is 0.
     negative: the condition to move away from; None for no condition at all.
+    channels: how many of the last axis are guided, the first ones; None for all.
   """
 
   inner: Any
@@ -28,6 +29,7 @@ class ClassifierFree(Wrapper):
   low: Any
   high: Any
   negative: Any = None
+  channels: int | None = struct.field(pytree_node=False, default=None)
 
   @property
   def needs_unconditional(self) -> bool:
@@ -62,12 +64,21 @@ class ClassifierFree(Wrapper):
     asked = asks(self.inner, views)
     call = lambda cond: self.inner(x, t, cond, views=asked, key=key, train=train)
     away = null_condition(cond) if self.negative is None else as_rows(self.negative, t.shape[0])
+    if self.channels is not None and self.channels > x.shape[-1]:
+      raise ValueError(
+        f"guidance of the first {self.channels} channels of x with {x.shape[-1]}: give at most so many, or "
+        "None for all"
+      )
     weight = active_weight(self.process, t, self.weight, self.low, self.high)
-    return follow(self.inner, extrapolated(call(cond), call(away), weight), x, t, views)
+    guided = extrapolated(call(cond), call(away), weight, self.channels)
+    return follow(self.inner, guided, x, t, views)
 
 
 def classifier_free(
-  weight: Any, interval: tuple[float, float] | None = None, negative: Any = None
+  weight: Any,
+  interval: tuple[float, float] | None = None,
+  negative: Any = None,
+  channels: int | None = None,
 ) -> Callable[[Denoiser], ClassifierFree]:
   """Classifier-free guidance: (1 + w) conditional - w unconditional (arXiv:2207.12598, eq. 6).
 
@@ -81,12 +92,14 @@ def classifier_free(
     interval: (low, high) noise levels sigma/alpha between which to guide (arXiv:2404.07724), or None for all.
     negative: a condition to move away from in place of none, such as {'label': 3}, for all samples or one a
       sample.
+    channels: of the last axis, how many are guided: the first ones, and the others stay conditional. None for
+      all; DiT's and SiT's own code has 3 of the 4 of latents.
 
   Returns:
     A function from denoiser to guided denoiser.
 
   Raises:
-    ValueError: an interval that is not low < high.
+    ValueError: an interval that is not low < high, or less than one channel.
 
   >>> import jax.numpy as jnp
   >>> from diffusion import denoisers, guidance, processes
@@ -98,4 +111,6 @@ def classifier_free(
   5.0
   """
   low, high = check_interval(interval)
-  return lambda denoiser: ClassifierFree(denoiser, weight, low, high, negative)
+  if channels is not None and channels < 1:
+    raise ValueError(f"channels={channels} is how many are guided, at least 1, or None for all")
+  return lambda denoiser: ClassifierFree(denoiser, weight, low, high, negative, channels)

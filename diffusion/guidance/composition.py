@@ -11,6 +11,7 @@ from diffusion.denoisers import Denoiser, Prediction, Wrapper, check_views, null
 from diffusion.guidance.rows import as_rows
 from diffusion.guidance.shift import GaussianWrapper
 from diffusion.processes.base import expand
+from diffusion.processes.views import VARIANCE_FRACTION
 
 
 @struct.dataclass
@@ -51,7 +52,8 @@ class Conjunction(Wrapper):
       w = jnp.broadcast_to(jnp.asarray(weight, x.dtype), t.shape)
       add = lambda sum_, one, none, w=w: sum_ + expand(w, one).astype(one.dtype) * (one - none)
       total = total.replace(**jax.tree.map(add, total.views, call(condition).views, nothing.views))
-    return total
+    kept = {name: view for name, view in nothing.views.items() if name == VARIANCE_FRACTION}
+    return total.replace(**kept)  # a learned variance is no sum
 
 
 def conjunction(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.denoisers import Prediction
 from diffusion.processes.base import expand
+from diffusion.processes.views import VARIANCE_FRACTION
 
 
 def check_interval(interval: tuple[float, float] | None) -> tuple[float, float]:
@@ -26,12 +27,16 @@ def active_weight(process: Any, t: jax.Array, weight: Any, low: Any, high: Any) 
   return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
 
 
-def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Prediction:
+def extrapolated(
+  towards: Prediction, away: Prediction, weight: jax.Array, channels: int | None = None
+) -> Prediction:
   """towards + weight (towards - away) of two predictions, for a weight [B].
 
   Every view of a Gaussian process is linear in x0 at fixed x_t with factors that add to one, so that the
   rule is the same for all. Of logits it multiplies the odds, and what is impossible in `towards`
-  stays so; probabilities are not linear in them, so ask a guided model for logits.
+  stays so; probabilities are not linear in them, so ask a guided model for logits. A learned variance is not
+  linear in x0 and is that of `towards`, as its authors' guidance has it. So are all channels, along the last
+  axis, but the first `channels` of them.
   """
 
   def guide(towards, away):
@@ -40,6 +45,10 @@ def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Pr
     # What is impossible in `away` alone is as good as that, not infinitely preferred.
     away = jnp.where(jnp.isneginf(away), jnp.log(jnp.finfo(away.dtype).tiny), away)
     gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
+    if channels is not None:
+      guided = jnp.arange(gap.shape[-1]) < channels
+      gap = jnp.where(guided.reshape((1,) * (gap.ndim - 1) + (-1,)), gap, jnp.zeros_like(gap))
     return towards + w * gap
 
-  return towards.replace(**jax.tree.map(guide, towards.views, away.views))
+  moved = lambda views: {name: view for name, view in views.items() if name != VARIANCE_FRACTION}
+  return towards.replace(**jax.tree.map(guide, moved(towards.views), moved(away.views)))

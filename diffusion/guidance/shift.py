@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from diffusion.denoisers import Prediction, Wrapper
 from diffusion.processes.base import expand
-from diffusion.processes.views import GAUSSIAN_VIEWS, VIEWS
+from diffusion.processes.views import GAUSSIAN_VIEWS, VARIANCE_FRACTION, VIEWS
 
 
 class GaussianWrapper(Wrapper):
@@ -19,8 +19,8 @@ class GaussianWrapper(Wrapper):
 
   @property
   def views(self) -> tuple[str, ...]:
-    """Those of x0, eps, score, v and velocity that the inner denoiser can answer."""
-    return tuple(view for view in self.inner.views if view in GAUSSIAN_VIEWS)
+    """Those of x0, eps, score, v, velocity and a learned variance that the inner denoiser can answer."""
+    return tuple(view for view in self.inner.views if view in (*GAUSSIAN_VIEWS, VARIANCE_FRACTION))
 
 
 def shifted(process: Any, prediction: Prediction, t: jax.Array, kind: str, change: jax.Array) -> Prediction:
@@ -29,6 +29,7 @@ def shifted(process: Any, prediction: Prediction, t: jax.Array, kind: str, chang
   The view `kind` has changed by `change` [B, ...], and every other view that the prediction holds with it.
 
   Each view moves as it does with the output of a network that predicts `kind`, so none is divided by another.
+  A learned variance stays as it is.
 
   >>> from diffusion import denoisers, processes
   >>> p, t = processes.edm(), jnp.full(1, 2.0)
@@ -39,6 +40,8 @@ def shifted(process: Any, prediction: Prediction, t: jax.Array, kind: str, chang
   m = process.marginal(t)
 
   def shift(view, value):
+    if view == VARIANCE_FRACTION:
+      return value
     factor = jnp.asarray(VIEWS[kind][view](m.alpha, m.sigma, m.d_alpha, m.d_sigma, m.d_variance)[1])
     return value + expand(factor, value).astype(value.dtype) * change.astype(value.dtype)
 

@@ -5,6 +5,14 @@ from typing import Any
 
 GAUSSIAN_VIEWS = ("x0", "eps", "score", "v", "velocity")
 
+VARIANCE_FRACTION = "variance_fraction"
+"""View of a network that learned the variance of its reverse steps, [B, ...].
+
+It is the fraction of the way from log beta~, the variance of q(x' | x, x0), to log beta, that of the forward
+step (arXiv:2102.09672, eq. 15). It follows from no other view, and what guidance does to those does not move
+it.
+"""
+
 # kind of output -> view -> (factor of x_t, factor of the output), from x_t = a x0 + s eps.
 # a, s, da, ds: alpha, sigma and their time derivatives; dv: d sigma^2/dt (so that s ds stays finite at s =
 # 0).

@@ -21,6 +21,7 @@ class Opened(abc.ABC):
     denoiser: the network with them as a denoiser, with every view that the network states.
     mesh: the devices it was put on.
     codec_params: the parameters of its codec; None without one.
+    guide: the second network that guides its samples (`run.guide.Guide`); None without one.
   """
 
   parts: Any
@@ -28,6 +29,7 @@ class Opened(abc.ABC):
   denoiser: Any
   mesh: Any
   codec_params: Any
+  guide: Any = dataclasses.field(default=None, kw_only=True)
 
   @property
   def config(self) -> Any:
@@ -82,13 +84,23 @@ class Opened(abc.ABC):
   @property
   def said(self) -> str:
     """What else to say of it after a sentence, with '; ' before it; '' for nothing."""
-    return ""
+    return f"; guided by {self.guide.path}" if self.guide else ""
+
+  @property
+  def guide_record(self) -> dict[str, Any]:
+    """What metrics.json says of what guides it."""
+    return {"guide_weights": self.guide.path, "guide_sha256": self.guide.identity} if self.guide else {}
 
   @property
   @abc.abstractmethod
-  def identity(self) -> dict[str, Any]:
+  def own_identity(self) -> dict[str, Any]:
     """All that decides its parameters, as JSON."""
     ...
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """The same, and the parameters of what guides it."""
+    return self.own_identity | ({"guide": self.guide.identity} if self.guide else {})
 
   def own_sampler(self, steps: int | None) -> Any:
     """The solver that goes with the model where none is named, in `steps` or its own number; None without."""

@@ -57,15 +57,15 @@ class SavedRun(Opened):
   @property
   def record(self) -> dict[str, Any]:
     """Its step."""
-    return {"step": self.step}
+    return {"step": self.step} | self.guide_record
 
   @property
   def said(self) -> str:
-    """Of what its average is made."""
-    return f"; {self.made.said}" if self.made else ""
+    """Of what its average is made, and what guides it."""
+    return (f"; {self.made.said}" if self.made else "") + super().said
 
   @property
-  def identity(self) -> dict[str, Any]:
+  def own_identity(self) -> dict[str, Any]:
     """The checkpoint, its digest, and which average."""
     with open(os.path.join(self.checkpoint, "digests.json")) as file:
       digest = json.load(file)["sha256"]
@@ -143,7 +143,8 @@ def make_sampler(run: Opened, **changes: Any) -> tuple[Any, Any]:
     run: the opened run.
     **changes: solver (a name, or the .npz of a saved table, which has its own steps), steps, grid (a name, or
     a section with
-      a factory), tolerance (of an adaptive solver, in place of steps and grid), guidance, interval, options
+      a factory), tolerance (of an adaptive solver, in place of steps and grid), guidance, interval,
+      guided_channels, options
       (added to the config's own where the solver is the config's), denoise; None keeps the config's value.
 
   Raises:
@@ -182,7 +183,11 @@ def make_sampler(run: Opened, **changes: Any) -> tuple[Any, Any]:
       "--steps, --grid and --option; for other numbers "
       f"of steps sample the run it learned from ({run.parts.roles['teacher'].source}) or distil another"
     )
-  guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  sampler_config.check_channels(section, run.parts.shape)
+  if run.guide is None:
+    guided = sampler_config.guide(objective, run.parts.dataset, section)(denoiser)
+  else:
+    guided = run.guide.around(denoiser, *sampler_config.guide_by_another(objective, section))
   sampler_config.check_asked(solver, guided)
   return guided, solver
 

@@ -2,8 +2,6 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +12,9 @@ import numpy as np
 
 from diffusion import data, losses, weights
 from diffusion.config.errors import UserError
-from diffusion.config.factories import plain
 from diffusion.data.scaling import Scaling, Standardize
 from diffusion.run import sharding
+from diffusion.run.guide import digest
 from diffusion.run.opened import Opened
 from diffusion.run.parts import teacher
 from diffusion.run.parts.assembly import Parts
@@ -59,7 +57,8 @@ class PublishedModel(Opened):
   def record(self) -> dict[str, Any]:
     """Its file, the class of its model, and the digest of its parameters."""
     name = self.model.description["model"]
-    return {"weights": self.model.path, "model": name, "weights_sha256": self.identity["weights"]}
+    own = {"weights": self.model.path, "model": name, "weights_sha256": self.own_identity["weights"]}
+    return own | self.guide_record
 
   @property
   def why_no_loss(self) -> str:
@@ -67,14 +66,10 @@ class PublishedModel(Opened):
     return "how a published model was trained is not said in its file"
 
   @functools.cached_property
-  def identity(self) -> dict[str, Any]:
-    """The digest of what it is and of its parameters: a file may move, and a model may lie in many."""
-    digest = hashlib.sha256(json.dumps(plain(self.model.description), sort_keys=True).encode())
-    leaves = (self.params, self.denoiser.collections, self.codec_params)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(leaves):
-      digest.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
-      digest.update(np.asarray(leaf).tobytes())
-    return {"weights": digest.hexdigest()} | ({"prompts": list(self.prompts)} if self.prompts else {})
+  def own_identity(self) -> dict[str, Any]:
+    """The digest of what it is and of its parameters."""
+    found = digest(self.model.description, self.params, self.denoiser.collections, self.codec_params)
+    return {"weights": found} | ({"prompts": list(self.prompts)} if self.prompts else {})
 
   def noted(self, index: np.ndarray) -> dict[str, np.ndarray]:
     """The prompts of samples."""
@@ -115,7 +110,7 @@ def open_weights(
     UserError: as `weights.load`, and for data that are not of the model's shape or classes.
   """
   mesh = mesh or sharding.make_mesh()
-  found = weights.load(path, codec=codec, told=told, place=_on(mesh))
+  found = weights.load(path, codec=codec, told=told, place=on(mesh))
   parts = found.parts
   dataset, texts = _dataset(found, data_path), ()
   if found.text is not None:
@@ -152,7 +147,7 @@ def _with_texts(dataset, text):
   )
 
 
-def _on(mesh: Any) -> Callable[[Any], Any]:
+def on(mesh: Any) -> Callable[[Any], Any]:
   """Puts parameters on a mesh, in float32, one after another."""
 
   def place(params):
@@ -171,6 +166,11 @@ def _dataset(model, path):
     values, shape = families.PIXELS, jax.eval_shape(model.codec.decode, model.codec_params, one).shape[1:]
   centered = values is not None and values[0] < 0
   scaling = Standardize() if values is None else Scaling(256, centered)
+  if parts.told and (path is None or not path.lower().endswith(".npz")):
+    raise UserError(
+      f"{model.path} is told {' and '.join(parts.told)} with each sample: give --data=FILE.npz with "
+      f"{', '.join(parts.told)}, and with x and label as any data"
+    )
   if path is None:
     return data.Dataset(
       name=model.path,
@@ -190,7 +190,8 @@ def _dataset(model, path):
   height, width, channels = shape
   more: Mapping[str, Any] = {} if parts.classes else {"num_classes": 0}
   if path.lower().endswith(".npz"):
-    found = data.npz(path, centered=centered, **more)
+    names = (*(["label"] if parts.classes else []), *parts.told)
+    found = data.npz(path, centered=centered, condition=names if parts.told else None, **more)
   else:
     found = data.images(path, image_size=(height, width), channels=channels, centered=centered, **more)
   if tuple(found.shape) != shape or found.scaling.dtype != scaling.dtype or found.scaling.levels != 256:

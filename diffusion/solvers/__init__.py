@@ -16,6 +16,8 @@ from diffusion.solvers.catalogue import (
   BEYOND_GAUSSIAN,
   CHOOSE_STEPS,
   DEFAULT,
+  FURTHER_VIEWS,
+  ON_GRIDS,
   SOLVERS,
   UNMASKING,
   build,
@@ -61,6 +63,7 @@ from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.late_start import late_start
+from diffusion.solvers.learned_ancestral import learned_ancestral, learned_ancestral_grid
 from diffusion.solvers.linear_steps import linear_steps
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.path_planning import leave_one_out, path_planning

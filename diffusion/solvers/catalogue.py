@@ -34,6 +34,7 @@ from diffusion.solvers.flow_corrector import flow_predictor_corrector
 from diffusion.solvers.gibbs_corrector import gibbs_corrector, informed_corrector
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.jump import masked_ancestral
+from diffusion.solvers.learned_ancestral import learned_ancestral, learned_ancestral_grid
 from diffusion.solvers.momentum import ghvb, hb
 from diffusion.solvers.path_planning import path_planning
 from diffusion.solvers.pndm import ipndm, pndm
@@ -198,6 +199,11 @@ BEYOND_GAUSSIAN = {
   ),
 }
 
+# Of networks that answer more than the views of a Gaussian process.
+FURTHER_VIEWS = {"learned_ancestral": Entry(learned_ancestral, 1, True, grid=learned_ancestral_grid)}
+
+ON_GRIDS: dict[str, Entry] = SOLVERS | BEYOND_GAUSSIAN | FURTHER_VIEWS
+
 DEFAULT = {"gaussian": "dpmpp_2m", "two_ended": "heun_velocity", "discrete": "masked_ancestral"}
 """{kind of process: the solver of a command that names none}."""
 
@@ -256,7 +262,7 @@ UNMASKING = {
 CHOOSE_STEPS: dict[str, AdaptiveEntry | UnmaskingEntry] = ADAPTIVE | UNMASKING
 """Those that take neither a number of steps nor a grid."""
 
-EVERY: dict[str, Any] = SOLVERS | BEYOND_GAUSSIAN | CHOOSE_STEPS
+EVERY: dict[str, Any] = ON_GRIDS | CHOOSE_STEPS
 
 
 def build(
@@ -273,7 +279,7 @@ def build(
   It takes n steps on a good grid for the process, or steps as long as a tolerance lets them be.
 
   Args:
-    name: a key of `SOLVERS`, of `BEYOND_GAUSSIAN`, of `ADAPTIVE` or of `UNMASKING`.
+    name: a key of `SOLVERS`, `BEYOND_GAUSSIAN`, `FURTHER_VIEWS`, `ADAPTIVE` or `UNMASKING`.
     process: the process of the denoiser.
     n: number of steps (of levels, for annealed Langevin); `solver.cost` says how many evaluations they take.
       None for an adaptive solver and for one that goes on until there are no masks.
@@ -347,7 +353,7 @@ def times(name: str, process: Any, n: int, grid: Any = None) -> np.ndarray:
   """
   grids.check_steps(n)
   if grid is None:
-    return _lookup(SOLVERS | BEYOND_GAUSSIAN, "solver", name).grid(process, n)
+    return _lookup(ON_GRIDS, "solver", name).grid(process, n)
   if isinstance(grid, str):
     if process.kind != "gaussian":
       raise ValueError(
@@ -373,7 +379,7 @@ def listing() -> str:
     solves = "jumps" if entry.kinds == ("discrete",) else "SDE" if entry.stochastic else "ODE"
     lines.append(f"{name:21}{order:>6}  {solves:7}{cost:20}{about}")
 
-  for name, entry in (SOLVERS | BEYOND_GAUSSIAN).items():
+  for name, entry in ON_GRIDS.items():
     process = examples[entry.kinds[0]] if entry.example is None else entry.example()
     spacing = grids.uniform if process.kind == "gaussian" else own_grid
     few, many = (entry.builder(process, spacing(process, n)).cost for n in (8, 16))

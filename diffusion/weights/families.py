@@ -12,7 +12,7 @@
 | UNet2DModel | `architectures.unet2d` |
 | UNet2DConditionModel | `architectures.unet2d_condition` |
 | DiTTransformer2DModel, Transformer2DModel, DiT, SiT | `architectures.dit_files` |
-| UNetModel, KarrasDenoiser, MeanFlow, ncsnpp | `architectures.authors` |
+| UNetModel, SuperResModel, KarrasDenoiser, MeanFlow, ddpm, ncsnpp | `architectures.authors` |
 """
 
 from collections.abc import Callable, Mapping
@@ -42,6 +42,7 @@ class Parts(NamedTuple):
     unconditional: whether it knows "no class", the label -1, as classifier-free guidance asks.
     denoises: whether it gives posterior means; a student of few steps knows where a step ends.
     values: (black, white) of its samples; None where they are latents.
+    told: names of conditions beside the label that it needs.
   """
 
   network: Any
@@ -52,6 +53,7 @@ class Parts(NamedTuple):
   unconditional: bool = False
   denoises: bool = True
   values: tuple[float, float] | None = PIXELS
+  told: tuple[str, ...] = ()
 
 
 class Family(NamedTuple):

@@ -14,7 +14,7 @@ A folder of diffusers may be a whole pipeline: its network is read, its schedule
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -94,16 +94,26 @@ class Found:
     contents: Contents,
     description: Mapping[str, Any],
     prefix: str = "",
+    names: Iterable[str] | None = None,
     loaded: Mapping[str, Any] | None = None,
   ) -> None:
-    """Its arrays are those under the prefix, or those that had to be loaded to know what it is."""
+    """Its arrays are those of these names, or under the prefix; some were read to know what it is."""
     self.path, self.contents, self.description = path, contents, description
-    self._prefix, self._loaded = prefix, loaded
+    self._prefix, self._names, self._loaded = prefix, names, loaded or {}
 
   def params(self) -> Any:
-    """The parameters as NumPy arrays. Raises UserError for arrays that are not those of the model."""
-    arrays = self.arrays(self._prefix) if self._loaded is None else self._loaded
-    return families.convert(arrays, self.description)
+    """The parameters as NumPy arrays, which are read now, but for those that `find` had to read.
+
+    Raises UserError for arrays that are not those of the model.
+    """
+    names = self._names
+    if names is None:
+      names = [name for name in self.contents.arrays if name.startswith(self._prefix)]
+    rest = self.contents.load(name for name in names if name not in self._loaded)
+    arrays = {name: self._loaded[name] if name in self._loaded else rest.pop(name) for name in names}
+    return families.convert(
+      {name.removeprefix(self._prefix): array for name, array in arrays.items()}, self.description
+    )
 
   def arrays(self, prefix: str) -> dict[str, np.ndarray]:
     """The arrays whose names begin so, by the rest of their names."""
@@ -182,6 +192,8 @@ def _codec(found, beside, parts, dtype):
 def find(path: str | os.PathLike[str], told: Mapping[str, Any] | None = None) -> Found:
   """What a file or folder is, before its arrays are read; arguments and errors as of `load`.
 
+  Shapes tell it, and of few arrays their numbers.
+
   >>> find("tests/weights/recorded/edm.pkl").description["model"]
   'EDMPrecond'
   """
@@ -197,8 +209,10 @@ def find(path: str | os.PathLike[str], told: Mapping[str, Any] | None = None) ->
   name = beside.get("_class_name") or authors.kind_of(contents.arrays)
   if name in authors.KINDS:
     kind = authors.KINDS[name]
-    loaded = contents.load(kind.needed(contents.arrays))
-    return Found(path, contents, _described(name, kind.config(loaded, beside)), loaded=loaded)
+    names = kind.needed(contents.arrays)
+    numbers = contents.load(one for one in names if one in kind.numbers)  # of the others, shapes are enough
+    shapes = {one: contents.arrays[one] for one in names}
+    return Found(path, contents, _described(name, kind.config(shapes | numbers, beside)), names=names)
   if name in OF_AUTHORS and "hidden_size" not in beside:
     return _of_sizes(path, contents, name, beside)
   if name not in families.FAMILIES or name in edm.PRECONDITIONERS:
@@ -210,7 +224,8 @@ def find(path: str | os.PathLike[str], told: Mapping[str, Any] | None = None) ->
       "told which, _class_name=DiT"
     )
   _nothing_told(path, name, told)
-  return Found(path, contents, _of_config(contents, beside, scheduler))
+  description, loaded = _of_config(contents, beside, scheduler)
+  return Found(path, contents, description, loaded=loaded)
 
 
 def _described(name, config, **more):
@@ -258,6 +273,10 @@ def sampler(description: Mapping[str, Any], process: Any, steps: int | None = No
   if description["model"] in authors.KINDS:
     kind = authors.KINDS[description["model"]]
     return kind.file.sampler(kind.options(description["config"]), *([] if steps is None else [steps])), ""
+  if description["model"] == "DiT" and families.parts(description).parameterization.further:
+    # The authors' sample.py: 250 random steps with the variance that was learned, and nothing clipped.
+    grid = solvers.learned_ancestral_grid(process, steps or 250)
+    return solvers.learned_ancestral(process, grid), ""
   scheduler = description.get("scheduler")
   if scheduler is None:
     return None, "there is no scheduler_config.json beside the network: choose a solver of solvers.build"
@@ -296,9 +315,9 @@ def _of_edm(path, snapshot):
 def _of_config(contents, config, scheduler):
   above = os.path.dirname(contents.path if os.path.isdir(contents.path) else os.path.dirname(contents.path))
   latents = any(os.path.isdir(os.path.join(above, one)) for one in AUTOENCODERS)
-  found = _described(config["_class_name"], config, scheduler=scheduler, latents=latents)
+  found, embeddings = _described(config["_class_name"], config, scheduler=scheduler, latents=latents), {}
   if families.FAMILIES[found["model"]] is families.DIT:
     # What tells whether the blocks of diffusers' file share their embeddings is their numbers.
     embeddings = contents.load([one for one in contents.arrays if ".norm1.emb." in one])
     found["copies"] = dit_files.copies_of(embeddings, config)
-  return found
+  return found, embeddings

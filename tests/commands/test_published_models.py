@@ -147,6 +147,8 @@ def test_a_schedulers_steps_are_its_own(tmp_path):
     (["--label=4"], ["0 to 3"]),
     (["--label=-1"], ["never saw a record without its class"]),
     (["--guidance=1"], ["without its condition"]),
+    (["--guidance=1", "--guided-channels=4"], ["--guided-channels=4", "samples with 3"]),
+    (["--guided-channels=2"], ["--guidance=W", "no guidance"]),
     (["--task=inpaint", "--label=1"], ["--input"]),
     (["--workdir=run"], ["run of train.py", "another folder"]),
     (["--option=eta=1"], ["options", "--solver"]),

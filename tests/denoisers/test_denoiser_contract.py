@@ -81,6 +81,16 @@ def from_network():
   return denoisers.from_network(pair, PROCESS, denoisers.x0(), plain().params)
 
 
+def double(params, x, t, cond):
+  """The counted network with as many channels again, for the variance of its steps."""
+  mean = network(params, x, t, cond)
+  return jnp.concatenate([mean, jnp.tanh(mean + x)], axis=-1)
+
+
+def with_variance():
+  return denoisers.from_function(double, PROCESS, denoisers.with_variance(denoisers.x0()), plain().params)
+
+
 def together():
   """Two networks: one answers the views of the process, the other a Hessian's diagonal."""
   slope = lambda params, x, t, cond: CALLS.append(x.shape[0]) or params * x
@@ -137,10 +147,17 @@ DENOISERS = {
   "from_flax, a method": Case(from_flax, 0, ("energy",)),
   "from_function": Case(plain, 1),
   "from_network": Case(from_network, 1),
+  "with_variance": Case(with_variance, 1, (*GAUSSIAN, "variance_fraction")),
+  "with_variance, guided": Case(
+    lambda: guidance.chain(guidance.classifier_free(1.3), guidance.static_threshold(2.0))(with_variance()),
+    2,
+    ("x0", "variance_fraction"),
+  ),
   "from_functions": Case(
     lambda: denoisers.from_functions(plain().params, process=PROCESS, energy=energy), 0, ("energy", "score")
   ),
   "extend": Case(lambda: denoisers.extend(plain(), energy=energy), 1),
+  "untold": Case(lambda: denoisers.untold(plain()), 1),
   "together": Case(together, 2),
   "in training": Case(lambda: denoisers.InTraining(plain()), 1),
   "gaussian": Case(lambda: oracles.gaussian(PROCESS, [0.5, -1.0], [0.2, 1.5], dtype=jnp.float32), 0),

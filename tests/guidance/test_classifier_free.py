@@ -117,3 +117,51 @@ def test_errors():
     guidance.classifier_free(1.0)(denoiser)(jnp.ones((2, 3)), jnp.ones(2))
   with pytest.raises(ValueError, match="low < high"):
     guidance.classifier_free(1.0, interval=(2.0, 1.0))
+
+
+def forward_with_cfg(network, x, t, label, scale, guided=3):
+  """The authors' function of DiT and SiT, of their batch: the conditional half, then that of no class."""
+  both = network(jnp.concatenate([x, x]), jnp.concatenate([t, t]), jnp.concatenate([label, 0 * label - 1]))
+  (some, other), (rest, _) = (jnp.split(part, 2) for part in (both[..., :guided], both[..., guided:]))
+  return jnp.concatenate([other + scale * (some - other), rest], axis=-1)
+
+
+def test_some_channels_are_guided_as_dit_and_sit_have_it():
+  """Of eps and of velocity; the other views agree with the network's, and a variance is its own."""
+  draw = np.random.default_rng(0)
+  table, matrix = (jnp.asarray(draw.normal(size=size), jnp.float32) for size in ((4, 8), (4, 8)))
+
+  def network(x, t, label):
+    return jnp.tanh(
+      jnp.matmul(x, matrix, precision="highest") + table[label][:, None, None, :] * t[:, None, None, None]
+    )
+
+  x, t = jnp.asarray(draw.normal(size=(2, 3, 3, 4)), jnp.float32), jnp.asarray([0.4, 0.7])
+  label = jnp.asarray([2, 0])
+  fn = lambda params, x, t, cond: network(x, t, cond["label"])
+  double = denoisers.from_function(fn, processes.ddpm_ladder(), denoisers.with_variance(denoisers.eps()))
+  guided = guidance.classifier_free(3.0, channels=3)(double)
+  ask = jax.jit(lambda guided, views: guided(x, t, {"label": label}, views=views), static_argnums=1)
+  cfg = jax.jit(forward_with_cfg, static_argnums=(0, 4))
+  found, wanted = ask(guided, ("eps", "x0", "variance_fraction")), cfg(network, x, t, label, 4.0)
+  np.testing.assert_allclose(found.eps, wanted[..., :4], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(found.variance_fraction, 0.5 * (1 + wanted[..., 4:]), rtol=1e-5, atol=1e-6)
+  of_eps = double.process.convert("eps", found.eps, x, t, ("x0",))["x0"]
+  np.testing.assert_allclose(found.x0, of_eps, rtol=1e-4, atol=1e-4)
+
+  half = lambda x, t, label: network(x, t, label)[..., :4]
+  flow = denoisers.from_function(
+    lambda params, x, t, cond: half(x, t, cond["label"]), processes.rectified_flow(), denoisers.velocity()
+  )
+  found = ask(guidance.classifier_free(0.5, channels=3)(flow), ("velocity",)).velocity
+  np.testing.assert_allclose(found, cfg(half, x, t, label, 1.5), rtol=1e-5, atol=1e-5)
+
+
+def test_channels_that_are_not_there_are_named():
+  with pytest.raises(ValueError, match="channels=0"):
+    guidance.classifier_free(1.0, channels=0)
+  model = denoisers.from_function(lambda p, x, t, c: x, processes.edm(), denoisers.x0())
+  with pytest.raises(ValueError, match="first 3 channels of x with 2"):
+    guidance.classifier_free(1.0, channels=3)(model)(
+      jnp.ones((1, 2)), jnp.ones(1), {"label": jnp.zeros(1, int)}
+    )

@@ -69,7 +69,10 @@ def test_mistakes_are_named():
   for call, words in (
     (lambda: likelihood.log_prob_in_order(uniform, x), "ends in 'uniform'"),
     (lambda: likelihood.log_prob_in_order(model, x + 1), "which is the mask"),
-    (lambda: likelihood.masked_elbo(model, x - 1, keys=jax.random.split(jax.random.key(0), 27)), "hold the value -1"),
+    (
+      lambda: likelihood.masked_elbo(model, x - 1, keys=jax.random.split(jax.random.key(0), 27)),
+      "hold the value -1",
+    ),
     (lambda: likelihood.log_prob_in_order(model, x, order=np.array([0, 0, 1])), "permutation of the 3"),
     (lambda: likelihood.measured(np.zeros(4), (2,), "bits"), "choose one of nats"),
     (lambda: likelihood.measured(np.zeros(1), (2,), "nats"), "two records"),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from diffusion import oracles, processes, solvers, tasks
+from diffusion import denoisers, oracles, processes, solvers, tasks
 from diffusion.denoisers.contract import Prediction, WithoutParameters, Wrapper
 
 PROCESS = processes.vp_linear()
@@ -56,6 +56,16 @@ def gaussian(scale=1.0):
   """A mixture on `PROCESS`; another scale is another set of parameters."""
   means = scale * np.array([[-1.0, 0.2, 0.5], [0.8, -0.5, 0.0]])
   return Counted(oracles.gaussian_mixture(PROCESS, [0.3, 0.7], means, [0.05, 0.2]))
+
+
+def fraction(params, x, t, cond):
+  """What some network might have learned of the variance of its steps."""
+  return jax.nn.sigmoid(x + t[:, None])
+
+
+def with_variance(scale=1.0):
+  """The same mixture, which says of the variance of its steps too."""
+  return Counted(denoisers.extend(gaussian(scale).inner, variance_fraction=fraction))
 
 
 def masked(scale=1.0):
@@ -117,6 +127,7 @@ CURVED = tasks.measurement(lambda params, x: jnp.tanh(x[:, :1]), (EVENT,), noise
 
 EVERY = {
   **{name: Case(lambda n, name=name: solvers.build(name, PROCESS, n)) for name in solvers.SOLVERS},
+  "learned_ancestral": Case(lambda n: solvers.learned_ancestral(PROCESS, grid(n), bound=3.0), with_variance),
   "dpm_solver_adaptive": Case(lambda n: solvers.dpm_solver_adaptive(PROCESS, max_steps=50 * n)),
   "dpm_solver_adaptive(12, eps)": Case(
     lambda n: solvers.dpm_solver_adaptive(PROCESS, order=2, prediction="eps", max_steps=50 * n, denoise=False)

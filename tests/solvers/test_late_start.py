@@ -41,6 +41,7 @@ def test_the_listing_has_a_line_for_every_solver():
   assert head.split()[:2] == ["solver", "order"] and [line.split()[0] for line in lines] == [
     *solvers.SOLVERS,
     *solvers.BEYOND_GAUSSIAN,
+    *solvers.FURTHER_VIEWS,
     *solvers.CHOOSE_STEPS,
   ]
   of = {line.split()[0]: line.split()[1:5] for line in lines}

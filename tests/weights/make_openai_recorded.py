@@ -13,6 +13,7 @@ their own QKVAttention in float32, which splits rows in the same order.
 """
 
 import importlib
+import inspect
 import json
 import lzma
 import sys
@@ -34,6 +35,8 @@ def build(name, original):
   kind, given, _ = cases.CASES[name]
   if kind == "classifier":
     net = original.unet.EncoderUNetModel(**given, pool="attention").eval()
+  elif kind == "super":
+    net = original.unet.SuperResModel(**given).eval()
   else:
     net = original.unet.UNetModel(**given).eval()
   arrays = net.state_dict()
@@ -61,13 +64,19 @@ def hear(net, found, name):
         layer.register_forward_hook(note)
 
 
+def conditions(given):
+  """What the original is told beside the step, by its names."""
+  small = {key: torch.from_numpy(given[key]).permute(0, 3, 1, 2) for key in ("low_res",) if key in given}
+  return small | ({"y": torch.from_numpy(given["label"])} if "label" in given else {})
+
+
 def record(name, original, found):
   """What the original gives for one case; returns the shapes of its arrays."""
   kind, _, around = cases.CASES[name]
   net, shapes = build(name, original)
   given = cases.inputs(name)
   x = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous()
-  y = {"y": torch.from_numpy(given["label"])} if "label" in given and kind != "classifier" else {}
+  y = conditions(given) if kind != "classifier" else {}
   if name in cases.BLOCKS:
     hear(net, found, name)
   with torch.no_grad():
@@ -76,7 +85,7 @@ def record(name, original, found):
       sigma = torch.from_numpy(given["sigma"])
       noised = x * (1 + sigma**2).sqrt().reshape(-1, 1, 1, 1)
       found[f"{name}/out"] = last(diffusion.denoise(net, noised, sigma, **y)[1])
-    elif kind == "unet":
+    elif kind in ("unet", "super"):
       found[f"{name}/out"] = last(net(x, torch.from_numpy(given["step"]), **y))
     else:
       found[f"{name}/out"] = net(x, torch.from_numpy(given["step"])).numpy()
@@ -117,6 +126,20 @@ def sample(name, original):
     return last(how(denoise, 80.0 * x, sigmas, k.get_generator("dummy")))
 
 
+def sample_at_random(name, original):
+  """What the authors' p_sample_loop makes, clipped, with noises that are given."""
+  net, _ = build(name, original)
+  given, noises = cases.inputs(name), iter(cases.noises(name))
+  x, y = torch.from_numpy(given["x"]).permute(0, 3, 1, 2).contiguous(), conditions(given)
+  diffusion = original.script_util.create_gaussian_diffusion(
+    learn_sigma=True, timestep_respacing=str(cases.STRIDED), **cases.CASES[name][2]
+  )
+  drawn, torch.randn_like = torch.randn_like, lambda _: torch.from_numpy(next(noises)).permute(0, 3, 1, 2)
+  made = diffusion.p_sample_loop(net, x.shape, noise=x, model_kwargs=y, device="cpu", progress=False)
+  torch.randn_like = drawn
+  return last(made)
+
+
 def published(originals):
   """{name: {array: shape}} of the published models; nothing is computed."""
   found = {}
@@ -126,6 +149,12 @@ def published(originals):
       if name.endswith("classifier"):
         defaults = original.script_util.classifier_defaults()
         net = original.script_util.create_classifier(**defaults | flags)
+      elif name.endswith("upsampler"):
+        defaults = original.script_util.sr_model_and_diffusion_defaults()
+        names = inspect.getfullargspec(original.script_util.sr_create_model)[0]
+        net = original.script_util.sr_create_model(
+          **{key: one for key, one in (defaults | flags).items() if key in names}
+        )
       else:
         net = original.script_util.create_model(**flags)
     found[name] = {key: list(value.shape) for key, value in net.state_dict().items()}
@@ -152,11 +181,13 @@ def main(guided, consistency):
   torch.set_num_threads(1)
   found, shapes = {}, {}
   originals = {"karras": consistency_models(consistency)}
-  originals["unet"] = originals["classifier"] = guided_diffusion(guided)
+  originals["unet"] = originals["classifier"] = originals["super"] = guided_diffusion(guided)
   for name, (kind, *_) in cases.CASES.items():
     shapes[name] = record(name, originals[kind], found)
     if name in cases.SAMPLED:
       found[f"{name}/sampled"] = sample(name, originals[kind])
+    if name in cases.RANDOM:
+      found[f"{name}/random"] = sample_at_random(name, originals[kind])
   about = {
     "shapes": shapes,
     "published": published(originals),

@@ -3,6 +3,8 @@
   python tests/weights/make_score_sde_recorded.py torch SCORE_SDE_PYTORCH
   python tests/weights/make_score_sde_recorded.py flax SCORE_SDE
 
+and the same with 'ddpm' at the end for the cases of that model.
+
 It is run by hand: the first with torch and NumPy, the second with JAX and Flax. The last argument is a
 checkout of yang-song/score_sde_pytorch at cb1f359, or of yang-song/score_sde at 0acb9e0.
 
@@ -20,6 +22,7 @@ import numpy as np
 import score_sde_cases as cases
 
 SPACE = types.SimpleNamespace
+CLASSES = {"ncsnpp": "NCSNpp", "ddpm": "DDPM"}
 
 
 def config_of(of_network, of_process):
@@ -34,7 +37,7 @@ def config_of(of_network, of_process):
   )  # fmt: skip
   in_ve = process["sde"] == "vesde"
   data = {key: of_network[key] for key in ("image_size", "num_channels")}
-  model = {key: one for key, one in of_network.items() if key not in data} | ladder | fixed
+  model = ladder | fixed | {key: one for key, one in of_network.items() if key not in data}
   return SPACE(
     data=SPACE(centered=not in_ve, **data),
     model=SPACE(scale_by_sigma=in_ve, **model),
@@ -54,7 +57,7 @@ def sde_of(library, config):
 def times(name):
   """The authors' times of a case: on a ladder, those of its steps, which they count from 0."""
   t = cases.inputs(name)["t"]
-  ladder = cases.CASES[name][1].get("continuous") is False
+  ladder = cases.EVERY[name][1].get("continuous") is False
   return np.float32((np.round(1000 * t) - 1) / 999) if ladder else t
 
 
@@ -63,26 +66,27 @@ def noised(name, sde_std):
   return cases.inputs(name)["x"] * np.sqrt(1 + np.float32(sde_std) ** 2)[:, None, None, None]
 
 
-def in_torch(checkout):
+def in_torch(checkout, model):
   import torch
   import torch.utils.cpp_extension
 
   torch.set_num_threads(1)
   torch.utils.cpp_extension.load = lambda *_, **__: None  # kernels of CUDA, whose place on a CPU others take
   sys.path.insert(0, checkout)
-  ncsnpp, utils, library = (
-    importlib.import_module(one) for one in ("models.ncsnpp", "models.utils", "sde_lib")
+  module, utils, library = (
+    importlib.import_module(one) for one in (f"models.{model}", "models.utils", "sde_lib")
   )
+  build, of_model = getattr(module, CLASSES[model]), cases.MODELS[model]
   last = lambda value: np.ascontiguousarray(np.moveaxis(value.detach().numpy(), 1, -1), np.float32)
   found, shapes = {}, {}
-  for name in cases.CASES:
-    config = config_of(*cases.CASES[name])
-    net = ncsnpp.NCSNpp(config).eval()
+  for name in [one for one in of_model.cases if one not in cases.NOT_IN_TORCH]:
+    config = config_of(*of_model.cases[name])
+    net = build(config).eval()
     arrays = {key: value for key, value in net.state_dict().items() if key != "sigmas"}
     for key, value in arrays.items():
       value.copy_(torch.from_numpy(cases.weight(key, tuple(value.shape))))
     shapes[name] = {key: list(value.shape) for key, value in net.state_dict().items()}
-    if name in cases.BLOCKS:
+    if name in of_model.blocks:
       for i, module in enumerate(net.all_modules):
         note = lambda _, given, output, key=f"{name}/blocks/{i}": found.update({key: output})
         module.register_forward_hook(note)
@@ -96,16 +100,16 @@ def in_torch(checkout):
       found[f"{name}/score"] = last(score(given, t))
     for key in [key for key in found if key.startswith(f"{name}/blocks/")]:
       output = found[key][:1]
-      found[key] = last(output) if output.ndim == 4 else output.numpy()
+      found[key] = (last(output) if output.ndim == 4 else output.numpy())[..., :: of_model.channels]
   published = {}
-  for name, options in cases.PUBLISHED.items():
-    net = ncsnpp.NCSNpp(config_of(*options))
+  for name, options in of_model.published.items():
+    net = build(config_of(*options))
     published[name] = {key: list(value.shape) for key, value in net.state_dict().items()}
     del net
   return found, {"shapes": shapes, "published": published, "torch": torch.__version__}
 
 
-def in_flax(checkout):
+def in_flax(checkout, model):
   import flax.training.checkpoints  # which looks for tensorflow, and has to find none
   import jax
   import jax.numpy as jnp
@@ -113,12 +117,13 @@ def in_flax(checkout):
   sys.path.insert(0, checkout)
   flax.optim = SPACE(Optimizer=object)  # it had one then, which annotations name
   sys.modules["tensorflow"] = types.ModuleType("tensorflow")  # of their files, of which none is written here
-  ncsnpp, library = (importlib.import_module(one) for one in ("models.ncsnpp", "sde_lib"))
+  module, library = (importlib.import_module(one) for one in (f"models.{model}", "sde_lib"))
+  build, of_model = getattr(module, CLASSES[model]), cases.MODELS[model]
   utils = importlib.import_module("models.utils")
   found, shapes = {}, {}
-  for name in cases.FLAX:
-    config = config_of(*cases.CASES[name])
-    net, given = ncsnpp.NCSNpp(config), cases.inputs(name)
+  for name in of_model.flax:
+    config = config_of(*of_model.cases[name])
+    net, given = build(config), cases.inputs(name)
     x, t = jnp.asarray(given["x"]), jnp.asarray(times(name))
     made = jax.eval_shape(lambda: net.init(jax.random.key(0), x, t, train=False))["params"]
     flat = flax.traverse_util.flatten_dict(made, sep=".")
@@ -127,16 +132,17 @@ def in_flax(checkout):
     params = flax.traverse_util.unflatten_dict(params, sep=".")
     sde = sde_of(library, config)
     std = sde.marginal_prob(x, t)[1] if config.training.sde == "vesde" else 0.0 * t
-    score = utils.get_score_fn(sde, net, params, {}, train=False, continuous=True)
+    score = utils.get_score_fn(sde, net, params, {}, train=False, continuous=config.training.continuous)
     found[f"{name}/score"] = np.asarray(score(jnp.asarray(noised(name, std)), t))
   return found, {"shapes": shapes, "jax": jax.__version__, "flax": flax.__version__}
 
 
-def main(kind, checkout):
-  found, about = {"torch": in_torch, "flax": in_flax}[kind](checkout)
+def main(kind, checkout, model="ncsnpp"):
+  found, about = {"torch": in_torch, "flax": in_flax}[kind](checkout, model)
+  file = cases.MODELS[model].files[kind]
   found["about"] = np.frombuffer(lzma.compress(json.dumps(about).encode()), np.uint8)
-  np.savez_compressed(cases.RECORDED[kind], **found)
-  print(f"{len(found)} arrays, {cases.RECORDED[kind].stat().st_size} bytes")
+  np.savez_compressed(file, **found)
+  print(f"{len(found)} arrays, {file.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

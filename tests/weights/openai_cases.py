@@ -42,6 +42,9 @@ CASES = {
     SMALL | dict(num_heads=2, use_scale_shift_norm=False, attention_resolutions=(1, 2)),
     dict(noise_schedule="linear"),
   ),
+  "upsampler": (  # of images a quarter and half as large, in another side than it was made for
+    "super", SMALL | CLASSED | dict(out_channels=6, num_heads=4), dict(noise_schedule="linear"),
+  ),
   "classifier": (
     "classifier",
     SMALL | dict(num_head_channels=16, use_scale_shift_norm=True, resblock_updown=True, out_channels=CLASSES),
@@ -55,10 +58,14 @@ CASES = {
 }  # fmt: skip
 BLOCKS = ("imagenet64", "classifier", "consistency")
 SAMPLED = ("imagenet64", "teacher", "consistency")
+RANDOM = ("imagenet64", "imagenet512", "upsampler")  # by random steps of the learned variance too, clipped
 
 
 HEADS = dict(num_head_channels=64, num_res_blocks=2, num_channels=256) | dict(
   attention_resolutions="32,16,8", resblock_updown=True, use_scale_shift_norm=True, learn_sigma=True
+)  # fmt: skip
+UPSAMPLER = dict(num_channels=192, num_res_blocks=2, attention_resolutions="32,16,8", class_cond=True) | dict(
+  resblock_updown=True, use_scale_shift_norm=True, learn_sigma=True
 )  # fmt: skip
 # name -> the flags of the authors' README and launch.sh for it; the classifiers' are their own
 PUBLISHED = {
@@ -72,6 +79,9 @@ PUBLISHED = {
   | dict(image_size=64, class_cond=True, num_channels=192, num_res_blocks=3, learn_sigma=False),
   "cd_bedroom256_lpips": HEADS
   | dict(image_size=256, class_cond=False, learn_sigma=False, use_scale_shift_norm=False),
+  "64_256_upsampler": UPSAMPLER | dict(large_size=256, small_size=64, num_heads=4),
+  "128_512_upsampler": UPSAMPLER
+  | dict(large_size=512, small_size=128, num_head_channels=64, attention_resolutions="32,16"),
   "64x64_classifier": dict(image_size=64, classifier_depth=4),
   "128x128_classifier": dict(image_size=128, classifier_depth=2),
   "256x256_classifier": dict(image_size=256, classifier_depth=2),
@@ -96,6 +106,13 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
   return np.asarray(draw, np.float32)
 
 
+def noises(name: str) -> np.ndarray:
+  """What each of the random steps is given to draw with: [STRIDED, B, H, W, 3]."""
+  x = inputs(name)["x"]
+  draw = np.random.RandomState(zlib.crc32(f"{name} noise".encode()) % 2**31)
+  return draw.standard_normal((STRIDED, *x.shape)).astype(np.float32)
+
+
 def inputs(name: str) -> dict[str, np.ndarray]:
   """Images [B, H, W, 3] of unit variance, steps or noise levels, and classes."""
   kind, given, _ = CASES[name]
@@ -103,6 +120,8 @@ def inputs(name: str) -> dict[str, np.ndarray]:
   side, batch = given["image_size"], len(STEPS)
   found = {"x": draw.standard_normal((batch, side, side, 3)).astype(np.float32)}
   found |= {"sigma": np.float32(SIGMAS)} if kind == "karras" else {"step": np.asarray(STEPS, np.int64)}
+  if kind == "super":
+    found["low_res"] = draw.standard_normal((batch, 2, 2, 3)).astype(np.float32)
   if given.get("num_classes") or kind == "classifier":
     found["label"] = np.asarray([2, 0, 4], np.int64)
   return found

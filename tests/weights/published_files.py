@@ -8,6 +8,7 @@ import numpy as np
 import test_mean_flow
 import test_openai
 import test_score_sde
+import test_score_sde_ddpm
 import test_stable_diffusion as texts
 from flax import serialization
 
@@ -60,7 +61,8 @@ def of_score_sde(folder, name):
     inside[key.split(".")[-1]] = np.asarray(one, np.float32)
   path = folder / "checkpoint_8"
   path.write_bytes(serialization.msgpack_serialize(tree))
-  return str(path), test_score_sde.told(name)
+  model = test_score_sde_ddpm if name in test_score_sde.cases.OF_DDPM else test_score_sde
+  return str(path), model.told(name)
 
 
 def of_mean_flow(folder):
@@ -83,8 +85,10 @@ FILES = {
   "DiT": lambda folder: of_dit(folder, "dit"),
   "SiT": lambda folder: of_dit(folder, "sit"),
   "UNetModel": lambda folder: of_openai(folder, "imagenet64"),
+  "SuperResModel": lambda folder: of_openai(folder, "upsampler"),
   "KarrasDenoiser": lambda folder: of_openai(folder, "consistency"),
   "ncsnpp": lambda folder: of_score_sde(folder, "ncsnpp-ve"),
+  "ddpm": lambda folder: of_score_sde(folder, "ddpm-vp"),
   "MeanFlow": of_mean_flow,
 }
 """{model: folder -> (path, what is told)}; the others of EDM's classes differ in numbers alone."""

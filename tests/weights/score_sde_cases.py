@@ -7,6 +7,7 @@ from zero.
 import math
 import pathlib
 import zlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,19 @@ CASES = {
 BLOCKS = ("ddpmpp-vp", "ncsnpp-ve", "skip-ve")
 FLAX = ("ddpmpp-vp", "ncsnpp-ve", "skip-ve")  # cases of which there is a checkpoint of Flax
 
+# The model 'ddpm', whose norms of 32 groups ask for 128 channels.
+DDPM = SMALL | dict(nf=128, ch_mult=(1, 1), resamp_with_conv=True, conditional=True)
+OF_DDPM = {
+  "ddpm-vp": (DDPM, dict(sde="vpsde")),
+  "ddpm-ladder": (DDPM, dict(sde="vpsde", continuous=False)),
+  "ddpm-ve": (DDPM | dict(ch_mult=(1, 2)), dict(sde="vesde", continuous=False)),
+  "ddpm-pooled": (DDPM | dict(resamp_with_conv=False), dict(sde="vpsde", continuous=False)),
+  "ddpm-untold": (DDPM | dict(conditional=False), dict(sde="vpsde", continuous=False)),
+}
+NOT_IN_TORCH = ("ddpm-untold",)  # whose code there does not run
+EVERY = CASES | OF_DDPM
+RECORDED_DDPM = {kind: HERE / f"recorded_score_sde_ddpm_{kind}.npz" for kind in ("torch", "flax")}
+
 
 DEEP = dict(nf=128, ch_mult=(1, 2, 2, 2), num_res_blocks=4, attn_resolutions=(16,)) | dict(
   image_size=32, num_channels=3
@@ -53,6 +67,33 @@ PUBLISHED = {
 }  # fmt: skip
 
 
+PUBLISHED_DDPM = {
+  "vp/ddpm/cifar10": (DDPM | DEEP | dict(num_res_blocks=2), dict(sde="vpsde", continuous=False)),
+  "vp/ddpm/celebahq": (
+    DDPM | DEEP | dict(num_res_blocks=2, ch_mult=(1, 1, 2, 2, 4, 4), image_size=256),
+    dict(sde="vpsde", continuous=False),
+  ),
+  "ve/cifar10_ddpm": (DDPM | DEEP | dict(num_res_blocks=2), dict(sde="vesde", continuous=False)),
+}  # fmt: skip
+
+
+class Model(NamedTuple):
+  """What is recorded of one of the authors' models: of `blocks`, every so many channels."""
+
+  cases: dict
+  blocks: tuple
+  flax: tuple
+  published: dict
+  files: dict
+  channels: int
+
+
+MODELS = {
+  "ncsnpp": Model(CASES, BLOCKS, FLAX, PUBLISHED, RECORDED, 1),
+  "ddpm": Model(OF_DDPM, ("ddpm-vp",), ("ddpm-vp", "ddpm-untold"), PUBLISHED_DDPM, RECORDED_DDPM, 4),
+}
+
+
 def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
   """The array of a name: unit gain for weights, about one for norms, sixteen for frequencies."""
   draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(shape)
@@ -72,7 +113,7 @@ def weight(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def inputs(name: str) -> dict[str, np.ndarray]:
   """Images [B, H, W, 3] of unit variance and times in (0, 1); those of a ladder on its rungs."""
-  side = CASES[name][0]["image_size"]
+  side = EVERY[name][0]["image_size"]
   draw = np.random.RandomState(zlib.crc32(name.encode()) % 2**31)
   x = draw.standard_normal((len(TIMES), side, side, 3)).astype(np.float32)
   return {"x": x, "t": np.float32(TIMES)}

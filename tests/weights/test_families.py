@@ -10,7 +10,7 @@ import pytest
 
 from diffusion import processes, solvers, weights
 from diffusion.config import factories
-from diffusion.weights import families, loading
+from diffusion.weights import contents, families, loading
 from diffusion.weights.architectures import edm
 
 ALIKE = {"VPPrecond", "VEPrecond", "iDDPMPrecond", "Transformer2DModel"}
@@ -39,12 +39,36 @@ def test_a_run_of_its_sections_takes_its_weights(tmp_path, name):
 
   x, t = jax.ShapeDtypeStruct((1, *parts.shape), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
   cond = {"label": jax.ShapeDtypeStruct((1,), jnp.int32)} if parts.classes else {}
+  cond |= {name: jax.ShapeDtypeStruct((1, 2, 2, 3), jnp.float32) for name in parts.told}
   if description["model"] == "UNet2DConditionModel":
     width = description["config"]["cross_attention_dim"]
     cond = {"text": jax.ShapeDtypeStruct((1, 77, width), jnp.float32)}
   wanted = jax.eval_shape(parts.network.init, jax.random.key(0), x, t, cond)["params"]
   shapes = lambda tree: jax.tree.map(lambda leaf: tuple(leaf.shape), tree)
   assert shapes(found.params()) == shapes(wanted)
+
+
+NUMBERS = {"DiTTransformer2DModel": ".norm1.emb.", "ddpm": ".sigmas", "ncsnpp": ".sigmas"}
+"""Arrays whose numbers tell what a file is, by a part of their names; of all others shapes do."""
+
+
+@pytest.mark.parametrize("name", published_files.FILES)
+def test_no_array_is_read_to_know_what_a_file_is_and_none_is_read_twice(tmp_path, monkeypatch, name):
+  path, told = published_files.FILES[name](tmp_path)
+  names, load = [], contents.Contents.load
+
+  def counted(self, asked=None, place=None):
+    asked = list(self.arrays if asked is None else asked)
+    names.extend(asked)
+    return load(self, asked, place)
+
+  monkeypatch.setattr(contents.Contents, "load", counted)
+  found = loading.find(path, told)
+  assert all(NUMBERS.get(found.description["model"], "none") in one for one in names), names
+  found.params()
+  assert len(names) == len(set(names)) > 10
+  used = [one for one in found.contents.arrays if not one.startswith("optimizer.")]
+  assert set(names) <= set(used) and (len(names) == len(used) or name in ("EDMPrecond", "Precond"))
 
 
 @pytest.mark.slow
@@ -55,6 +79,7 @@ def test_from_a_file_to_samples(tmp_path, name):
   model = weights.load(path, told=told)
   cond = {"label": jnp.zeros(2, jnp.int32)} if model.classes else {}
   cond |= {} if model.text is None else {"text": model.text.encode(["a cat"] * 2)}
+  cond |= {name: jnp.zeros((2, 2, 2, 3)) for name in model.parts.told}
   start = model.denoiser.process.prior(jax.random.split(jax.random.key(0), 2), model.shape)
   solver = solvers.build("ddim", model.denoiser.process, 2)
   x = np.asarray(solvers.sample(model.denoiser, solver, start, cond=cond or None))

@@ -16,17 +16,25 @@ from openai_cases import CASES
 
 from diffusion import denoisers, guidance, solvers, weights
 from diffusion.config.errors import UserError
+from diffusion.solvers import randomness
 from diffusion.weights.architectures import (
   consistency_models,
   guided_diffusion,
   guided_diffusion_options,
   noisy_classifier,
+  super_resolution,
 )
 from diffusion.weights.architectures.guided_diffusion import UNetModel
 from diffusion.weights.architectures.noisy_classifier import EncoderUNetModel
+from diffusion.weights.architectures.super_resolution import SuperResModel
 
 TOLERANCE = 1e-5
-FILES = {"unet": guided_diffusion, "classifier": noisy_classifier, "karras": consistency_models}
+FILES = {
+  "unet": guided_diffusion,
+  "super": super_resolution,
+  "classifier": noisy_classifier,
+  "karras": consistency_models,
+}
 
 # By default, what published models have; the slow ones are further options, or the same ones once more.
 SLOW = ("imagenet128", "convolutions", "teacher")
@@ -65,7 +73,9 @@ def options(name):
     return consistency_models.options_of(arrays(name), told(name))
   if kind == "classifier":
     return guided_diffusion_options.classifier(arrays(name), EncoderUNetModel, told(name))
-  return guided_diffusion_options.unet(arrays(name), UNetModel, told(name))
+  return guided_diffusion_options.unet(
+    arrays(name), {"unet": UNetModel, "super": SuperResModel}[kind], told(name)
+  )
 
 
 @functools.cache
@@ -87,7 +97,9 @@ def network(name):
 def condition(name):
   given = cases.inputs(name)
   has = "label" in given and CASES[name][0] != "classifier"
-  return {"label": jnp.asarray(given["label"], jnp.int32)} if has else None
+  found = {"label": jnp.asarray(given["label"], jnp.int32)} if has else {}
+  found |= {key: jnp.asarray(given[key]) for key in ("low_res",) if key in given}
+  return found or None
 
 
 @functools.cache
@@ -113,7 +125,6 @@ def difference(found, wanted):
 def test_a_network_gives_what_the_original_gives(name):
   output, _ = made(name)
   wanted = recorded()[0][f"{name}/out"]
-  wanted = wanted if CASES[name][0] == "classifier" else wanted[..., :3]
   for row, of_row in zip(output, wanted):
     assert difference(row, of_row) < TOLERANCE
 
@@ -139,9 +150,27 @@ def test_samples_are_those_of_the_original_sampler(name):
   denoiser = file.denoiser(options(name), arrays(name))
   if name != "imagenet64":
     x = 80.0 * x
-  sampler = file.sampler(options(name), cases.STRIDED)
+  of_file = guided_diffusion.ddim if name == "imagenet64" else file.sampler
+  sampler = of_file(options(name), cases.STRIDED)
   samples = solvers.sample(denoiser, sampler, x, cond=condition(name))
   assert difference(samples, recorded()[0][f"{name}/sampled"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", cases.RANDOM)
+def test_random_samples_are_those_of_the_original_sampler(name, monkeypatch):
+  """`model.sampler` is the authors' p_sample of a learned variance, respaced and clipped."""
+  denoiser = FILES[CASES[name][0]].denoiser(options(name), arrays(name))
+  assert denoiser.views[-1] == "variance_fraction"
+  solver = guided_diffusion.sampler(options(name), cases.STRIDED)
+  noises = cases.noises(name)
+  monkeypatch.setattr(randomness, "normal", lambda keys, step, purpose, like: jnp.asarray(noises[step - 1]))
+  ask = jax.jit(lambda x, t: denoiser(x, t, condition(name), views=solver.views))
+  x = jnp.asarray(cases.inputs(name)["x"])
+  keys = jax.random.split(jax.random.key(0), len(x))
+  for i in range(solver.num_steps):
+    at, t, _ = solver.ask(x, i)
+    x = solver.tell(x, i, ask(at, t), keys)
+  assert difference(x, recorded()[0][f"{name}/random"]) < TOLERANCE
 
 
 def test_the_classifier_guides_as_the_original_does():
@@ -186,6 +215,8 @@ def published(name):
     return noisy_classifier, guided_diffusion_options.classifier(shapes, EncoderUNetModel)
   if name.startswith(("edm_", "cd_")):
     return consistency_models, consistency_models.options_of(shapes, distillation=name.startswith("cd_"))
+  if name.endswith("upsampler"):
+    return super_resolution, guided_diffusion_options.unet(shapes, SuperResModel)
   return guided_diffusion, guided_diffusion_options.unet(shapes, UNetModel)
 
 
@@ -193,15 +224,20 @@ def published(name):
 def test_published_options_are_found(name):
   """As the authors' flags have them."""
   flags, (file, found) = cases.PUBLISHED[name], published(name)
-  side = flags["image_size"]
+  side = flags.get("image_size", flags.get("large_size"))
   assert found.image_size == side and found.resblock_updown
-  assert found.attention_resolutions == tuple(sorted(side // one for one in (32, 16, 8)))
+  attended = [int(one) for one in flags.get("attention_resolutions", "32,16,8").split(",")]
+  assert found.attention_resolutions == tuple(sorted(side // one for one in attended))
   if file is noisy_classifier:
     assert (found.num_res_blocks, found.model_channels) == (flags["classifier_depth"], 128)
     return
   assert (found.num_classes == 1000) == flags["class_cond"] and found.num_classes in (None, 1000)
-  assert found.num_head_channels == flags["num_head_channels"]
+  assert found.num_head_channels == flags.get("num_head_channels", -1)
   assert found.use_scale_shift_norm == flags["use_scale_shift_norm"]
+  if file is super_resolution:
+    assert (found.in_channels, found.entering, found.out_channels) == (3, 6, 6) and (
+      found.num_heads == flags.get("num_heads", 1)
+    )
   if file is guided_diffusion:
     assert (found.noise_schedule == "cosine") == (side == 64)
     assert found.use_new_attention_order == flags.get("use_new_attention_order", False)
@@ -211,15 +247,15 @@ def test_published_options_are_found(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cases.PUBLISHED)
 def test_published_sizes(name):
-  """As many parameters as the authors' networks have, without the rows of a learned variance."""
+  """As many parameters as the authors' networks have."""
   file, found = published(name)
   x = jax.ShapeDtypeStruct((1, found.image_size, found.image_size, 3), jnp.float32)
   init = file.build(found).init
-  made = jax.eval_shape(init, jax.random.key(0), x, jax.ShapeDtypeStruct((1,), jnp.float32))
+  low_res = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+  cond = {"low_res": low_res} if file is super_resolution else {}
+  made = jax.eval_shape(init, jax.random.key(0), x, jax.ShapeDtypeStruct((1,), jnp.float32), cond)
   count = lambda tree: sum(int(np.prod(one.shape)) for one in jax.tree.leaves(tree))
-  width = int(found.model_channels * found.channel_mult[0])
-  left_out = 3 * (9 * width + 1) if file is guided_diffusion else 0
-  assert count(made) == count(shapes_of(name)) - left_out
+  assert count(made) == count(shapes_of(name))
 
 
 def test_numbers_of_elements_are_known():
@@ -241,7 +277,7 @@ def test_a_file_is_loaded(tmp_path, name):
   path = write(tmp_path, name, arrays(name))
   of_told = weights.load(path, told=told(name))
   assert (of_told.shape, of_told.classes) == ((4, 4, 3), 5 if name == "imagenet64" else 0)
-  assert of_told.sampler.cost == (25 if name == "imagenet64" else 1)
+  assert of_told.sampler.cost == (250 if name == "imagenet64" else 1)
   (tmp_path / "config.json").write_text(json.dumps(told(name)))
   of_config = weights.load(path)
   direct = FILES[CASES[name][0]].denoiser(options(name), arrays(name))
@@ -278,7 +314,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, name, change, more, words):
   "change, words",
   [
     (lambda given: None, ["none of the published sizes", "image_size, noise_schedule, num_heads"]),
-    (lambda given: given.update({"input_blocks.0.0.weight": np.zeros((32, 6, 3, 3))}), ["super-resolution"]),
+    (lambda given: given.update({"input_blocks.0.0.weight": np.zeros((32, 4, 3, 3))}), ["4 channels in"]),
     (lambda given: given.pop("input_blocks.1.0.out_layers.3.weight"), ["they lack input_blocks.1.0"]),
     (lambda given: given.update({"label_emb.weight": np.zeros(5)}), ["label_emb.weight has the shape (5,)"]),
   ],

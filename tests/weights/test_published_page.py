@@ -35,6 +35,11 @@ def test_from_a_file_to_pictures_a_fitted_sampler_and_a_fid(tmp_path, monkeypatc
     told or {}
   )  # SiT's two channels have no codec
 
+  if model.parts.told:
+    side, small = model.shape[0], numbers[:, :2, :2]
+    np.savez("told.npz", x=numbers[:, :side, :side], label=np.arange(20) % 5, low_res=small)
+    common.append("--data=told.npz")
+
   def called(*flags):
     status, said, err = sample(*common, *flags)
     assert status == 0, err

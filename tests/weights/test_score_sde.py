@@ -29,17 +29,21 @@ marked = lambda names: [pytest.param(one, marks=[pytest.mark.slow] * (one in SLO
 
 
 @functools.cache
-def recorded(kind):
-  with np.load(cases.RECORDED[kind]) as file:
+def recorded(kind, model="ncsnpp"):
+  with np.load(cases.MODELS[model].files[kind]) as file:
     found = dict(file)
   return found, json.loads(lzma.decompress(found["about"].tobytes()))
+
+
+def model_of(name):
+  return "ddpm" if name in cases.OF_DDPM else "ncsnpp"
 
 
 def checkpoint(kind, name):
   """The arrays of a case as a file would hold them: raw parameters are nothing that a model should be."""
   drawn = {
     key: cases.weight(key, tuple(shape)) if key != "sigmas" else np.geomspace(sigma_max(name), 0.01, 1000)
-    for key, shape in recorded(kind)[1]["shapes"][name].items()
+    for key, shape in recorded(kind, model_of(name))[1]["shapes"][name].items()
   }
   if kind == "flax":
     raw = {f"optimizer.target.{key}": 0.0 * value for key, value in drawn.items()}
@@ -51,7 +55,7 @@ def checkpoint(kind, name):
 
 
 def sigma_max(name):
-  return CASES[name][1].get("sigma_max", 50.0)
+  return cases.EVERY[name][1].get("sigma_max", 50.0)
 
 
 def told(name):
@@ -65,7 +69,7 @@ def loaded(kind, name):
   """(options, arrays as `score_sde.convert` takes them) of a checkpoint."""
   own = score_sde_files.averaged(checkpoint(kind, name))
   options = score_sde_files.options_of(own, told(name))
-  return options, score_sde_files.own(own, options)
+  return options, score_sde_files.own(own, score_sde.places(options))
 
 
 @functools.cache
@@ -89,9 +93,10 @@ def made(name):
 
 def given(name, process):
   """(x, t) as the script that recorded has them; a rung of a ladder is at k/1000."""
-  found = cases.inputs(name)
-  t = jnp.asarray(np.round(1000 * found["t"]) / 1000 if "ladder" in name else found["t"], jnp.float32)
-  std = process.marginal(t).sigma if CASES[name][1]["sde"] == "vesde" else 0.0 * t
+  found, of_process = cases.inputs(name), cases.EVERY[name][1]
+  rungs = of_process.get("continuous") is False
+  t = jnp.asarray(np.round(1000 * found["t"]) / 1000 if rungs else found["t"], jnp.float32)
+  std = process.marginal(t).sigma if of_process["sde"] == "vesde" else 0.0 * t
   return found["x"] * np.sqrt(1 + np.asarray(std) ** 2)[:, None, None, None], t
 
 

@@ -13,19 +13,21 @@ from diffusion.config.factories import plain
 from diffusion.guidance.interval import check_interval
 from diffusion.run.parts.assembly import Parts
 
-SAMPLER_KEYS = ("solver", "steps", "grid", "guidance", "interval", "options", "denoise", "tolerance")
+SAMPLER_KEYS = (
+  *("solver", "steps", "grid", "guidance", "interval", "guided_channels"),
+  *("options", "denoise", "tolerance"),
+)
 
 
 def solver(section: Mapping[str, Any], process: Any) -> Any:
   """The solver of a config's sampler section.
 
   Args:
-    section: `solver` (a name of `solvers.SOLVERS`, or of `solvers.BEYOND_GAUSSIAN`; `solvers.DEFAULT` of the
-      process's kind if left out), `steps`, `grid` (a name, a section with a factory such as
-      solvers.grids.uniform, or nothing for the solver's own), `options` of its builder, and `denoise` (true
-      by default): on a Gaussian process with noise at t = 0, whether one more evaluation removes it. A name
-      of `solvers.ADAPTIVE` has `tolerance` in place of steps and grid; so has one of `solvers.UNMASKING`,
-      where it has a tolerance at all.
+    section: `solver` (a name of `solvers.ON_GRIDS`; `solvers.DEFAULT` of the process's kind if left out),
+      `steps`, `grid` (a name, a section with a factory such as solvers.grids.uniform, or nothing for the
+      solver's own), `options` of its builder, and `denoise` (true by default): on a Gaussian process with
+      noise at t = 0, whether one more evaluation removes it. A name of `solvers.ADAPTIVE` has `tolerance` in
+      place of steps and grid; so has one of `solvers.UNMASKING`, where it has a tolerance at all.
     process: the process of the model.
 
   Raises UserError for a key, a name or an option that does not exist, a solver of another kind of process,
@@ -96,7 +98,8 @@ def guide(objective: Any, dataset: Any, section: Mapping[str, Any]) -> Callable[
     dataset: of the run.
     section: with `guidance`, a weight w (0 for none) or a list of sections with a factory, such as
       dict(factory='guidance.classifier_free', weight=1.0), the first closest to the network; and with
-      `interval` of a weight ((low, high) noise levels sigma/alpha, or none).
+      `interval` of a weight ((low, high) noise levels sigma/alpha, or none), and `guided_channels` of a
+      weight (how many of the last axis it acts on, the first ones; none for all).
 
   Raises:
     UserError: a weight or an interval that is none, guidance of a model without conditions or of one that
@@ -104,15 +107,48 @@ def guide(objective: Any, dataset: Any, section: Mapping[str, Any]) -> Callable[
   """
   given, interval = plain(section.get("guidance")) or 0.0, _interval(section.get("interval"))
   if isinstance(given, (list, tuple)):
+    _whole(section, "a list of guidance")
     return _by_path(objective, dataset, given, interval)
   weight = _number(given)
   learned = objective.conditions.get("guidance")
   if learned is not None:
+    _whole(section, "guidance that was learned")
     return _learned(weight, interval, learned)
   if not weight:
+    _whole(section, "no guidance")
     return guidance.chain()
   _check_unconditional(objective, dataset, f"guidance {weight:g}")
-  return guidance.classifier_free(weight, interval)
+  return guidance.classifier_free(weight, interval, channels=section.get("guided_channels"))
+
+
+def check_channels(section: Mapping[str, Any], shape: tuple[int, ...]) -> None:
+  """Raises UserError where guidance is to act on more channels than a sample has, or on none."""
+  channels = section.get("guided_channels")
+  if channels is not None and not 1 <= channels <= shape[-1]:
+    raise UserError(
+      f"--guided-channels={channels} of samples with {shape[-1]}: give a number from 1 to {shape[-1]}, or "
+      "leave it out for all"
+    )
+
+
+def _whole(section, what):
+  """Raises UserError where a part of the channels is to be guided by `what`."""
+  if section.get("guided_channels") is not None:
+    raise UserError(
+      f"--guided-channels is of classifier-free guidance, --guidance=W, and this is {what}: leave it out"
+    )
+
+
+def guide_by_another(objective: Any, section: Mapping[str, Any]) -> tuple[float, tuple[float, float] | None]:
+  """(weight, interval) of guidance by a second network; arguments and errors as of `guide`."""
+  given = plain(section.get("guidance")) or 0.0
+  _whole(section, "guidance by a second network")
+  if isinstance(given, (list, tuple)) or "guidance" in objective.conditions or not _number(given):
+    raise UserError(
+      "--guide-weights guides by one weight: add --guidance=W, other than 0 (EDM2's guidance less 1), to a "
+      "model that has no list of guidance and that learned none"
+    )
+  return _number(given), _interval(section.get("interval"))
 
 
 def weight(objective: Any, section: Mapping[str, Any]) -> float | None:

@@ -19,9 +19,11 @@ Each file has the module, called as the library's own networks are, or says whic
 | `edm2` | EDM2's UNet: `magnitude_preserving.MPUNet` |
 | `edm` | what EDM and EDM2 put around them: the denoiser of a snapshot |
 | `guided_diffusion` | the UNetModel of guided-diffusion (ADM): `adm.ADM`; `guided_diffusion_options` |
+| `super_resolution` | its networks of super-resolution, told a small image |
 | `noisy_classifier` | its classifier of noisy images, for `guidance.classifier` |
 | `consistency_models` | OpenAI's consistency models and their teachers: `adm.ADM` |
 | `score_sde`, `score_sde_files` | Score SDE's NCSN++ and DDPM++: `networks.UNet` |
+| `score_sde_ddpm` | its DDPM: `networks.UNet` |
 | `mean_flow` | MeanFlow's SiT with two times |
 | `authors` | which of the last ones a file without a config is |
 

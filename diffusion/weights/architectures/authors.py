@@ -3,8 +3,10 @@
 | model | file | what has to be told |
 |---|---|---|
 | UNetModel | `guided_diffusion` | of sizes that are not published, what no array tells |
+| SuperResModel | `super_resolution` | the same |
 | KarrasDenoiser | `consistency_models` | `distillation` |
 | MeanFlow | `mean_flow` | `until` where it is not 'data' |
+| ddpm | `score_sde_ddpm` | `sde` and `continuous`; more of other sizes |
 | ncsnpp | `score_sde` | `sde` of networks without Fourier features; more of other sizes |
 
 What is told has the authors' names for it, and may stand in a config.json beside the file.
@@ -23,7 +25,9 @@ from diffusion.weights.architectures import (
   guided_diffusion_options,
   mean_flow,
   score_sde,
+  score_sde_ddpm,
   score_sde_files,
+  super_resolution,
 )
 from diffusion.weights.architectures.entries import options_of
 
@@ -41,6 +45,7 @@ class Kind(NamedTuple):
     options: (config) -> the options.
     size: (options) -> what is known of its samples.
     needed: (names) -> those of the arrays that are read.
+    numbers: names of the arrays whose numbers the options follow from; of the others, shapes are looked at.
     own: (arrays, options) -> the arrays as the file's `convert` takes them.
   """
 
@@ -51,6 +56,7 @@ class Kind(NamedTuple):
   size: Callable[[Any], "Size"]
   needed: Callable[[Iterable[str]], list[str]] = list
   own: Callable[[Mapping[str, Any], Any], Mapping[str, Any]] = lambda arrays, _: arrays
+  numbers: tuple[str, ...] = ()
 
 
 class Size(NamedTuple):
@@ -61,6 +67,7 @@ class Size(NamedTuple):
   unconditional: bool = False
   denoises: bool = True
   values: tuple[float, float] | None = (-1.0, 1.0)
+  told: tuple[str, ...] = ()
 
 
 def kind_of(arrays: Mapping[str, Any]) -> str | None:
@@ -114,9 +121,14 @@ def _without_prefix(arrays, _=None):
   return {name.removeprefix(AVERAGE): one for name, one in arrays.items()}
 
 
-def _averages(arrays, options):
-  own = score_sde_files.own(score_sde_files.averaged(arrays), options)
-  return {name: np.asarray(one) for name, one in own.items()}
+def _averages(file):
+  """`Kind.own` of a file that has `places`."""
+
+  def own(arrays, options):
+    found = score_sde_files.own(score_sde_files.averaged(arrays), file.places(options))
+    return {name: np.asarray(one) for name, one in found.items()}
+
+  return own
 
 
 KINDS: dict[str, Kind] = {
@@ -126,6 +138,13 @@ KINDS: dict[str, Kind] = {
     lambda arrays, told: _plain(consistency_models.options_of(arrays, told)),
     lambda config: options_of(consistency_models.KarrasUNetModel, config),
     lambda options: _of_images(options, not options.distillation),
+  ),
+  "SuperResModel": Kind(
+    guided_diffusion_options.is_super_resolution,
+    super_resolution,
+    lambda arrays, told: _plain(guided_diffusion_options.unet(arrays, super_resolution.SuperResModel, told)),
+    lambda config: options_of(super_resolution.SuperResModel, config),
+    lambda options: _of_images(options)._replace(told=(super_resolution.LOW_RES,)),
   ),
   "UNetModel": Kind(
     guided_diffusion_options.is_unet,
@@ -143,6 +162,16 @@ KINDS: dict[str, Kind] = {
     _of_average,
     _without_prefix,
   ),
+  "ddpm": Kind(  # before ncsnpp, whose files of PyTorch look alike by their names
+    lambda arrays: score_sde_ddpm.is_flax(arrays) or score_sde_ddpm.is_torch(arrays),
+    score_sde_ddpm,
+    lambda arrays, told: _plain(score_sde_ddpm.options_of(score_sde_files.averaged(arrays), told)),
+    lambda config: options_of(score_sde_ddpm.DDPM, config),
+    _of_score_sde,
+    score_sde_files.needed,
+    _averages(score_sde_ddpm),
+    (score_sde_files.TORCH + score_sde_files.LEVELS,),
+  ),
   "ncsnpp": Kind(
     lambda arrays: score_sde_files.is_flax(arrays) or score_sde_files.is_torch(arrays),
     score_sde,
@@ -150,7 +179,8 @@ KINDS: dict[str, Kind] = {
     lambda config: options_of(score_sde.NCSNpp, config),
     _of_score_sde,
     score_sde_files.needed,
-    _averages,
+    _averages(score_sde),
+    (score_sde_files.TORCH + score_sde_files.LEVELS,),
   ),
 }
 """Class of a model, as its authors name it, or the name of its kind -> how its files are read."""

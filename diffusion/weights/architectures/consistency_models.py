@@ -101,6 +101,11 @@ def options_of(
       "these arrays are those of guided-diffusion, whose attention has matrices of three axes, and not of a "
       "consistency model: load them as a UNetModel"
     )
+  if found.learned_variance:
+    raise UserError(
+      f"these arrays give {found.out_channels} channels, of which half would be a learned variance, and no "
+      "consistency model and no teacher of one has that: give one of those files"
+    )
   return found
 
 

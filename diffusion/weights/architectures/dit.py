@@ -66,8 +66,8 @@ class DiT(nn.Module):
 
   Attributes:
     shape: see `Shape`.
-    kept: channels of the output that are returned, the first ones; None for all. The others are the learned
-      variance.
+    kept: channels of the output that are returned, the first ones; None for all. The second half of them is
+      the learned variance.
     time_rounding: see `layers.snapped`; SiT's times lie in [0, 1] and take 'none'.
     sign: of the output; -1 makes SiT's velocity, which goes from noise to data, the library's.
     dtype, param_dtype, remat: as in `networks.DiT`.

@@ -110,10 +110,11 @@ def parts(
 ) -> tuple[DiT, processes.GaussianProcess, denoisers.Parameterization]:
   """(network, process, what its output means) of a published DiT or SiT.
 
-  DiT predicts noise on DDPM's linear table of 1,000 steps, and its learned variance is left out. SiT predicts
-  the velocity of the linear path, which its authors run from noise at 0 to data at 1: here it is
-  `processes.rectified_flow`, and time and sign are turned. Classifier-free guidance of the authors acts on 3
-  of 4 latent channels; the library's acts on all.
+  DiT predicts noise on DDPM's linear table of 1,000 steps, and the variance of its steps
+  (`denoisers.with_variance`). SiT, whose variance nobody trained, predicts the velocity of the linear path,
+  which its authors run from noise at 0 to data at 1: here it is `processes.rectified_flow`, and time and sign
+  are turned. Classifier-free guidance of the authors acts on 3 of 4 latent channels; the library's acts on
+  all.
 
   Args:
     config: arguments of the authors' class, or contents of diffusers' config.json.
@@ -124,7 +125,8 @@ def parts(
 
   Raises UserError for what is not known: see `dit_options.shape_of` and `scheduler.read`.
   """
-  kept = shape_of(config).channels
+  shape = shape_of(config)
+  kept = shape.channels
   if config["_class_name"] == "SiT":
     if scheduler_config is not None:
       raise UserError("a SiT has no scheduler config: its process is the linear path; leave it out")
@@ -132,6 +134,8 @@ def parts(
     changes = dict(sign=-1) | changes
   else:
     process, meaning = scheduler.read(scheduler_config)
+    if shape.channels_out == 2 * kept:
+      kept, meaning = shape.channels_out, denoisers.with_variance(meaning)
   return build(config, copies, trained_in_diffusers, **dict(kept=kept) | changes), process, meaning
 
 

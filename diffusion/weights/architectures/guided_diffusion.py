@@ -4,11 +4,12 @@
     denoiser(options, arrays)                                    the library's denoiser
 
 Step k of the authors' N steps is t = (k + 1)/N on `processes.vp_ladder`, and the network is told k. It
-predicts noise; of a learned variance's six channels the last three are left out. A step that float32 puts
-within 0.001 of a whole one is told as that (`adm.Trunk.time_rounding`). There is no class for "none"
-in these files: the label -1 adds nothing to the embedding, for which the network was not trained.
+predicts noise, and with six channels the variance of its steps too (`denoisers.with_variance`). A step that
+float32 puts within 0.001 of a whole one is told as that (`adm.Trunk.time_rounding`). There is no class for
+"none" in these files: the label -1 adds nothing to the embedding, for which the network was not trained.
 
-Their samplers clip what is predicted to [-1, 1] at each step: `guidance.static_threshold(1.0)` does it here.
+Their samplers clip what is predicted to [-1, 1] at each step: `sampler` does it, and for other solvers
+`guidance.static_threshold(1.0)`.
 
 Names and shapes: openai/guided-diffusion 22e0df8, guided_diffusion/unet.py. Those of
 openai/consistency_models e32b69e are the same, but for two axes more of the attention's matrices.
@@ -16,7 +17,7 @@ openai/consistency_models e32b69e are the same, but for two axes more of the att
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -70,10 +71,23 @@ class UNetModel:
   rescale_timesteps: bool = False
   predict_xstart: bool = False
 
+  images: ClassVar[int] = 1
+  """Images that enter the network beside each other."""
+
+  @property
+  def entering(self) -> int:
+    """Channels that the network takes."""
+    return self.images * self.in_channels
+
   @property
   def levels(self) -> tuple[bool, ...]:
     """Whether a level has attention."""
     return tuple(2**level in self.attention_resolutions for level in range(len(self.channel_mult)))
+
+  @property
+  def learned_variance(self) -> bool:
+    """Whether half of the output is a variance."""
+    return self.out_channels == 2 * self.in_channels
 
   def heads(self, channels: int) -> int:
     """Heads of an attention of so many channels."""
@@ -119,12 +133,12 @@ def trunk_options(options: Any) -> dict[str, Any]:
 
 
 def build(options: UNetModel, **changes: Any) -> ADM:
-  """The network, which gives the channels of the mean alone; changes are attributes of `adm.ADM`.
+  """The network, which gives all channels that the file has; changes are attributes of `adm.ADM`.
 
   Raises UserError as `check`.
   """
   given: dict[str, Any] = trunk_options(options) | {"num_classes": options.num_classes or 0} | changes
-  return ADM(**given, out_channels=options.in_channels)
+  return ADM(**given, out_channels=options.out_channels)
 
 
 def check(options: Any) -> None:
@@ -156,8 +170,7 @@ def convert(arrays: Mapping[str, Any], options: UNetModel) -> dict[str, Any]:
     params[place.ours] = block(entries, place, options)
   width = int(options.model_channels * options.channel_mult[0])
   params["last_norm"] = entries.norm("out.0", width)
-  last = entries.conv("out.2", width, options.out_channels)
-  params["last"] = {name: np.ascontiguousarray(one[..., : options.in_channels]) for name, one in last.items()}
+  params["last"] = entries.conv("out.2", width, options.out_channels)
   entries.finish()
   return params
 
@@ -182,7 +195,7 @@ def trunk(entries: Entries, options: Any) -> dict[str, Any]:
   return {
     "dense_0": entries.dense("time_embed.0", width, 4 * width),
     "dense_1": entries.dense("time_embed.2", 4 * width, 4 * width),
-    "first": entries.conv("input_blocks.0.0", options.in_channels, first),
+    "first": entries.conv("input_blocks.0.0", options.entering, first),
     **{place.ours: block(entries, place, options) for place in way_down(options)},
   }
 
@@ -277,16 +290,32 @@ def told(options: Any) -> dict[str, Any]:
 
 def meaning(options: UNetModel) -> denoisers.Parameterization:
   """What the output is, and what the network is told."""
-  return (denoisers.x0 if options.predict_xstart else denoisers.eps)(**told(options))
+  mean = (denoisers.x0 if options.predict_xstart else denoisers.eps)(**told(options))
+  return denoisers.with_variance(mean) if options.learned_variance else mean
 
 
-def sampler(options: UNetModel, steps: int = 25) -> Any:
+def sampler(options: UNetModel, steps: int | None = None) -> Any:
+  """What the authors take: random steps of the learned variance, 250 of their --timestep_respacing, clipped.
+
+  Without a learned variance it is `ddim`.
+
+  >>> options = UNetModel(64, 192, (1, 2, 3, 4), 3, (2, 4, 8), out_channels=6, num_head_channels=64)
+  >>> sampler(options).cost, sampler(options, 4).name, float(sampler(options).bound)
+  (250, 'learned_ancestral', 1.0)
+  """
+  if not options.learned_variance:
+    return ddim(options, *([] if steps is None else [steps]))
+  own = process(options)
+  return solvers.learned_ancestral(own, solvers.learned_ancestral_grid(own, steps or 250), bound=1.0)
+
+
+def ddim(options: UNetModel, steps: int = 25) -> Any:
   """DDIM on every so many of the steps: the authors' --timestep_respacing ddim25 --use_ddim True.
 
   Raises UserError where no stride gives so many steps.
 
   >>> options = UNetModel(64, 192, (1, 2, 3, 4), 3, (2, 4, 8), num_head_channels=64)
-  >>> sampler(options).cost, [round(1000 * float(t)) for t in sampler(options).t[:2]]
+  >>> ddim(options).cost, [round(1000 * float(t)) for t in ddim(options).t[:2]]
   (25, [961, 921])
   """
   total = options.diffusion_steps

@@ -30,6 +30,15 @@ CLASSIFIERS: dict[tuple[int, tuple[float, ...]], dict[str, Any]] = {
 }
 """The same of their classifiers."""
 
+UPSAMPLERS: dict[tuple[int, ...], dict[str, Any]] = {
+  (8, 16, 32): {"image_size": 256, "num_heads": 4, "num_head_channels": -1},
+  (16, 32): {"image_size": 512},
+}
+"""attention_resolutions of their networks of super-resolution, which have the same sizes else -> the same."""
+
+UPSAMPLER = (192, (1, 1, 2, 2, 4, 4))
+"""model_channels and channel_mult of those."""
+
 DEFAULTS = {"num_heads": 1, "num_head_channels": 64, "use_new_attention_order": False} | {
   "noise_schedule": "linear"
 }
@@ -40,6 +49,11 @@ def is_unet(arrays: Mapping[str, Any]) -> bool:
   return all(
     name in arrays for name in ("time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight")
   ) and ("output_blocks.0.0.in_layers.0.weight" in arrays)
+
+
+def is_super_resolution(arrays: Mapping[str, Any]) -> bool:
+  """Whether these are arrays of a UNetModel that takes two images of three channels."""
+  return is_unet(arrays) and _shape(arrays, "input_blocks.0.0.weight", 4)[1] == 6
 
 
 def is_classifier(arrays: Mapping[str, Any]) -> bool:
@@ -62,8 +76,8 @@ def unet(arrays: Mapping[str, Any], options: type[Any], told: Mapping[str, Any] 
     told: what no array tells (see `PUBLISHED`) of a size that is not published, and whatever else differs.
 
   Raises:
-    UserError: where these are no arrays of such a network, where a size is not published and is not told, for
-      networks of super-resolution, and for an option that does not exist.
+    UserError: where these are no arrays of such a network, where a size is not published and is not told, and
+      for an option that does not exist.
 
   >>> from diffusion.weights.architectures.guided_diffusion import UNetModel
   >>> unet({"time_embed.0.weight": None}, UNetModel)
@@ -82,17 +96,21 @@ input_blocks.0.0.weight, out.2.weight and others; give one file of weights as it
   blocks = {name.split(".")[1] for name in arrays if name.startswith("output_blocks.")}
   ups = [name for name in arrays if _is_up(name)]
   found = _sizes(arrays, len(blocks), len(ups))
-  channels, outputs = found["in_channels"], _shape(arrays, "out.2.weight", 4)[0]
-  if outputs not in (channels, 2 * channels) or channels == 6:
-    what = "a network of super-resolution" if channels == 6 else "no denoiser that is known here"
+  entering, outputs = found["in_channels"], _shape(arrays, "out.2.weight", 4)[0]
+  channels, rest = divmod(entering, options.images)
+  if outputs not in (channels, 2 * channels) or rest:
     raise UserError(
-      f"this UNetModel of {channels} channels in and {outputs} out is {what}: those known give as many as "
-      "they take, or twice as many with a learned variance"
+      f"this UNetModel of {entering} channels in and {outputs} out is no denoiser that is known here: those "
+      "known give as many as an image has, or twice as many with a learned variance"
     )
   found |= {"out_channels": outputs, "resblock_updown": all(not name.endswith("conv.weight") for name in ups)}
+  found["in_channels"] = channels
   if "label_emb.weight" in arrays:
     found["num_classes"] = _shape(arrays, "label_emb.weight", 2)[0]
-  return _made(options, found, PUBLISHED, told or {}, "UNetModel")
+  published = PUBLISHED
+  if options.images > 1:
+    published = {UPSAMPLER: UPSAMPLERS[found["rates"]]} if found["rates"] in UPSAMPLERS else {}
+  return _made(options, found, published, told or {}, "UNetModel")
 
 
 def classifier(arrays: Mapping[str, Any], options: type[Any], told: Mapping[str, Any] | None = None) -> Any:

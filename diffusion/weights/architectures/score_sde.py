@@ -2,7 +2,7 @@
 
     averaged = score_sde_files.averaged(arrays)    the average of the parameters
     options = score_sde_files.options_of(averaged, {"sde": "vpsde"})
-    denoiser(options, score_sde_files.own(averaged, options))
+    denoiser(options, score_sde_files.own(averaged, places(options)))
 
 | sde | data | process here | the network gives | is told |
 |---|---|---|---|---|
@@ -18,7 +18,7 @@ Names and shapes: yang-song/score_sde 0acb9e0, models/ncsnpp.py; yang-song/score
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -188,13 +188,36 @@ def convert(arrays: Mapping[str, Any], options: NCSNpp) -> dict[str, Any]:
   Raises UserError, in one sentence, for arrays that are missing, unknown or of another shape.
   """
   build(options)
-  entries = Entries(arrays, f"an NCSNpp of nf {options.nf} and side {options.image_size}")
+  return read(arrays, options, places(options), READERS, "an NCSNpp")
+
+
+def read(
+  arrays: Mapping[str, Any],
+  options: Any,
+  found: Iterable[Place],
+  readers: Mapping[str, Any],
+  who: str,
+) -> dict[str, Any]:
+  """The parameters of modules in the order of a file, 'all_modules.0', 'all_modules.1', ...
+
+  Args:
+    arrays, options: as of `convert`.
+    found: where the modules lie in `networks.UNet`.
+    readers: kind of a module -> (entries, its name, its place, options) -> its parameters, None for none.
+    who: what messages call the network.
+
+  Raises UserError for arrays that are missing, unknown or of another shape.
+  """
+  entries = Entries(arrays, f"{who} of nf {options.nf} and side {options.image_size}")
   params: dict[str, Any] = {}
-  for i, place in enumerate(places(options)):
+  for i, place in enumerate(found):
+    leaves = readers[place.kind](entries, f"all_modules.{i}", place, options)
+    if leaves is None:
+      continue
     inside = params
     for name in place.ours[:-1]:
       inside = inside.setdefault(name, {})
-    inside[place.ours[-1]] = READERS[place.kind](entries, f"all_modules.{i}", place, options)
+    inside[place.ours[-1]] = leaves
   entries.finish()
   return params
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffusion.config.errors import UserError
 from diffusion.weights.architectures.entries import options_of as read
-from diffusion.weights.architectures.score_sde import ATTENTION, BLOCK, NCSNpp, places
+from diffusion.weights.architectures.score_sde import ATTENTION, BLOCK, NCSNpp, Place
 
 FLAX, TORCH = "params_ema.", "model.module."
 SHADOWS = "ema.shadow_params."
@@ -28,7 +28,7 @@ SIGMAS = {(1, 2, 2, 2): 50.0, (1, 2, 4, 8, 16, 32, 32, 32): 1348.0}
 
 
 def is_flax(arrays: Mapping[str, Any]) -> bool:
-  """Whether these are arrays of a Flax checkpoint of 'ncsnpp'."""
+  """Whether these are arrays of a Flax checkpoint of Score SDE's 'ncsnpp'."""
   return f"{FLAX}{BLOCK}_0.Conv_0.kernel" in arrays
 
 
@@ -60,11 +60,11 @@ def averaged(arrays: Mapping[str, Any]) -> dict[str, Any]:
   >>> {name: float(one.mean()) for name, one in found.items()}
   {'all_modules.0.W': 1.0, 'all_modules.1.weight': 1.0}
   """
-  if is_flax(arrays):
+  if any(name.startswith(FLAX) for name in arrays):
     return {name.removeprefix(FLAX): one for name, one in arrays.items() if name.startswith(FLAX)}
   if not is_torch(arrays):
     raise UserError(
-      "these arrays are not those of a checkpoint of Score SDE's 'ncsnpp': they have neither params_ema, as "
+      "these arrays are not those of a checkpoint of Score SDE: they have neither params_ema, as "
       "Flax's have, nor ema.shadow_params beside model, as PyTorch's have; give the whole checkpoint"
     )
   model = {name.removeprefix(TORCH): one for name, one in arrays.items() if name.startswith(TORCH)}
@@ -91,13 +91,18 @@ def averaged(arrays: Mapping[str, Any]) -> dict[str, Any]:
   return {name: found[name] for name in model}
 
 
-def own(arrays: Mapping[str, Any], options: NCSNpp) -> dict[str, Any]:
-  """Averaged parameters as `score_sde.convert` takes them: with the names and the axes of PyTorch."""
+def own(arrays: Mapping[str, Any], modules: Iterable[Place]) -> dict[str, Any]:
+  """Averaged parameters as `convert` takes them: with the names and the axes of PyTorch.
+
+  Args:
+    arrays: see `averaged`.
+    modules: of the network in the order in which the authors make them, `score_sde.places(options)`.
+  """
   if FROZEN in arrays or any(name.startswith("all_modules.") for name in arrays):
     return {name: one for name, one in arrays.items() if name != LEVELS}
   counts: dict[str, int] = {}
   names = {}
-  for i, place in enumerate(places(options)):
+  for i, place in enumerate(modules):
     k = counts.setdefault(place.kind, 0)
     counts[place.kind] += 1
     names[f"{place.kind}_{k}"] = f"all_modules.{i}"
@@ -131,8 +136,8 @@ def options_of(arrays: Mapping[str, Any], told: Mapping[str, Any] | None = None)
   blocks = parts[BLOCK]
   if not blocks or "first" not in parts:
     raise UserError(
-      "these arrays are not those of Score SDE's 'ncsnpp' with BigGAN's blocks: networks of that kind alone "
-      "are known here; give its checkpoint"
+      "these arrays are not those of Score SDE's 'ncsnpp' with BigGAN's blocks: networks of that kind and "
+      "of its 'ddpm' are known here; give the checkpoint of one"
     )
   halved = sum(inputs == outputs and shortcut for inputs, outputs, shortcut in blocks)
   levels = halved // 2 + 1
@@ -184,29 +189,37 @@ def _is_frozen(name, value):
   return name == FROZEN and len(value.shape) == 1
 
 
-def _parts(arrays):
-  """What both layouts show: residual blocks, entries of the image, the first convolution, outer norms."""
-  modules: dict[str, dict[str, Any]] = {}
+def modules(arrays: Mapping[str, Any]) -> list[tuple[str, dict[str, tuple[int, ...]]]]:
+  """(name of a module, {name of an array in it: shape}) of averaged parameters, in their order.
+
+  >>> modules({"Conv_10.bias": np.zeros(3), "Conv_2.bias": np.zeros(5)})
+  [('Conv_2', {'bias': (5,)}), ('Conv_10', {'bias': (3,)})]
+  """
+  found: dict[str, dict[str, tuple[int, ...]]] = {}
   for name, one in arrays.items():
     pieces = name.split(".")
     module = ".".join(pieces[:2]) if pieces[0] == "all_modules" else pieces[0]
-    modules.setdefault(module, {})[name.removeprefix(f"{module}.")] = one.shape
-  ordered = sorted(modules.items(), key=_place)
+    found.setdefault(module, {})[name.removeprefix(f"{module}.")] = tuple(one.shape)
+  return sorted(found.items(), key=_place)
+
+
+def _parts(arrays):
+  """What both layouts show: residual blocks, entries of the image, the first convolution, outer norms."""
   found: dict[str, Any] = {BLOCK: [], ATTENTION: 0, "norms": 0, "entry": "none", "fourier": False}
-  for module, shapes in ordered:
+  for module, shapes in modules(arrays):
     torch = module.startswith("all_modules")
     kernel = "weight" if torch else "kernel"
     outer = shapes.get(kernel, ())
     inside = shapes.get(f"Conv_0.{kernel}", ())
     if f"Dense_0.{kernel}" in shapes and len(inside) == 4:
-      inputs, outputs = _ends(inside, torch)
+      inputs, outputs = ends(inside, torch)
       found[BLOCK].append((inputs, outputs, f"Conv_2.{kernel}" in shapes))
     elif "Conv2d_0.weight" in shapes:
       found["entry"] = "residual"
     elif inside and f"GroupNorm_0.{'weight' if torch else 'scale'}" not in shapes:
       found["entry"] = "input_skip"
     elif len(outer) == 4 and "first" not in found:
-      found["first"] = _ends(outer, torch)
+      found["first"] = ends(outer, torch)
     elif "scale" in shapes or (torch and len(outer) == 1):
       found["norms"] += 1
     elif "W" in shapes:
@@ -214,8 +227,12 @@ def _parts(arrays):
   return found
 
 
-def _ends(shape, torch):
-  """(inputs, outputs) of a convolution."""
+def ends(shape: tuple[int, ...], torch: bool) -> tuple[int, int]:
+  """(inputs, outputs) of a convolution's weights in PyTorch or in Flax.
+
+  >>> ends((3, 3, 16, 32), False)
+  (16, 32)
+  """
   return (shape[1], shape[0]) if torch else (shape[2], shape[3])
 
 

@@ -121,10 +121,8 @@ def discrete_grid(name: str, process: Any, grid: Any, dtype: Any, needs: str) ->
 
   Raises ValueError for another process, or times that do not decrease.
   """
-  if (
-    process.kind != "discrete"
-    or not {"jumps": lambda: process.jumps, "markov": lambda: process.markov}[needs]()
-  ):
+  able = process.kind == "discrete" and (process.jumps if needs == "jumps" else process.markov)
+  if not able:
     what = {"jumps": "jump rates", "markov": "a posterior at earlier times"}[needs]
     raise ValueError(
       f"{name} follows {what}, and '{process.name}' has none: it needs a discrete process such as "

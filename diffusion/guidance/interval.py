@@ -26,6 +26,16 @@ def active_weight(process: Any, t: jax.Array, weight: Any, low: Any, high: Any) 
   return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
 
 
+def difference(one: jax.Array, other: jax.Array) -> jax.Array:
+  """one - other, finite also of log-probabilities that are -inf: those count as the least that a float holds.
+
+  >>> difference(jnp.array([-jnp.inf, -1.0]), jnp.array([-jnp.inf, -2.0])).tolist()
+  [0.0, 1.0]
+  """
+  least = lambda value: jnp.where(jnp.isneginf(value), jnp.log(jnp.finfo(value.dtype).tiny), value)
+  return least(one) - least(other)
+
+
 def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Prediction:
   """towards + weight (towards - away) of two predictions, for a weight [B].
 
@@ -36,10 +46,6 @@ def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Pr
 
   def guide(towards, away):
     w = expand(weight, towards).astype(towards.dtype)
-    never = jnp.isneginf(towards)
-    # What is impossible in `away` alone is as good as that, not infinitely preferred.
-    away = jnp.where(jnp.isneginf(away), jnp.log(jnp.finfo(away.dtype).tiny), away)
-    gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
-    return towards + w * gap
+    return towards + w * jnp.where(jnp.isneginf(towards), 0.0, difference(towards, away))
 
   return towards.replace(**jax.tree.map(guide, towards.views, away.views))

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper, check_views, null_condition
+from diffusion.guidance.categorical import asks, follow
+from diffusion.guidance.interval import difference
 from diffusion.guidance.rows import as_rows
 from diffusion.guidance.shift import GaussianWrapper
 from diffusion.processes.base import expand
@@ -45,15 +47,16 @@ class Conjunction(Wrapper):
     """As a denoiser; `cond` is not used, the conditions are the transform's own."""
     del cond
     rows = [as_rows(one, t.shape[0]) for one in self.conditions]
-    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
+    asked = asks(self.inner, views)
+    call = lambda cond: self.inner(x, t, cond, views=asked, key=key, train=train)
     nothing = call(null_condition(rows[0]))
     total = nothing
     for condition, weight in zip(rows, self.weights):
-      w = jnp.broadcast_to(jnp.asarray(weight, x.dtype), t.shape)
-      add = lambda sum_, one, none, w=w: sum_ + expand(w, one).astype(one.dtype) * (one - none)
+      w = jnp.broadcast_to(jnp.asarray(weight, t.dtype), t.shape)
+      add = lambda sum_, one, none, w=w: sum_ + expand(w, one).astype(one.dtype) * difference(one, none)
       total = total.replace(**jax.tree.map(add, total.views, call(condition).views, nothing.views))
     kept = {name: view for name, view in nothing.views.items() if name == VARIANCE_FRACTION}
-    return total.replace(**kept)  # a learned variance is no sum
+    return follow(self.inner, total.replace(**kept), x, t, views)  # a learned variance is no sum
 
 
 def conjunction(
@@ -62,7 +65,7 @@ def conjunction(
   """Several conditions at once: AND with weights, and NOT.
 
   The guided prediction is unconditional + sum_i w_i (conditional_i - unconditional) (arXiv:2206.01714, eqs.
-  11 and 13).
+  11 and 13). On a discrete process it is of log-probabilities, normalised.
 
   This is the sum of the scores of the noised factors, which is not the score of the noised product: a flow or
   an ancestral sampler alone ends elsewhere, too narrow for w_i > 0. Correctors at each level, as of

@@ -27,6 +27,16 @@ def active_weight(process: Any, t: jax.Array, weight: Any, low: Any, high: Any) 
   return jnp.where((level >= low) & (level <= high), jnp.asarray(weight, t.dtype), jnp.zeros_like(t))
 
 
+def difference(one: jax.Array, other: jax.Array) -> jax.Array:
+  """one - other, finite also of log-probabilities that are -inf: those count as the least that a float holds.
+
+  >>> difference(jnp.array([-jnp.inf, -1.0]), jnp.array([-jnp.inf, -2.0])).tolist()
+  [0.0, 1.0]
+  """
+  least = lambda value: jnp.where(jnp.isneginf(value), jnp.log(jnp.finfo(value.dtype).tiny), value)
+  return least(one) - least(other)
+
+
 def extrapolated(
   towards: Prediction, away: Prediction, weight: jax.Array, channels: int | None = None
 ) -> Prediction:
@@ -41,10 +51,7 @@ def extrapolated(
 
   def guide(towards, away):
     w = expand(weight, towards).astype(towards.dtype)
-    never = jnp.isneginf(towards)
-    # What is impossible in `away` alone is as good as that, not infinitely preferred.
-    away = jnp.where(jnp.isneginf(away), jnp.log(jnp.finfo(away.dtype).tiny), away)
-    gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
+    gap = jnp.where(jnp.isneginf(towards), 0.0, difference(towards, away))
     if channels is not None:
       guided = jnp.arange(gap.shape[-1]) < channels
       gap = jnp.where(guided.reshape((1,) * (gap.ndim - 1) + (-1,)), gap, jnp.zeros_like(gap))

@@ -3,7 +3,6 @@
 A measurement is a function (config, seed) -> {metric: value}.
 """
 
-import functools
 from typing import Any
 
 import jax
@@ -60,11 +59,10 @@ def posterior(law: np.ndarray) -> Listed:
   return Listed(jax.jit(lambda x: oracle.logits(x, jnp.full(len(x), 0.5)))(states), process)
 
 
-@functools.partial(jax.jit, static_argnames="count")
 def draws(denoiser: Any, solver: Any, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
   """Samples from all masks [count, D], and the network calls of each [count]."""
   keys = jax.random.split(key, count)
-  x = jnp.full((count, *denoiser.process.shape), denoiser.process.mask, jnp.int32)
+  x = denoiser.process.prior(keys, denoiser.process.shape)
   return solvers.sample(denoiser, solver, x, keys=keys, evaluations=True)
 
 

@@ -106,6 +106,21 @@ def test_extrapolated_logits_are_normalised_powers(name):
   np.testing.assert_allclose(found.rates, follows["rates"], rtol=1e-4, atol=1e-6)
 
 
+def test_a_conjunction_is_the_product_of_ratios():
+  """p prod_i (p_i / p)^w_i of each coordinate, normalised, with one factor more and one less."""
+  oracle, (x, t, _) = labelled(), points()
+  both = guidance.conjunction([{"label": 0}, {"label": 1}], (1.5, -0.5))(oracle)
+  found = call(both, x, t, None, views=("probabilities",)).probabilities
+  p, first, second = (
+    np.asarray(oracle.probabilities(x, t, cond), np.float64)
+    for cond in (None, {"label": jnp.full(5, 0)}, {"label": jnp.full(5, 1)})
+  )
+  some = lambda value: np.where(p > 0, value, 1.0)
+  exact = np.where(p > 0, p * (some(first) / some(p)) ** 1.5 * (some(second) / some(p)) ** -0.5, 0.0)
+  exact /= exact.sum(-1, keepdims=True)
+  np.testing.assert_allclose(found, exact, rtol=2e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_what_the_other_model_excludes_is_finite_and_preferred():
   """q = 0 where p is not: the value takes all, and nothing is NaN; p = 0 stays 0 whatever q says."""

@@ -92,10 +92,11 @@ def categorical_elbo(
 @jax.jit
 def _stepwise(denoiser, x, cond, keys, grid, rows):
   process = denoiser.process
+  times = jnp.minimum(grid, before_last(process, grid.dtype))
 
   def term(number):
     step = number % (grid.shape[0] - 1)
-    s, t = (jnp.broadcast_to(grid[at], x.shape[:1]) for at in (step, step + 1))
+    s, t = (jnp.broadcast_to(times[at], x.shape[:1]) for at in (step, step + 1))
     x_t = _noised(process, x, keys, number, t)
     probabilities = denoiser(x_t, t, cond, views=("probabilities",)).probabilities
     return step_kl(process, x, x_t, s, t, probabilities)

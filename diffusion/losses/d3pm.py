@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffusion.losses.base import Objective, placed_at, terms
-from diffusion.losses.chain_bounds import certain
+from diffusion.losses.chain_bounds import before_last, certain
 from diffusion.losses.whole_numbers import check_chain, drawn_values, log_p_of, of_model
 from diffusion.math.divergence import generalised_kl
 from diffusion.math.precision import sum_rows
@@ -61,7 +61,7 @@ def d3pm_bound(process: Any, steps: int | ArrayLike, *, auxiliary: float = 0.0) 
     del roles
     part = (draw.t - process.t_min) / (process.t_max - process.t_min)
     step = jnp.clip(jnp.floor(part * count).astype(jnp.int32), 0, count - 1)
-    times = jnp.asarray(grid, draw.t.dtype)
+    times = jnp.minimum(jnp.asarray(grid, draw.t.dtype), before_last(process, draw.t.dtype))
     s, t = times[step], times[step + 1]
     x_t = process.corrupt(draw.x0, draw.noise, t).astype(draw.x0.dtype)
     return placed_at(draw.replace(t=t, targets={"s": s}), x_t)

@@ -67,8 +67,11 @@ def informed(p, transition):
   return np.sum(q * np.log(q / (p[tuple(x0.T)] * total)))
 
 
-JUMPS = [name for name, build in processes.CHAINS.items() if build(K, (1,)).jumps]
-LADDERS = [name for name in processes.CHAINS if name not in JUMPS]
+STEPS = (
+  20  # of the listed ladders, whose clocks have a corner at each step and so are no matter of quadrature
+)
+LADDERS = [name for name in processes.CHAINS if name.startswith("d3pm")]
+JUMPS = [name for name in processes.CHAINS if name not in LADDERS]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +92,9 @@ def test_of_every_chain_the_bound_is_the_entropy_less_what_the_end_still_tells(n
 @pytest.mark.parametrize("name", LADDERS)
 def test_of_every_ladder_d3pm_of_one_coordinate_is_the_same(name, x64):
   of, p = processes.CHAINS[name](K, (1,)), enumerated.joint(1, K)
-  grid = np.linspace(0.0, 1.0, of.num_steps + 1)
+  grid = np.linspace(0.0, 1.0, STEPS + 1)
   logits = functools.partial(enumerated.log_posterior, of, p)
-  value, slope = steps_bound(losses.d3pm_bound(of, of.num_steps), of, p, logits, grid)
+  value, slope = steps_bound(losses.d3pm_bound(of, STEPS), of, p, logits, grid)
   wanted = enumerated.entropy(p) - informed(p, enumerated.kernel(of, 1.0))
   np.testing.assert_allclose(value, wanted, atol=1e-10)
   assert slope < 1e-12

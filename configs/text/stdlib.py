@@ -10,8 +10,8 @@ updates of the same optimiser, and differ in what a place sees and in the loss: 
 
 Measured with --config.training.steps=1500 (1.5 million characters, some five minutes of one core each; 256
 held-out windows of the library of Python 3.11.7): at the most 3.22 ± 0.04 bits a character masked, and 2.17 ±
-0.03 in order. So early in training a masked model is far behind: it learns from the masked half of the tokens,
-and most of those stand among masks.
+0.03 in order. So early in training a masked model is far behind: it learns from the masked half of the
+tokens, and most of those stand among masks.
 """
 
 from ml_collections import ConfigDict

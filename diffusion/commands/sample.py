@@ -77,9 +77,10 @@ def run(args: Any, sampler: Mapping[str, Any]) -> str:
     arrays["given"] = given(index)
   said, drawn = "", out + ".txt"
   if dataset.scaling.vocabulary is not None:
-    arrays["text"] = np.array(texts.of(dataset, stored))
-    texts.write(drawn, arrays["text"], args.first)
-    said = texts.listed(arrays["text"][: texts.SHOWN], args.first)
+    written = texts.of(dataset, stored)
+    arrays["text"] = np.array(written)
+    texts.write(drawn, written, args.first)
+    said = texts.listed(written[: texts.SHOWN], args.first)
   else:
     drawn = _draw(out + ".png", stored, dataset, arrays.get("start"))
   np.savez(out + ".npz", **arrays)

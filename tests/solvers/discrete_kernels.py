@@ -85,9 +85,7 @@ class Chain:
 
   def entropies(self):
     """Of the posterior at each place, in nats: [S, D]."""
-    return -np.sum(
-      np.where(self.posterior > 0, self.posterior * np.log(self.posterior + 1e-300), 0.0), axis=2
-    )
+    return -np.sum(np.where(self.posterior > 0, self.posterior * np.log(self.posterior + 1e-300), 0.0), axis=2)
 
   def within_bound(self, bound):
     """The places, [S, D] bool, of the lowest entropies, whose sum less the largest is within the bound."""

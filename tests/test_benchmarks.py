@@ -50,3 +50,24 @@ def test_the_benchmark_of_extraction_says_what_it_lacks():
 
   with pytest.raises(SystemExit, match="does not run torch-fidelity"):
     extraction.main(["--quick", f"--torch={sys.executable}"])
+
+
+@pytest.mark.slow
+@pytest.mark.standard_promotion
+def test_the_benchmark_of_samplers_of_tokens_measures_and_draws(monkeypatch, tmp_path):
+  """Two of its samplers: calls as they are, distances near the floor of few draws, a table and a picture."""
+  import argparse
+
+  import discrete
+
+  every = discrete.samplers
+  kept = (("first_hitting", "1 a call"), ("masked_ancestral", "2 steps"))
+  monkeypatch.setattr(discrete, "samplers", lambda p: {key: every(p)[key] for key in kept})
+  rows = discrete.measure(argparse.Namespace(quick=True))
+  assert [row["calls"] for row in rows] == [5.0, 2.0, 8.0, 2.0]
+  assert rows[0]["total_variation"] < 1.2 * rows[0]["floor"] < rows[1]["total_variation"]
+  said = discrete.table(rows)
+  assert "joint_5x3: 2000 draws of 1 seeds" in said and "ancestral steps do not come to its" in said
+  monkeypatch.setattr(discrete, "SHOWN", {name: discrete.SHOWN[name] for name, _ in kept})
+  discrete.plot(rows, tmp_path / "found.png")
+  assert (tmp_path / "found.png").read_bytes()[:4] == b"\x89PNG"

@@ -25,6 +25,7 @@ from diffusion.denoisers.network import (
   from_functions,
   from_network,
   logits,
+  ratios,
   scaled_score,
   score,
   v,

@@ -111,6 +111,15 @@ def logits(time_input: str = "t", time_scale: float = 1.0, time_shift: float = 0
   return _parameterization("logits", time_input, time_scale, time_shift)
 
 
+def ratios(time_input: str = "t", time_scale: float = 1.0, time_shift: float = 0.0) -> Parameterization:
+  """The network returns ratios of probabilities of a discrete process, [B, ..., S], positive.
+
+  Those of x_t with one coordinate set to k over x_t itself (arXiv:2310.16834). Let a network answer their
+  logarithms, and take exp of them.
+  """
+  return _parameterization("ratios", time_input, time_scale, time_shift)
+
+
 def edm(
   data_std: float = 0.5, time_input: str = "log_sigma", time_scale: float = 0.25, time_shift: float = 0.0
 ) -> Parameterization:

@@ -7,6 +7,7 @@ import jax
 from flax import struct
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper
+from diffusion.guidance.categorical import asks, follow
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.processes.comparison import difference
 
@@ -72,9 +73,10 @@ class Autoguidance(Wrapper):
     train: bool = False,
   ) -> Prediction:
     """As a denoiser: both models see the same x, t and condition."""
-    good, worse = (model(x, t, cond, views=views, key=key, train=train) for model in (self.inner, self.worse))
+    asked = asks(self.inner, views)
+    good, worse = (model(x, t, cond, views=asked, key=key, train=train) for model in (self.inner, self.worse))
     weight = active_weight(self.process, t, self.weight, self.low, self.high)
-    guided = extrapolated(good, worse, weight)
+    guided = follow(self.inner, extrapolated(good, worse, weight), x, t, views)
     return (
       guided.replace(collections={"good": good.collections, "worse": worse.collections}) if train else guided
     )
@@ -85,9 +87,10 @@ def autoguidance(
 ) -> Callable[[Denoiser], Autoguidance]:
   """Autoguidance: (1 + w) good - w worse, with the same condition for both.
 
-  This is arXiv:2406.02507, eq. 4, with its w one larger. The worse model is smaller or less trained: what
-  both do wrong in the same direction is undone, and the class does not lose its variety as it does under
-  classifier-free guidance. Each call costs one evaluation of each; both count as one evaluation.
+  This is arXiv:2406.02507, eq. 4, with its w one larger; on a discrete process it acts on log-probabilities.
+  The worse model is smaller or less trained: what both do wrong in the same direction is undone, and the
+  class does not lose its variety as it does under classifier-free guidance. Each call costs one evaluation of
+  each; both count as one evaluation.
 
   Args:
     worse: a denoiser on the same process.

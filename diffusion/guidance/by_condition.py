@@ -10,6 +10,7 @@ import jax
 from flax import struct
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper, null_condition
+from diffusion.guidance.categorical import asks, follow
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 
 
@@ -68,12 +69,10 @@ class ByCondition(Wrapper):
         "[B], or give one weight for"
         " all with guidance.classifier_free(w)"
       )
-    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
-    return extrapolated(
-      call(rest),
-      call(null_condition(rest)),
-      active_weight(self.process, t, cond["guidance"], self.low, self.high),
-    )
+    asked = asks(self.inner, views)
+    call = lambda cond: self.inner(x, t, cond, views=asked, key=key, train=train)
+    weight = active_weight(self.process, t, cond["guidance"], self.low, self.high)
+    return follow(self.inner, extrapolated(call(rest), call(null_condition(rest)), weight), x, t, views)
 
 
 def by_condition(interval: tuple[float, float] | None = None) -> Callable[[Denoiser], ByCondition]:

@@ -7,6 +7,7 @@ import jax
 from flax import struct
 
 from diffusion.denoisers import Denoiser, Prediction, Wrapper, null_condition
+from diffusion.guidance.categorical import asks, follow
 from diffusion.guidance.interval import active_weight, check_interval, extrapolated
 from diffusion.guidance.rows import as_rows
 
@@ -58,11 +59,11 @@ class ClassifierFree(Wrapper):
         "classifier-free guidance needs a condition and got none: pass cond={'label': labels} to a"
         " conditional model, or leave guidance out"
       )
-    call = lambda cond: self.inner(x, t, cond, views=views, key=key, train=train)
+    asked = asks(self.inner, views)
+    call = lambda cond: self.inner(x, t, cond, views=asked, key=key, train=train)
     away = null_condition(cond) if self.negative is None else as_rows(self.negative, t.shape[0])
-    return extrapolated(
-      call(cond), call(away), active_weight(self.process, t, self.weight, self.low, self.high)
-    )
+    weight = active_weight(self.process, t, self.weight, self.low, self.high)
+    return follow(self.inner, extrapolated(call(cond), call(away), weight), x, t, views)
 
 
 def classifier_free(
@@ -72,6 +73,8 @@ def classifier_free(
 
   w = 0 is the conditional model and w = -1 the unconditional one; the other convention in use,
   unconditional + s (conditional - unconditional), is s = 1 + w. Each call costs two network evaluations.
+  On a discrete process it acts on the log-probabilities of each coordinate: p^(1 + w) q^-w, normalised. The
+  other views follow.
 
   Args:
     weight: w, a number or one a sample, [B]. Changing it does not recompile.

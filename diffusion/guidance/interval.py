@@ -37,6 +37,8 @@ def extrapolated(towards: Prediction, away: Prediction, weight: jax.Array) -> Pr
   def guide(towards, away):
     w = expand(weight, towards).astype(towards.dtype)
     never = jnp.isneginf(towards)
+    # What is impossible in `away` alone is as good as that, not infinitely preferred.
+    away = jnp.where(jnp.isneginf(away), jnp.log(jnp.finfo(away.dtype).tiny), away)
     gap = jnp.where(never, 0.0, towards) - jnp.where(never, 0.0, away)
     return towards + w * gap
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from diffusion.math.precision import at_least_single, sum_rows
+from diffusion.processes.hiding import hide
+from diffusion.processes.values import check_values
 
 
 def masked_elbo(
@@ -33,7 +35,7 @@ def masked_elbo(
     draws: evaluations of each row.
 
   Raises:
-    ValueError: a process without masks, an x that is not of whole numbers, no draws.
+    ValueError: a process without masks, an x that is not of its values, no draws.
 
   >>> from diffusion import denoisers, likelihood, processes
   >>> even = lambda params, x, t, cond: jnp.zeros((*x.shape, 4))
@@ -49,8 +51,7 @@ def masked_elbo(
       f"masked_elbo bounds the likelihood of a model that fills in masks, and '{process.name}' ends in "
       f"'{process.ends[1]}': it needs a process such as processes.masked(16, (64,))"
     )
-  if not jnp.issubdtype(x.dtype, jnp.integer):
-    raise ValueError(f"masked_elbo takes whole numbers x [B, ...], got {x.dtype}")
+  check_values(process, x)
   if draws < 1:
     raise ValueError(f"draws must be at least 1, got {draws}")
   return _bound(denoiser, x, keys, cond, draws)
@@ -66,16 +67,11 @@ def _bound(denoiser, x, keys, cond, draws):
     place = (draw.astype(jnp.float32) + offset) / draws
     count = jnp.clip(1 + jnp.floor(place * size).astype(jnp.int32), 1, size)
     noise = uniform(jax.vmap(lambda key: jax.random.fold_in(key, 1 + draw))(keys))
-    # Ranks, and not a comparison of numbers, so that ties hide as many as they should.
-    rank = jnp.argsort(jnp.argsort(noise, axis=-1), axis=-1)
-    level = jnp.take_along_axis(jnp.sort(noise, axis=-1), count[:, None] - 1, axis=-1)[:, 0]
-    t = jnp.clip(process.t_of_level(level), process.t_min, process.t_max).astype(jnp.float32)
-    hidden = (rank < count[:, None]).reshape(x.shape)
-    x_t = jnp.where(hidden, jnp.asarray(process.mask, x.dtype), x)
+    x_t, t = hide(process, x, noise, count)
     logits = denoiser(x_t, t, cond, views=("logits",)).logits
     log_p = jax.nn.log_softmax(logits.astype(at_least_single(logits.dtype)), axis=-1)
     of_truth = jnp.take_along_axis(log_p, x[..., None], axis=-1)[..., 0]
-    nats = sum_rows(jnp.where(hidden, of_truth, 0.0))
+    nats = sum_rows(jnp.where(x_t == process.mask, of_truth, 0.0))
     return nats * (size / count.astype(nats.dtype))
 
   return jnp.mean(jax.lax.map(one, jnp.arange(draws)), axis=0)

@@ -4,6 +4,7 @@ An objective is a draw and an evaluate. A transform maps objectives to objective
 sampled closes an objective into a loss.
 """
 
+from diffusion.losses.any_order import any_order_autoregression
 from diffusion.losses.autoregressive import (
   autoregressive_denoising_score_matching,
   autoregressive_score_matching,
@@ -28,6 +29,7 @@ from diffusion.losses.base import (
   terms,
   times_of,
 )
+from diffusion.losses.chain_bounds import continuous_time_bound, score_entropy
 from diffusion.losses.closing import Loss, Roles, at_times, roles
 from diffusion.losses.combination import add, scale
 from diffusion.losses.compositional import compositional_likelihood
@@ -38,7 +40,9 @@ from diffusion.losses.concrete_score import (
 )
 from diffusion.losses.conditioning import condition_dropout, random_guidance
 from diffusion.losses.consistency import consistency
+from diffusion.losses.d3pm import d3pm_bound
 from diffusion.losses.denoising import denoising_score_matching
+from diffusion.losses.discrete_flow_matching import discrete_flow_matching
 from diffusion.losses.distillation import (
   StudentSteps,
   distillation,
@@ -54,6 +58,7 @@ from diffusion.losses.finite_difference import (
 )
 from diffusion.losses.importance import importance
 from diffusion.losses.joint_score import joint_score_matching
+from diffusion.losses.learned_masking import generalised_masked_cross_entropy, value_exponents
 from diffusion.losses.masked_cross_entropy import masked_cross_entropy
 from diffusion.losses.next_token import next_token
 from diffusion.losses.noise_contrastive import noise_contrastive_estimation
@@ -152,7 +157,23 @@ DISCRETE_OBJECTIVES = {
   "denoising_concrete_score_matching": denoising_concrete_score_matching,
 }
 # Every objective of whole numbers under masks, of a masked process.
-MASKED_OBJECTIVES = {"masked_cross_entropy": masked_cross_entropy}
+MASKED_OBJECTIVES = {
+  "masked_cross_entropy": masked_cross_entropy,
+  "any_order_autoregression": any_order_autoregression,
+  "generalised_masked_cross_entropy": generalised_masked_cross_entropy,
+}
+# Every objective of whole numbers of which a model of logits is enough, of a process that is a Markov chain.
+CHAIN_OBJECTIVES = {
+  "continuous_time_bound": continuous_time_bound,
+  "score_entropy": score_entropy,
+  "score_entropy_of_one_weight": lambda process: score_entropy(process, weight="one"),
+  "d3pm_bound": lambda process: d3pm_bound(process, 6),
+  "d3pm_bound_auxiliary": lambda process: d3pm_bound(process, 6, auxiliary=0.1),
+  "discrete_flow_matching": discrete_flow_matching,
+  "discrete_flow_matching_generalised_kl": lambda process: discrete_flow_matching(
+    process, weight="generalised_kl"
+  ),
+}
 TRANSFORMS = {
   "identity": identity,
   "scale": lambda: scale(0.3),

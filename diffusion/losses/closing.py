@@ -261,7 +261,7 @@ def check_interval(objective: Objective, sampler: Any) -> None:
     )
     if any(abs(a - b) > 1e-6 * (wanted[1] - wanted[0]) for a, b in zip(wanted, got)):
       raise ValueError(
-        f"{objective.name} integrates by parts over times {wanted}, but the sampler draws from {got}: leave "
+        f"{objective.name} integrates over times {wanted}, but the sampler draws from {got}: leave "
         "the "
         "sampler's interval open, or give both the same t_min and t_max"
       )

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from diffusion.losses.base import Draw, Objective, example_keys, split_keys, terms
-from diffusion.math.precision import at_least_single, sum_rows
+from diffusion.losses.base import Objective, terms
+from diffusion.losses.whole_numbers import check_masks, drawn_values, log_p_of, of_model
+from diffusion.math.precision import sum_rows
 
 
 def masked_cross_entropy(process: Any) -> Objective:
@@ -35,48 +35,26 @@ def masked_cross_entropy(process: Any) -> Objective:
   [1.386...]
   """
   name = "masked_cross_entropy"
-  if process is None or process.ends[1] != "mask":
-    raise ValueError(
-      f"{name} needs a process that ends in masks, such as processes.masked(16, (64,)), got "
-      f"{type(process).__name__}"
-    )
-
-  def draw(key, batch, t, state):
-    del state
-    if not isinstance(batch, dict) or "x" not in batch:
-      raise ValueError(
-        f"{name} takes a batch that is a dict with 'x' [B, ...], got "
-        f"{sorted(batch) if isinstance(batch, dict) else type(batch).__name__}"
-      )
-    x0 = batch["x"]
-    if x0.shape[1:] != process.shape or not jnp.issubdtype(x0.dtype, jnp.integer):
-      raise ValueError(
-        f"{name} takes whole numbers of shape [B, {', '.join(map(str, process.shape))}], got {x0.dtype} of "
-        f"shape {x0.shape}"
-      )
-    network_key, key = jax.random.split(key)
-    noise_keys, keys = split_keys(example_keys(key, batch), 2)
-    noise = process.noise(noise_keys, x0)
-    return Draw(t=t, x0=x0, noise=noise, cond=batch.get("cond"), keys=keys, key=network_key)
+  check_masks(process, name)
 
   def evaluate(roles, placed, params, state, clock):
     prediction = roles["model"](placed.x_t, placed.t, placed.cond, views=("logits",), key=placed.key)
-    logits = prediction.logits.astype(at_least_single(prediction.logits.dtype))
-    log_p = jax.nn.log_softmax(logits, axis=-1)
-    of_truth = jnp.take_along_axis(log_p, placed.x0[..., None], axis=-1)[..., 0]
     hidden = placed.x_t == process.mask
-    nats = sum_rows(jnp.where(hidden, -of_truth, 0.0))
+    nats = sum_rows(jnp.where(hidden, -log_p_of(prediction.logits, placed.x0), 0.0))
     keep = process.clock(placed.t)
     # Where nothing is noised no coordinate is masked, and the weight is nothing's.
     weight = -keep.d_alpha / jnp.where(keep.noised > 0, keep.noised, 1.0)
     masks = sum_rows(hidden.astype(nats.dtype))
-    collections = None if prediction.collections is None else {"model": prediction.collections}
     return terms(
       weight.astype(nats.dtype) * nats,
       metrics={"nats_per_mask": nats / jnp.maximum(masks, 1.0)},
-      collections=collections,
+      collections=of_model(prediction.collections),
     )
 
   return Objective(
-    name=name, draw=draw, evaluate=evaluate, process=process, needs={"model": {"logits": name}}
+    name=name,
+    draw=drawn_values(process, name),
+    evaluate=evaluate,
+    process=process,
+    needs={"model": {"logits": name}},
   )

@@ -32,8 +32,8 @@ class Discrete(Oracle):
 
   @property
   def methods(self) -> tuple[str, ...]:
-    """Views that it answers: 'rates' where the process is a Markov chain."""
-    return ("energy", "logits", "probabilities", "ratios", "time_score") + self.process.markov * ("rates",)
+    """Views that it answers: 'rates' where the process has them."""
+    return ("energy", "logits", "probabilities", "ratios", "time_score") + self.process.jumps * ("rates",)
 
   def law(self, t: jax.Array, cond: Any = None) -> jax.Array:
     """p_t of every state: [B, S, ..., S] for t [B]."""

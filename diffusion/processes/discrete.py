@@ -41,7 +41,9 @@ class CoordinateNoise:
     num_values: K.
     num_states: S, K or, with a mask, K + 1.
     mask: the state of a masked coordinate, K, or None.
-    markov: whether x_t is a Markov chain in t, so that `transition(s, t)`, `generator` and `posterior` exist.
+    mixes: whether x_t is x_0 with probability alpha(t), else a draw apart from it: a mixture path.
+    markov: whether x_t is a Markov chain in t, so that `transition(s, t)` and `posterior` exist.
+    jumps: whether it jumps in continuous time, so that `generator` and the view 'rates' exist.
     follows: kind of output -> the views that follow from it.
   """
 
@@ -56,6 +58,8 @@ class CoordinateNoise:
   kind: ClassVar[str] = "discrete"
   ends: ClassVar[tuple[str, str]] = ("data", "uniform")
   markov: ClassVar[bool] = True
+  mixes: ClassVar[bool] = False
+  jumps: ClassVar[bool] = True
   follows: ClassVar[dict[str, tuple[str, ...]]] = {
     "logits": MARKOV_VIEWS,
     "probabilities": MARKOV_VIEWS,
@@ -101,6 +105,15 @@ class CoordinateNoise:
     own = jax.nn.one_hot(x, self.num_states, dtype=bool)
     return jnp.where(own, 0.0, _columns(self.generator(t), x))
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """The law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    raise TypeError(f"{type(self).__name__} does not say what `prior` draws: write `prior_law`")
+
+  def outflow(self, x: jax.Array, t: jax.Array) -> jax.Array:
+    """The rates Q_t[x, k] of jumps from x to every other state k, 0 at x itself: [B, ..., S]; t [B]."""
+    own, rates = jax.nn.one_hot(x, self.num_states, dtype=bool), self.generator(t)
+    return jnp.where(own, 0.0, jax.vmap(lambda matrix, states: matrix[states])(rates, x))
+
   def sources(self, x: jax.Array) -> jax.Array:
     """Which states the noise can turn into x in some time, x itself among them: bool, [B, ..., S]."""
     return jnp.ones((*x.shape, self.num_states), bool)
@@ -116,7 +129,7 @@ class CoordinateNoise:
     x_t, found = self.corrupt(x0, noise, t, x1), {"probabilities": clean}
     if "ratios" in self.follows["probabilities"]:
       found["ratios"] = self.posterior_ratios(clean, x_t, t)
-    if self.markov:
+    if self.jumps:
       found["rates"] = self.posterior_rates(clean, x_t, t)
     return found
 
@@ -130,7 +143,6 @@ class CoordinateNoise:
 
   def posterior_rates(self, probabilities: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """The reverse jump rates from x_t [B, ..., S] from p(x_0 = j | x_t) [B, ..., K]; t [B]."""
-    self._check_markov("rates")
     return self.inflow(x_t, t) * self.posterior_ratios(probabilities, x_t, t)
 
   def posterior(
@@ -199,15 +211,20 @@ class CoordinateNoise:
     return {view: found[view] for view in views}
 
   def from_ratios(self, ratios: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
-    """p(x_0 = j | x_t) [B, ..., K], up to a factor, from ratios [B, ..., S]: kernels undone; t [B].
+    """p(x_0 = j | x_t) [B, ..., K], up to a factor, from ratios [B, ..., S]; t [B].
 
-    With w_j = p(x_0 = j | x_t) / q(x_t | x_0 = j) the ratios are w q(. | x_0), so that w follows where the
+    The ratios are w q(. | x_0) with w_j = p(x_0 = j | x_t) / q(x_t | x_0 = j), so that w follows where the
     transition matrix is invertible (arXiv:2310.16834, section 4.2). What is below zero is cut off.
     """
+    weights = self.undone(ratios, t) * self.likelihood(x_t, None, t)
+    return jnp.maximum(weights, 0.0)[..., : self.num_values]
+
+  def undone(self, ratios: jax.Array, t: jax.Array) -> jax.Array:
+    """Weights w [B, ..., S], up to a factor, that noise carries forward to these [B, ..., S]; t [B]."""
     matrix = jnp.swapaxes(self.transition(None, t), -1, -2).astype(ratios.dtype)
     columns = ratios.reshape(ratios.shape[0], -1, ratios.shape[-1])
-    weights = jax.vmap(lambda m, r: jnp.linalg.solve(m, r.T).T)(matrix, columns).reshape(ratios.shape)
-    return self._weighed(weights, x_t, t)
+    solve = jax.vmap(lambda m, r: jnp.linalg.solve(m, r.T).T)
+    return solve(matrix, columns).reshape(ratios.shape)
 
   def from_rates(self, rates: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """p(x_0 = j | x_t) [B, ..., K], up to a factor, from reverse rates where every state jumps to x_t."""
@@ -230,14 +247,10 @@ class CoordinateNoise:
   def _weights(self, probabilities, x_t, t):
     """p(x_0 = j | x_t) / q(x_t | x_0 = j) for every state j, 0 for those that are no value: [B, ..., S]."""
     likelihood = self.likelihood(x_t, None, t)[..., : self.num_values]
-    some = probabilities > 0
+    some = (probabilities > 0) & (likelihood > 0)
     weights = jnp.where(some, probabilities / jnp.where(some, likelihood, 1.0), 0.0)
     more = self.num_states - self.num_values
     return jnp.pad(weights, [(0, 0)] * x_t.ndim + [(0, more)])
-
-  def _weighed(self, weights, x_t, t):
-    """w_j q(x_t | x_0 = j) of every value, not negative: [B, ..., K]."""
-    return jnp.maximum(weights * self.likelihood(x_t, None, t), 0.0)[..., : self.num_values]
 
   def _known(self, log_p, x_t):
     """Normalised log p(x_0 | x_t), -inf for values that cannot become x_t."""

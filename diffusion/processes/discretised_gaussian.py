@@ -49,6 +49,7 @@ class DiscretisedGaussian(OwnSizes):
   name: str = struct.field(pytree_node=False, default="discretised_gaussian")
 
   markov: ClassVar[bool] = False
+  jumps: ClassVar[bool] = False
   follows: ClassVar[dict[str, tuple[str, ...]]] = {
     "logits": ("logits", "probabilities", "ratios"),
     "probabilities": ("logits", "probabilities", "ratios"),

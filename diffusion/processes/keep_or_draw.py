@@ -12,58 +12,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion.processes.base import array_namespace, as_times, expand
-from diffusion.processes.contract import Rate
-from diffusion.processes.discrete import MARKOV_VIEWS, CoordinateNoise, coordinates
-from diffusion.processes.keeping import Keep, KeepSchedule
+from diffusion.processes.base import array_namespace, expand
+from diffusion.processes.clocked import Clocked
+from diffusion.processes.discrete import MARKOV_VIEWS, coordinates
 
 
-class KeepOrDraw(CoordinateNoise):
+class KeepOrDraw(Clocked):
   """The base of such processes. What it does costs numbers of the order of S a coordinate, never S^2.
 
-  A subclass has `schedule` and `drawn`.
+  A subclass has `schedule` and `drawn`, which may be a leaf.
   """
 
-  schedule: KeepSchedule
+  mixes: ClassVar[bool] = True
   follows: ClassVar[dict[str, tuple[str, ...]]] = dict.fromkeys(MARKOV_VIEWS, MARKOV_VIEWS)
 
-  def drawn(self, size: int | None = None) -> np.ndarray:
+  def drawn(self, size: int | None = None) -> Any:
     """pi, the law of what a coordinate of `size` values (K for None) is drawn from: [S] in float64."""
     raise TypeError(f"{type(self).__name__} does not say what is drawn: write `drawn`")
-
-  def clock(self, t: Any) -> Keep:
-    """alpha, 1 - alpha and the time derivative of alpha, each shaped like t."""
-    return self.schedule(as_times(t))
-
-  def rates(self, t: Any) -> dict[str, Rate]:
-    """alpha and 1 - alpha with their time derivatives."""
-    keep = self.clock(t)
-    return {"alpha": Rate(keep.alpha, keep.d_alpha), "noised": Rate(keep.noised, -keep.d_alpha)}
-
-  def level(self, t: Any) -> Any:
-    """The probability 1 - alpha that a coordinate was drawn anew, increasing in t."""
-    return self.clock(t).noised
-
-  def t_of_level(self, level: Any) -> Any:
-    """The time at which 1 - alpha has this value."""
-    return self.schedule.t_of_noised(as_times(level))
-
-  def between(self, s: Any, t: Any) -> tuple[Any, Any]:
-    """(kept, drawn anew) between s and t: alpha_t / alpha_s and 1 less it, shaped as s and t together.
-
-    s is None for the data. The second keeps its digits where it is small.
-    """
-    later = self.clock(t)
-    if s is None:
-      return later.alpha, later.noised
-    earlier = self.clock(s)
-    xp = array_namespace(later.alpha + earlier.alpha)
-    some = earlier.alpha > 0
-    divisor = xp.where(some, earlier.alpha, 1.0)
-    return (
-      xp.where(some, later.alpha / divisor, 1.0),
-      xp.where(some, (later.noised - earlier.noised) / divisor, 0.0),
-    )
 
   def transition(self, s: Any, t: Any, size: int | None = None) -> Any:
     """q(x_t = j | x_s = i) of one coordinate: [..., S, S], rows i sum to one.
@@ -115,6 +80,13 @@ class KeepOrDraw(CoordinateNoise):
     drawing = jnp.where(self._exists(), self._drawing(x, rate.dtype), 0.0)
     return jnp.where(own | (drawing == 0), 0.0, rate * drawing)
 
+  def outflow(self, x: jax.Array, t: jax.Array) -> jax.Array:
+    """The rates Q_t[x, k] of jumps from x to every other state k, 0 at x itself: [B, ..., S]; t [B]."""
+    keep = self.clock(t)
+    rate = coordinates(-keep.d_alpha / keep.alpha, x)
+    own, law = jax.nn.one_hot(x, self.num_states, dtype=bool), self._law(rate.dtype)
+    return jnp.where(own | (law == 0), 0.0, rate * law)
+
   def sources(self, x: jax.Array) -> jax.Array:
     """x itself, and everything where x may be drawn: bool, [B, ..., S]."""
     own = jax.nn.one_hot(x, self.num_states, dtype=bool)
@@ -135,16 +107,16 @@ class KeepOrDraw(CoordinateNoise):
     own = jax.nn.one_hot(x_t, self.num_states, dtype=bool)
     return jnp.where(own | (drawing == 0), 0.0, rates)
 
-  def from_ratios(self, ratios: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
-    """p(x_0 = j | x_t) [B, ..., K], up to a factor, from ratios [B, ..., S]; t [B].
+  def undone(self, ratios: jax.Array, t: jax.Array) -> jax.Array:
+    """Weights w [B, ..., S], up to a factor, whose w q(. | x_0) are these ratios [B, ..., S]; t [B].
 
-    alpha w = ratios - (1 - alpha) pi times the sum of the ratios (arXiv:2310.16834, section 4.2 and appendix
-    on the two kernels), then times q(x_t | x_0 = j).
+    alpha w = ratios - (1 - alpha) pi times the sum of the ratios (arXiv:2310.16834, appendix on the two
+    kernels).
     """
     law = self._law(ratios.dtype)
-    noised = coordinates(self.clock(t).noised, x_t).astype(ratios.dtype)
+    noised = expand(self.clock(t).noised, ratios).astype(ratios.dtype)
     total = jnp.sum(ratios, axis=-1, keepdims=True)
-    return self._weighed(ratios - jnp.where(law > 0, noised * total * law, 0.0), x_t, t)
+    return ratios - jnp.where(law > 0, noised * total * law, 0.0)
 
   def from_rates(self, rates: jax.Array, x_t: jax.Array, t: jax.Array) -> jax.Array:
     """p(x_0 = j | x_t) [B, ..., K], up to a factor, from reverse rates [B, ..., S]; t [B]."""
@@ -154,9 +126,18 @@ class KeepOrDraw(CoordinateNoise):
     jumped = jnp.where(drawing > 0, rates / jnp.where(drawing > 0, drawing, 1.0), 0.0)
     return self.from_ratios(jnp.where(own, rate, jumped), x_t, t)
 
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """pi, the law of each coordinate of what sampling starts from: [1, ..., S], to fit [B, ..., S]."""
+    return self._law(dtype)
+
+  def structure(self, size: int | None = None) -> np.ndarray:
+    """1 pi^T - I, the jump rates for a unit of -log alpha: [S, S] in float64 on the host."""
+    law = np.asarray(self.drawn(size), np.float64)
+    return np.broadcast_to(law, (len(law), len(law))) - np.eye(len(law))
+
   def _law(self, dtype):
     """pi of each coordinate, to multiply [B, ..., S]."""
-    return jnp.asarray(self.drawn().reshape((1,) * (len(self.shape) + 1) + (-1,)), dtype)
+    return jnp.asarray(self.drawn(), dtype).reshape((1,) * (len(self.shape) + 1) + (-1,))
 
   def _drawing(self, x, dtype):
     """pi(x) of each coordinate: [B, ..., 1]."""
@@ -169,11 +150,11 @@ class KeepOrDraw(CoordinateNoise):
 
   def _patterns(self, size, like):
     """(1 pi^T, (the identity of existing states, that of the others)): each [..., S, S] to fit like [...]."""
-    xp, law = array_namespace(like), self.drawn(size)
-    number = self.num_values if size is None else size
-    exists = (np.arange(len(law)) < number) | (np.arange(len(law)) == self.mask)
-    eye = np.eye(len(law))
-    parts = (np.outer(exists, law), eye * exists[:, None], eye * ~exists[:, None])
+    xp = array_namespace(like)
+    law, number = xp.asarray(self.drawn(size), like.dtype), self.num_values if size is None else size
+    state = np.arange(self.num_states)
+    exists, eye = (state < number) | (state == self.mask), np.eye(self.num_states)
     shape = (1,) * np.ndim(like) + eye.shape
-    pattern, kept, absent = (xp.asarray(part.reshape(shape), like.dtype) for part in parts)
-    return pattern, (kept, absent)
+    fit = lambda part: xp.asarray(part, like.dtype).reshape(shape)
+    kept, absent = fit(eye * exists[:, None]), fit(eye * ~exists[:, None])
+    return fit(xp.asarray(exists, like.dtype)[:, None] * law[None, :]), (kept, absent)

@@ -1,5 +1,7 @@
 """Discrete processes whose coordinates have their own numbers of values."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +35,11 @@ class OwnSizes(CoordinateNoise):
     check_state_shape(self, shape)
     sizes = jnp.asarray(np.reshape(self.sizes, self.shape), jnp.int32)
     return jax.vmap(lambda key: jax.random.randint(key, self.shape, 0, sizes))(keys)
+
+  def prior_law(self, dtype: Any) -> jax.Array:
+    """Uniform over each coordinate's own values: [1, ..., K], to fit [B, ..., K]."""
+    sizes = np.reshape(self.sizes, (1, *self.shape, 1))
+    return jnp.asarray((np.arange(self.num_values) < sizes) / sizes, dtype)
 
   @property
   def exists(self) -> jax.Array:

@@ -8,6 +8,7 @@ from diffusion.solvers.about import About
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
+from diffusion.solvers.annealed_metropolis import annealed_metropolis
 from diffusion.solvers.block_by_block import block_by_block
 from diffusion.solvers.cached import cached
 from diffusion.solvers.catalogue import (
@@ -32,6 +33,7 @@ from diffusion.solvers.contract import (
   Solver,
   finished,
 )
+from diffusion.solvers.d3pm_ancestral import d3pm_ancestral
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.denoising import with_denoising
@@ -45,12 +47,15 @@ from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_s
 from diffusion.solvers.entropy_bound import confidence_threshold, entropy_bound
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
+from diffusion.solvers.euler_rates import euler_rates
 from diffusion.solvers.evolution import SearchResult, error_to
 from diffusion.solvers.executor import sample
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.first_hitting import first_hitting
 from diffusion.solvers.fit import Fitted, fit
 from diffusion.solvers.fit_starts import fit_starts
+from diffusion.solvers.flow_corrector import flow_predictor_corrector
+from diffusion.solvers.gibbs_corrector import gibbs_corrector, informed_corrector
 from diffusion.solvers.grids import GRIDS
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.join import join
@@ -73,6 +78,7 @@ from diffusion.solvers.scheduled import scheduled
 from diffusion.solvers.search_schedule import search_schedule
 from diffusion.solvers.search_times import search_times
 from diffusion.solvers.table import State, Table
+from diffusion.solvers.tau_leaping import tau_leaping
 from diffusion.solvers.teleportation import GaussianFit, fit_gaussian, teleport
 from diffusion.solvers.time_shift import time_shift
 from diffusion.solvers.unipc import unipc

@@ -52,7 +52,7 @@ class BlockByBlock(Described):
   acts_on: ClassVar[type] = np.integer
 
   @property
-  def loop(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+  def loop(self) -> str:
     """The inner solver's."""
     return self.inner.loop
 
@@ -112,7 +112,7 @@ class BlockByBlock(Described):
     else:
       inner = self.inner.tell(state.inner, i, prediction, keys, hook)
       last = self.inner.done(inner)
-    state = state.replace(inner=inner, evaluations=evaluations)
+    state = InBlock(inner, state.waiting, evaluations)
     later = self._begin(self.end(state), keys, i + 1, evaluations)
     row = lambda new, old: jnp.where(last.reshape(last.shape + (1,) * (old.ndim - 1)), new, old)
     return jax.tree.map(row, later, state)

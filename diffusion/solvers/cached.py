@@ -35,12 +35,12 @@ class Cached(Around):
   cost: ClassVar[Any] = None
 
   @property
-  def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+  def name(self) -> str:
     """The inner solver's, cached."""
     return f"cached({self.inner.name})"
 
   @property
-  def max_steps(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+  def max_steps(self) -> int:
     """Evaluations at most: the inner solver's."""
     return self.inner.num_steps
 

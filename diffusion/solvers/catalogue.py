@@ -13,8 +13,10 @@ from diffusion.solvers import grids
 from diffusion.solvers.adaptive_sde import adaptive_sde
 from diffusion.solvers.ancestral import ancestral
 from diffusion.solvers.annealed_langevin import annealed_langevin
+from diffusion.solvers.annealed_metropolis import annealed_metropolis
 from diffusion.solvers.block_by_block import block_by_block
 from diffusion.solvers.confidence_unmasking import confidence_unmasking
+from diffusion.solvers.d3pm_ancestral import d3pm_ancestral
 from diffusion.solvers.ddim import ddim
 from diffusion.solvers.deis import deis, lms
 from diffusion.solvers.diffrax_bridge import diffrax_ode, diffrax_sde
@@ -25,8 +27,11 @@ from diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, dpmpp_3m_s
 from diffusion.solvers.entropy_bound import confidence_threshold, entropy_bound
 from diffusion.solvers.euler import euler
 from diffusion.solvers.euler_maruyama import euler_maruyama
+from diffusion.solvers.euler_rates import euler_rates
 from diffusion.solvers.exponential_rk import exponential_rk3
 from diffusion.solvers.first_hitting import first_hitting
+from diffusion.solvers.flow_corrector import flow_predictor_corrector
+from diffusion.solvers.gibbs_corrector import gibbs_corrector, informed_corrector
 from diffusion.solvers.heun import heun, heun_churn
 from diffusion.solvers.jump import masked_ancestral
 from diffusion.solvers.momentum import ghvb, hb
@@ -38,6 +43,7 @@ from diffusion.solvers.res_multistep import res_2m
 from diffusion.solvers.restart import restart
 from diffusion.solvers.reverse_diffusion import reverse_diffusion
 from diffusion.solvers.sa_solver import sa_solver
+from diffusion.solvers.tau_leaping import tau_leaping
 from diffusion.solvers.unipc import unipc
 from diffusion.solvers.velocity import euler_velocity, heun_velocity
 
@@ -124,6 +130,7 @@ class Entry:
     per_index: whether sample i depends on its own key and start alone.
     grid: (process, n) -> the grid that `build` takes when none is named.
     kinds: of processes that it takes (`Process.kind`).
+    example: () -> a process that it takes, for the listing; None for that of its kind.
   """
 
   builder: Callable
@@ -132,6 +139,7 @@ class Entry:
   per_index: bool = True
   grid: Callable = default_grid
   kinds: tuple[str, ...] = ("gaussian",)
+  example: Callable[[], Any] | None = None
 
 
 # Of Gaussian processes.
@@ -174,6 +182,20 @@ BEYOND_GAUSSIAN = {
   "remasking": Entry(remasking, None, True, grid=own_grid, kinds=("discrete",)),
   "confidence_unmasking": Entry(confidence_unmasking, None, True, grid=own_grid, kinds=("discrete",)),
   "path_planning": Entry(path_planning, None, True, grid=own_grid, kinds=("discrete",)),
+  "d3pm_ancestral": Entry(d3pm_ancestral, 1, True, grid=own_grid, kinds=("discrete",)),
+  "euler_rates": Entry(euler_rates, 1, True, grid=own_grid, kinds=("discrete",)),
+  "tau_leaping": Entry(tau_leaping, 1, True, grid=own_grid, kinds=("discrete",)),
+  "flow_predictor_corrector": Entry(flow_predictor_corrector, 1, True, grid=own_grid, kinds=("discrete",)),
+  "gibbs_corrector": Entry(gibbs_corrector, 1, True, grid=own_grid, kinds=("discrete",)),
+  "informed_corrector": Entry(informed_corrector, None, True, grid=own_grid, kinds=("discrete",)),
+  "annealed_metropolis": Entry(
+    annealed_metropolis,
+    None,
+    True,
+    grid=own_grid,
+    kinds=("discrete",),
+    example=lambda: processes.uniform_resample(2, (1,)),
+  ),
 }
 
 DEFAULT = {"gaussian": "dpmpp_2m", "two_ended": "heun_velocity", "discrete": "masked_ancestral"}
@@ -352,7 +374,7 @@ def listing() -> str:
     lines.append(f"{name:21}{order:>6}  {solves:7}{cost:20}{about}")
 
   for name, entry in (SOLVERS | BEYOND_GAUSSIAN).items():
-    process = examples[entry.kinds[0]]
+    process = examples[entry.kinds[0]] if entry.example is None else entry.example()
     spacing = grids.uniform if process.kind == "gaussian" else own_grid
     few, many = (entry.builder(process, spacing(process, n)).cost for n in (8, 16))
     each, once = (many - few) // 8, few - many + few

@@ -83,7 +83,8 @@ class ConfidenceUnmasking(OnGrid):
     now = jnp.sum(masked, axis=1).astype(jnp.int32)
     chosen = first(score, masked, now - left(state.masks, share))
     new = jnp.where(chosen, value.astype(x.dtype), x.reshape(chosen.shape)).reshape(x.shape)
-    return state.replace(x=finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction))
+    new = finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction)
+    return Unmasked(new, state.masks)
 
   def end(self, state: Unmasked) -> jax.Array:
     """The newest x: [B, ...]."""

@@ -107,7 +107,7 @@ class PathPlanning(OnGrid):
     kept = (ranks < (size - hidden)[:, None]) | state.given
     new = jnp.where(kept, whole, jnp.asarray(self.mask, x.dtype)).reshape(x.shape)
     new = finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction)
-    return state.replace(x=new, sure=sure)
+    return Planned(new, state.given, sure)
 
   def end(self, state: Planned) -> jax.Array:
     """The newest x: [B, ...]."""

@@ -69,7 +69,8 @@ class Remasking(OnGrid):
     jumps = (uniform(randomness.fold(keys, i + 1, JUMP)) < probability) & ~state.given
     other = jnp.where(masked, value, jnp.asarray(self.mask, x.dtype))
     new = jnp.where(jumps, other, x.reshape(masked.shape)).reshape(x.shape)
-    return state.replace(x=finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction))
+    new = finished(post_step, new, self.time(i + 1, x), keys, i + 1, prediction)
+    return Remasked(new, state.given)
 
   def end(self, state: Remasked) -> jax.Array:
     """The newest x: [B, ...]."""
@@ -92,9 +93,13 @@ def remasking(
   From t to s each value becomes a mask with probability sigma <= min(1, (1 - alpha_s) / alpha_t), and each
   mask a value of the posterior with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t). At every
   node a coordinate is masked with probability 1 - alpha and otherwise has the law of the data, whatever sigma
-  is, given the exact posterior; sigma = 0 is `masked_ancestral`. Several coordinates that are unmasked in
-  one step are drawn independently of one another, an error of order 1 in the length of the step, of which
-  masking them again undoes a part. Coordinates that were given stay.
+  is, given the exact posterior; sigma = 0 is `masked_ancestral`. Coordinates that were given stay.
+
+  Several coordinates that are unmasked in one step are drawn independently of one another. Masking again
+  forgets such errors, and draws more at once, which makes new ones: of N steps, the error in law is of order
+  1 where sigma is as small as a step (a cap of c / N), and of order 1/2 where it is a fixed part of its
+  largest value. Of an exact posterior `masked_ancestral` is better at equal calls; what remasking corrects is
+  a denoiser's own mistakes.
 
   Args:
     process: one that ends in masks, such as `processes.masked(16, (64,))`.
@@ -146,7 +151,7 @@ def remasking(
     single(sigma),
     np.float32(temperature),
     np.int32(process.mask),
-    About("remasking", 1, process),
+    About("remasking", None, process),
   )
 
 

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 # How sure the denoiser is of a coordinate, the surest first.
 CONFIDENCES = ("drawn", "highest", "margin", "entropy", "random")
@@ -52,7 +53,7 @@ def check_shape(name: str, process: Any, x: jax.Array) -> None:
 
 def check_temperature(temperature: Any) -> None:
   """Raises ValueError for a temperature below 0; nothing is known of one that is traced."""
-  if not isinstance(temperature, jax.core.Tracer) and not np.all(np.asarray(temperature) >= 0):
+  if not isinstance(temperature, Tracer) and not np.all(np.asarray(temperature) >= 0):
     raise ValueError(f"a temperature is at least 0 (0 takes the most probable value), got {temperature}")
 
 

@@ -5,9 +5,11 @@ import functools
 import itertools
 from typing import Any
 
+import closed_chains
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffusion import oracles, processes
 
@@ -25,11 +27,14 @@ class Case:
   Attributes:
     table: of discrete data, their joint probabilities; None for Gaussian ones, N(FIRST) at t_min and
       N(SECOND) at t_max.
+    chain: t -> q(x_t | x_0) of a coordinate for every state [S, S] in float64, None where it is made of the
+      process's own ratios.
   """
 
   process: Any
   shape: tuple
   table: Any = None
+  chain: Any = None
 
   @property
   def discrete(self):
@@ -45,11 +50,22 @@ def cases() -> dict[str, Case]:
   found |= {name: Case(build(sizes), (2,), JOINT) for name, build in processes.DISCRETE.items()}
   found["gaussian_line"] = Case(processes.discretised_gaussian(sizes, wrap=False, sigma_min=0.6), (2,), JOINT)
   found |= {name: Case(build(3, (2,)), (2,), SQUARE) for name, build in processes.MASKED.items()}
+  found |= {
+    name: Case(build(3, (2,)), (2,), SQUARE, getattr(closed_chains, name))
+    for name, build in processes.CHAINS.items()
+  }
   return found
 
 
 CONTINUOUS = [*processes.PROCESSES, *processes.TWO_ENDED]
-NAMES = [*CONTINUOUS, *processes.DISCRETE, "gaussian_line", *processes.MASKED]
+NAMES = [*CONTINUOUS, *processes.DISCRETE, "gaussian_line", *processes.MASKED, *processes.CHAINS]
+# What others of the same code show too.
+SLOW = ("mixture_path", "walk_on_a_line", "uniform_and_walk", "d3pm_absorbing", "d3pm_uniform")
+
+
+def params(names: Any) -> list:
+  """Names for `pytest.mark.parametrize`, those of SLOW in the slow tier."""
+  return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
 
 
 def times(case: Case) -> np.ndarray:
@@ -58,7 +74,9 @@ def times(case: Case) -> np.ndarray:
   process = case.process
   if not case.discrete:
     return process.t_of_level(np.array([0.3, 1.0, 4.0]))
-  return float(process.t_min) + np.array([0.15, 0.5, 0.9]) * (float(process.t_max) - float(process.t_min))
+  t = float(process.t_min) + np.array([0.15, 0.5, 0.9]) * (float(process.t_max) - float(process.t_min))
+  # A ladder of steps has no time between them.
+  return t if process.jumps or not process.markov else np.round(20 * t) / 20
 
 
 def data(case: Case, n: int, seed: int = 0) -> tuple[Any, Any]:
@@ -109,12 +127,14 @@ def oracle(case: Case):
 
 def states(case: Case) -> np.ndarray:
   """Every state that x_t may take, masks included: [S, D]."""
-  more = int("mask" in case.process.ends)
+  more = int(case.process.mask is not None)
   return np.array(list(itertools.product(*(range(size + more) for size in case.table.shape))), np.int32)
 
 
 def kernels(case: Case, t: float) -> list[np.ndarray]:
   """q(x_t | x_0) of each coordinate, [K_0, values of x_t] in float64."""
+  if case.chain is not None:
+    return [case.chain(t)[:size] for size in case.table.shape]
   found = []
   for size in case.table.shape:
     if "mask" in case.process.ends:
@@ -142,27 +162,29 @@ def table_at(case: Case, t: float) -> np.ndarray:
 
 def chains(case: Case, t: float) -> list[np.ndarray]:
   """q(x_t | x_0) of each coordinate for every state, [S, S] in float64: a mask stays."""
+  if case.chain is not None:
+    return [case.chain(t) for _ in case.table.shape]
   more = int("mask" in case.process.ends)
   return [np.vstack([q, np.eye(q.shape[1])[q.shape[1] - more :]]) for q in kernels(case, t)]
 
 
-def jump_rates(case: Case, t: float, h: float = 1e-5) -> list[np.ndarray]:
-  """Q_t of each coordinate, T^-1 dT/dt by central differences: [S, S] in float64."""
-  now, before, after = (chains(case, time) for time in (t, t - h, t + h))
-  return [np.linalg.solve(m, (b - a) / (2 * h)) for m, a, b in zip(now, before, after)]
+def jump_rates(case: Case, t: float, h: float = 1e-4) -> list[np.ndarray]:
+  """Q_t of each coordinate, T^-1 dT/dt by central differences of order four: [S, S] in float64."""
+  nodes = [chains(case, t + step * h) for step in (0, -2, -1, 1, 2)]
+  return [np.linalg.solve(m, (a - 8 * b + 8 * c - d) / (12 * h)) for m, a, b, c, d in zip(*nodes)]
 
 
 def exact_views(case: Case, t: float) -> dict[str, np.ndarray]:
   """Views of every state by enumeration: {view: [S, D, K or S]} in float64.
 
-  Ratios to states that noise never turns into the coordinate's own are 0; rates are there for Markov chains.
+  Ratios to states that noise never turns into the coordinate's own are 0; rates are of chains that jump.
   """
-  x, qs, more = states(case), kernels(case, t), int("mask" in case.process.ends)
+  x, qs, more = states(case), kernels(case, t), int(case.process.mask is not None)
   size = max(case.table.shape)
   p = dict(zip(map(tuple, x), table_at(case, t)))
   full, probabilities = chains(case, t), np.zeros((len(x), 2, size))
-  markov = case.process.markov
-  flow = jump_rates(case, t) if markov else full
+  jumps = case.process.jumps
+  flow = jump_rates(case, t) if jumps else full
   ratios, rates = np.zeros((2, len(x), 2, size + more))
   for row, (a, b) in enumerate(x):
     joint = case.table * qs[0][:, a][:, None] * qs[1][:, b][None, :]
@@ -175,4 +197,4 @@ def exact_views(case: Case, t: float) -> dict[str, np.ndarray]:
           rates[row, d, k] = (k != here) * flow[d][k, here] * ratios[row, d, k]
   with np.errstate(divide="ignore"):
     found = {"probabilities": probabilities, "logits": np.log(probabilities), "ratios": ratios}
-  return found | ({"rates": rates} if markov else {})
+  return found | ({"rates": rates} if jumps else {})

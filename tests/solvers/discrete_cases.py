@@ -111,7 +111,7 @@ CASES = {"joint_5x3": joint_5x3, "hidden_markov_8": hidden_markov_8}
 
 
 def frequencies(samples: Any, law: np.ndarray) -> np.ndarray:
-  """How often each state is among samples [n, D], shaped like the law. Refuses what is no state, as a mask."""
+  """How often each state is among samples [n, D], shaped like the law. Refuses a mask, which is no state."""
   samples = np.asarray(samples)
   assert samples.min() >= 0 and (samples.max(axis=0) < np.array(law.shape)).all(), "not a state of the law"
   flat = np.ravel_multi_index(tuple(samples.T), law.shape)

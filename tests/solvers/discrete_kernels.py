@@ -85,14 +85,15 @@ class Chain:
 
   def entropies(self):
     """Of the posterior at each place, in nats: [S, D]."""
-    return -np.sum(np.where(self.posterior > 0, self.posterior * np.log(self.posterior + 1e-300), 0.0), axis=2)
+    return -np.sum(self.posterior * np.log(np.where(self.posterior > 0, self.posterior, 1.0)), axis=2)
 
   def within_bound(self, bound):
     """The places, [S, D] bool, of the lowest entropies, whose sum less the largest is within the bound."""
     entropies = np.where(self.masked, self.entropies(), np.inf)
     order = np.argsort(entropies, axis=1)
     ascending = np.take_along_axis(entropies, order, axis=1)
-    before = np.cumsum(ascending, axis=1) - ascending
+    known = np.where(np.isfinite(ascending), ascending, 0.0)
+    before = np.cumsum(known, axis=1) - known
     chosen = np.zeros_like(self.masked)
     np.put_along_axis(chosen, order, np.where(np.isfinite(ascending), before, np.inf) <= bound, axis=1)
     return chosen

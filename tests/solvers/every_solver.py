@@ -16,6 +16,7 @@ from diffusion.denoisers.contract import WithoutParameters, Wrapper
 PROCESS = processes.vp_linear()
 EVENT, CATEGORIES, MASK = 3, 3, 3
 MASKED = processes.masked(CATEGORIES, (EVENT,))
+UNIFORM = processes.uniform_resample(CATEGORIES, (EVENT,), schedule=processes.log_linear_keep())
 traces, calls = [], []
 
 
@@ -71,6 +72,16 @@ def masked(scale=1.0):
   )
 
 
+def tokens(process):
+  """scale -> the exact denoiser of a joint law of three whole numbers under any discrete process."""
+
+  def build(scale=1.0):
+    raw = np.random.default_rng(0).normal(size=(CATEGORIES,) * EVENT)
+    return Counted(oracles.discrete(process, np.exp(3.0 * scale * raw), dtype=np.float32))
+
+  return build
+
+
 def noise(keys):
   """[B, 3] draws of the prior."""
   return jax.vmap(lambda key: jax.random.normal(key, (EVENT,)))(keys)
@@ -80,6 +91,11 @@ def masks(keys):
   """[B, 3] whole numbers, masked but for some first coordinates."""
   first = jax.vmap(lambda key: jax.random.randint(key, (), 0, CATEGORIES + 1))(keys)
   return jnp.full((keys.shape[0], EVENT), MASK, jnp.int32).at[:, 0].set(first.astype(jnp.int32))
+
+
+def values(keys):
+  """[B, 3] whole numbers, uniform."""
+  return UNIFORM.prior(keys, UNIFORM.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +142,21 @@ EVERY = {
   },
   **{
     name: Case(lambda n, name=name: solvers.build(name, MASKED), masked, masks) for name in solvers.UNMASKING
+  },
+  **{
+    name: Case(lambda n, name=name: solvers.build(name, MASKED, n), masked, masks)
+    for name in ("gibbs_corrector", "informed_corrector")
+  },
+  **{
+    name: Case(lambda n, name=name: solvers.build(name, UNIFORM, n), tokens(UNIFORM), values)
+    for name in ("euler_rates", "annealed_metropolis")
+  },
+  "tau_leaping, ordinal": Case(
+    lambda n: solvers.tau_leaping(UNIFORM, UNIFORM.default_grid(n), ordinal=True), tokens(UNIFORM), values
+  ),
+  **{
+    name: Case(lambda n, name=name: solvers.build(name, MASKED, n), tokens(MASKED), masks)
+    for name in ("d3pm_ancestral", "tau_leaping", "flow_predictor_corrector")
   },
   "cached": Case(
     lambda n: solvers.cached(solvers.masked_ancestral(MASKED, MASKED.default_grid(n))), masked, masks

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from discrete_cases import CASES, floor, margin, total_variation
 
+from experiments.discrete import listed_laws
+
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_posterior_is_bayes_on_the_table_at_every_state(name):
@@ -37,3 +39,9 @@ def test_the_floor_is_the_mean_of_exact_draws(name):
   found = [total_variation(case.exact(count, seed), case.law) for seed in range(20)]
   assert max(found) < floor(case.law, count) + margin(count)
   assert abs(np.mean(found) - floor(case.law, count)) < 0.2 * margin(count)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_experiments_measure_on_the_same_laws(name):
+  np.testing.assert_allclose(listed_laws.LAWS[name](), CASES[name]().law, rtol=1e-12)
+  assert listed_laws.floor(CASES[name]().law, 1000) == floor(CASES[name]().law, 1000)

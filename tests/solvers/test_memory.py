@@ -37,7 +37,14 @@ def test_memory_does_not_grow_with_steps(name):
 
 
 @pytest.mark.parametrize(
-  "name", ["time_shift", "daps", "ddrm", "watched", "recovery_langevin", "masked_ancestral"]
+  "name",
+  [
+    *("time_shift", "daps", "ddrm", "watched", "recovery_langevin", "masked_ancestral", "remasking"),
+    *(
+      pytest.param(name, marks=pytest.mark.slow)
+      for name in ("path_planning", "confidence_unmasking", "euler_rates", "gibbs_corrector")
+    ),
+  ],
 )
 def test_memory_of_every_other_kind_does_not_grow_with_steps(name):
   """The same of solvers that are no tables, eight samples wide: the grid's own numbers and at most one state

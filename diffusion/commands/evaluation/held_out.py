@@ -16,7 +16,8 @@ from diffusion.run.parts import assembly, codec
 MOST_HELD_OUT = 512
 # Passes over the held-out data, each with its own times and noise, that the held-out loss is averaged over.
 LOSS_PASSES = 16
-# Evaluations of each record that the bound of a masked process is averaged over.
+# Evaluations of each record that the bound of a discrete process is averaged over; a masked model of no more
+# values than that is read in order too, for its exact likelihood.
 BOUND_DRAWS = 64
 # Records of one evaluation of a model that says each value given those before it.
 IN_ORDER_ROWS = 256
@@ -72,9 +73,10 @@ def held_out_likelihood(
   """The likelihood of held-out data, or a bound of it, by the kind of data.
 
   For pixels it is bits_per_dim (uniform dequantisation) and for real-valued data nats_per_dim, both by the
-  probability flow. For whole numbers on a process with masks it is bits_per_dim_bound, an upper bound by
-  `masked_elbo`; and of a model of each value given those before it bits_per_dim, exactly. Of text it is
-  bits_per_character or bits_per_token (and their _bound).
+  probability flow. For whole numbers on a discrete process it is bits_per_dim_bound, an upper bound by
+  `masked_elbo` or `categorical_elbo`; of a masked model of few values bits_per_dim_in_order too, exactly that
+  of filling them in from first to last; and of a model that says each value given those before it
+  bits_per_dim, exactly. Of text they are bits_per_character or bits_per_token, and so on.
 
   One Rademacher probe and one draw of noise an example; the error is over examples. A model of pixels trained
   without dequantisation has this likelihood too, but was not trained for it: `dequantized_in_training` says
@@ -96,8 +98,8 @@ def held_out_likelihood(
     raise ValueError(f"a mean with its error needs two held-out records, and there are {len(held['x'])}")
   if _in_order(run):
     return _next_token(run, held)
-  if run.parts.process.ends[1] == "mask":
-    return _masked_bound(run, held)
+  if run.parts.process.kind == "discrete":
+    return _discrete_bound(run, held)
   scaling, size = dataset.scaling, int(np.prod(dataset.shape))
   name, pixels = scaling.likelihood, scaling.likelihood == "bits_per_dim"
   cond = dataset.encode(held).get("cond")
@@ -130,14 +132,20 @@ def held_out_likelihood(
   return result | ({"dequantized_in_training": scaling.uses_noise} if pixels else {})
 
 
-def _masked_bound(run, held):
-  """The bound of a masked process, with its error over records."""
-  batch = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held))
-  keys = jax.random.split(jax.random.key(2), len(batch["x"]))
-  nats = likelihood.masked_elbo(
-    run.denoiser, batch["x"], keys=keys, cond=batch.get("cond"), draws=BOUND_DRAWS
-  )
-  return _in_bits(run, nats, name_of_likelihood(run))
+def _discrete_bound(run, held):
+  """The bound of a discrete process, with its error over records; of few masked values, in order too."""
+  batch, shape = jax.tree.map(jnp.asarray, run.parts.dataset.encode(held)), run.parts.dataset.shape
+  x, cond, name = batch["x"], batch.get("cond"), name_of_likelihood(run)
+  keys = jax.random.split(jax.random.key(2), len(x))
+  if run.parts.process.ends[1] != "mask":
+    bound = likelihood.categorical_elbo(run.denoiser, x, keys=keys, cond=cond, num_times=BOUND_DRAWS)
+    return _in_bits(run, bound.total, name)
+  nats = likelihood.masked_elbo(run.denoiser, x, keys=keys, cond=cond, draws=BOUND_DRAWS)
+  found = _in_bits(run, nats, name)
+  if np.prod(shape) <= BOUND_DRAWS:
+    nats = likelihood.log_prob_in_order(run.denoiser, x, cond=cond)
+    found |= _in_bits(run, nats, name.removesuffix("_bound") + "_in_order")
+  return found
 
 
 def _next_token(run, held):
@@ -151,8 +159,8 @@ def _next_token(run, held):
 
 def _in_bits(run, nats, name):
   """Bits a value under a name, with the error over records."""
-  found = np.asarray(likelihood.bits_per_dim(nats, run.parts.dataset.shape))
-  return {name: float(found.mean()), f"{name}_error": float(found.std(ddof=1) / np.sqrt(len(found)))}
+  found = likelihood.measured(nats, run.parts.dataset.shape, "bits/dim")
+  return {name: found.value, f"{name}_error": found.error}
 
 
 def _in_order(run):
@@ -170,7 +178,7 @@ def name_of_likelihood(run: Any) -> str:
   unit = run.parts.dataset.scaling.unit
   if _in_order(run):
     return f"bits_per_{unit}"
-  if run.parts.process.ends[1] == "mask":
+  if run.parts.process.kind == "discrete":
     return f"bits_per_{unit}_bound"
   return run.parts.dataset.scaling.likelihood or "likelihood"
 
@@ -179,11 +187,19 @@ def why_none(run: Any) -> str:
   """Why there is no likelihood of a run, in a sentence; '' where there is one.
 
   The probability flow needs a Gaussian process, and a denoiser at all times and without guidance; the bound
-  of a process with masks asks for no more than the logits.
+  of a process with masks asks for no more than the logits, and that of another discrete process for jump
+  rates, which follow from logits.
   """
   process = run.parts.process
   if _in_order(run) or process.ends[1] == "mask":
     return ""
+  if process.kind == "discrete":
+    if "rates" in run.denoiser.views:
+      return ""
+    return (
+      f"the bound of whole numbers takes jump rates, and this model of '{process.name}' answers only "
+      f"{', '.join(run.denoiser.views)}"
+    )
   if not run.parts.dataset.scaling.likelihood:
     return "a density says nothing of whole numbers that are categories"
   if process.ends == ("data", "data"):

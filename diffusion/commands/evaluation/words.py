@@ -56,6 +56,11 @@ def report(found: Mapping[str, Any]) -> str:
       f"{name}_bound",
       f"{name}_bound_error",
     )
+    line(
+      f"{f'bits per {word}':<21} {{:.3f}} ± {{:.3f}} filled in from first to last",
+      f"{name}_in_order",
+      f"{name}_in_order_error",
+    )
   line("nats per dimension    {:.3f} ± {:.3f}", "nats_per_dim", "nats_per_dim_error")
   lines += [f"{name:<21} {value:.4g}" for name, value in found.get("own", {}).items()]
   line("cost of a sample      {} denoiser calls, {} network evaluations", "nfe", "forward_passes")

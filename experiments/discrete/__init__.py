@@ -1,0 +1,1 @@
+"""Discrete diffusion against laws that can be listed in full."""

@@ -8,10 +8,10 @@ Ten million characters that every machine with Python has. Both are trained on t
 updates of the same optimiser, and differ in what a place sees and in the loss: all that is not masked
 (arXiv:2406.07524), or what comes before.
 
-Measured with --config.training.steps=1500 (1.5 million characters; four to five minutes of one core each, held
-out: 256 windows of Python 3.11.7's library): at the most 3.22 ± 0.04 bits a character masked, 2.17 ± 0.03 in
-order. So early in training a masked model is far behind: it learns from the masked half of the tokens, and
-most of those stand among masks.
+Measured with --config.training.steps=1500 (1.5 million characters, some five minutes of one core each; 256
+held-out windows of the library of Python 3.11.7): at the most 3.22 ± 0.04 bits a character masked, and 2.17 ±
+0.03 in order. So early in training a masked model is far behind: it learns from the masked half of the
+tokens, and most of those stand among masks.
 """
 
 from ml_collections import ConfigDict

@@ -125,17 +125,20 @@ def open_model(args: argparse.Namespace, mesh: Any = None) -> Opened:
   Raises:
     UserError: as `open_run`, `published.open_weights` and `guide.open_guide`.
   """
-  told = None if args.told is None else dict(args.told)
-  found = _open(args, told, mesh)
+  found = _open(args, mesh)
   if args.guide_weights is None:
     return found
   from diffusion.run import guide, published
 
-  guide_of = guide.open_guide(args.guide_weights, found, told, published.on(found.mesh))
+  guide_of = guide.open_guide(args.guide_weights, found, _told(args), published.on(found.mesh))
   return dataclasses.replace(found, guide=guide_of)
 
 
-def _open(args, told, mesh):
+def _told(args):
+  return None if args.told is None else dict(args.told)
+
+
+def _open(args, mesh):
   if args.weights is None:
     return open_run(args.workdir, args.checkpoint, args.ema, mesh=mesh)
   from diffusion.run.published import open_weights  # the published networks, which no run needs
@@ -146,7 +149,7 @@ def _open(args, told, mesh):
     codec=args.codec,
     data_path=args.data,
     prompts=args.prompt,
-    told=told,
+    told=_told(args),
     evaluation={name: value for name, value in named.items() if value is not None},
     mesh=mesh,
   )

@@ -265,6 +265,7 @@ def test_what_a_student_is_not_sampled_with(runs, name, changes, words):
 def test_tasks_need_a_denoiser_at_every_noise_level(runs):
   class Args:
     workdir, weights, checkpoint, ema, batch, task = str(runs / "two"), None, None, None, 8, "inpaint"
+    guide_weights = None
 
   with pytest.raises(
     UserError, match="--task=inpaint needs a denoiser at every noise level.* student of few steps"

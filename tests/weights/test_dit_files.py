@@ -71,15 +71,17 @@ def test_it_is_equal_to_the_original(name):
 
 
 def test_diffusers_file_of_the_authors_weights_is_the_authors_function():
-  """The same weights in both containers give the authors' output."""
+  """The same weights in both containers give the authors' output, and the variance in its second half."""
   original, config = arrays_of("dit"), dict(CONFIGS["dit_diffusers"])
   params = dit_files.convert(original, CONFIGS["dit"])
   as_diffusers = dit_files.export(params, config)
   assert dit_files.copies_of(as_diffusers, config) == 1
   x, t, label = case.dit_inputs("dit")
   denoiser = dit_files.denoiser(config, None, as_diffusers)
-  got = asked(denoiser, x, (t + 1) / 1000, {"label": label}, views=("eps",)).eps
+  found = asked(denoiser, x, (t + 1) / 1000, {"label": label}, views=("eps", "variance_fraction"))
+  got = found.eps
   assert relative(got, RECORDED["dit/output"][..., :4]) < 1e-5
+  assert relative(found.variance_fraction, 0.5 * (1 + RECORDED["dit/output"][..., 4:])) < 1e-5
   other = dit_files.denoiser(config, None, as_diffusers, trained_in_diffusers=True)
   assert (
     relative(asked(other, x, (t + 1) / 1000, {"label": label}, views=("eps",)).eps, np.asarray(got)) > 1e-2

@@ -85,3 +85,20 @@ def test_from_a_file_to_samples(tmp_path, name):
   x = np.asarray(solvers.sample(model.denoiser, solver, start, cond=cond or None))
   assert x.shape == (2, *model.shape) and np.all(np.isfinite(x)) and np.abs(x[0] - x[1]).max() > 1e-3
   assert (model.sampler is None) == bool(model.no_sampler)
+
+
+def test_the_authors_dit_takes_their_random_steps(tmp_path):
+  """250 of 1,000, respaced as theirs, with the learned variance and nothing clipped; a SiT has none here."""
+  path, told = published_files.of_dit(tmp_path, "dit")
+  model = weights.load(path, told=told)
+  assert (model.sampler.name, model.sampler.cost, float(model.sampler.bound)) == (
+    "learned_ancestral",
+    250,
+    np.inf,
+  )
+  k = np.round(1000 * np.asarray(model.sampler.times, np.float64)[:-1]) - 1
+  np.testing.assert_array_equal(k[::-1], np.round(np.arange(250) * 999 / 249))
+  assert set(model.sampler.views) <= set(model.denoiser.views) and model.no_sampler == ""
+  assert loading.sampler(model.description, model.denoiser.process, 10)[0].cost == 10
+  path, told = published_files.of_dit(tmp_path, "sit")
+  assert weights.load(path, told=told).sampler is None

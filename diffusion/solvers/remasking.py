@@ -98,8 +98,8 @@ def remasking(
   Several coordinates that are unmasked in one step are drawn independently of one another. Masking again
   forgets such errors, and draws more at once, which makes new ones: of N steps, the error in law is of order
   1 where sigma is as small as a step (a cap of c / N), and of order 1/2 where it is a fixed part of its
-  largest value. Of an exact posterior `masked_ancestral` is better at equal calls; what remasking corrects is
-  a denoiser's own mistakes.
+  largest value. Of an exact posterior it gained nothing over `masked_ancestral` at equal calls where that was
+  measured (`benchmarks/discrete.py`); what remasking corrects is a denoiser's own mistakes.
 
   Args:
     process: one that ends in masks, such as `processes.masked(16, (64,))`.

@@ -22,9 +22,38 @@ MODULES = [
 PACKAGE = pathlib.Path(diffusion.__path__[0])
 FILES = sorted(path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py"))
 
+# Modules whose examples train or compile for more than a second.
+SLOW = {
+  f"diffusion.{name}"
+  for name in (
+    "autoregressive.likelihood",
+    "autoregressive.table",
+    "export",
+    "guidance.by_condition",
+    "guidance.composition",
+    "guidance.temperature",
+    "likelihood.categorical",
+    "losses.closing",
+    "networks.concrete_score",
+    "networks.energy",
+    "networks.made",
+    "networks.potential",
+    "networks.second_order",
+    "networks.token_mlp",
+    "solvers.brownian",
+    "solvers.fit",
+    "solvers.svdd",
+    "tasks.editing",
+    "tasks.operators",
+    "tasks.posterior_covariance",
+  )
+}
+
 
 @pytest.mark.standard_promotion
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+  "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in MODULES]
+)
 def test_examples_in_docstrings(name):
   module = importlib.import_module(name)
   failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)

@@ -240,12 +240,12 @@ def svdd(
   >>> from diffusion import oracles, processes, solvers
   >>> process = processes.edm(sigma_min=0.02, sigma_max=10.0)
   >>> oracle = oracles.gaussian(process, np.zeros(1), np.ones(1))
-  >>> ancestral = solvers.ancestral(process, solvers.grids.karras(process, 20, clean=True))
+  >>> ancestral = solvers.ancestral(process, solvers.grids.karras(process, 80, clean=True))
   >>> solver = svdd(process, ancestral, lambda x: x[:, 0], candidates=16, alpha=1.0)
-  >>> keys = jax.random.split(jax.random.key(0), 2000)
+  >>> keys = jax.random.split(jax.random.key(0), 500)
   >>> x = solvers.sample(oracle, solver, process.prior(keys, (1,)), keys=keys)
-  >>> solver.cost, abs(float(x.mean()) - 1.0) < 0.1                            # N(0, 1) e^x is N(1, 1)
-  (305, True)
+  >>> solver.cost, abs(float(x.mean()) - 1.0) < 0.2      # N(0, 1) e^x is N(1, 1); 80 steps lose a little
+  (1265, True)
   """
   if not solver.stochastic:
     raise ValueError(

@@ -129,6 +129,7 @@ def stepped(config, devices, accumulate=1):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_step_is_that_of_encoded_data_on_any_number_of_devices_and_in_parts(folder):
   """By hand: a run whose data are the latents; eight devices; two parts of a batch."""
   made = latent(folder, ema_half_life_images=())
@@ -175,6 +176,7 @@ def test_a_run_is_resumed_bit_for_bit_and_needs_the_autoencoder_no_more(folder, 
     (folder / "elsewhere").rename(folder / "autoencoder")
 
 
+@pytest.mark.slow
 def test_samples_are_decoded_and_evaluated_as_pixels(run):
   status, said, err = sample(run, "--num=12", f"--out={run / 'drawn'}")
   assert (status, err) == (0, "") and "12 samples" in said

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from diffusion import oracles, processes
+from diffusion import data, oracles, processes
 from diffusion.commands.evaluation import held_out
 
 LAW = np.random.default_rng(0).dirichlet(np.full(9, 1.0)).reshape(3, 3)
@@ -13,7 +13,8 @@ ENTROPY = -np.sum(LAW * np.log2(LAW)) / 2
 
 
 def run(denoiser):
-  dataset = types.SimpleNamespace(encode=lambda held: dict(held), shape=(2,))
+  scaling = data.scaling.Categories(3)
+  dataset = types.SimpleNamespace(encode=lambda held: dict(held), shape=(2,), scaling=scaling)
   return types.SimpleNamespace(
     parts=types.SimpleNamespace(process=denoiser.process, dataset=dataset), denoiser=denoiser
   )

@@ -197,6 +197,7 @@ def test_every_kind_is_trained_evaluated_and_sampled(kind, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_far_offset_costs_no_digits(tmp_path):
   """A network of zeros in EDM's form is the exact denoiser of N(0, 1): loss and likelihood are known."""
   offset, scale = 1e8, 3.0
@@ -282,6 +283,7 @@ def test_super_resolution_is_told_the_right_small_image(tmp_path):
   assert status == 2 and "low_resolution" in err and err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_tokens_and_vectors_are_told_by_name(tmp_path):
   """Embedded tokens and a real vector beside a class: learning lowers the loss, samples keep what they were
   told."""

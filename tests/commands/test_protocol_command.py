@@ -303,6 +303,7 @@ def test_files_that_do_not_go_together(place, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_data_that_are_no_images(tmp_path):
   config = loading.load(
     str(ROOT / "configs" / "toy2d.py"), [("training.steps", "1"), ("training.batch_size", "16")]

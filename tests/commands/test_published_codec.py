@@ -75,6 +75,7 @@ def run(folder):
   return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_run_says_which_file_and_keeps_its_weights(folder, run):
   saved = json.loads((run / "config.json").read_text())["codec"]["saved"]
   assert saved["sha256"] == hashlib.sha256((folder / "vae" / FILE).read_bytes()).hexdigest()

@@ -72,6 +72,7 @@ def test_samples_are_those_of_its_denoiser_and_its_authors_sampler(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_it_is_measured_on_data_that_are_given(folder):
   """The likelihood in metrics.json is that of the denoiser; what a file does not say is left out by name."""
   status, _, err = sample(
@@ -200,6 +201,7 @@ def training(**more):
   )
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_goes_on_from_it_and_learns_from_it(folder):
   """The student starts at the file's weights, its teacher is the file's model, and neither needs it later."""

@@ -55,6 +55,7 @@ def workdir(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_text_is_given_to_runs_of_text_alone(workdir, tmp_path):
   for flag in ("--prompt", "--infill"):
     status, said, err = sample(f"--workdir={workdir}", flag, "def", f"--out={tmp_path / 'out'}")
@@ -123,6 +124,7 @@ def test_named_checkpoint_and_raw_weights_differ(workdir, tmp_path):
   assert np.abs(x["new"] - x["old"]).max() > 0 and np.abs(x["new"] - x["raw"]).max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_length_that_is_chosen_afterwards(workdir):
   """The samples are those of the weighed sum of what is stored."""

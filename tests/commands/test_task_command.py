@@ -291,6 +291,7 @@ def test_a_small_or_grey_input_is_the_measurement_itself(grey, colour, tmp_path)
   )
 
 
+@pytest.mark.slow
 def test_colorize_measures_the_mean_of_the_channels(colour, tmp_path):
   said, found = ran(colour, tmp_path / "a", "--task=colorize", "--method=ddrm", *SMALL)
   np.testing.assert_allclose(

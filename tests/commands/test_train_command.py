@@ -317,6 +317,7 @@ def test_every_toy_set_has_a_variant():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_network_without_a_posterior_mean_is_trained_saved_and_measured(train, tmp_path, capsys):
   workdir = tmp_path / "run"
   assert (

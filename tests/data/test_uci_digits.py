@@ -11,6 +11,7 @@ from diffusion.data import uci_digits
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_two_that_prepare_at_once_leave_one_whole_copy_and_nothing_beside_it(folder):
   assert os.listdir(folder) == [uci_digits.NAME]
 

@@ -108,6 +108,16 @@ def log_prob(params, x, t, cond):
   return -0.5 * jnp.sum(jnp.square(x - params[None]), axis=1)
 
 
+def masked_law():
+  """Two coordinates of two values, masked."""
+  law = np.array([[0.4, 0.1], [0.1, 0.4]])
+  return oracles.masked_categorical(processes.masked(2, (DIMENSIONS,)), law, dtype=jnp.float32)
+
+
+def log_prob_of_ones(params, x, t, cond):
+  return jnp.sum(jnp.where(x == 1, params[None], -params[None]), axis=1)
+
+
 def two_logits(params, x, t, cond):
   return jnp.stack([x[:, 0] * params[0], x[:, 1] * params[1]], axis=1)
 
@@ -177,14 +187,23 @@ DENOISERS = {
   "uniform_resample_categorical": Case(
     lambda: oracles.uniform_resample_categorical(np.full((3, 2), 1 / 6), dtype=jnp.float32), 0, None, True
   ),
-  "masked_categorical": Case(
-    lambda: oracles.masked_categorical(
-      processes.masked(2, (DIMENSIONS,)), np.array([[0.4, 0.1], [0.1, 0.4]]), dtype=jnp.float32
+  "masked_categorical": Case(lambda: masked_law(), 0, None, True),
+  "discrete": Case(
+    lambda: oracles.discrete(
+      processes.uniform_resample(2, (DIMENSIONS,)), np.array([[0.4, 0.1], [0.1, 0.4]]), dtype=jnp.float32
     ),
     0,
     None,
     True,
   ),
+  **{
+    name: Case(lambda of=of: of(masked_law()), 0, ("logits", "probabilities"), True)
+    for name, of in {
+      "temperature": guidance.temperature(0.7),
+      "nucleus": guidance.nucleus(0.9),
+      "classifier, of whole numbers": guidance.classifier(log_prob_of_ones, jnp.asarray([0.3, 0.1])),
+    }.items()
+  },
   "classifier_free": around(guidance.classifier_free(1.3), 2),
   "classifier_free, negative, interval": around(
     guidance.classifier_free(1.3, interval=(0.1, 2.0), negative={"label": 2}), 2
@@ -261,6 +280,10 @@ def inputs(name, denoiser):
     "path_mixture",
     "uniform_resample_categorical",
     "masked_categorical",
+    "discrete",
+    "temperature",
+    "nucleus",
+    "classifier, of whole numbers",
   )
   return (
     jnp.asarray(x, jnp.int32 if DENOISERS[name].whole else jnp.float32),
@@ -374,7 +397,7 @@ def test_the_cost_is_the_calls_of_its_networks(name):
   if denoiser.inner is not None and name not in ("autoguidance", "autoguidance, guided"):
     CALLS.clear()
     weighed = {**cond, "guidance": 0.0 * t} if name == "by_condition, learned" else cond
-    denoiser.inner(x, t, weighed)
+    denoiser.inner(x, t, weighed, views=denoiser.inner.views[:1])
     assert denoiser.cost % denoiser.inner.cost == 0 and (not expected or len(CALLS) == denoiser.inner.cost)
 
 

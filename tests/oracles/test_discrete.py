@@ -68,6 +68,7 @@ def test_it_equals_the_oracles_of_single_processes(x64):
     np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_rates_are_the_views_of_the_process(x64):
   """Of a masked process too, up to t = 1 where all is masked."""
   masked = processes.masked(2, (3,))
@@ -90,6 +91,7 @@ def test_rates_are_the_views_of_the_process(x64):
   np.testing.assert_allclose(top[..., :2], oracle.probabilities(jnp.full((1, 3), 2), jnp.ones(1)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_law():
   """Pearson's statistic over 24 states: chi-squared with 23 degrees, above 70 once in 1e6."""
   oracle = oracles.discrete(processes.uniform_resample(np.array(SIZES)), JOINT)

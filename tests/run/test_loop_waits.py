@@ -51,6 +51,7 @@ def run(tmp_path_factory):
   return workdir, read
 
 
+@pytest.mark.slow
 def test_the_loop_reads_arrays_at_log_lines_and_checkpoints_alone(run):
   """On a CPU no transfer guard acts, so every reading of an array in the loop's thread is noted."""
   assert set(run[1]) - {0} == {10, 20, 24, 30, 40}

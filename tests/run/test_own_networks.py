@@ -70,6 +70,7 @@ def _stop(watch):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_starts_from_the_weights_of_another(tmp_path):
   """Lists and NNX states among them."""
   for name in SECTIONS:

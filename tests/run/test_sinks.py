@@ -270,6 +270,7 @@ def train(workdir, **training):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_run_writes_to_the_sinks_of_its_config_and_so_does_its_evaluation(tmp_path, capsys):
   """An own sink beside the JSON lines: the same losses in both, then metrics and pictures; no TensorBoard."""
   both = (dict(factory="run.sinks.jsonl"), dict(OWN))

@@ -120,6 +120,7 @@ def _part(known, rows):
   return known._replace(end=known.end[rows], data=known.data[:, rows])
 
 
+@pytest.mark.slow
 def test_a_fit_halves_the_error_on_noises_it_never_saw(problem, fitted):
   """A third of the error in the median and half in the mean square (ten times less in the median when it runs
   to its end)."""

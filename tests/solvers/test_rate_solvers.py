@@ -92,6 +92,7 @@ def test_the_error_of_the_law_is_of_order_one(name, solver):
   assert 0.7 < orders[-1] < 1.3 and errors[-1] < 0.1, (errors, orders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   "solver",
   [pytest.param(name, marks=pytest.mark.slow) if name in SAME else name for name in BUILDERS],
@@ -180,6 +181,7 @@ def test_gibbs_moves_keep_the_law_and_take_the_error_of_steps_away():
   assert errors[0] > 1.5 * errors[1] and errors[1] > 1.5 * errors[2], errors
 
 
+@pytest.mark.slow
 def test_the_gibbs_corrector_draws_this_law():
   """3 steps with 2 moves each, 8,000 samples, and what was given stays."""
   case, count = discrete_cases.joint_5x3(), 8000

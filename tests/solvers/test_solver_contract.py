@@ -126,7 +126,19 @@ def test_a_solver_states_what_it_is(name):
     np.testing.assert_array_equal(t, np.full(BATCH, np.asarray(solver.times)[0], np.float32))
 
 
-@pytest.mark.parametrize("name", OTHERS)
+# Of those that jump, one of each loop and of each kind of question; the others are in the slow tier.
+JUMPS = ("masked_ancestral", "first_hitting", "tau_leaping", "svdd, masked")
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(name, marks=pytest.mark.slow)
+    if EVERY[name].build(STEPS).acts_on is np.integer and name not in JUMPS
+    else name
+    for name in OTHERS
+  ],
+)
 def test_calls_traces_and_independence_of_every_other_kind(name):
   """Calls counted by a callback equal `cost`, or what the slowest sample needed; new numbers trace nothing;
   each row is alone."""

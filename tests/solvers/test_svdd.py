@@ -21,6 +21,7 @@ def draws(denoiser, solver, number, seed=0):
   return np.asarray(solvers.sample(denoiser, solver, EDM.prior(keys, (1,)), keys=keys))
 
 
+@pytest.mark.slow
 def test_one_candidate_is_the_solver_itself():
   """The same draws at the same cost, to the rounding of another program; of a solver with a memory too."""
   for inner in (ANCESTRAL, solvers.dpmpp_2m_sde(EDM, GRID)):

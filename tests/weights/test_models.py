@@ -180,6 +180,7 @@ def test_the_codec_of_a_pipeline(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.standard_promotion
 def test_pictures_of_a_pipeline_on_the_command_line(tmp_path, monkeypatch):
   """Latents by the scheduler's own steps, guided, decoded to pictures twice as high, as levels in [-1, 1]."""

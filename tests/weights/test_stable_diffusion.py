@@ -114,6 +114,7 @@ def test_what_does_not_fit_is_one_sentence(tmp_path, clip, change, message):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.standard_promotion
 def test_prompts_on_the_command_line(tmp_path, monkeypatch, capsys):
   """They take turns, and samples are those of the guided denoiser told their embeddings."""

@@ -397,7 +397,7 @@ def test_the_cost_is_the_calls_of_its_networks(name):
   if denoiser.inner is not None and name not in ("autoguidance", "autoguidance, guided"):
     CALLS.clear()
     weighed = {**cond, "guidance": 0.0 * t} if name == "by_condition, learned" else cond
-    denoiser.inner(x, t, weighed, views=denoiser.inner.views[:1])
+    denoiser.inner(x, t, weighed, views=("logits",) if DENOISERS[name].whole else ("x0", "eps"))
     assert denoiser.cost % denoiser.inner.cost == 0 and (not expected or len(CALLS) == denoiser.inner.cost)
 
 

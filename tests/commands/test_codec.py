@@ -87,6 +87,7 @@ def run(folder):
   return folder / "latent"
 
 
+@pytest.mark.slow
 def test_weights_and_statistics_are_in_the_state(folder, run):
   network, statistics = arrays(run)["loss_state"]["fixed"]["codec"]
   (theirs,) = arrays(folder / "autoencoder")["emas"].values()

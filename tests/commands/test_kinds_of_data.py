@@ -245,6 +245,7 @@ def test_subsets_are_drawn_and_written_down(tmp_path):
   np.testing.assert_array_equal(whole["x"], load(dataset.train)["x"])  # a set taken whole keeps its order
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_trained_and_evaluated_without_a_sampler(tmp_path):
   made = config(
     saved(tmp_path, "bits", x=(PIXELS > 127).astype(np.uint8)) | dict(levels=2, dequantization="categories")

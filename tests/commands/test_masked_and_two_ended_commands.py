@@ -103,7 +103,6 @@ def drawn(workdir, out, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_masked_model_is_worth_what_theory_says(runs):
   """Given its class an image has no entropy left; the bound and the loss come near that."""
   workdir, found = runs["masked"]

@@ -115,6 +115,7 @@ def test_the_mean_where_it_is_asked_for_and_several_codecs(folder):
   assert type(second).__name__ == "Standardize" and not first.sampled
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_or_has_changed_is_said_and_the_run_goes_on(folder, run, capsys):
   shutil.copytree(run, folder / "again")
   shutil.rmtree(checkpoints.path_of(str(folder / "again" / "checkpoints"), 2))

@@ -103,6 +103,7 @@ def test_it_is_measured_on_data_that_are_given(folder):
   )
 
 
+@pytest.mark.slow
 def test_tasks_take_it(folder):
   """Inpainting puts the known pixels back exactly."""
   status, _, err = sample(

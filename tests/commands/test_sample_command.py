@@ -280,6 +280,7 @@ def test_missing_and_damaged_runs(workdir, tmp_path):
   assert status == 2 and "damaged" in err and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_saved_solver_samples_with_its_own_steps(workdir, tmp_path):
   """The file's table is what samples; the wrong steps, process, guidance or file are each said in one
   sentence."""

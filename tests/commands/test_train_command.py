@@ -201,6 +201,7 @@ def test_warm_start_from_nothing(tmp_path):
     warm_start.load(str(tmp_path), None)
 
 
+@pytest.mark.slow
 def test_warm_start_takes_the_averaged_weights(call, trained, tmp_path):
   # No learning: what is saved is what was started from.
   status, err = call(
@@ -262,6 +263,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(call, tmp_path):
   )
 
 
+@pytest.mark.slow
 def test_full_disk(call, tmp_path, monkeypatch):
   real, count = checkpoints.digests.write, []
 

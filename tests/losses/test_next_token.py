@@ -45,6 +45,7 @@ def test_at_the_truth_the_loss_is_the_entropy_and_stationary():
   np.testing.assert_allclose(nats, np.log(p), rtol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_causal_network_has_probabilities_that_sum_to_one():
   """Over all sequences: what a sum over conditionals that see their own token would not do."""
   net = networks.SequenceTransformer(num_values=3, width=8, depth=1, num_heads=2, causal=True)

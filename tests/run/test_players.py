@@ -107,8 +107,9 @@ def stepped(config, devices, number, accumulate=1):
   return jax.device_get(state), history
 
 
-QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("one", "consistent"))) for name in SETS]
-"""A single player is what tests/run/test_resume.py and test_step.py run as well."""
+QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("one", "matching"))) for name in SETS]
+"""A single player is what tests/run/test_resume.py and test_step.py run as well; matching takes three times as
+long as a consistent pair."""
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -168,6 +169,7 @@ def test_no_gradient_reaches_what_another_player_trains(name):
         assert (largest > 0) == (role in player.trains), (player.name, role)
 
 
+@pytest.mark.slow
 def test_the_average_role_follows_by_its_own_decay():
   """target_k+1 = 0.9 target_k + 0.1 model_k+1, from the model's start; averages by half-life differ."""
   states = [stepped(consistent(), 1, number)[0] for number in (0, 1, 2)]

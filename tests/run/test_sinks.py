@@ -300,6 +300,7 @@ def test_a_run_writes_to_the_sinks_of_its_config_and_so_does_its_evaluation(tmp_
   assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_without_the_key_a_run_writes_json_lines_and_tensorboard(tmp_path):
   train(tmp_path / "default", steps=5)
   train(tmp_path / "named", steps=5, sinks=(dict(sinks.several.DEFAULT[0]), dict(sinks.several.DEFAULT[1])))

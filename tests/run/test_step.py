@@ -132,6 +132,7 @@ def test_one_and_eight_devices_agree(variant):
     assert relative(state.emas[name], alone.emas[name]) < 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices,accumulate", [(4, 4)])
 def test_accumulation_keeps_the_draw_and_the_gradient(devices, accumulate):
   whole, losses_whole, _ = run(3, devices=1)

@@ -136,6 +136,7 @@ def test_a_fit_halves_the_error_on_noises_it_never_saw(problem, fitted):
   assert "before the fit" in str(fitted)
 
 
+@pytest.mark.slow
 def test_a_fitted_table_is_a_table(problem, fitted, tmp_path):
   """Its times decrease between the same ends, it is exact for a constant prediction, and it is saved and
   printed as any other."""

@@ -60,6 +60,7 @@ def test_a_snapshot_of_edm(name, prefix):
   assert x.shape == (2, *model.shape) and bool(jnp.all(jnp.isfinite(x)))
 
 
+@pytest.mark.slow
 def test_a_pipeline_of_diffusers(tmp_path):
   """By its folder, by the network's folder and by the file: the network and the scheduler beside it."""
   config, arrays = case.UNETS["ddpm"], arrays_of("ddpm")

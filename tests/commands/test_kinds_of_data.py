@@ -161,7 +161,7 @@ KINDS = {
 
 
 ALIKE = (
-  *("four channels", "latents", "volumes", "vectors of 1", "vectors of 5"),
+  *("four channels", "latents", "volumes", "vectors of 1", "vectors of 2", "vectors of 5"),
   *("none held out", "copies", "labels from one", "labels with gaps", "one class"),
   *("booleans", "float images", "30 images", "blank"),
 )
@@ -301,6 +301,7 @@ def test_tokens_and_vectors_are_told_by_name(tmp_path):
   assert "label" not in drawn  # the condition does not name it
 
 
+@pytest.mark.slow
 def test_pairs_reach_the_objective(tmp_path):
   """x1 = x + 2 in the data's units: both halves are scaled alike, and a bias learns the one velocity."""
   x = REAL(3)

@@ -11,6 +11,7 @@ from diffusion.config.errors import UserError
 from diffusion.data import images, load, tfds, uci_digits
 
 
+@pytest.mark.slow
 def test_a_prepared_set_is_read_by_its_name_alone(folder):
   dataset, digits = tfds("uci_digits", data_dir=folder, levels=17), uci_digits.digits(folder)
   for part in ("train", "held_out"):

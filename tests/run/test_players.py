@@ -108,8 +108,8 @@ def stepped(config, devices, number, accumulate=1):
 
 
 QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in ("one", "matching"))) for name in SETS]
-"""A single player is what tests/run/test_resume.py and test_step.py run as well; matching takes three times as
-long as a consistent pair."""
+"""A single player is what tests/run/test_resume.py and test_step.py run as well; matching takes
+three times as long as a consistent pair."""
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -149,6 +149,7 @@ def close(found, expected):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-7), dict(found), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step, count", [pytest.param(40, 8, marks=pytest.mark.slow), (30, 1)])
 def test_an_opened_run_has_the_length_asked_for(trained, step, count):
   """Also of an earlier checkpoint, between two snapshots; on any number of devices, with its collections."""

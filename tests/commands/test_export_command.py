@@ -157,6 +157,7 @@ def test_it_is_lowered_for_three_platforms_and_any_batch_and_says_so(guided):
   assert "custom_call" not in text.replace("stablehlo.custom_call @shape_assertion", "")
 
 
+@pytest.mark.slow
 def test_every_input_is_what_it_says(script, run_of, guided, tmp_path):
   """Another seed, class, weight and number of samples, and another table, against `sample.py` with these."""
   program, inputs, _ = guided

@@ -368,6 +368,7 @@ def test_what_a_run_never_saw_is_not_sampled(tmp_path):
     assert status == 2 and said == "" and words in err and err.count("\n") == 1, err
 
 
+@pytest.mark.slow
 def test_a_failing_part_fails_alone(tmp_path, monkeypatch):
   """A picture that cannot be drawn is left out; a bug is raised when the rest is written."""
   made = config(saved(tmp_path, "data", x=PIXELS))

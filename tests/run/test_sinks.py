@@ -333,6 +333,7 @@ def test_a_failing_sink_is_said_once_and_the_run_is_the_same(tmp_path, capsys):
   jax.tree.map(np.testing.assert_array_equal, *states)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_with_its_checkpoint(tmp_path):
   """Every sink still gets the line, and is closed."""
   section = (dict(OWN, fail_at=15, full=True), dict(OWN, name="other"))

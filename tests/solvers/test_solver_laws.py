@@ -264,6 +264,7 @@ def test_jumps_of_one_coordinate_have_exact_marginals_whatever_the_grid():
   assert (moved.sum(axis=0) == 1).all()
 
 
+@pytest.mark.slow
 def test_the_error_of_jumps_of_several_coordinates_is_of_order_one():
   """Two equal coordinates: those that are unmasked in one of n equal steps are drawn apart, so a share 1 /
   (2n) of pairs differs; within 4.5 standard errors, and none where the first coordinate is given."""

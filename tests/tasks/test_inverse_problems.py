@@ -360,6 +360,7 @@ def test_replacement_is_exact_for_isotropic_gaussian_data(name):
   assert np.all(np.abs(np.diag(covariance) - level) < 4.5 * level * np.sqrt(2.0 / rows) + slack * variance)
 
 
+@pytest.mark.slow
 def test_replacement_denoises_any_data_by_a_stochastic_solver():
   """All of x measured with noise: the reverse SDE from y, where the process is as noisy as y, samples the
   posterior of a mixture.

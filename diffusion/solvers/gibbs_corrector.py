@@ -156,11 +156,12 @@ def informed_corrector(
   temperature: float = 0.1,
   dtype: Any = np.float32,
 ) -> GibbsCorrector:
-  """Gibbs moves on the values that the denoiser was least sure of (arXiv:2407.21243, section 4).
+  """Gibbs moves on the values that the denoiser was least sure of when it drew them.
 
   As `gibbs_corrector`, but a move takes the coordinates with the smallest log p of their value when it was
   drawn, with Gumbel noise of this temperature. Such a choice looks at the values, so that a move does not
-  keep the law p_t exactly: no order is claimed. It mends most errors of few long steps.
+  keep the law p_t exactly: no order is claimed. It is after informed correctors (arXiv:2407.21243), but not
+  theirs: those score each value given all others, which takes a network that does not see the value itself.
 
   Args:
     process, grid, moves, count, dtype: as in `gibbs_corrector`.

@@ -15,16 +15,18 @@ from diffusion.processes.discrete import coordinates
 
 
 class LogitsWrapper(Wrapper):
-  """A wrapper that answers the views of a discrete process that follow from logits, which it changes."""
+  """A wrapper that answers the views of a discrete process that follow from logits, which it changes.
+
+  A subclass has `changed`: (log-probabilities [B, ..., K], x) -> those after the change, not necessarily
+  normalised.
+  """
+
+  changed: Callable[..., jax.Array]
 
   @property
   def views(self) -> tuple[str, ...]:
     """Those that follow from the logits of the inner denoiser."""
     return tuple(self.inner.process.views_of("logits"))
-
-  def changed(self, log_p: jax.Array, x: Any) -> jax.Array:
-    """The log-probabilities after the change, not necessarily normalised: [B, ..., K] of [B, ..., K]."""
-    raise NotImplementedError
 
   def __call__(
     self,

@@ -13,12 +13,12 @@ from flax import struct
 
 from diffusion.oracles import spectral
 from diffusion.oracles.categorical import joint_table
-from diffusion.oracles.mixture import class_log_weights, host_labels, host_log_weights
-from diffusion.oracles.oracle import Oracle
+from diffusion.oracles.joint_tables import JointTables
+from diffusion.oracles.mixture import host_labels, host_log_weights
 
 
 @struct.dataclass
-class Discrete(Oracle):
+class Discrete(JointTables):
   """See `discrete`. x: [B, *shape] int, D coordinates of at most K values and of S states under noise.
 
   Every method takes `cond={'label': [B] int}`, which keeps the tables of that class (-1: all), where labels
@@ -64,10 +64,6 @@ class Discrete(Oracle):
       found.append(self._padded(joint / jnp.sum(joint, axis=-1, keepdims=True), self.process.num_values))
     return jnp.stack(found, axis=1).reshape(*x.shape, -1)
 
-  def logits(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
-    """log p(x_0 = k | x_t = x) of each coordinate, normalised: [B, *shape, K]; -inf for what cannot be."""
-    return jnp.log(self.probabilities(x, t, cond))
-
   def ratios(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
     """p_t(x with the coordinate set to k) / p_t(x): [B, *shape, S].
 
@@ -87,34 +83,6 @@ class Discrete(Oracle):
     """The jump rates of the reverse chain from x to every state of each coordinate: [B, *shape, S]."""
     _, t = self._check(x, t)
     return self.process.posterior_rates(self.probabilities(x, t, cond), x, t)
-
-  def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t, or of the data for t None: [n, *shape] int32.
-
-    t is a number or [n]. Sample i depends on (key, i) alone.
-    """
-    which, value, noise = spectral.sample_keys(key, n, 3)
-    log_weights = class_log_weights(self.log_weights, self.labels, cond, n)
-    draw = lambda key, logits: jax.random.categorical(key, logits, mode="high")
-    table = jax.vmap(draw)(which, jnp.broadcast_to(log_weights, (n, log_weights.shape[-1])))
-    flat = jax.vmap(lambda k, i: draw(k, jnp.log(self.tables[i].reshape(-1))))(value, table)
-    x0 = jnp.stack(jnp.unravel_index(flat, self.tables.shape[1:]), axis=1).astype(jnp.int32)
-    x0 = x0.reshape(n, *self.process.shape)
-    if t is None:
-      return x0
-    t = jnp.broadcast_to(jnp.asarray(t, self.tables.dtype), (n,))
-    return self.process.corrupt(x0, self.process.noise(noise, x0), t)
-
-  def entropy(self) -> jax.Array:
-    """The entropy of the data in nats: []."""
-    joint = jnp.einsum("m,m...->...", jnp.exp(self.log_weights), self.tables)
-    return -jnp.sum(jax.scipy.special.xlogy(joint, joint))
-
-  def _joint(self, cond, rows):
-    """p(x_0) for each row: [B, K_1, ..., K_D]."""
-    log_weights = class_log_weights(self.log_weights, self.labels, cond, rows)
-    weights = jnp.broadcast_to(jax.nn.softmax(log_weights, axis=-1), (rows, self.tables.shape[0]))
-    return jnp.einsum("bm,m...->b...", weights, self.tables, precision=spectral.PRECISION)
 
   def _kernels(self, t):
     """q(x_t | x_0) of each coordinate: D times [B, K_d, states of the coordinate]."""
@@ -145,20 +113,6 @@ class Discrete(Oracle):
     size = values.shape[-1] - (number > self.process.num_values)
     blank = jnp.zeros((values.shape[0], number - values.shape[-1]), values.dtype)
     return jnp.concatenate([values[:, :size], blank, values[:, size:]], axis=-1)
-
-  def _check(self, x, t):
-    x, t = jnp.asarray(x), jnp.asarray(t)
-    if x.ndim == 0 or x.shape[1:] != self.process.shape or not jnp.issubdtype(x.dtype, jnp.integer):
-      raise ValueError(
-        f"x must be integers [B, {', '.join(map(str, self.process.shape))}], one a coordinate, got shape "
-        f"{x.shape} of {x.dtype}"
-      )
-    if t.shape != x.shape[:1]:
-      raise ValueError(
-        f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example "
-        f"jnp.full(({x.shape[0]},), t)"
-      )
-    return x.reshape(x.shape[0], -1), t
 
 
 def discrete(

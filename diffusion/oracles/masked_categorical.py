@@ -15,13 +15,13 @@ from flax import struct
 
 from diffusion.oracles import spectral
 from diffusion.oracles.categorical import joint_table
-from diffusion.oracles.mixture import class_log_weights, host_labels, host_log_weights
-from diffusion.oracles.oracle import Oracle
+from diffusion.oracles.joint_tables import JointTables
+from diffusion.oracles.mixture import host_labels, host_log_weights
 from diffusion.processes.masked import Masked
 
 
 @struct.dataclass
-class MaskedCategorical(Oracle):
+class MaskedCategorical(JointTables):
   """A mixture of categoricals in D coordinates of K values, under masking.
 
   x: [B, *shape] int, K where masked.
@@ -66,37 +66,9 @@ class MaskedCategorical(Oracle):
     each = each / jnp.sum(each, axis=-1, keepdims=True)
     return each.reshape(*x.shape, self.process.num_values)
 
-  def logits(self, x: jax.Array, t: jax.Array, cond: Any = None) -> jax.Array:
-    """log p(x_0 = k | x_t = x) of each coordinate, normalised: [B, *shape, K]; -inf for what cannot be."""
-    return jnp.log(self.probabilities(x, t, cond))
-
-  def sample(self, key: jax.Array, n: int, t: Any = None, cond: Any = None) -> jax.Array:
-    """Draws of x_t, or of the data for t None: [n, *shape] int32.
-
-    t is a number or [n]. Sample i depends on (key, i) alone.
-    """
-    which, value, noise = spectral.sample_keys(key, n, 3)
-    log_weights = class_log_weights(self.log_weights, self.labels, cond, n)
-    draw = lambda key, logits: jax.random.categorical(key, logits, mode="high")
-    table = jax.vmap(draw)(which, jnp.broadcast_to(log_weights, (n, log_weights.shape[-1])))
-    flat = jax.vmap(lambda k, i: draw(k, jnp.log(self.tables[i].reshape(-1))))(value, table)
-    x0 = jnp.stack(jnp.unravel_index(flat, self.tables.shape[1:]), axis=1).astype(jnp.int32)
-    x0 = x0.reshape(n, *self.process.shape)
-    if t is None:
-      return x0
-    t = jnp.broadcast_to(jnp.asarray(t, self.tables.dtype), (n,))
-    return self.process.corrupt(x0, self.process.noise(noise, x0), t)
-
-  def entropy(self) -> jax.Array:
-    """The entropy of the data in nats: []."""
-    joint = jnp.einsum("m,m...->...", jnp.exp(self.log_weights), self.tables)
-    return -jnp.sum(jax.scipy.special.xlogy(joint, joint))
-
   def _agreeing(self, flat, cond):
     """p(x_0) where it agrees with what is seen, else 0: [B, K, ..., K]."""
-    log_weights = class_log_weights(self.log_weights, self.labels, cond, flat.shape[0])
-    weights = jnp.broadcast_to(jax.nn.softmax(log_weights, axis=-1), (flat.shape[0], self.tables.shape[0]))
-    joint = jnp.einsum("bm,m...->b...", weights, self.tables, precision=spectral.PRECISION)
+    joint = self._joint(cond, flat.shape[0])
     values = jnp.arange(self.process.num_values, dtype=flat.dtype)[None, :]
     for d in range(flat.shape[1]):
       own = flat[:, d : d + 1]
@@ -108,20 +80,6 @@ class MaskedCategorical(Oracle):
   def _count(self, flat):
     """How many coordinates are masked: [B], in the dtype of the tables."""
     return jnp.sum(flat == self.process.mask, axis=1).astype(self.tables.dtype)
-
-  def _check(self, x, t):
-    x, t = jnp.asarray(x), jnp.asarray(t)
-    if x.ndim == 0 or x.shape[1:] != self.process.shape or not jnp.issubdtype(x.dtype, jnp.integer):
-      raise ValueError(
-        f"x must be integers [B, {', '.join(map(str, self.process.shape))}], one a coordinate, got shape "
-        f"{x.shape} of {x.dtype}"
-      )
-    if t.shape != x.shape[:1]:
-      raise ValueError(
-        f"t has shape {t.shape} and x has shape {x.shape}: give one time for each row, for example "
-        f"jnp.full(({x.shape[0]},), t)"
-      )
-    return x.reshape(x.shape[0], -1), t
 
 
 def _times(count, rate):

@@ -79,7 +79,8 @@ class FirstHitting(Described):
     check_shape(self.name, self.process, x)
     start = level_at_start(self.process)
     noised = jnp.broadcast_to(start, x.shape[:1])
-    return Hitting(x, self._hit(x, noised, keys, 0), jnp.zeros(x.shape[0], jnp.int32))
+    masks = jnp.sum(is_masked(x, self.process.mask), axis=1)
+    return Hitting(x, self._hit(masks, 1, noised, keys, 0), jnp.zeros(x.shape[0], jnp.int32))
 
   def ask(self, state: Hitting, i: Any) -> tuple[jax.Array, jax.Array, tuple[str, ...]]:
     """x at the time at which the next mask is taken out."""
@@ -106,7 +107,9 @@ class FirstHitting(Described):
     new = jax.vmap(lambda x, where, value: x.at[where].set(value))(flat, where, value).reshape(x.shape)
     hooked = finished(post_step, new, self._time(state.noised), keys, i + 1, prediction)
     new = jnp.where(going.reshape((rows,) + (1,) * (x.ndim - 1)), hooked, x)
-    noised = self._hit(new, state.noised, keys, i + 1)
+    # The first of the k masks went at the time of this call; the others, and the next, go after it.
+    masks = jnp.sum(masked, axis=1) - 1
+    noised = self._hit(masks, self.tokens_per_call, state.noised, keys, i + 1)
     return Hitting(new, noised, state.evaluations + going.astype(jnp.int32))
 
   def end(self, state: Hitting) -> jax.Array:
@@ -121,13 +124,15 @@ class FirstHitting(Described):
     """Calls that each sample needed: [B] int32."""
     return state.evaluations
 
-  def _hit(self, x, noised, keys, step):
-    """The probability of the mask [B] at the next hit: the largest of n uniform numbers below this one."""
-    masks = jnp.sum(is_masked(x, self.process.mask), axis=1).astype(jnp.float32)
-    waits = jax.vmap(lambda key: jax.random.exponential(key, (), jnp.float32))(
-      randomness.fold(keys, step, TIME)
-    )
-    return noised * jnp.exp(-waits / jnp.maximum(masks, 1.0))
+  def _hit(self, masks, hits, noised, keys, step):
+    """The probability of the mask [B] after so many hits of `masks` [B] masks, one mask less after each.
+
+    Each hit is the largest of as many uniform numbers below the one before.
+    """
+    draw = lambda key: jax.random.exponential(key, (hits,), jnp.float32)
+    waits = jax.vmap(draw)(randomness.fold(keys, step, TIME))
+    left = masks[:, None] - jnp.arange(hits, dtype=masks.dtype)[None]
+    return noised * jnp.exp(-jnp.sum(waits / jnp.maximum(left, 1).astype(jnp.float32), axis=1))
 
   def _time(self, noised):
     return jnp.asarray(self.process.t_of_level(noised), jnp.float32)
